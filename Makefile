@@ -1,0 +1,69 @@
+# Two targets are for users: `make demo` and `make test`. Both do all the set-up they need, on Debian 12 or 13.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What napctl runs on; what the lab and the demo add; what the tests and the benchmark add.
+RUN_PACKAGES := libbpf1
+LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
+DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db strace
+
+.PHONY: help setup demo test bench bpf man format clean
+
+help:
+	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
+	@echo 'make test   lint, types and all tests (root for those that touch the kernel)'
+	@echo 'make setup  .venv/bin/napctl'
+	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
+	@echo 'make bpf    rebuild the BPF object after a change of its source'
+	@echo 'make man    rebuild the man pages after a change of help texts'
+
+setup: $(VENV)/napctl
+	@scripts/install-debian-packages $(RUN_PACKAGES)
+
+demo: setup
+	@scripts/install-debian-packages $(LAB_PACKAGES)
+	$(AS_ROOT) $(BIN)/napctl demo
+
+test: $(VENV)/test
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(VENV)/test
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
+	$(AS_ROOT) $(BIN)/python -m bench
+
+bpf: $(VENV)/test
+	@scripts/install-debian-packages $(DEV_PACKAGES)
+	scripts/build-bpf
+
+man: $(VENV)/test
+	rm -f man/*.1
+	$(BIN)/python scripts/build-man man
+
+format: $(VENV)/test
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/python:
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	    scripts/install-debian-packages python3-venv && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@touch $@
+
+$(VENV)/napctl: $(VENV)/python pyproject.toml
+	@echo 'installing napctl into $(VENV)'
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/napctl pyproject.toml
+	@echo 'installing what the tests need into $(VENV)'
+	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
