@@ -1,0 +1,37 @@
+"""What can go wrong, as exceptions that carry the exit status the command line promises."""
+
+
+class NapctlError(Exception):
+    """One line for a person: what, on which object, why, what to do. `exit_status` is what napctl ends with."""
+
+    exit_status = 1
+
+
+class BadInput(NapctlError):
+    """The request itself is wrong: no such device, no such process, a malformed file."""
+
+    exit_status = 2
+
+
+class Unsupported(NapctlError):
+    """This kernel, driver or process cannot do what was asked."""
+
+    exit_status = 3
+
+
+class NotPermitted(NapctlError):
+    """A capability is missing; the message names it."""
+
+    exit_status = 4
+
+
+class ChangedMeanwhile(NapctlError):
+    """Somebody else changed a setting since napctl did; it was left alone."""
+
+    exit_status = 5
+
+
+class RolledBack(NapctlError):
+    """The operation failed on the way; what had been changed was put back."""
+
+    exit_status = 6

@@ -1,0 +1,156 @@
+"""How a machine takes its packets: devices, queues, NAPI instances, interrupts, and who polls.
+
+None always means: the driver or kernel does not tell, or does not have it.
+"""
+
+from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.value import Value
+
+SCHEMA = 1
+"""Version of the JSON that `status` and `watch` print; docs/json.md describes it."""
+
+
+class Napi(Value, frozen=True, kw_only=True):
+    """One NAPI instance."""
+
+    napi_id: int
+    ifindex: int
+    irq: int | None
+    """Interrupt number, if the driver tells it."""
+    cpus: str | None = None
+    """CPUs that its interrupt (or NAPI thread) may run on, as a kernel list: "0-3,8"."""
+    thread_pid: int | None = None
+    """Process id of its NAPI thread; None while polls run in softirq."""
+    settings: NapiSettings
+
+
+class QueueStats(Value, frozen=True, kw_only=True):
+    """Counters of one queue since the device came up."""
+
+    kind: str
+    index: int
+    packets: int | None = None
+    bytes: int | None = None
+    alloc_fail: int | None = None
+    hw_drops: int | None = None
+
+
+class Queue(Value, frozen=True, kw_only=True):
+    """One RX or TX queue and the NAPI instance that serves it."""
+
+    ifindex: int
+    kind: str
+    """"rx" or "tx"."""
+    index: int
+    napi_id: int | None
+
+
+class DimProfile(Value, frozen=True, kw_only=True):
+    """One of the levels that adaptive coalescing walks (lib/dim/net_dim.c)."""
+
+    usecs: int | None = None
+    pkts: int | None = None
+    comps: int | None = None
+
+
+class Coalescing(Value, frozen=True, kw_only=True):
+    """Interrupt coalescing: every attribute of ethtool's netlink family (Documentation/netlink/specs/ethtool.yaml).
+
+    None: the driver does not have the setting. Times in µs unless the name says otherwise.
+    """
+
+    rx_usecs: int | None = None
+    rx_max_frames: int | None = None
+    rx_usecs_irq: int | None = None
+    rx_max_frames_irq: int | None = None
+    tx_usecs: int | None = None
+    tx_max_frames: int | None = None
+    tx_usecs_irq: int | None = None
+    tx_max_frames_irq: int | None = None
+    stats_block_usecs: int | None = None
+    use_adaptive_rx: bool | None = None
+    use_adaptive_tx: bool | None = None
+    pkt_rate_low: int | None = None
+    rx_usecs_low: int | None = None
+    rx_max_frames_low: int | None = None
+    tx_usecs_low: int | None = None
+    tx_max_frames_low: int | None = None
+    pkt_rate_high: int | None = None
+    rx_usecs_high: int | None = None
+    rx_max_frames_high: int | None = None
+    tx_usecs_high: int | None = None
+    tx_max_frames_high: int | None = None
+    rate_sample_interval: int | None = None
+    use_cqe_mode_tx: bool | None = None
+    use_cqe_mode_rx: bool | None = None
+    tx_aggr_max_bytes: int | None = None
+    tx_aggr_max_frames: int | None = None
+    tx_aggr_time_usecs: int | None = None
+    rx_profile: tuple[DimProfile, ...] | None = None
+    tx_profile: tuple[DimProfile, ...] | None = None
+    rx_cqe_frames: int | None = None
+    rx_cqe_nsecs: int | None = None
+
+
+class Rings(Value, frozen=True, kw_only=True):
+    """Descriptors of the RX and TX rings, now and at most."""
+
+    rx: int | None = None
+    rx_max: int | None = None
+    tx: int | None = None
+    tx_max: int | None = None
+
+
+class Channels(Value, frozen=True, kw_only=True):
+    """Queues in use and at most, as the driver groups them."""
+
+    rx: int | None = None
+    rx_max: int | None = None
+    tx: int | None = None
+    tx_max: int | None = None
+    combined: int | None = None
+    combined_max: int | None = None
+
+
+class Device(Value, frozen=True, kw_only=True):
+    """One network device."""
+
+    name: str
+    ifindex: int
+    up: bool
+    driver: str | None = None
+    bus: str | None = None
+    """Where it sits, for example a PCI address; None for software devices."""
+    speed_mbps: int | None = None
+    coalescing: Coalescing | None = None
+    """None: the driver has no coalescing."""
+    rings: Rings | None = None
+    channels: Channels | None = None
+    queues: tuple[Queue, ...] = ()
+    napis: tuple[Napi, ...] = ()
+    queue_stats: tuple[QueueStats, ...] | None = None
+    """Left out by `status`, which shows settings: None there."""
+
+
+class EpollPoller(Value, frozen=True, kw_only=True):
+    """An epoll instance whose waiting task polls NAPI instances itself."""
+
+    pid: int
+    name: str
+    epoll_fd: int
+    params: EpollParams
+    napi_ids: tuple[int, ...]
+    """NAPI ids of the sockets that it watches."""
+
+
+class Machine(Value, frozen=True, kw_only=True):
+    """One network namespace of one machine, at one moment."""
+
+    schema: int = SCHEMA
+    kernel: str
+    netns: int
+    """Inode number of the network namespace."""
+    devices: tuple[Device, ...]
+    pollers: tuple[EpollPoller, ...]
+    lacks: tuple[str, ...] = ()
+    """What could not be read, and why: one sentence each."""

@@ -1,0 +1,37 @@
+"""Settings as the kernel has them. None always means: this kernel or driver does not have the setting."""
+
+from napctl.model.value import Value
+
+
+class NapiSettings(Value, frozen=True, kw_only=True):
+    """Deferral, suspension and threading of one NAPI instance (Documentation/netlink/specs/netdev.yaml)."""
+
+    defer_hard_irqs: int | None = None
+    """Empty polls that may pass before the interrupt is unmasked (Linux 6.13)."""
+    gro_flush_timeout_ns: int | None = None
+    """The timer that drives those polls, ns (Linux 6.13)."""
+    irq_suspend_timeout_ns: int | None = None
+    """How long interrupts may stay masked while the application polls, ns (Linux 6.13)."""
+    threaded: str | None = None
+    """"disabled", "enabled" or "busy-poll" (per NAPI instance since Linux 6.17)."""
+
+    @property
+    def defers(self) -> bool:
+        """Whether deferral is on: it needs both halves."""
+        return bool(self.defer_hard_irqs) and bool(self.gro_flush_timeout_ns)
+
+
+class EpollParams(Value, frozen=True, kw_only=True):
+    """Busy-poll parameters of one epoll instance: struct epoll_params of include/uapi/linux/eventpoll.h (Linux 6.9)."""
+
+    busy_poll_usecs: int
+    """How long one epoll_wait may busy poll without finding anything, µs."""
+    busy_poll_budget: int
+    """Packets one busy poll may take; 0 stands for the kernel's default of 8."""
+    prefer_busy_poll: bool
+    """Whether the task's own polling is preferred to softirq; suspension needs it."""
+
+    @property
+    def polls(self) -> bool:
+        """Whether a task waiting on this instance polls the NAPI instance itself."""
+        return self.prefer_busy_poll or self.busy_poll_usecs > 0
