@@ -1,0 +1,161 @@
+"""The netlink family `ethtool`, read side: coalescing, rings, channels, link speed; and the driver's name.
+
+Source: Documentation/netlink/specs/ethtool.yaml. What the driver does not support is None, never 0.
+"""
+
+import ctypes
+import fcntl
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any, Self
+
+import msgspec
+
+from napctl.kernel.genetlink import Family
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netlink import Attr, Refused, Table, table
+from napctl.model.machine import Channels, Coalescing, DimProfile, Rings
+
+LINKMODES_GET, RINGS_GET, CHANNELS_GET, COALESCE_GET = 4, 15, 17, 19
+EOPNOTSUPP = 95
+COMPACT_BITSETS = 1
+SPEED_UNKNOWN = 0xFFFFFFFF
+SIOCETHTOOL, ETHTOOL_GDRVINFO = 0x8946, 0x3
+
+HEADER = Attr("header", "nest", nest=table({"dev-index": "u32", "dev-name": "string", "flags": "u32"}))
+MODERATION = table({"usec": "u32", "pkts": "u32", "comps": "u32"})
+PROFILE: Table = {1: Attr("irq-moderation", "nest", nest=MODERATION, many=True)}
+
+COALESCE = (
+    {1: HEADER}
+    | table(
+        {
+            "rx-usecs": "u32",
+            "rx-max-frames": "u32",
+            "rx-usecs-irq": "u32",
+            "rx-max-frames-irq": "u32",
+            "tx-usecs": "u32",
+            "tx-max-frames": "u32",
+            "tx-usecs-irq": "u32",
+            "tx-max-frames-irq": "u32",
+            "stats-block-usecs": "u32",
+            "use-adaptive-rx": "u8",
+            "use-adaptive-tx": "u8",
+            "pkt-rate-low": "u32",
+            "rx-usecs-low": "u32",
+            "rx-max-frames-low": "u32",
+            "tx-usecs-low": "u32",
+            "tx-max-frames-low": "u32",
+            "pkt-rate-high": "u32",
+            "rx-usecs-high": "u32",
+            "rx-max-frames-high": "u32",
+            "tx-usecs-high": "u32",
+            "tx-max-frames-high": "u32",
+            "rate-sample-interval": "u32",
+            "use-cqe-mode-tx": "u8",
+            "use-cqe-mode-rx": "u8",
+            "tx-aggr-max-bytes": "u32",
+            "tx-aggr-max-frames": "u32",
+            "tx-aggr-time-usecs": "u32",
+        },
+        first=2,
+    )
+    | {29: Attr("rx-profile", "nest", nest=PROFILE), 30: Attr("tx-profile", "nest", nest=PROFILE)}
+    | table({"rx-cqe-frames": "u32", "rx-cqe-nsecs": "u32"}, first=31)
+)
+RINGS = {1: HEADER, 2: Attr("rx-max"), 5: Attr("tx-max"), 6: Attr("rx"), 9: Attr("tx")}
+CHANNELS = {
+    1: HEADER,
+    2: Attr("rx-max"),
+    3: Attr("tx-max"),
+    5: Attr("combined-max"),
+    6: Attr("rx"),
+    7: Attr("tx"),
+    9: Attr("combined"),
+}
+LINKMODES = {1: HEADER, 5: Attr("speed")}
+
+
+class DriverInfo(ctypes.Structure):
+    """struct ethtool_drvinfo of include/uapi/linux/ethtool.h."""
+
+    _fields_ = (
+        ("cmd", ctypes.c_uint32),
+        ("driver", ctypes.c_char * 32),
+        ("version", ctypes.c_char * 32),
+        ("fw_version", ctypes.c_char * 32),
+        ("bus_info", ctypes.c_char * 32),
+        ("rest", ctypes.c_char * 64),
+    )
+
+
+class Ethtool:
+    """The family in one network namespace. Raises Unsupported on kernels without it (before Linux 5.6)."""
+
+    def __init__(self, netns: NetworkNamespace | None = None):
+        self._family = Family("ethtool", netns)
+        if netns is None:
+            self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        else:
+            with netns.entered():
+                self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._family.__exit__()
+        self._ioctl.close()
+
+    def coalescing(self, ifindex: int) -> Coalescing | None:
+        """Every coalescing setting that the driver reports; None if it has no coalescing."""
+        reply = self._get(COALESCE_GET, COALESCE, ifindex, "coalescing")
+        if reply is None:
+            return None
+        for name in ("rx-profile", "tx-profile"):
+            if name in reply:
+                reply[name] = [msgspec.convert(level, DimProfile) for level in reply[name].get("irq-moderation", ())]
+        return msgspec.convert(_fields(reply), Coalescing, strict=False)
+
+    def rings(self, ifindex: int) -> Rings | None:
+        """Ring sizes; None if the driver does not tell them."""
+        reply = self._get(RINGS_GET, RINGS, ifindex, "rings")
+        return msgspec.convert(_fields(reply), Rings) if reply else None
+
+    def channels(self, ifindex: int) -> Channels | None:
+        """Queue counts; None if the driver does not tell them."""
+        reply = self._get(CHANNELS_GET, CHANNELS, ifindex, "channels")
+        return msgspec.convert(_fields(reply), Channels) if reply else None
+
+    def speed_mbps(self, ifindex: int) -> int | None:
+        """Link speed in Mb/s; None if the link is down or the driver does not know it."""
+        reply = self._get(LINKMODES_GET, LINKMODES, ifindex, "link speed")
+        speed = reply.get("speed") if reply else None
+        return None if speed in (None, 0, SPEED_UNKNOWN) else speed
+
+    def driver(self, device: str) -> tuple[str, str | None] | None:
+        """Driver name and bus address (None for software devices), over the ioctl: netlink has no such message."""
+        info = DriverInfo(cmd=ETHTOOL_GDRVINFO)
+        request = struct.pack("16sP16x", device.encode(), ctypes.addressof(info))  # struct ifreq
+        try:
+            fcntl.ioctl(self._ioctl, SIOCETHTOOL, request)
+        except OSError:
+            return None
+        return info.driver.decode(), info.bus_info.decode() or None
+
+    def _get(self, command: int, table: Table, ifindex: int, what: str) -> dict[str, Any] | None:
+        request = {"header": {"dev-index": ifindex, "flags": COMPACT_BITSETS}}
+        try:
+            (reply,) = self._family.ask(command, table, request, what=f"reading {what} of interface {ifindex}")
+        except Refused as refusal:
+            if refusal.errno == EOPNOTSUPP:
+                return None
+            raise
+        del reply["header"]
+        return reply
+
+
+def _fields(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """Kernel names to field names."""
+    return {name.replace("-", "_"): value for name, value in reply.items()}

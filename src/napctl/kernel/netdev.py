@@ -1,0 +1,141 @@
+"""The netlink family `netdev`: NAPI instances, queues and their statistics, and setting one NAPI instance.
+
+Source: Documentation/netlink/specs/netdev.yaml. napi-get is there since Linux 6.8, napi-set and the deferral and
+suspension attributes since 6.13 (merge 80b6f094756f), `threaded` since 6.17. An attribute that this kernel does not
+report is None.
+"""
+
+from typing import Any, Self
+
+from napctl.kernel.genetlink import Family
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netlink import Refused, table
+from napctl.model.machine import Napi, Queue, QueueStats
+from napctl.model.settings import NapiSettings
+
+QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 10, 11, 12, 14
+ENODEV, EOPNOTSUPP = 19, 95
+THREADED = ("disabled", "enabled", "busy-poll")  # busy-poll since Linux 6.19
+QUEUE_TYPES = ("rx", "tx")
+
+NAPI = table(
+    {
+        "ifindex": "u32",
+        "id": "u32",
+        "irq": "u32",
+        "pid": "u32",
+        "defer-hard-irqs": "u32",
+        "gro-flush-timeout": "uint",
+        "irq-suspend-timeout": "uint",
+        "threaded": "u32",
+    }
+)
+QUEUE = table({"id": "u32", "ifindex": "u32", "type": "u32", "napi-id": "u32"})
+QSTATS = table({"ifindex": "u32", "queue-type": "u32", "queue-id": "u32", "scope": "uint"}) | table(
+    {
+        "rx-packets": "uint",
+        "rx-bytes": "uint",
+        "tx-packets": "uint",
+        "tx-bytes": "uint",
+        "rx-alloc-fail": "uint",
+        "rx-hw-drops": "uint",
+        "rx-hw-drop-overruns": "uint",
+    },
+    first=8,
+)
+SCOPE_QUEUE = 1
+
+
+class Netdev:
+    """The family in one network namespace. Raises Unsupported on kernels without it (before Linux 6.7)."""
+
+    def __init__(self, netns: NetworkNamespace | None = None):
+        self._family = Family("netdev", netns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._family.__exit__()
+
+    def napis(self, ifindex: int | None = None) -> list[Napi]:
+        """NAPI instances of one device, or of all devices of the namespace that are up."""
+        wanted = {} if ifindex is None else {"ifindex": ifindex}
+        replies = self._family.ask(NAPI_GET, NAPI, wanted, what="reading NAPI instances", dump=True)
+        return sorted((_napi(reply) for reply in replies), key=lambda napi: napi.napi_id)
+
+    def napi(self, napi_id: int) -> Napi | None:
+        """One NAPI instance; None if this namespace has none with that id."""
+        try:
+            replies = list(self._family.ask(NAPI_GET, NAPI, {"id": napi_id}, what=f"reading NAPI {napi_id}"))
+        except Refused as refusal:
+            if refusal.errno in (ENODEV, 2):  # ENOENT since Linux 6.13, before that an empty answer
+                return None
+            raise
+        return _napi(replies[0]) if replies else None
+
+    def set_napi(self, napi_id: int, settings: NapiSettings) -> None:
+        """Set what is not None. Needs CAP_NET_ADMIN in the initial user namespace. Raises Refused."""
+        values: dict[str, int | str] = {"id": napi_id}
+        if settings.defer_hard_irqs is not None:
+            values["defer-hard-irqs"] = settings.defer_hard_irqs
+        if settings.gro_flush_timeout_ns is not None:
+            values["gro-flush-timeout"] = settings.gro_flush_timeout_ns
+        if settings.irq_suspend_timeout_ns is not None:
+            values["irq-suspend-timeout"] = settings.irq_suspend_timeout_ns
+        if settings.threaded is not None:
+            values["threaded"] = THREADED.index(settings.threaded)
+        for _ in self._family.ask(NAPI_SET, NAPI, values, what=f"setting NAPI {napi_id}"):
+            pass
+
+    def queues(self, ifindex: int | None = None) -> list[Queue]:
+        """Queues of one device or all, with the NAPI instance that serves each (None: the driver does not tell)."""
+        wanted = {} if ifindex is None else {"ifindex": ifindex}
+        replies = self._family.ask(QUEUE_GET, QUEUE, wanted, what="reading queues", dump=True)
+        return [
+            Queue(
+                ifindex=reply["ifindex"],
+                kind=QUEUE_TYPES[reply["type"]],
+                index=reply["id"],
+                napi_id=reply.get("napi-id"),
+            )
+            for reply in replies
+        ]
+
+    def queue_stats(self, ifindex: int) -> list[QueueStats] | None:
+        """Counters per queue since the device came up; None if the driver does not keep them."""
+        wanted = {"ifindex": ifindex, "scope": SCOPE_QUEUE}
+        try:
+            replies = list(self._family.ask(QSTATS_GET, QSTATS, wanted, what="reading queue statistics", dump=True))
+        except Refused as refusal:
+            if refusal.errno == EOPNOTSUPP:
+                return None
+            raise
+        return [_queue_stats(reply) for reply in replies] or None
+
+
+def _napi(reply: dict[str, Any]) -> Napi:
+    threaded = reply.get("threaded")
+    return Napi(
+        napi_id=reply["id"],
+        ifindex=reply["ifindex"],
+        irq=reply.get("irq"),
+        thread_pid=reply.get("pid"),
+        settings=NapiSettings(
+            defer_hard_irqs=reply.get("defer-hard-irqs"),
+            gro_flush_timeout_ns=reply.get("gro-flush-timeout"),
+            irq_suspend_timeout_ns=reply.get("irq-suspend-timeout"),
+            threaded=None if threaded is None else THREADED[threaded] if threaded < len(THREADED) else str(threaded),
+        ),
+    )
+
+
+def _queue_stats(reply: dict[str, Any]) -> QueueStats:
+    return QueueStats(
+        kind=QUEUE_TYPES[reply["queue-type"]],
+        index=reply["queue-id"],
+        packets=reply.get("rx-packets", reply.get("tx-packets")),
+        bytes=reply.get("rx-bytes", reply.get("tx-bytes")),
+        alloc_fail=reply.get("rx-alloc-fail"),
+        hw_drops=reply.get("rx-hw-drops"),
+    )

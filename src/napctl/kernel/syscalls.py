@@ -1,0 +1,20 @@
+"""System calls that Python's standard library lacks or has only in newer versions."""
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+PIDFD_GETFD = 438  # the same number on every architecture
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A copy of another process's file descriptor (pidfd_getfd(2)).
+
+    Needs ptrace-attach rights over the process, and stops nothing. Raises OSError: EPERM without the rights, EBADF if
+    the process has no such descriptor, ESRCH if it is gone.
+    """
+    copy: int = _libc.syscall(PIDFD_GETFD, pidfd, fd, 0)
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return copy

@@ -1,0 +1,14 @@
+"""The machine as a whole: which boot, which kernel."""
+
+import os
+from pathlib import Path
+
+
+def boot_id() -> str:
+    """Random name of this boot (proc_sys_kernel(5)): what was set in another boot is gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def kernel_release() -> str:
+    """For example "6.18.44"."""
+    return os.uname().release
