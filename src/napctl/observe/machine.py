@@ -1,0 +1,120 @@
+"""Take a Machine: devices, queues, NAPI instances and pollers of one network namespace, read and not changed."""
+
+import errno
+import os
+from collections.abc import Collection, Iterator
+
+from napctl.kernel import epoll, interrupts, processes, system
+from napctl.kernel.ethtool import Ethtool
+from napctl.kernel.links import Link, links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.model.errors import BadInput, Unsupported
+from napctl.model.machine import Device, EpollPoller, Machine, Napi, Queue
+
+
+def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
+    """The named devices of a namespace, or all but loopback; and the epoll instances that poll their NAPI instances.
+
+    Raises BadInput for a device that is not there.
+    """
+    lacks: list[str] = []
+    devices = take_devices(netns, names, lacks)
+    pollers = tuple(_pollers(devices, lacks))
+    return Machine(
+        kernel=system.kernel_release(), netns=netns.inode, devices=devices, pollers=pollers, lacks=tuple(lacks)
+    )
+
+
+def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[str]) -> tuple[Device, ...]:
+    """The named devices, or all but loopback. What this kernel cannot tell is added to `lacks`."""
+    wanted = _wanted(links(netns), names)
+    napis, queues = _instances(netns, lacks)
+    with Ethtool(netns) as ethtool:
+        return tuple(_device(link, ethtool, napis, queues) for link in wanted)
+
+
+def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
+    by_name = {link.name: link for link in found}
+    for name in names:
+        if name not in by_name:
+            raise BadInput(f"{name}: no such network device here; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names] if names else [link for link in found if not link.loopback]
+
+
+def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], list[Queue]]:
+    try:
+        with Netdev(netns) as netdev:
+            return netdev.napis(), netdev.queues()
+    except Unsupported as error:
+        lacks.append(f"NAPI instances and queues: {error}")
+        return [], []
+
+
+def _device(link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue]) -> Device:
+    driver = ethtool.driver(link.name)
+    return Device(
+        name=link.name,
+        ifindex=link.ifindex,
+        up=link.up,
+        driver=driver[0] if driver else None,
+        bus=driver[1] if driver else None,
+        speed_mbps=ethtool.speed_mbps(link.ifindex),
+        coalescing=ethtool.coalescing(link.ifindex),
+        rings=ethtool.rings(link.ifindex),
+        channels=ethtool.channels(link.ifindex),
+        queues=tuple(queue for queue in queues if queue.ifindex == link.ifindex),
+        napis=tuple(_with_cpus(napi) for napi in napis if napi.ifindex == link.ifindex),
+    )
+
+
+def _with_cpus(napi: Napi) -> Napi:
+    """A NAPI thread polls on the CPUs of the thread, otherwise polls follow the interrupt."""
+    cpus = _thread_cpus(napi.thread_pid) if napi.thread_pid else None
+    if cpus is None and napi.irq is not None:
+        cpus = interrupts.affinity(napi.irq)
+    return Napi(**{name: getattr(napi, name) for name in Napi.__struct_fields__} | {"cpus": cpus})
+
+
+def _thread_cpus(pid: int) -> str | None:
+    try:
+        return ",".join(map(str, sorted(os.sched_getaffinity(pid))))
+    except OSError:  # another PID namespace's thread
+        return None
+
+
+def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPoller]:
+    """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process."""
+    ours = {napi.napi_id for device in devices for napi in device.napis}
+    hidden = 0
+    for process in processes.processes():
+        try:
+            yield from _pollers_of(process, ours)
+        except OSError as error:
+            if error.errno == errno.ENOTTY:
+                lacks.append("busy-poll parameters of epoll instances: this kernel is older than Linux 6.9")
+                return
+            hidden += isinstance(error, PermissionError)  # else: gone meanwhile
+    if hidden:
+        lacks.append(f"epoll instances of {hidden} process{'es' * (hidden > 1)}: reading them needs CAP_SYS_PTRACE")
+
+
+def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
+    fds = processes.epoll_fds(process.pid)
+    if not fds:
+        return
+    with processes.Handle(process.pid) as handle:
+        for fd in fds:
+            with handle.copy_of(fd) as copy:
+                params = epoll.params(copy)
+            if not params.polls:
+                continue
+            napi_ids = handle.incoming_napi_ids(processes.watched_fds(process.pid, fd))
+            if ours & set(napi_ids):
+                yield EpollPoller(
+                    pid=process.pid,
+                    name=process.name,
+                    epoll_fd=fd,
+                    params=params,
+                    napi_ids=tuple(sorted(napi_ids)),
+                )

@@ -1,0 +1,122 @@
+"""Run a Window: read the counters before and after, with the probe where it can be loaded."""
+
+import time
+from collections.abc import Collection
+from typing import Self
+
+from napctl.kernel import interrupts, softnet
+from napctl.kernel.links import links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.counts import CpuCounts, DeviceCounts, Reading
+from napctl.model.machine import Device
+from napctl.model.window import Window, between
+from napctl.observe.machine import take_devices
+from napctl.probe import Probe, ProbeUnavailable
+
+
+class Observer:
+    """Windows of one network namespace, one after the other. Use as a context manager.
+
+    The probe counts polls of the whole machine; settings, queues and drops are those of the named devices (all but
+    loopback by default). Raises BadInput for a device that is not there.
+    """
+
+    def __init__(self, netns: NetworkNamespace, names: Collection[str] = ()):
+        self._netns = netns
+        self._names = names
+        self._lacks: list[str] = []
+        self._devices = take_devices(netns, names, self._lacks)
+        try:
+            self._probe: Probe | None = Probe.load()
+        except ProbeUnavailable as error:
+            self._probe = None
+            self._lacks.append(f"packets per poll, who polled, and softirq times: {error.reason}")
+        self._reading = self._first = self._read()
+        self._devices_first = self._devices
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._probe:
+            self._probe.close()
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The observed devices, as they were when the last window ended."""
+        return self._devices
+
+    def restart(self) -> None:
+        """Let the next window, and the whole, begin now."""
+        self._devices = self._devices_first = take_devices(self._netns, self._names, [])
+        self._reading = self._first = self._read()
+
+    def window(self, *, refresh: bool = True) -> Window:
+        """What happened since the last window ended (or since the start), ending now.
+
+        `refresh` reads the devices' settings again, so that a change of them during the window is seen.
+        """
+        before, devices_before = self._reading, self._devices
+        self._reading = self._read()
+        if refresh:
+            self._devices = take_devices(self._netns, self._names, [])
+        return self._between(before, devices_before)
+
+    def since_start(self) -> Window:
+        """The sum of all windows so far."""
+        return self._between(self._first, self._devices_first)
+
+    def _between(self, before: Reading, devices_before: tuple[Device, ...]) -> Window:
+        return between(
+            before,
+            self._reading,
+            devices_before=devices_before,
+            devices_after=self._devices,
+            netns=self._netns.inode,
+            lacks=tuple(self._lacks),
+        )
+
+    def _read(self) -> Reading:
+        observed = {device.ifindex for device in self._devices}
+        return Reading(
+            probe=self._probe.read() if self._probe else None,
+            monotonic_ns=time.monotonic_ns(),
+            unix_ns=time.time_ns(),
+            cpus=_cpus(),
+            interrupts=interrupts.counts(),
+            devices=tuple(
+                DeviceCounts(
+                    device=link.name,
+                    ifindex=link.ifindex,
+                    rx_packets=link.rx_packets,
+                    tx_packets=link.tx_packets,
+                    rx_dropped=link.rx_dropped,
+                    tx_dropped=link.tx_dropped,
+                    rx_missed=link.rx_missed,
+                )
+                for link in links(self._netns)
+                if link.ifindex in observed
+            ),
+        )
+
+
+def run_window(netns: NetworkNamespace, seconds: float, names: Collection[str] = ()) -> Window:
+    """One window of that length. Raises BadInput."""
+    with Observer(netns, names) as observer:
+        observer.restart()
+        time.sleep(seconds)
+        return observer.window()
+
+
+def _cpus() -> tuple[CpuCounts, ...]:
+    stat, softirqs, irqs = softnet.softnet(), softnet.net_rx_softirqs(), interrupts.totals_per_cpu()
+    return tuple(
+        CpuCounts(
+            cpu=cpu,
+            interrupts=irqs.get(cpu),
+            net_rx_softirqs=softirqs.get(cpu),
+            time_squeezes=line.time_squeezes,
+            backlog_drops=line.dropped,
+        )
+        for cpu, line in sorted(stat.items())
+    )
