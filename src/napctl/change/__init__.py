@@ -1,0 +1,1 @@
+"""Changing settings so that there is always a way back: the journal, the transaction, the recovery."""

@@ -1,0 +1,167 @@
+"""The journal: every change is on disk before it is made, so that it can be undone after a crash at any instruction.
+
+One SQLite database under NAPCTL_STATE_DIR (default /var/lib/napctl). `synchronous=EXTRA` makes every commit survive
+the loss of power (https://sqlite.org/pragma.html#pragma_synchronous). A lock lets one napctl change settings at a time.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Self
+
+from napctl.model.change import State, Transaction
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
+from napctl.model.value import from_json, to_json
+
+VERSION = 1
+LOCK_SECONDS = 5
+TABLE = """
+    CREATE TABLE IF NOT EXISTS transactions (
+        number INTEGER PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('changing', 'attached', 'restoring', 'restored')),
+        body TEXT NOT NULL
+    ) STRICT
+"""
+
+
+def state_directory() -> Path:
+    """Where napctl keeps what must survive it."""
+    return Path(os.environ.get("NAPCTL_STATE_DIR") or "/var/lib/napctl")
+
+
+class Journal:
+    """The journal, locked for this process while open. Use as a context manager.
+
+    Raises NotPermitted if the directory cannot be written, BadInput if the file is no journal of this version,
+    RolledBack if the disk is full, NapctlError if another napctl holds the lock.
+    """
+
+    def __init__(self, directory: Path | None = None):
+        self.directory = directory or state_directory()
+        self.path = self.directory / "journal.sqlite"
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise NotPermitted(f"{self.directory}: not writable; be root or set NAPCTL_STATE_DIR") from None
+        except OSError as error:
+            raise _cannot_write(self.directory, error.strerror or "cannot be created") from None
+        try:
+            self._take_lock()
+            self._database = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    @classmethod
+    def exists(cls, directory: Path | None = None) -> bool:
+        """Whether anything was ever recorded; asking creates nothing."""
+        return ((directory or state_directory()) / "journal.sqlite").exists()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let the lock go."""
+        self._database.close()
+        os.close(self._lock)
+
+    def begin(self, transaction: Transaction) -> int:
+        """Record what is about to be changed; on disk when this returns. Returns its number. Raises RolledBack."""
+        with self._writing() as cursor:
+            body = to_json(transaction).decode()
+            cursor.execute("INSERT INTO transactions (state, body) VALUES (?, ?)", (transaction.state, body))
+            number = cursor.lastrowid
+        assert number is not None
+        return number
+
+    def set_state(self, number: int, state: State) -> None:
+        """Record how far a transaction has come. Raises RolledBack."""
+        with self._writing() as cursor:
+            cursor.execute("UPDATE transactions SET state = ? WHERE number = ?", (state, number))
+
+    def live(self) -> list[Transaction]:
+        """Everything that is not restored, oldest first. Raises BadInput if a record cannot be read."""
+        query = "SELECT number, state, body FROM transactions WHERE state <> 'restored' ORDER BY number"
+        try:
+            with closing(self._database.execute(query)) as rows:
+                return [self._read(number, state, body) for number, state, body in rows]
+        except sqlite3.DatabaseError as error:
+            raise self._unreadable(str(error)) from None
+
+    def _read(self, number: int, state: State, body: str) -> Transaction:
+        try:
+            recorded = from_json(body, Transaction)
+        except ValueError as error:
+            raise self._unreadable(f"record {number}: {error}") from None
+        fields = {name: getattr(recorded, name) for name in Transaction.__struct_fields__}
+        return Transaction(**fields | {"number": number, "state": state})
+
+    def _take_lock(self) -> None:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NapctlError(f"{self.directory}: another napctl is changing settings; try again") from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(self.path, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise _cannot_write(self.directory, str(error)) from None
+        try:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, VERSION):
+                raise self._unreadable(f"it has version {version}, this napctl knows {VERSION}")
+            database.execute("PRAGMA synchronous=EXTRA")
+            database.execute(TABLE)
+            if version == 0:
+                database.execute(f"PRAGMA user_version={VERSION}")
+        except sqlite3.OperationalError as error:
+            database.close()
+            raise _cannot_write(self.directory, str(error)) from None
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise self._unreadable(str(error)) from None
+        except BadInput:
+            database.close()
+            raise
+        self.path.chmod(0o600)
+        return database
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Cursor]:
+        """One transaction of the database; nothing of it stays if it fails."""
+        try:
+            with closing(self._database.cursor()) as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+                try:
+                    yield cursor
+                    cursor.execute("COMMIT")
+                except BaseException:
+                    if self._database.in_transaction:
+                        cursor.execute("ROLLBACK")
+                    raise
+        except sqlite3.OperationalError as error:
+            raise _cannot_write(self.directory, str(error)) from None
+        except sqlite3.DatabaseError as error:
+            raise self._unreadable(str(error)) from None
+
+    def _unreadable(self, why: str) -> BadInput:
+        return BadInput(f"{self.path}: unreadable journal: {why}; move it away to start a new one")
+
+
+def _cannot_write(directory: Path, why: str) -> RolledBack:
+    return RolledBack(f"{directory}: the journal cannot be written: {why}; nothing was changed")
