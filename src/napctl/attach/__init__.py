@@ -1,0 +1,1 @@
+"""Giving a running server IRQ suspension from outside: examine it, judge whether suspension fits, attach, let go."""

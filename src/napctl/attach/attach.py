@@ -1,0 +1,122 @@
+"""Attach and detach: the one transaction that gives a running server IRQ suspension, and the way back."""
+
+import time
+from collections.abc import Iterator
+
+from napctl.attach.examine import Examination, examine
+from napctl.attach.fitness import misfit
+from napctl.change.journal import Journal
+from napctl.change.transaction import apply, restore
+from napctl.kernel import processes, system
+from napctl.kernel.processes import Process
+from napctl.model.change import Change, EpollChange, NapiChange, Restored, Transaction
+from napctl.model.errors import BadInput, Unsupported
+from napctl.model.settings import NapiSettings
+from napctl.model.suspension import Suspension
+
+
+def attach(journal: Journal, process: Process, wanted: Suspension) -> Transaction:
+    """Set suspension on exactly the NAPI and epoll instances of a process. Returns what was recorded and made.
+
+    Raises Unsupported if suspension does not fit, BadInput if the process or one of its NAPI instances is attached
+    already, and what examine() and apply() raise.
+    """
+    recover(journal)  # else the leavings of a dead server would be recorded as former values
+    live = journal.live()
+    _refuse_second(process, live)
+    found = examine(process)
+    reason = misfit(found)
+    if reason is not None:
+        raise Unsupported(f"{process.name} ({process.pid}): {reason}; nothing was changed")
+    transaction = plan(found, wanted)
+    _refuse_shared(transaction, live)
+    number = apply(journal, transaction)
+    fields = {name: getattr(transaction, name) for name in Transaction.__struct_fields__}
+    return Transaction(**fields | {"number": number, "state": "attached"})
+
+
+def plan(found: Examination, wanted: Suspension) -> Transaction:
+    """The changes that attach a process which fits: the device's half first, so that the deferral is there before
+    the first task polls. An epoll instance without NAPI sockets, or already as wanted, is not touched."""
+    changes: list[Change] = [
+        NapiChange(
+            netns=located.netns,
+            device=located.device,
+            ifindex=located.napi.ifindex,
+            napi_id=napi_id,
+            before=_touched(located.napi.settings),
+            after=wanted.napi,
+        )
+        for napi_id, located in sorted(found.napis.items())
+    ]
+    changes += [
+        EpollChange(
+            pid=found.process.pid,
+            name=found.process.name,
+            started_ticks=found.process.started_ticks,
+            epoll_fd=instance.fd,
+            before=instance.params,
+            after=wanted.epoll,
+        )
+        for instance in found.instances
+        if instance.sockets_by_napi and instance.params != wanted.epoll
+    ]
+    return Transaction(
+        boot_id=system.boot_id(),
+        made_unix_ns=time.time_ns(),
+        pid=found.process.pid,
+        name=found.process.name,
+        started_ticks=found.process.started_ticks,
+        changes=tuple(changes),
+    )
+
+
+def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:
+    """Restore every former value, also when the server has gone; the newest attachment first."""
+    return [row for each in reversed(attachments) for row in restore(journal, each, force=force)]
+
+
+def recover(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
+    """Restore what has no owner any more: interrupted operations, and attachments whose process has ended."""
+    orphans = [each for each in journal.live() if each.state == "attached" and not alive(each)]
+    return [*recover_interrupted(journal), *((each, restore(journal, each)) for each in reversed(orphans))]
+
+
+def recover_interrupted(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
+    """Undo what an attach or detach left half done when it was killed."""
+    interrupted = [each for each in journal.live() if each.state in ("changing", "restoring")]
+    return [(each, restore(journal, each)) for each in reversed(interrupted)]
+
+
+def alive(attachment: Transaction) -> bool:
+    """Whether the attached process still runs."""
+    found = processes.process(attachment.pid)
+    same_boot = attachment.boot_id == system.boot_id()
+    return same_boot and found is not None and found.started_ticks == attachment.started_ticks
+
+
+def _touched(settings: NapiSettings) -> NapiSettings:
+    """Those settings that attaching changes."""
+    return NapiSettings(
+        defer_hard_irqs=settings.defer_hard_irqs,
+        gro_flush_timeout_ns=settings.gro_flush_timeout_ns,
+        irq_suspend_timeout_ns=settings.irq_suspend_timeout_ns,
+    )
+
+
+def _refuse_second(process: Process, live: list[Transaction]) -> None:
+    if any(each.pid == process.pid and each.started_ticks == process.started_ticks for each in live):
+        raise BadInput(f"{process.name} ({process.pid}): already attached; `napctl detach {process.pid}` first")
+
+
+def _refuse_shared(transaction: Transaction, live: list[Transaction]) -> None:
+    """Two attachments of one NAPI instance could not both restore its former values."""
+    held = {napi: each for each in live for napi in _napis(each)}
+    for napi in _napis(transaction):
+        if napi in held:
+            other = held[napi]
+            raise BadInput(f"NAPI {napi[1]} is already attached for {other.name} ({other.pid}); detach that first")
+
+
+def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:
+    return ((change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange))
