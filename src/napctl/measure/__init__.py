@@ -1,0 +1,1 @@
+"""Proving: experiments in interleaved rounds, their summary, and what may be read from it."""
