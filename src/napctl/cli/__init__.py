@@ -1,0 +1,1 @@
+"""The command line: one module per command. Arguments in; values out as a table, or as JSON."""

@@ -1,0 +1,132 @@
+"""napctl attach: give a running server IRQ suspension, and say what really happens then."""
+
+import time
+
+import click
+
+from napctl.attach.attach import attach as attach_process
+from napctl.attach.report import Attached, attached
+from napctl.attach.target import find_process
+from napctl.change.journal import Journal
+from napctl.cli.options import Duration, duration_text, json_option, process_names
+from napctl.cli.table import note, percent
+from napctl.cli.windowtext import napi_lines
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.change import EpollChange, NapiChange, Transaction
+from napctl.model.suspension import Suspension
+from napctl.model.value import to_json
+from napctl.model.window import Window
+from napctl.observe.window import run_window
+
+DEFAULT = Suspension()
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl attach memcached\n  napctl attach 1234 --gro-flush-timeout 50us\n"
+    "  napctl attach 1234 --window 0s --json"
+)
+@click.argument("target", shell_complete=process_names)
+@click.option("--defer-hard-irqs", type=click.IntRange(1), default=DEFAULT.defer_hard_irqs, show_default=True,
+              help="Empty polls before the interrupt is unmasked.")  # fmt: skip
+@click.option("--gro-flush-timeout", type=Duration(), default="200us", show_default=True,
+              help="Timer of the deferred polls; short ones take polls away from the server.")  # fmt: skip
+@click.option("--irq-suspend-timeout", type=Duration(), default="20ms", show_default=True,
+              help="Longest time that interrupts stay suspended without the server coming back.")  # fmt: skip
+@click.option("--busy-poll-usecs", type=click.IntRange(0), default=DEFAULT.busy_poll_usecs, show_default=True,
+              help="How long each epoll_wait may spin; 0: one poll only.")  # fmt: skip
+@click.option("--busy-poll-budget", type=click.IntRange(1, 65535), default=DEFAULT.busy_poll_budget, show_default=True,
+              help="Packets that one busy poll may take.")  # fmt: skip
+@click.option("--window", "window_ns", type=Duration(), default="1s", show_default=True,
+              help="How long to measure afterwards; 0: not at all.")  # fmt: skip
+@json_option("One JSON object")
+def attach(
+    target: str,
+    defer_hard_irqs: int,
+    gro_flush_timeout: int,
+    irq_suspend_timeout: int,
+    busy_poll_usecs: int,
+    busy_poll_budget: int,
+    window_ns: int,
+    as_json: bool,
+) -> int:
+    """Attach IRQ suspension to the running process TARGET (a pid or a name), without stopping or changing it.
+
+    Sets deferral and suspension on exactly those NAPI instances that feed the sockets of its epoll instances, and
+    prefer_busy_poll on exactly these epoll instances. Everything is journalled before it is changed; `napctl detach`
+    brings every former value back. Then a window is measured: exit status 1 if the server does not poll by then.
+    """
+    process = find_process(target)
+    wanted = Suspension(
+        defer_hard_irqs=defer_hard_irqs,
+        gro_flush_timeout_ns=gro_flush_timeout,
+        irq_suspend_timeout_ns=irq_suspend_timeout,
+        busy_poll_usecs=busy_poll_usecs,
+        busy_poll_budget=busy_poll_budget,
+    )
+    start = time.monotonic()
+    with Journal() as journal:
+        transaction = attach_process(journal, process, wanted)
+    seconds = time.monotonic() - start
+    if not as_json:
+        _show_made(transaction, seconds)
+    report = attached(transaction, _measure(transaction, window_ns), seconds)
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        _show(report)
+    return 1 if report.verdict == "not active" else 0
+
+
+def _measure(transaction: Transaction, window_ns: int) -> Window | None:
+    if not window_ns:
+        return None
+    napi = next(change for change in transaction.changes if isinstance(change, NapiChange))
+    netns = NetworkNamespace.find(napi.netns)
+    if netns is None:
+        return None
+    if window_ns > 2e9:
+        note(f"measuring for {duration_text(window_ns)}")
+    with netns:
+        return run_window(netns, window_ns / 1e9, [napi.device])
+
+
+def _show_made(transaction: Transaction, seconds: float) -> None:
+    click.echo(f"attached {transaction.name} ({transaction.pid}) in {seconds * 1000:.0f} ms")
+    for change in transaction.changes:
+        if isinstance(change, NapiChange):
+            after = change.after
+            click.echo(
+                f"  {change.where}: defer-hard-irqs {change.before.defer_hard_irqs} -> {after.defer_hard_irqs}, "
+                f"gro-flush-timeout {duration_text(change.before.gro_flush_timeout_ns or 0)} -> "
+                f"{duration_text(after.gro_flush_timeout_ns or 0)}, irq-suspend-timeout "
+                f"{duration_text(change.before.irq_suspend_timeout_ns or 0)} -> "
+                f"{duration_text(after.irq_suspend_timeout_ns or 0)}"
+            )
+        elif isinstance(change, EpollChange):
+            click.echo(
+                f"  epoll instance {change.epoll_fd}: prefer_busy_poll {change.before.prefer_busy_poll} -> "
+                f"{change.after.prefer_busy_poll}, busy_poll_usecs {change.before.busy_poll_usecs} -> "
+                f"{change.after.busy_poll_usecs}, busy_poll_budget {change.before.busy_poll_budget} -> "
+                f"{change.after.busy_poll_budget}"
+            )
+
+
+def _show(report: Attached) -> None:
+    window, name = report.window, report.transaction.name
+    if window is None:
+        click.echo("not measured whether it is active; `napctl watch` shows it")
+        return
+    for napi in window.napis:
+        for line in napi_lines(napi, window.seconds):
+            click.echo(line)
+    for lack in window.lacks:
+        click.echo(f"not known: {lack}")
+    click.echo(
+        {
+            "active": f"active: {name} itself made {percent(report.server_share)} of the polls",
+            "not active": f"NOT active: {name} itself made only {percent(report.server_share)} of the polls",
+            "too little traffic to tell": "too little traffic in this window to tell whether it is active",
+            "not measured": "not measured whether it is active",
+        }[report.verdict]
+    )
+    click.echo(f"undo with: napctl detach {report.transaction.pid}")

@@ -1,0 +1,98 @@
+"""The entry point: commands found by name, errors as one line, exit statuses as promised."""
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from napctl import __version__
+from napctl.model.errors import NapctlError
+
+COMMANDS = {
+    "status": "how the machine's devices take packets, and who polls them",
+    "watch": "live: packets per poll, who polls, interrupts, drops",
+    "attach": "give a running server IRQ suspension",
+    "detach": "take it back: restore every former value",
+    "recover": "restore what was interrupted, or whose server has gone",
+    "lab": "a test bed of network namespaces with a real server and load",
+    "demo": "the same memcached with interrupts, busy polling and suspension",
+    "completion": "shell completion for bash, zsh or fish",
+}
+"""Each command is the function of that name in the module napctl.cli.NAME."""
+
+EPILOG = """\b
+Exit status:
+  0  done
+  1  done, and the answer is bad
+  2  bad usage or bad input
+  3  this kernel, driver or process cannot do it
+  4  not permitted: a capability is missing
+  5  somebody else changed a setting meanwhile
+  6  failed, and everything was put back
+"""
+
+
+class Commands(click.Group):
+    """Imports a command only when it is asked for: `status` must not wait for what `demo` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which a new user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"napctl.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing every command for its first sentence."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="napctl")
+def cli() -> None:
+    """See how Linux takes its packets, and give any running server IRQ suspension.
+
+    \b
+    Examples:
+      napctl status eth0
+      napctl watch eth0 --seconds 10
+      napctl attach memcached
+      napctl detach memcached
+    """
+
+
+def run() -> NoReturn:
+    """Run the command line and exit."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)  # an ssh connection that breaks must not leave anything half done
+    try:
+        status: Any = cli.main(prog_name="napctl", standalone_mode=False)
+    except NapctlError as error:
+        _fail(str(error), error.exit_status)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "napctl"
+        _fail(f"{error.format_message().replace(chr(10), ' ')} (see {where} --help)", 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"napctl: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,94 @@
+"""Options that several commands share, and the units people write."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napctl.kernel.links import links
+from napctl.kernel.namespaces import NAMED, NetworkNamespace
+
+NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+class Duration(click.ParamType[int]):
+    """A time with its unit, such as 200us or 20ms, as ns. 0 needs no unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """To ns."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)|0", value)
+        if match is None:
+            self.fail(f"'{value}' is no time with its unit, such as 200us or 20ms", param, ctx)
+        return int(float(match[1]) * NS_PER[match[2]]) if match[1] else 0
+
+
+def duration_text(ns: int) -> str:
+    """The shortest exact form: 200us, 20ms, 0."""
+    for unit in ("s", "ms", "us"):
+        if ns and ns % NS_PER[unit] == 0:
+            return f"{ns // NS_PER[unit]}{unit}"
+    return f"{ns}ns" if ns else "0"
+
+
+class Netns(click.ParamType[NetworkNamespace]):
+    """A network namespace: a name of `ip netns`, a path, or pid:NUMBER."""
+
+    name = "netns"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NetworkNamespace:
+        """Open it. Raises BadInput if it is not there, NotPermitted."""
+        if isinstance(value, NetworkNamespace):
+            return value
+        if value.startswith("pid:") and value[4:].isdigit():
+            return NetworkNamespace.of_process(int(value[4:]))
+        return NetworkNamespace.open(value) if "/" in value else NetworkNamespace.named(value)
+
+
+def netns_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--netns: look into another network namespace than ours."""
+    return click.option(
+        "--netns",
+        type=Netns(),
+        default=NetworkNamespace.current,
+        show_default="ours",
+        metavar="NAME|PATH|pid:N",
+        help="Network namespace to look into.",
+        shell_complete=lambda *_: _netns_names(),
+    )(command)
+
+
+def devices_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """[DEV]…: the devices to look at."""
+    return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=lambda *_: _device_names())(command)
+
+
+def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help=f"{what} (schema: docs/json.md).")
+
+
+def process_names(*_: Any) -> list[str]:
+    """For completion: processes that hold an epoll instance."""
+    from napctl.kernel import processes  # noqa: PLC0415 - only while completing
+
+    found = set()
+    for process in processes.processes():
+        with suppress(OSError):  # gone meanwhile, or not ours to read
+            if processes.epoll_fds(process.pid):
+                found.add(process.name)
+    return sorted(found)
+
+
+def _device_names() -> list[str]:
+    return [link.name for link in links() if not link.loopback]
+
+
+def _netns_names() -> list[str]:
+    return sorted(path.name for path in Path(NAMED).glob("*"))

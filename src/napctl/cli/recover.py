@@ -1,0 +1,31 @@
+"""napctl recover: put back what an interrupted napctl, or a server that has gone, left behind."""
+
+import click
+
+from napctl.attach.attach import recover as recover_journal
+from napctl.change.journal import Journal
+from napctl.cli.options import json_option
+from napctl.cli.restored import report
+from napctl.model.change import Restored
+
+
+@click.command(epilog="\b\nExample:\n  napctl recover")
+@json_option("One JSON object")
+def recover(as_json: bool) -> int:
+    """Restore what has no owner any more.
+
+    That is: changes of a napctl that was killed before it was done, and attachments whose server has ended. What is
+    attached to a running server stays. Harmless to repeat.
+    """
+    rows: list[Restored] = []
+    if Journal.exists():
+        with Journal() as journal:
+            for transaction, restored in recover_journal(journal):
+                if not as_json:
+                    state = "its server has gone" if transaction.state == "attached" else "it was interrupted"
+                    click.echo(f"{transaction.name} ({transaction.pid}): {state}")
+                rows += restored
+    if not rows and not as_json:
+        click.echo("nothing to recover")
+        return 0
+    return report(rows, as_json=as_json)

@@ -1,0 +1,138 @@
+"""napctl status: how the machine takes its packets, as it is set now."""
+
+from collections.abc import Iterable, Iterator
+
+import click
+
+from napctl.cli.options import devices_argument, duration_text, json_option, netns_option
+from napctl.cli.table import ABSENT, optional, print_table
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi
+from napctl.model.value import to_json
+from napctl.observe.machine import take_machine
+
+
+@click.command(epilog="\b\nExamples:\n  napctl status\n  napctl status eth0 --json\n  napctl status --netns pid:1234")
+@devices_argument
+@netns_option
+@json_option("One JSON object")
+def status(devices: tuple[str, ...], netns: NetworkNamespace, as_json: bool) -> None:
+    """Show how devices take packets.
+
+    For each device (all but loopback by default): driver and link, coalescing, rings, and each NAPI instance with its
+    queues, interrupt, CPUs, deferral and suspension; then the processes whose epoll instances poll them. A dash stands
+    for what this driver or kernel does not have.
+    """
+    machine = take_machine(netns, devices)
+    if as_json:
+        click.echo(to_json(machine))
+    else:
+        show(machine)
+
+
+def show(machine: Machine) -> None:
+    """Print a Machine."""
+    for device in machine.devices:
+        _show_device(device)
+        click.echo()
+    _show_pollers(machine.pollers)
+    for lack in machine.lacks:
+        click.echo(f"not known: {lack}")
+
+
+def _show_device(device: Device) -> None:
+    speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed not told"
+    driver = device.driver or "driver not told"
+    where = f" at {device.bus}" if device.bus else ""
+    click.echo(f"{device.name}: {driver}{where}, {'up' if device.up else 'down'}, {speed}")
+    click.echo(f"  coalescing  {_coalescing(device.coalescing)}")
+    rings, channels = device.rings, device.channels
+    click.echo(
+        "  rings       "
+        + (
+            f"rx {_of(rings.rx, rings.rx_max)}, tx {_of(rings.tx, rings.tx_max)}"
+            if rings
+            else "not told by this driver"
+        )
+    )
+    if channels:
+        counts = {"rx": (channels.rx, channels.rx_max), "tx": (channels.tx, channels.tx_max)}
+        counts["combined"] = (channels.combined, channels.combined_max)
+        told = (f"{name} {_of(*pair)}" for name, pair in counts.items() if pair[1])
+        click.echo(f"  channels    {', '.join(told)}")
+    if device.napis:
+        print_table(
+            ("queues", "NAPI", "irq", "CPUs", "thread", "defer", "flush", "suspend"),
+            [_napi_row(device, napi) for napi in device.napis],
+            indent=2,
+        )
+    else:
+        click.echo("  no NAPI instance known" if device.up else "  no NAPI instance while it is down")
+
+
+def _napi_row(device: Device, napi: Napi) -> tuple[str, ...]:
+    settings = napi.settings
+    queues = [f"{queue.kind}{queue.index}" for queue in device.queues if queue.napi_id == napi.napi_id]
+    return (
+        " ".join(queues) or ABSENT,
+        str(napi.napi_id),
+        optional(napi.irq),
+        optional(napi.cpus),
+        optional(settings.threaded if napi.thread_pid is None else napi.thread_pid),
+        optional(settings.defer_hard_irqs),
+        _time(settings.gro_flush_timeout_ns),
+        _time(settings.irq_suspend_timeout_ns),
+    )
+
+
+def _show_pollers(pollers: tuple[EpollPoller, ...]) -> None:
+    if not pollers:
+        click.echo("no epoll instance polls these devices itself")
+        return
+    print_table(
+        ("polled by", "pid", "epoll", "NAPI", "busy-poll-usecs", "budget", "prefer"),
+        [
+            (
+                poller.name,
+                str(poller.pid),
+                str(poller.epoll_fd),
+                " ".join(map(str, poller.napi_ids)),
+                str(poller.params.busy_poll_usecs),
+                str(poller.params.busy_poll_budget),
+                "yes" if poller.params.prefer_busy_poll else "no",
+            )
+            for poller in pollers
+        ],
+    )
+
+
+def _coalescing(coalescing: Coalescing | None) -> str:
+    if coalescing is None:
+        return "not supported by this driver"
+    told = {name: getattr(coalescing, name) for name in Coalescing.__struct_fields__ if "profile" not in name}
+    words = (f"{name.replace('_', '-')} {_plain(value)}" for name, value in told.items() if value is not None)
+    return "\n              ".join(_wrapped(words, 64)) or "the driver tells no value"
+
+
+def _wrapped(words: Iterable[str], width: int) -> Iterator[str]:
+    line = ""
+    for word in words:
+        if line and len(line) + len(word) + 2 > width:
+            yield line + ","
+            line = word
+        else:
+            line = f"{line}, {word}" if line else word
+    if line:
+        yield line
+
+
+def _plain(value: int | bool) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _of(now: int | None, most: int | None) -> str:
+    return f"{optional(now)} of {optional(most)}"
+
+
+def _time(ns: int | None) -> str:
+    return ABSENT if ns is None else duration_text(ns)

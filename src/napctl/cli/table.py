@@ -1,0 +1,58 @@
+"""Tables for people: 80 columns, no colour needed, fit for a pipe."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 80
+ABSENT = "–"
+"""Printed where a driver, kernel or source does not have the value; never 0."""
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent: int = 0, left: int = 1) -> None:
+    """Print rows under their headings; the first `left` columns are flush left, the others (figures) right."""
+    from rich.padding import Padding  # noqa: PLC0415 - 50 ms, needed only to print
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(Padding(table, (0, 0, 0, indent)))
+
+
+def console() -> "Console":
+    """A rich console as wide as the terminal, 80 columns in a pipe."""
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, not for the pipe."""
+    click.echo(text, err=True)
+
+
+def number(value: float | None) -> str:
+    """1,234 or 12.3 or 0.05; ABSENT for None."""
+    if value is None:
+        return ABSENT
+    if value == 0 or value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 … 1 as "97.3 %"."""
+    return ABSENT if share is None else f"{share * 100:.1f} %"
+
+
+def optional(value: object) -> str:
+    """The value as text; ABSENT for None."""
+    return ABSENT if value is None else str(value)

@@ -1,0 +1,131 @@
+"""napctl watch: what happens, as it happens, and a summary at the end."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import click
+
+from napctl.cli.options import devices_argument, json_option, netns_option
+from napctl.cli.table import console, note
+from napctl.cli.windowtext import machine_lines, napi_lines
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.value import to_json
+from napctl.model.window import NapiWindow, Window
+from napctl.observe.window import Observer
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl watch eth0\n  napctl watch --seconds 10 --json | jq .napis\n"
+    "  napctl watch --netns pid:1234 --interval 0.5"
+)
+@devices_argument
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after that long (default: Ctrl-C).")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Length of a window, s."
+)
+@click.option("--all-namespaces", is_flag=True, help="Polls of every network namespace's devices.")
+@netns_option
+@json_option("One JSON object per interval")
+def watch(
+    devices: tuple[str, ...],
+    seconds: float | None,
+    interval: float,
+    all_namespaces: bool,
+    netns: NetworkNamespace,
+    as_json: bool,
+) -> None:
+    """Show packets per poll, who polls, interrupts, softirqs and drops, live.
+
+    Counts every poll of a NAPI instance with a BPF program, where this kernel and this user may; otherwise says what is
+    missing. Ends with a summary of the whole time.
+    """
+    stop = _Stop()
+    with Observer(netns, devices) as observer:
+        observer.restart()
+        chosen = _choose(netns.inode, devices, all_namespaces)
+        if as_json:
+            for window in _windows(observer, stop, seconds, interval):
+                click.echo(to_json(chosen(window)))
+                sys.stdout.flush()
+            return
+        _show_live(observer, stop, seconds, interval, chosen)
+        show(chosen(observer.since_start()))
+
+
+def show(window: Window) -> None:
+    """Print a window: each NAPI instance that polled or may poll, then the machine."""
+    for line in _lines(window):
+        click.echo(line)
+
+
+def _lines(window: Window) -> Iterator[str]:
+    yield f"{window.seconds:.1f} s"
+    for napi in window.napis:
+        yield from napi_lines(napi, window.seconds)
+    yield from machine_lines(window)
+    for lack in window.lacks:
+        yield f"not known: {lack}"
+
+
+def _show_live(
+    observer: Observer, stop: "_Stop", seconds: float | None, interval: float, chosen: Callable[[Window], Window]
+) -> None:
+    if not sys.stdout.isatty():
+        note(f"watching {'until Ctrl-C' if seconds is None else f'for {seconds:g} s'}; the summary follows")
+        for _ in _windows(observer, stop, seconds, interval):
+            pass
+        return
+    from rich.live import Live  # noqa: PLC0415 - needed only on a terminal
+    from rich.text import Text  # noqa: PLC0415
+
+    screen = console()
+    with Live(console=screen, transient=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        live.update(Text("watching; Ctrl-C ends it with a summary"), refresh=True)
+        for window in _windows(observer, stop, seconds, interval):
+            live.update(Text("\n".join(_lines(chosen(window)))), refresh=True)
+
+
+def _windows(observer: Observer, stop: "_Stop", seconds: float | None, interval: float) -> Iterator[Window]:
+    """One window per interval, without drift, until the time is over or Ctrl-C; the last may be shorter."""
+    start = time.monotonic()
+    end = None if seconds is None else start + seconds
+    due = start
+    while not stop.asked and (end is None or due < end):
+        due = due + interval if end is None else min(due + interval, end)
+        stop.sleep_until(due)
+        yield observer.window()
+
+
+def _choose(netns: int, names: tuple[str, ...], everywhere: bool) -> Callable[[Window], Window]:
+    """Leave out what was not asked for: other namespaces' devices, devices not named."""
+
+    def wanted(napi: NapiWindow) -> bool:
+        if everywhere:
+            return True
+        return napi.device in names if names and napi.netns == netns else not names and napi.netns in (netns, 0)
+
+    def chosen(window: Window) -> Window:
+        fields = {name: getattr(window, name) for name in Window.__struct_fields__}
+        return Window(**fields | {"napis": tuple(napi for napi in window.napis if wanted(napi))})
+
+    return chosen
+
+
+class _Stop:
+    """Ctrl-C (and the end of the terminal) as a request to finish: the window at hand still ends, and is shown."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def sleep_until(self, due: float) -> None:
+        """Sleep, but not past the request."""
+        while not self.asked and (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
