@@ -1,0 +1,218 @@
+"""The NAPI probe: loads napi.bpf.o and reads its counters from mapped memory."""
+
+import ctypes
+import errno
+import mmap
+import struct
+from collections import defaultdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
+from napctl.model.histogram import EMPTY, Histogram
+from napctl.probe import btf
+from napctl.probe.layout import SLOTS, Counters
+from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing
+
+NO_DEVICE = "(no_device)"
+"""What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
+
+_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
+"""Bit numbers of include/uapi/linux/capability.h."""
+_CAP_SYS_ADMIN = 21
+"""Stands in for both: bpf_capable() and perfmon_capable() in include/linux/capability.h."""
+
+
+class ProbeUnavailable(Exception):
+    """The probe cannot run here. `reason` is one clause that says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Probe:
+    """The loaded and attached probe; a context manager. Its counts are its own: any number may run at once."""
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        self._program = program
+        self._memory = memory
+        self._counters = Counters.from_buffer(memory)
+
+    @classmethod
+    def load(cls) -> Self:
+        """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
+        # The kernel would refuse as well, but does not say which capability it missed.
+        if missing := _missing_capabilities():
+            raise ProbeUnavailable(missing)
+        constants = struct.pack("=I", _net_rx_softirq())
+        image = Path(__file__).with_name("napi.bpf.o").read_bytes()
+        try:
+            program = BpfObject.open(image, "napctl")
+        except LibbpfMissing as error:
+            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
+        try:
+            program.set_constants(constants)
+            program.load()
+            fd, size = program.map_fd(".bss")
+            assert size == ctypes.sizeof(Counters), f"napi.bpf.o has {size} bytes of counters"
+            probe = cls(program, mmap.mmap(fd, size))
+            program.attach()
+        except LibbpfError as error:
+            program.close()
+            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
+            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
+        return probe
+
+    def read(self) -> ProbeCounts:
+        """The counts since load(), from memory: no system call but for the list of online CPUs.
+
+        Instances come in the order in which they were first seen; those since removed keep their last counts. The
+        pids of pollers are those of the initial PID namespace. `interrupts` are calls of device interrupt handlers
+        (x86's local timer and inter-processor interrupts have none); softirq time includes interrupts in between.
+        """
+        pollers = self._read_pollers()
+        return ProbeCounts(
+            napis=self._read_napis(pollers),
+            cpus=tuple(self._read_cpu(cpu) for cpu in online_cpus()),
+            lost_polls=self._counters.lost_polls,
+        )
+
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
+    def close(self) -> None:
+        """Detach and free; may be called again. read() cannot be called any more."""
+        self._program.close()
+        if not self._memory.closed:
+            del self._counters
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_napis(self, pollers: dict[int, list[PollerCounts]]) -> tuple[NapiCounts, ...]:
+        used = sorted((order, slot) for slot, order in enumerate(self._counters.published) if order)
+        napis: dict[tuple[int, ...], NapiCounts] = {}
+        for _, slot in used:
+            napi = self._read_napi(slot, pollers.get(slot, []))
+            # A driver with persistent NAPI configuration gives a new instance the old one's id after a reset
+            # (napi_restore_config() in net/core/dev.c). Seen from outside that is one instance: its counts go on.
+            key = (napi.netns, napi.ifindex, napi.napi_id) if napi.napi_id else (slot,)
+            napis[key] = joined(napis[key], napi) if key in napis else napi
+        return tuple(napis.values())
+
+    def _read_napi(self, slot: int, pollers: list[PollerCounts]) -> NapiCounts:
+        found = self._counters.slots[slot]
+        softirq, thread, busy_poll, netpoll = (_histogram(polls) for polls in found.polls)
+        return NapiCounts(
+            napi_id=found.napi_id,
+            device=found.name.decode(errors="replace") or NO_DEVICE,
+            ifindex=found.ifindex,
+            netns=found.netns,
+            instance=slot,
+            softirq=softirq,
+            thread=thread,
+            busy_poll=busy_poll,
+            netpoll=netpoll,
+            pollers=tuple(pollers),
+        )
+
+    def _read_pollers(self) -> dict[int, list[PollerCounts]]:
+        """By slot of the NAPI instance. A name may be empty for the instant between claim and first sight."""
+        found: dict[int, list[PollerCounts]] = defaultdict(list)
+        for index, key in enumerate(self._counters.poller_keys):
+            if key:
+                poller = self._counters.pollers[index]
+                found[key >> 1 & (SLOTS - 1)].append(
+                    PollerCounts(
+                        pid=key >> 32,
+                        name=poller.name.decode(errors="replace"),
+                        polls=poller.empty + poller.fruitful,
+                        empty=poller.empty,
+                        packets=poller.packets,
+                    )
+                )
+        return found
+
+    def _read_cpu(self, cpu: int) -> CpuCounts:
+        counts = self._counters.cpus[cpu]
+        return CpuCounts(
+            cpu=cpu,
+            interrupts=counts.interrupts,
+            interrupt_ns=counts.interrupt_ns,
+            net_rx_softirqs=counts.net_rx_softirqs,
+            net_rx_softirq_ns=counts.net_rx_softirq_ns,
+        )
+
+
+def online_cpus() -> list[int]:
+    """Numbers of the CPUs now online."""
+    cpus: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip().split(","):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def _histogram(found: Any) -> Histogram:
+    counts = tuple(found.counts)
+    return Histogram(counts=counts, packets_above=found.packets_above) if any(counts) else EMPTY
+
+
+def joined(first: NapiCounts, second: NapiCounts) -> NapiCounts:
+    """One instance found in two slots. Every poll is in one slot only, so the sum counts nothing twice."""
+    pollers = {poller.pid: poller for poller in first.pollers}
+    for poller in second.pollers:
+        earlier = pollers.get(poller.pid)
+        if earlier is None:
+            pollers[poller.pid] = poller
+            continue
+        pollers[poller.pid] = PollerCounts(
+            pid=poller.pid,
+            name=earlier.name,
+            polls=earlier.polls + poller.polls,
+            empty=earlier.empty + poller.empty,
+            packets=earlier.packets + poller.packets,
+        )
+    return NapiCounts(
+        napi_id=first.napi_id,
+        device=first.device,
+        ifindex=first.ifindex,
+        netns=first.netns,
+        instance=first.instance,
+        softirq=first.softirq + second.softirq,
+        thread=first.thread + second.thread,
+        busy_poll=first.busy_poll + second.busy_poll,
+        netpoll=first.netpoll + second.netpoll,
+        pollers=tuple(pollers.values()),
+    )
+
+
+def _net_rx_softirq() -> int:
+    """NET_RX_SOFTIRQ of include/linux/interrupt.h as the running kernel has it."""
+    try:
+        found = btf.enum_value(btf.VMLINUX.read_bytes(), "NET_RX_SOFTIRQ", after="NET_TX_SOFTIRQ")
+    except FileNotFoundError as error:
+        raise ProbeUnavailable(f"no BTF: {btf.VMLINUX} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
+    if found is None:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
+    return found
+
+
+def _missing_capabilities() -> str | None:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    if effective >> _CAP_SYS_ADMIN & 1:
+        return None
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else None
