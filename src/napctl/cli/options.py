@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Duration(click.ParamType[int]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)|0", value)
         if match is None:
             self.fail(f"'{value}' is no time with its unit, such as 200us or 20ms", param, ctx)
-        return int(float(match[1]) * NS_PER[match[2]]) if match[1] else 0
+        return int(Decimal(match[1]) * NS_PER[match[2]]) if match[1] else 0
 
 
 def duration_text(ns: int) -> str:

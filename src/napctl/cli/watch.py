@@ -24,7 +24,7 @@ from napctl.observe.window import Observer
 @devices_argument
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after that long (default: Ctrl-C).")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Length of a window, s."
+    "--interval", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Length of a window, s."
 )
 @click.option("--all-namespaces", is_flag=True, help="Polls of every network namespace's devices.")
 @netns_option

@@ -9,7 +9,7 @@ from napctl.kernel import processes
 from napctl.kernel.cputime import run_seconds
 from napctl.kernel.processes import Process
 from napctl.lab.bed import Lab
-from napctl.lab.load import LoadSpec, run, start
+from napctl.lab.load import LoadSpec, run, started
 from napctl.lab.servers import Server
 from napctl.measure.summary import Cell
 from napctl.measure.treatment import Treatment, applied
@@ -58,7 +58,7 @@ class Bench:
             keys_per_get=KEYS_PER_GET,
             seed=number,
         )
-        with start(self._lab, self._server, spec) as load:
+        with started(self._lab, self._server, spec) as load:
             self._wait_for_connections()
             with applied(treatment, self.process, self._journal):
                 load.wait_for_warmup()

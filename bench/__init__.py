@@ -1,0 +1,1 @@
+"""What napctl costs, as ratios within one run: `make bench`."""

@@ -1,0 +1,7 @@
+"""`make bench`: each measurement says against what, and how far its runs lie apart."""
+
+from bench import probecost, startup
+
+probecost.run()
+startup.first_sample()
+startup.status()

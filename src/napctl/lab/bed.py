@@ -1,0 +1,152 @@
+"""The bed: two network namespaces joined by veth, which takes its packets the way a NIC does.
+
+Crash proof by construction: the namespaces are held by descriptors of this process only, and what is started in them
+dies with this process. So the kernel itself removes everything, also after kill -9; nothing has to remember to.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Self
+
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.lab.children import Children, require
+from napctl.lab.sysfs import write_attribute
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
+from napctl.model.machine import Napi
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of the bed: a network namespace with one device, whose packets are processed on one CPU."""
+
+    name: str
+    """"server" or "client"."""
+    namespace: NetworkNamespace
+    device: str
+    address: str
+    cpu: int
+    children: Children
+
+    def napis(self) -> list[Napi]:
+        """NAPI instances of the device, one for each queue, by id."""
+        with Netdev(self.namespace) as netdev:
+            return netdev.napis()
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        user: str | None = None,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command in this namespace, on this CPU, as `user` (default: as this process), and return at once.
+
+        It is killed when this process ends. (A command that changes its user itself escapes that: name the user here.)
+        Raises Unsupported if a tool is missing.
+        """
+        return self.children.start(command, self.namespace, self.cpu, user, stdout, stderr)
+
+
+class Lab:
+    """A bed. Use as a context manager; leaving it lets the kernel remove what nobody else holds."""
+
+    def __init__(self, server: NetworkNamespace, client: NetworkNamespace, *, server_cpu: int = 0, client_cpu: int = 1):
+        self._children = Children()
+        self.server = End("server", server, "server0", "10.199.0.1", server_cpu, self._children)
+        self.client = End("client", client, "client0", "10.199.0.2", client_cpu, self._children)
+
+    @staticmethod
+    def build(*, queues: int = 1, server_cpu: int = 0, client_cpu: int = 1) -> "Lab":
+        """A new bed whose devices have `queues` RX and TX queues each.
+
+        Raises BadInput for a CPU that this process may not use, Unsupported with the package to install for a missing
+        tool, NotPermitted for a missing capability.
+        """
+        for tool in ("ip", "ethtool"):
+            require(tool)
+        for cpu in (server_cpu, client_cpu):
+            if cpu not in os.sched_getaffinity(0):
+                raise BadInput(f"the lab needs CPU {cpu}, and this process may not run there")
+        with ExitStack() as undo:
+            server = undo.enter_context(NetworkNamespace.create())
+            client = undo.enter_context(NetworkNamespace.create())
+            lab = undo.enter_context(Lab(server, client, server_cpu=server_cpu, client_cpu=client_cpu))
+            _connect(lab.server, lab.client, queues)
+            for end, other in ((lab.server, lab.client), (lab.client, lab.server)):
+                _configure(end, other, queues)
+            for end in (lab.server, lab.client):
+                _process_packets_on_its_cpu(end, queues)
+            undo.pop_all()
+        return lab
+
+    def close(self) -> None:
+        """Let both namespaces go. What was started in them and still runs is killed."""
+        # The veth pair is left to the kernel: it removes it after the last connection has exchanged its FINs.
+        self._children.close()
+        self.server.namespace.close()
+        self.client.namespace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _connect(server: End, client: End, queues: int) -> None:
+    size = f"numrxqueues {queues} numtxqueues {queues}"
+    peer = f"peer name {client.device} {size} netns /proc/self/fd/{client.namespace.fd}"
+    line = f"link add name {server.device} {size} type veth {peer}"
+    _run(server.namespace, ["ip", "-batch", "-"], line, pass_fds=[client.namespace.fd])
+
+
+def _configure(end: End, other: End, queues: int) -> None:
+    # veth has NAPI instances only if the receiver has GRO on and the sender has TSO off (drivers/net/veth.c:
+    # veth_set_features, veth_skb_is_eligible_for_gro); else its packets go through the per-CPU backlog.
+    _run(end.namespace, ["ethtool", "-K", end.device, "gro", "on", "tso", "off"])
+    if queues > 1:
+        _run(end.namespace, ["ethtool", "-L", end.device, "rx", str(queues), "tx", str(queues)])
+    lines = (
+        "link set dev lo up",
+        # Fixed addresses and neighbours, and no IPv6: an idle bed is silent, nothing but the load travels.
+        f"link set dev {end.device} address {_mac(end)} addrgenmode none",
+        f"address add {end.address}/24 dev {end.device}",
+        f"link set dev {end.device} up",
+        f"neighbour add {other.address} lladdr {_mac(other)} nud permanent dev {end.device}",
+    )
+    _run(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
+
+
+def _process_packets_on_its_cpu(end: End, queues: int) -> None:
+    """NAPI threads on the end's CPU: veth's polls would run on the sender's, where no NIC's interrupt would land."""
+    write_attribute(end.namespace, end.device, "threaded", "1")
+    napis = end.napis()
+    if len(napis) != queues or None in (napi.thread_pid for napi in napis):
+        threads = sum(napi.thread_pid is not None for napi in napis)
+        raise Unsupported(f"{end.device}: {queues} queues gave {len(napis)} NAPI instances with {threads} threads")
+    for napi in napis:
+        assert napi.thread_pid is not None
+        try:
+            os.sched_setaffinity(napi.thread_pid, {end.cpu})
+        except PermissionError:
+            raise NotPermitted("keeping the lab's NAPI threads on their CPU needs CAP_SYS_NICE") from None
+
+
+def _mac(end: End) -> str:
+    return "02:00:00:00:00:" + end.address.rsplit(".", 1)[1].zfill(2)
+
+
+def _run(namespace: NetworkNamespace, command: list[str], text: str = "", pass_fds: Sequence[int] = ()) -> None:
+    with namespace.entered():
+        done = subprocess.run(command, input=text, text=True, capture_output=True, check=False, pass_fds=pass_fds)
+    if done.returncode:
+        why = (done.stderr or done.stdout).strip().splitlines()
+        reason = f"building the lab: {' '.join(command[:2])}: {why[0] if why else done.returncode}"
+        if "not permitted" in reason:
+            raise NotPermitted(f"{reason}: it needs CAP_NET_ADMIN")
+        raise NapctlError(reason)

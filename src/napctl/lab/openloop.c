@@ -1,0 +1,379 @@
+/*
+ * openloop: an open-loop load generator for memcached's text protocol.
+ *
+ * Requests have intended send times, a Poisson process on an absolute schedule. Latency counts from the intended time,
+ * so a server that pauses is charged for every request it kept waiting, also for those that could not be sent meanwhile
+ * (no coordinated omission). One thread; every connection pipelines whatever is due.
+ *
+ * It never sleeps while it makes load, and polls its own network device (SO_BUSY_POLL, socket(7)): so neither a wake-up
+ * nor a NAPI thread on its CPU is part of a latency, and it can do several times what the server can.
+ *
+ * stdout: one JSON object at the end. stderr: "measuring" when the warm-up is over, or one line saying what went wrong.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define die(...) (fprintf(stderr, "openloop: " __VA_ARGS__), fputc('\n', stderr), exit(1))
+#define SECOND 1000000000LL
+#define LATE_NS 100000	/* a request sent this long after its time means that the generator itself cannot keep up */
+#define SUB_BITS 7	/* 128 buckets for each power of two: at most 1/128 = 0.8 % error */
+#define BUCKETS ((44 - SUB_BITS) << SUB_BITS) /* up to 2^43 ns, more than two hours */
+#define BATCH 64	/* requests in the prepared block, the most that one write sends */
+
+struct connection {
+	int fd;
+	int64_t *times;		 /* ring of intended times, oldest first: of requests not answered yet */
+	uint32_t head, tail, size; /* free-running; size is a power of two */
+	uint32_t unsent;	 /* the newest of these whose last byte is not written */
+	size_t sent_bytes;	 /* of the oldest unsent request */
+	size_t got;		 /* bytes of the reply being read */
+};
+
+static struct {
+	const char *host;
+	int port, connections, keys, closed;
+	double rate, seconds, warmup, drain;
+	uint64_t seed;
+} opt = {.host = "127.0.0.1", .port = 11211, .connections = 16, .keys = 1,
+	 .seconds = 2, .warmup = 0.5, .drain = 1, .seed = 1};
+
+static struct connection *conns;
+static char *block;	   /* the request, BATCH times: any unsent tail is a slice of it */
+static size_t request_length, reply_length;
+static uint64_t histogram[BUCKETS];
+static int64_t from, until; /* the measured part of the schedule */
+static uint64_t sent, late, answered, throughput, outstanding;
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number) { (void)number; stop = 1; }
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * SECOND + t.tv_nsec;
+}
+
+static uint64_t random64(void) /* splitmix64 */
+{
+	uint64_t z = (opt.seed += 0x9E3779B97F4A7C15ULL);
+	z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+	z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+	return z ^ (z >> 31);
+}
+
+/* A gap of the Poisson process. */
+static double exponential_ns(void) { return -log(((random64() >> 11) + 1) * 0x1p-53) * 1e9 / opt.rate; }
+
+static unsigned bucket_of(uint64_t ns)
+{
+	if (ns < (1 << SUB_BITS))
+		return ns;
+	unsigned shift = 63 - __builtin_clzll(ns) - SUB_BITS;
+	unsigned bucket = (shift << SUB_BITS) + (ns >> shift);
+	return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+static double upper_us(unsigned bucket) /* the largest latency that falls into the bucket */
+{
+	unsigned shift = bucket >> SUB_BITS ? (bucket >> SUB_BITS) - 1 : 0;
+	uint64_t top = bucket - (shift << SUB_BITS);
+	return (((top + 1) << shift) - 1) / 1e3;
+}
+
+static void enqueue(struct connection *c, int64_t intended)
+{
+	if (c->tail - c->head == c->size) {
+		int64_t *bigger = malloc(2 * c->size * sizeof *bigger);
+		if (!bigger)
+			die("out of memory: the server is too far behind this rate");
+		for (uint32_t i = 0; i < c->size; i++)
+			bigger[(c->head + i) & (2 * c->size - 1)] = c->times[(c->head + i) & (c->size - 1)];
+		free(c->times);
+		c->times = bigger;
+		c->size *= 2;
+	}
+	c->times[c->tail++ & (c->size - 1)] = intended;
+	c->unsent++;
+	outstanding++;
+}
+
+/* Write what is due; what the socket does not take stays until the next pass. */
+static void flush_requests(struct connection *c)
+{
+	while (c->unsent) {
+		size_t batch = c->unsent < BATCH ? c->unsent : BATCH;
+		ssize_t n = send(c->fd, block + c->sent_bytes, batch * request_length - c->sent_bytes,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n < 0)
+			die("the server closed a connection: %s", strerror(errno));
+		c->sent_bytes += n;
+		c->unsent -= c->sent_bytes / request_length;
+		c->sent_bytes %= request_length;
+	}
+}
+
+static void complete(struct connection *c, int64_t now)
+{
+	int64_t intended = c->times[c->head++ & (c->size - 1)];
+	outstanding--;
+	throughput += now >= from && now < until;
+	if (intended >= from && intended < until) {
+		answered++;
+		histogram[bucket_of(now > intended ? now - intended : 0)]++;
+	}
+	if (opt.closed && now < until && !stop) {
+		enqueue(c, now);
+		sent += now >= from;
+	}
+}
+
+/* Every reply is as long as the first one: counting bytes keeps the generator cheaper than the server. */
+static void take(struct connection *c, const char *data, size_t length, int64_t now)
+{
+	while (length) {
+		if (c->head == c->tail || (!c->got && data[0] != 'V'))
+			die("unexpected reply: %.*s", (int)strcspn(data, "\r\n"), data);
+		size_t n = reply_length - c->got < length ? reply_length - c->got : length;
+		c->got += n, data += n, length -= n;
+		if (c->got < reply_length)
+			return;
+		if (data[-1] != '\n')
+			die("unexpected reply: not of %zu bytes like the first one", reply_length);
+		c->got = 0;
+		complete(c, now);
+	}
+}
+
+/* Polls the connection's NAPI instance if nothing is there. Returns whether something came. */
+static bool receive(struct connection *c)
+{
+	static char buffer[1 << 16];
+	ssize_t n = recv(c->fd, buffer, sizeof buffer - 1, MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (n <= 0)
+		die("the server closed a connection%s%s", n ? ": " : "", n ? strerror(errno) : "");
+	buffer[n] = 0;
+	take(c, buffer, n, now_ns());
+	flush_requests(c); /* closed loop: the next ones */
+	return true;
+}
+
+/* One request, waited for: the server's event loop has seen the connection and its NAPI id. Returns the reply's
+ * length. */
+static size_t greet(int fd)
+{
+	static char reply[1 << 20];
+	size_t length = 0, values = 0;
+	if (send(fd, block, request_length, MSG_NOSIGNAL) != (ssize_t)request_length)
+		die("cannot send to %s:%d: %s", opt.host, opt.port, strerror(errno));
+	do {
+		ssize_t n = recv(fd, reply + length, sizeof reply - 1 - length, 0);
+		if (n <= 0)
+			die("no answer from %s:%d: %s", opt.host, opt.port, n ? strerror(errno) : "it closed the connection");
+		length += n;
+		reply[length] = 0;
+	} while (length < 5 || strcmp(reply + length - 5, "END\r\n"));
+	for (char *at = reply; (at = strstr(at, "VALUE key")); at++)
+		values++;
+	if (values != (size_t)opt.keys)
+		die("%s:%d holds %zu of the %d keys asked for", opt.host, opt.port, values, opt.keys);
+	return length;
+}
+
+static void connect_all(int epoll)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(opt.port)};
+	struct timeval patience = {.tv_sec = 5};
+	if (inet_pton(AF_INET, opt.host, &to.sin_addr) != 1)
+		die("%s is not an IPv4 address", opt.host);
+	conns = calloc(opt.connections, sizeof *conns);
+	for (int i = 0; i < opt.connections; i++) {
+		struct connection *c = &conns[i];
+		int fd = c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, usecs = 1;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() too */
+		if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to))
+			die("cannot connect to %s:%d: %s", opt.host, opt.port, strerror(errno));
+		if (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
+		    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one))
+			die("cannot poll its own device (CAP_NET_ADMIN, Linux 5.11): %s", strerror(errno));
+		c->size = 64;
+		c->times = malloc(c->size * sizeof *c->times);
+		reply_length = greet(fd);
+		struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+		if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+			die("epoll_ctl: %s", strerror(errno));
+	}
+}
+
+static void prepare_block(void)
+{
+	char *request = malloc(16 + 16 * (size_t)opt.keys), *end = request + sprintf(request, "get");
+	for (int i = 0; i < opt.keys; i++)
+		end += sprintf(end, " key%d", i);
+	request_length = end - request + sprintf(end, "\r\n");
+	block = malloc(BATCH * request_length);
+	for (int i = 0; i < BATCH; i++)
+		memcpy(block + i * request_length, request, request_length);
+}
+
+static double cpu_seconds(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static bool resting(void) { return !opt.rate && !opt.closed; }
+
+/* Until the next arrival. At rest: evenly through the warm-up, so that each of the server's event loops has passed once
+ * through whatever was changed about it meanwhile, before the silence that is measured. */
+static double gap_ns(void)
+{
+	return opt.closed ? INFINITY : opt.rate ? exponential_ns() : opt.warmup * SECOND / (4 * opt.connections + 1);
+}
+
+/* Queue and send what is due by `now`; `next` is the first request that is not. Returns whether anything was. */
+static bool send_due(double *next, int64_t now)
+{
+	static unsigned turn;
+	bool due = false;
+	for (; *next <= now && *next < (resting() ? from : until); *next += gap_ns()) {
+		enqueue(&conns[(resting() ? turn++ : random64()) % opt.connections], *next);
+		due = true;
+		if (*next >= from) {
+			sent++;
+			late += now - *next > LATE_NS;
+		}
+	}
+	for (int i = 0; i < opt.connections; i++)
+		flush_requests(&conns[i]);
+	return due;
+}
+
+/* Take what has come, or, at rest, wait up to `timeout_ms` for something. Returns whether anything came. */
+static bool receive_ready(int epoll, int timeout_ms)
+{
+	static unsigned turn;
+	struct epoll_event events[64];
+	bool any = receive(&conns[turn++ % opt.connections]); /* in turn: they may be on several NAPI instances */
+	int n = epoll_wait(epoll, events, 64, any ? 0 : timeout_ms);
+	for (int i = 0; i < n; i++)
+		any |= receive(events[i].data.ptr);
+	return any;
+}
+
+/* Make the load until the end, then wait for outstanding answers. Returns the time spent in fruitless passes. */
+static int64_t make_load(int epoll, double *cpu)
+{
+	int64_t idle = 0, start = now_ns(), pass = start;
+	double next = start + gap_ns();
+	from = start + opt.warmup * SECOND;
+	until = from + opt.seconds * SECOND;
+	for (int i = 0; i < opt.connections * opt.closed; i++)
+		enqueue(&conns[i % opt.connections], start);
+	while (pass < from && !stop) {
+		send_due(&next, pass);
+		receive_ready(epoll, 0);
+		pass = now_ns();
+	}
+	*cpu = cpu_seconds();
+	if (!stop)
+		fprintf(stderr, "measuring\n");
+	while (pass < until && !stop) {
+		bool busy = send_due(&next, pass);
+		busy |= receive_ready(epoll, resting() ? (until - pass) / 1000000 + 1 : 0);
+		int64_t now = now_ns();
+		idle += busy ? 0 : now - pass;
+		pass = now;
+	}
+	*cpu = cpu_seconds() - *cpu;
+	until = pass < until ? pass : until; /* stopped early */
+	from = from < until ? from : until;
+	send_due(&next, until); /* what fell due since the last pass */
+	for (int64_t limit = pass + opt.drain * SECOND; outstanding && pass < limit; pass = now_ns()) {
+		send_due(&next, pass); /* what the sockets did not take before */
+		receive_ready(epoll, 0);
+	}
+	return idle;
+}
+
+static void report(uint64_t seed, int64_t idle, double cpu)
+{
+	double seconds = (until - from) / 1e9, scale = seconds > 0 ? 1 / seconds : 0;
+	const char *comma = "";
+	printf("{\"seed\":%" PRIu64 ",\"seconds\":%.6f,\"asked_per_second\":%.3f,\"achieved_per_second\":%.3f,",
+	       seed, seconds, opt.rate, throughput * scale);
+	printf("\"sent\":%" PRIu64 ",\"answered\":%" PRIu64 ",\"unanswered\":%" PRIu64 ",", sent, answered, sent - answered);
+	printf("\"late_share\":%.6f,\"cpu_share\":%.4f,\"busy_share\":%.4f,\"histogram\":[",
+	       sent ? (double)late / sent : 0, cpu * scale, seconds > 0 ? fmax(0, 1 - idle / 1e9 * scale) : 0);
+	for (unsigned b = 0; b < BUCKETS; b++)
+		if (histogram[b]) {
+			printf("%s[%.3f,%" PRIu64 "]", comma, upper_us(b), histogram[b]);
+			comma = ",";
+		}
+	printf("]}\n");
+}
+
+static void read_options(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"rate", 1, 0, 'r'}, {"seconds", 1, 0, 's'},
+		{"warmup", 1, 0, 'w'}, {"drain", 1, 0, 'd'}, {"connections", 1, 0, 'c'}, {"keys", 1, 0, 'k'},
+		{"closed", 1, 0, 'C'}, {"seed", 1, 0, 'S'}, {0}};
+	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
+		switch (o) {
+		case 'h': opt.host = optarg; break;
+		case 'p': opt.port = atoi(optarg); break;
+		case 'r': opt.rate = atof(optarg); break;
+		case 's': opt.seconds = atof(optarg); break;
+		case 'w': opt.warmup = atof(optarg); break;
+		case 'd': opt.drain = atof(optarg); break;
+		case 'c': opt.connections = atoi(optarg); break;
+		case 'k': opt.keys = atoi(optarg); break;
+		case 'C': opt.closed = atoi(optarg); break;
+		case 'S': opt.seed = strtoull(optarg, NULL, 10); break;
+		default: exit(2);
+		}
+	/* Written so that NaN is out of range as well. */
+	if (!(opt.rate >= 0 && opt.rate <= 1e7 && opt.seconds > 0 && opt.seconds <= 86400 && opt.warmup >= 0 &&
+	      opt.warmup <= 3600 && opt.drain >= 0 && opt.drain <= 3600 && opt.keys >= 1 && opt.keys <= 100 &&
+	      opt.closed >= 0 && opt.closed <= 1024 && opt.connections >= 1 && opt.connections <= 4096))
+		die("an option is out of range");
+}
+
+int main(int argc, char **argv)
+{
+	struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: a signal ends a wait */
+	double cpu;
+	read_options(argc, argv);
+	uint64_t seed = opt.seed;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	prepare_block();
+	connect_all(epoll);
+	int64_t idle = make_load(epoll, &cpu);
+	report(seed, idle, cpu);
+	return 0;
+}

@@ -1,0 +1,61 @@
+"""Promises of what is shipped: man pages that say what --help says, and a wheel that holds all that napctl needs."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from napctl.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_man_pages_say_what_the_help_texts_say(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "scripts" / "build-man", tmp_path], check=True, capture_output=True)
+    fresh = {page.name: page.read_text() for page in tmp_path.glob("*.1")}
+    shipped = {page.name: page.read_text() for page in (ROOT / "man").glob("*.1")}
+    assert fresh == shipped, "run `make man`"
+
+
+def test_every_command_has_a_man_page_that_man_can_read() -> None:
+    for name in ("napctl", *(f"napctl-{command}" for command in COMMANDS)):
+        page = ROOT / "man" / f"{name}.1"
+        read = subprocess.run(
+            ["man", "--warnings", "-l", page],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"MANPAGER": "cat", "LC_ALL": "C.UTF-8"},
+        )
+        assert "SYNOPSIS" in read.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", target, ROOT]
+    subprocess.run(pip, check=True, capture_output=True)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_probe_the_load_generator_the_types_and_the_man_pages(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in ("napctl/probe/napi.bpf.o", "napctl/lab/openloop.c", "napctl/py.typed", "man1/napctl-attach.1"):
+        assert any(name.endswith(needed) for name in names), needed
+
+
+def test_napctl_runs_from_the_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = f"import napctl, napctl.cli.main as m; assert napctl.__file__.startswith({str(tmp_path)!r}); m.run()"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    assert shown.stdout.startswith("napctl, version")
