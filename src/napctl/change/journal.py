@@ -125,6 +125,9 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version not in (0, VERSION):
                 raise self._unreadable(f"it has version {version}, this napctl knows {VERSION}")
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master WHERE name <> 'transactions'").fetchone()
+            if tables:
+                raise self._unreadable("it is another program's database")
             database.execute("PRAGMA synchronous=EXTRA")
             database.execute(TABLE)
             if version == 0:

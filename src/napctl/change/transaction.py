@@ -57,7 +57,7 @@ def _undo_all(transaction: Transaction, *, force: bool) -> list[Restored]:
     for change in reversed(transaction.changes):
         try:
             rows += undo(change, force=force)
-        except OSError as error:
+        except (OSError, Refused) as error:
             explained = _explain(change, error)
             raise type(explained)(f"{explained}; still to be restored: `napctl recover`") from None
     return rows
@@ -69,7 +69,7 @@ def _make(change: Change) -> None:
             _make_napi(change)
         else:
             _make_epoll(change)
-    except OSError as error:
+    except (OSError, Refused) as error:
         raise _explain(change, error) from None
 
 
@@ -78,14 +78,7 @@ def _make_napi(change: NapiChange) -> None:
     if namespace is None:
         raise BadInput(f"{change.where}: its network namespace is gone")
     with namespace, Netdev(namespace) as netdev:
-        try:
-            netdev.set_napi(change.napi_id, change.after)
-        except Refused as refusal:
-            if refusal.exit_status == NotPermitted.exit_status:
-                raise NotPermitted(
-                    f"{change.where}: setting it needs CAP_NET_ADMIN in the initial user namespace"
-                ) from None
-            raise
+        netdev.set_napi(change.napi_id, change.after)
         napi = netdev.napi(change.napi_id)
     for name in NapiSettings.__struct_fields__:
         wanted = getattr(change.after, name)
@@ -102,11 +95,15 @@ def _make_epoll(change: EpollChange) -> None:
         epoll.set_params(copy, change.after)
         if epoll.params(copy) != change.after:
             raise Unsupported(f"{change.where}: the kernel did not keep {change.after}")
+    if processes.process(change.pid) != found:  # our copy keeps the instance of a process that has ended
+        raise BadInput(f"{change.name} ({change.pid}) ended meanwhile")
 
 
-def _explain(change: Change, error: OSError) -> NapctlError:
-    if isinstance(error, PermissionError):
-        needs = "CAP_SYS_PTRACE" if isinstance(change, EpollChange) else "CAP_NET_ADMIN"
+def _explain(change: Change, error: OSError | Refused) -> NapctlError:
+    if isinstance(error, Refused) and error.exit_status != NotPermitted.exit_status:
+        return Unsupported(f"{change.where}: {error}")
+    if isinstance(error, PermissionError | Refused):
+        needs = "CAP_SYS_PTRACE" if isinstance(change, EpollChange) else "CAP_NET_ADMIN in the initial user namespace"
         return NotPermitted(f"{change.where}: not permitted; changing it needs {needs}")
     if isinstance(error, ProcessLookupError | FileNotFoundError):
         return BadInput(f"{change.where}: gone meanwhile")

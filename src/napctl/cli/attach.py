@@ -9,16 +9,19 @@ from napctl.attach.report import Attached, attached
 from napctl.attach.target import find_process
 from napctl.change.journal import Journal
 from napctl.cli.options import Duration, duration_text, json_option, process_names
-from napctl.cli.table import note, percent
+from napctl.cli.settingtext import changed
+from napctl.cli.table import note, percent, print_table
 from napctl.cli.windowtext import napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import EpollChange, NapiChange, Transaction
+from napctl.model.change import NapiChange, Transaction
 from napctl.model.suspension import Suspension
 from napctl.model.value import to_json
 from napctl.model.window import Window
 from napctl.observe.window import run_window
 
 DEFAULT = Suspension()
+S32_MAX = 2**31 - 1
+"""What the kernel takes at most: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl()."""
 
 
 @click.command(
@@ -26,17 +29,17 @@ DEFAULT = Suspension()
     "  napctl attach 1234 --window 0s --json"
 )
 @click.argument("target", shell_complete=process_names)
-@click.option("--defer-hard-irqs", type=click.IntRange(1), default=DEFAULT.defer_hard_irqs, show_default=True,
+@click.option("--defer-hard-irqs", type=click.IntRange(1, S32_MAX), default=DEFAULT.defer_hard_irqs, show_default=True,
               help="Empty polls before the interrupt is unmasked.")  # fmt: skip
-@click.option("--gro-flush-timeout", type=Duration(), default="200us", show_default=True,
+@click.option("--gro-flush-timeout", type=Duration(least_ns=1), default="200us", show_default=True,
               help="Timer of the deferred polls; short ones take polls away from the server.")  # fmt: skip
-@click.option("--irq-suspend-timeout", type=Duration(), default="20ms", show_default=True,
+@click.option("--irq-suspend-timeout", type=Duration(least_ns=1), default="20ms", show_default=True,
               help="Longest time that interrupts stay suspended without the server coming back.")  # fmt: skip
-@click.option("--busy-poll-usecs", type=click.IntRange(0), default=DEFAULT.busy_poll_usecs, show_default=True,
+@click.option("--busy-poll-usecs", type=click.IntRange(0, S32_MAX), default=DEFAULT.busy_poll_usecs, show_default=True,
               help="How long each epoll_wait may spin; 0: one poll only.")  # fmt: skip
 @click.option("--busy-poll-budget", type=click.IntRange(1, 65535), default=DEFAULT.busy_poll_budget, show_default=True,
               help="Packets that one busy poll may take.")  # fmt: skip
-@click.option("--window", "window_ns", type=Duration(), default="1s", show_default=True,
+@click.option("--window", "window_ns", type=Duration(most_ns=3600 * 10**9), default="1s", show_default=True,
               help="How long to measure afterwards; 0: not at all.")  # fmt: skip
 @json_option("One JSON object")
 def attach(
@@ -92,23 +95,8 @@ def _measure(transaction: Transaction, window_ns: int) -> Window | None:
 
 def _show_made(transaction: Transaction, seconds: float) -> None:
     click.echo(f"attached {transaction.name} ({transaction.pid}) in {seconds * 1000:.0f} ms")
-    for change in transaction.changes:
-        if isinstance(change, NapiChange):
-            after = change.after
-            click.echo(
-                f"  {change.where}: defer-hard-irqs {change.before.defer_hard_irqs} -> {after.defer_hard_irqs}, "
-                f"gro-flush-timeout {duration_text(change.before.gro_flush_timeout_ns or 0)} -> "
-                f"{duration_text(after.gro_flush_timeout_ns or 0)}, irq-suspend-timeout "
-                f"{duration_text(change.before.irq_suspend_timeout_ns or 0)} -> "
-                f"{duration_text(after.irq_suspend_timeout_ns or 0)}"
-            )
-        elif isinstance(change, EpollChange):
-            click.echo(
-                f"  epoll instance {change.epoll_fd}: prefer_busy_poll {change.before.prefer_busy_poll} -> "
-                f"{change.after.prefer_busy_poll}, busy_poll_usecs {change.before.busy_poll_usecs} -> "
-                f"{change.after.busy_poll_usecs}, busy_poll_budget {change.before.busy_poll_budget} -> "
-                f"{change.after.busy_poll_budget}"
-            )
+    rows = [row for change in transaction.changes for row in changed(change)]
+    print_table(("where", "setting", "was", "is now"), rows, indent=2, left=2)
 
 
 def _show(report: Attached) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from napctl.change.journal import Journal
-from napctl.cli.options import json_option
+from napctl.cli.options import Seconds, json_option
 from napctl.cli.table import ABSENT, console, note
 from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
@@ -64,7 +64,7 @@ class Report(Value, frozen=True, kw_only=True):
     epilog="\b\nExamples:\n  napctl demo\n  napctl demo --rounds 8 --seconds 4\n  napctl demo --json > demo.json"
 )
 @click.option("--rounds", type=click.IntRange(2), default=4, show_default=True, help="How often each cell is measured.")
-@click.option("--seconds", type=click.FloatRange(0.5), default=2.0, show_default=True, help="Length of a cell.")
+@click.option("--seconds", type=Seconds(0.5, 60), default=2.0, show_default=True, help="Length of a cell.")
 @click.option("--seed", type=int, help="Seed of the order of cells (default: a new one, printed).")
 @json_option("One JSON object, with every cell")
 def demo(rounds: int, seconds: float, seed: int | None, as_json: bool) -> None:

@@ -14,7 +14,11 @@ from napctl.model.errors import BadInput
 @click.command(epilog="\b\nExamples:\n  napctl detach memcached\n  napctl detach 1234\n  napctl detach --all")
 @click.argument("target", required=False, shell_complete=lambda *_: attached_names())
 @click.option("--all", "everything", is_flag=True, help="Everything that is attached.")
-@click.option("--force", is_flag=True, help="Also overwrite settings that somebody else has changed since.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also overwrite settings that somebody else has changed since; to be given at once, as detaching forgets.",
+)
 @json_option("One JSON object")
 def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> int:
     """Restore every setting that attaching TARGET (a pid or a name) had changed, also if the server has gone.

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from napctl.cli.options import json_option
+from napctl.cli.options import Seconds, json_option
 from napctl.cli.table import note
 from napctl.lab import standing
 from napctl.lab.bed import Lab
@@ -53,9 +53,11 @@ def down() -> None:
 )
 @QUEUES
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads of memcached.")
-@click.option("--rate", type=click.FloatRange(0), default=10_000, show_default=True, help="Requests per second.")
+@click.option(
+    "--rate", type=click.FloatRange(0, 10_000_000), default=10_000, show_default=True, help="Requests per second."
+)
 @click.option("--connections", type=click.IntRange(1), default=16, show_default=True, help="Connections to memcached.")
-@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of the load.")
+@click.option("--seconds", type=Seconds(0.1, 3600), default=10.0, show_default=True, help="Length of the load.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the arrivals.")
 @json_option("One JSON object")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

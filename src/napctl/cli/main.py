@@ -72,8 +72,18 @@ def cli() -> None:
 
 def run() -> NoReturn:
     """Run the command line and exit."""
+    try:
+        _run()
+    finally:  # all is done: while the interpreter ends, a signal must not raise any more
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)  # an ssh connection that breaks must not leave anything half done
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status: Any = cli.main(prog_name="napctl", standalone_mode=False)
     except NapctlError as error:

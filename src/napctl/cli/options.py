@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_00
 
 
 class Duration(click.ParamType[int]):
-    """A time with its unit, such as 200us or 20ms, as ns. 0 needs no unit."""
+    """A time with its unit, such as 200us or 20ms, as ns, between two bounds in ns. 0 needs no unit."""
 
     name = "duration"
+
+    def __init__(self, least_ns: int = 0, most_ns: int = 10 * NS_PER["s"]):
+        self._least_ns, self._most_ns = least_ns, most_ns
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """To ns."""
@@ -27,7 +31,24 @@ class Duration(click.ParamType[int]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)|0", value)
         if match is None:
             self.fail(f"'{value}' is no time with its unit, such as 200us or 20ms", param, ctx)
-        return int(Decimal(match[1]) * NS_PER[match[2]]) if match[1] else 0
+        ns = int(Decimal(match[1]) * NS_PER[match[2]]) if match[1] else 0
+        if not self._least_ns <= ns <= self._most_ns:
+            bounds = f"{duration_text(self._least_ns)} and {duration_text(self._most_ns)}"
+            self.fail(f"{value} is not between {bounds}", param, ctx)
+        return ns
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, in a range; not "nan" and not "inf", which Python takes for numbers."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """To seconds."""
+        seconds: float = super().convert(value, param, ctx)
+        if not isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
 
 
 def duration_text(ns: int) -> str:

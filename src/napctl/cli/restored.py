@@ -2,6 +2,7 @@
 
 import click
 
+from napctl.cli.settingtext import setting_name, value_text
 from napctl.cli.table import print_table
 from napctl.model.change import Restored
 from napctl.model.errors import ChangedMeanwhile
@@ -10,9 +11,9 @@ from napctl.model.value import Value, to_json
 
 WORDS = {
     "restored": "restored",
-    "unchanged": "was so already",
-    "left": "left alone: changed by somebody else",
-    "gone": "gone, nothing to restore",
+    "unchanged": "was so",
+    "left": "left alone",
+    "gone": "gone",
 }
 
 
@@ -31,13 +32,19 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
     else:
         print_table(
             ("where", "setting", "found", "former", "outcome"),
-            [(row.where, row.setting, row.found, row.before, WORDS[row.outcome]) for row in rows],
+            [(row.where, setting_name(row.setting), *_values(row), WORDS[row.outcome]) for row in rows],
             left=2,
         )
     for row in left:
         click.echo(
-            f"napctl: {row.where}: {row.setting} is {row.found} by now, which napctl did not set; left alone "
-            f"(it was {row.before})",
+            "napctl: {}: {} is {} by now, which napctl did not set; left alone (it was {})".format(
+                row.where, setting_name(row.setting), *_values(row)
+            ),
             err=True,
         )
     return ChangedMeanwhile.exit_status if left else 0
+
+
+def _values(row: Restored) -> tuple[str, str]:
+    """The value found and the former one."""
+    return value_text(row.setting, row.found), value_text(row.setting, row.before)

@@ -4,11 +4,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from types import FrameType
 
 import click
 
-from napctl.cli.options import devices_argument, json_option, netns_option
+from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
 from napctl.cli.table import console, note
 from napctl.cli.windowtext import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
@@ -22,9 +23,9 @@ from napctl.observe.window import Observer
     "  napctl watch --netns pid:1234 --interval 0.5"
 )
 @devices_argument
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after that long (default: Ctrl-C).")
+@click.option("--seconds", type=Seconds(min=0.001, max=10**9), help="Stop after that long (default: Ctrl-C).")
 @click.option(
-    "--interval", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Length of a window, s."
+    "--interval", type=Seconds(min=0.01, max=3600), default=1.0, show_default=True, help="Length of a window, s."
 )
 @click.option("--all-namespaces", is_flag=True, help="Polls of every network namespace's devices.")
 @netns_option
@@ -92,11 +93,13 @@ def _windows(observer: Observer, stop: "_Stop", seconds: float | None, interval:
     """One window per interval, without drift, until the time is over or Ctrl-C; the last may be shorter."""
     start = time.monotonic()
     end = None if seconds is None else start + seconds
-    due = start
-    while not stop.asked and (end is None or due < end):
-        due = due + interval if end is None else min(due + interval, end)
-        stop.sleep_until(due)
+    for number in count(1):
+        due = start + number * interval
+        last = end is not None and due > end - interval / 1000  # not one more for a rounding error
+        stop.sleep_until(end if last and end is not None else due)
         yield observer.window()
+        if last or stop.asked:
+            return
 
 
 def _choose(netns: int, names: tuple[str, ...], everywhere: bool) -> Callable[[Window], Window]:

@@ -1,8 +1,9 @@
 """A Window in words and bars, for `watch`, `attach` and the demo."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
 
-from napctl.cli.table import ABSENT, number, percent
+from napctl.cli.table import ABSENT, WIDTH, number, percent
 from napctl.model.histogram import Histogram
 from napctl.model.window import NapiWindow, Window
 
@@ -25,9 +26,9 @@ def napi_lines(napi: NapiWindow, seconds: float) -> Iterator[str]:
     )
     if not polls.polls:
         return
-    yield f"  polled by    {', '.join(f'{who} {percent(count / polls.polls)}' for who, count in pollers(napi))}"
+    yield from _listed("polled by", (f"{who} {percent(count / polls.polls)}" for who, count in pollers(napi)))
     if polls.empty:
-        yield f"  empty polls  {', '.join(_empty(napi, polls))}"
+        yield from _listed("empty polls", _empty(napi, polls))
     yield "  packets per poll"
     yield from (f"    {row}" for row in bars(polls))
 
@@ -71,6 +72,11 @@ def machine_lines(window: Window) -> Iterator[str]:
         told = [f"{count:,} {name}" for name, count in drops.items() if count]
         if told:
             yield f"{device.device}: {', '.join(told)}"
+
+
+def _listed(title: str, items: Iterable[str]) -> list[str]:
+    """A title and its items, on as many lines of 80 columns as they need."""
+    return wrap(", ".join(items), WIDTH, initial_indent=f"  {title:<13}", subsequent_indent=" " * 15)
 
 
 def _empty(napi: NapiWindow, polls: Histogram) -> Iterator[str]:

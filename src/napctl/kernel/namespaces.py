@@ -5,6 +5,7 @@ One that is held only by descriptors is removed by the kernel when their process
 """
 
 import ctypes
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Self
 from napctl.model.errors import BadInput, NapctlError, NotPermitted
 
 CLONE_NEWNET = 0x40000000
+NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 HERE = Path("/proc/thread-self/ns/net")
 NAMED = Path("/run/netns")
 """Where iproute2 keeps names: bind mounts of namespaces."""
@@ -32,11 +34,15 @@ class NetworkNamespace:
     def open(cls, path: str | Path) -> Self:
         """The namespace behind a path, such as /proc/1/ns/net. Raises BadInput, NotPermitted."""
         try:
-            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except PermissionError:
             raise NotPermitted(f"{path}: reading another user's network namespace needs CAP_SYS_PTRACE") from None
         except OSError as error:
             raise BadInput(f"{path}: no network namespace there: {error.strerror}") from None
+        if not _is_network(fd):
+            os.close(fd)
+            raise BadInput(f"{path}: that is no network namespace")
+        return cls(fd)
 
     @classmethod
     def current(cls) -> Self:
@@ -94,6 +100,9 @@ class NetworkNamespace:
     def entered(self) -> Iterator[None]:
         """The calling thread, and children that it starts, are in this namespace. Raises NotPermitted, NapctlError."""
         with NetworkNamespace.current() as before:
+            if before.inode == self.inode:
+                yield  # there already: needs no capability
+                return
             _set(self.fd)
             try:
                 yield
@@ -111,6 +120,13 @@ class NetworkNamespace:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _is_network(fd: int) -> bool:
+    try:
+        return fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET
+    except OSError:  # ENOTTY: no namespace at all
+        return False
 
 
 def _set(fd: int) -> None:
