@@ -1,0 +1,114 @@
+"""The real thing for every test: a lab, a memcached in it, load, and the command line."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from napctl.lab.bed import Lab
+from napctl.lab.load import Load, LoadSpec, started
+from napctl.lab.servers import Server, memcached
+from napctl.model.errors import NapctlError
+from tests.lab.helpers import Napctl, ask, ending, machine_of
+
+TOOLS = ("bpftrace", "cc", "ethtool", "ip", "memcached", "setpriv", "strace", "taskset", "unshare")
+
+
+@cache
+def obstacle() -> str | None:
+    """Why the lab cannot run here; None if it can. The one place that decides."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    try:
+        with Lab.build() as lab:
+            (napi,) = lab.server.napis()
+    except NapctlError as error:  # no root, no CAP_NET_ADMIN or CAP_SYS_ADMIN, no netdev family
+        return str(error)
+    return "this kernel has no irq-suspend-timeout" if napi.settings.irq_suspend_timeout_ns is None else None
+
+
+@pytest.fixture(autouse=True)
+def _possible(request: pytest.FixtureRequest) -> None:
+    """Without a lab a test is skipped, but never silently in CI."""
+    if request.node.get_closest_marker("lab") is None:
+        return
+    reason = obstacle()
+    if reason is not None and os.environ.get("CI") == "true":
+        pytest.fail(f"the lab must run in CI: {reason}")
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def napctl(state: Path) -> Napctl:
+    return Napctl(state)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab.build() as lab:
+        yield lab
+
+
+@pytest.fixture
+def server(lab: Lab) -> Iterator[Server]:
+    """A memcached, to which `client` is connected."""
+    with ending(memcached(lab)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(lab: Lab, server: Server) -> Iterator[socket.socket]:
+    """A connection that has had one answer: the server has a socket with a NAPI id."""
+    with ask(lab, server) as connection:
+        yield connection
+
+
+LoadStarter = Callable[..., Load]
+
+
+@pytest.fixture
+def load(lab: Lab, server: Server) -> Iterator[LoadStarter]:
+    """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it."""
+    with ExitStack() as running:
+
+        def start(rate_per_second: float = 20_000, seconds: float = 10, connections: int = 16) -> Load:
+            spec = LoadSpec(
+                rate_per_second=rate_per_second, seconds=seconds, connections=connections, warmup_seconds=0.1
+            )
+            load = running.enter_context(started(lab, server, spec))
+            load.wait_for_warmup()
+            return load
+
+        yield start
+
+
+@pytest.fixture
+def unusual() -> Iterator[str]:
+    """A copy of memcached with a name that no other process has."""
+    with tempfile.TemporaryDirectory(prefix="napctl-test-") as directory:
+        program = shutil.which("memcached")
+        assert program is not None
+        copy = Path(directory) / f"mc-{Path(directory).name[-8:]}"
+        shutil.copy(program, copy)
+        yield str(copy)
+
+
+@pytest.fixture
+def unchanged(lab: Lab, server: Server, client: socket.socket) -> Iterator[None]:
+    """The test leaves every setting as it was."""
+    before = machine_of(lab.server)
+    yield
+    assert machine_of(lab.server) == before

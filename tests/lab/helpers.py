@@ -1,0 +1,243 @@
+"""What the kernel-facing tests share: the real command line, a client, and faults at exact system calls."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from napctl.attach.attach import attach
+from napctl.change.journal import Journal
+from napctl.kernel import epoll, processes
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.lab.bed import End, Lab
+from napctl.lab.servers import Server, serve
+from napctl.model.change import Transaction
+from napctl.model.machine import Machine
+from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.suspension import Suspension
+from napctl.observe.machine import take_machine
+
+PROGRAM = Path(sys.executable).with_name("napctl")
+STEPS = ("pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "exit_group")
+"""System calls by which napctl changes or records something, and its end."""
+
+
+PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
+UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    status: int
+    """As the shell has it for a normal end; -9 if it was killed by signal 9."""
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status in (0, 1, 5), self
+        return json.loads(self.stdout)
+
+    def failed_with(self, status: int, *words: str) -> bool:
+        """One clear line with all of `words`, that exit status, no output."""
+        lines = self.stderr.splitlines()
+        assert self.status == status, self
+        assert len(lines) == 1, self
+        assert lines[0].startswith("napctl: "), self
+        assert not self.stdout, self
+        assert all(word in lines[0] for word in words), (words, self)
+        return True
+
+
+@dataclass(frozen=True)
+class Napctl:
+    """The real command line, with a state directory of its own."""
+
+    state: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "NAPCTL_STATE_DIR": str(self.state)}
+
+    def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 30, **environment: str) -> Ran:
+        """Run it to its end, `under` another program if asked."""
+        done = subprocess.run(
+            [*under, str(PROGRAM), *map(str, arguments)],
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start it; the caller ends it."""
+        return subprocess.Popen(
+            [*under, str(PROGRAM), *map(str, arguments)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def machine(self, netns: object) -> Any:
+        """What `status --json` says of the network namespace of a process (pid) or of a lab's end."""
+        path = f"/proc/{os.getpid()}/fd/{netns.namespace.fd}" if isinstance(netns, End) else f"pid:{netns}"
+        return self("status", "--json", "--netns", path).json
+
+    def live(self) -> list[Transaction]:
+        """What the journal holds."""
+        with Journal(self.state) as journal:
+            return journal.live()
+
+    def attach_quickly(self, pid: int) -> Transaction:
+        """As `napctl attach`, in this process."""
+        found = processes.process(pid)
+        assert found is not None
+        with Journal(self.state) as journal:
+            return attach(journal, found, Suspension())
+
+    def steps(self, trace: Path, *arguments: object) -> list[tuple[str, int]]:
+        """Run it once: its system calls of STEPS from the moment it opens the journal, as (name, how manieth)."""
+        under = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(trace), "-e", f"trace={','.join(STEPS)},openat"]
+        done = self(*arguments, under=under)
+        assert done.status == 0, done
+        counts: Counter[str] = Counter()
+        found, begun = [], False
+        for line in trace.read_text().splitlines():
+            call = re.match(r"\d+ +(\w+)\(", line)
+            if call is None:
+                continue
+            counts[call[1]] += 1
+            begun = begun or f"{self.state}/lock" in line
+            relevant = call[1] in STEPS and (call[1] != "ioctl" or "0x8a" in line)
+            if begun and relevant:
+                found.append((call[1], counts[call[1]]))
+        return found
+
+
+def at(step: tuple[str, int], fault: str, *, log: Path = Path("/dev/null")) -> list[str]:
+    """To run a program under: that fault (see `inject` in strace(1)) as it enters that system call."""
+    name, number = step
+    inject = f"inject={name}:{fault}:when={number}"
+    # Not with --seccomp-bpf: strace 6.1 then injects no signals.
+    return ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={name}", "-e", inject]
+
+
+def without(*capabilities: str) -> list[str]:
+    """To run a program under: without these capabilities."""
+    dropped = ",".join(f"-{capability}" for capability in capabilities)
+    return ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
+
+
+def in_mounts(commands: str) -> list[str]:
+    """To run a program under: a mount namespace of its own, changed by these shell commands."""
+    return ["unshare", "--mount", "sh", "-ec", f'{commands}\nexec "$@"', "sh"]
+
+
+def at_server(lab: Lab) -> tuple[str, str]:
+    """To look into the server's namespace."""
+    return "--netns", f"/proc/{os.getpid()}/fd/{lab.server.namespace.fd}"
+
+
+def machine_of(end: End) -> Machine:
+    """As `napctl status`, in this process."""
+    return take_machine(end.namespace)
+
+
+def ask(lab: Lab, server: Server, *, inside: NetworkNamespace | None = None, address: str = "") -> socket.socket:
+    """A connection over which one request was answered. `inside`: from that namespace instead of the client's."""
+    with (inside or lab.client.namespace).entered():
+        connection = socket.create_connection((address or server.address, server.port), timeout=5)
+    connection.sendall(b"version\r\n")
+    assert connection.recv(100).startswith(b"VERSION")
+    return connection
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether the server still answers over this connection."""
+    connection.sendall(b"version\r\n")
+    return connection.recv(100).startswith(b"VERSION")
+
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, patience_s: float = 5) -> T:
+    """Wait until a condition holds; what it gave then."""
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        time.sleep(0.002)
+    return found
+
+
+def open_files(pid: int) -> set[str]:
+    """What the descriptors of a process are: paths, "anon_inode:bpf_link", …"""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return found
+
+
+@contextmanager
+def ending(server: Server) -> Iterator[Server]:
+    """End it at once: asked kindly, memcached takes a second."""
+    with server:
+        try:
+            yield server
+        finally:
+            server.process.kill()
+
+
+def free_pid() -> int:
+    """A pid that no process has."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    return ended.pid
+
+
+@contextmanager
+def another_memcached(
+    lab: Lab, port: int, *, program: str = "memcached", options: tuple[str, ...] = ()
+) -> Iterator[Server]:
+    """One more in the server namespace, reachable over the wire unless `options` say otherwise."""
+    command = [program, "-t", "1", "-u", "root", "-l", "0.0.0.0", "-p", str(port), "-U", "0", *options]
+    with ending(serve(lab, command, port)) as server:
+        yield server
+
+
+def params_of(pid: int) -> dict[int, EpollParams]:
+    """Parameters of each epoll instance of a process, by descriptor."""
+    with processes.Handle(pid) as handle:
+        found = {}
+        for fd in processes.epoll_fds(pid):
+            with handle.copy_of(fd) as copy:
+                found[fd] = epoll.params(copy)
+        return found
+
+
+def set_params(pid: int, fd: int, wanted: EpollParams) -> None:
+    with processes.Handle(pid) as handle, handle.copy_of(fd) as copy:
+        epoll.set_params(copy, wanted)
+
+
+def set_napi(lab: Lab, napi_id: int, settings: NapiSettings) -> None:
+    with Netdev(lab.server.namespace) as netdev:
+        netdev.set_napi(napi_id, settings)

@@ -1,0 +1,141 @@
+"""The command line: every command explains itself, and every mistake is one line and status 2."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napctl import __version__
+from napctl.cli.main import COMMANDS, cli
+from napctl.cli.options import Duration, duration_text
+
+PROGRAM = Path(sys.executable).with_name("napctl")
+
+
+def napctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    shown = napctl(command, "--help")
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"Usage: napctl {command}" in shown.stdout
+    assert "Example" in shown.stdout
+    assert f"  napctl {command}" in shown.stdout.partition("Example")[2] or f"(napctl {command}" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_the_program_lists_every_command_and_every_exit_status() -> None:
+    shown = napctl("--help")
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert all(f"  {command} " in shown.stdout for command in COMMANDS)
+    assert all(f"  {status}  " in shown.stdout for status in range(7))
+    assert shown.stdout == napctl("-h").stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_without_a_command_it_shows_its_help() -> None:
+    shown = napctl()
+
+    assert "Usage: napctl" in shown.stdout + shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_it_tells_its_version() -> None:
+    assert napctl("--version").stdout.strip() == f"napctl, version {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("frobnicate", "frobnicate"),
+        ("status --frobnicate", "--frobnicate"),
+        ("--frobnicate", "--frobnicate"),
+        ("attach", "TARGET"),
+        ("attach one two", "two"),
+        ("attach x --gro-flush-timeout", "--gro-flush-timeout"),
+        ("attach x --gro-flush-timeout 200", "200us"),
+        ("attach x --defer-hard-irqs many", "many"),
+        ("detach", "TARGET"),
+        ("detach x --all", "TARGET"),
+        ("watch --seconds -1", "-1"),
+        ("watch --seconds nan", "nan"),
+        ("watch --interval 0", "0"),
+        ("completion tcsh", "tcsh"),
+        ("recover now", "now"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(line: str, words: str) -> None:
+    done = napctl(*line.split())
+
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("napctl: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert "--help" in done.stderr
+
+
+@given(st.integers(0, 2**63))
+def test_a_duration_is_read_as_it_is_printed(ns: int) -> None:
+    assert Duration(most_ns=2**63).convert(duration_text(ns), None, None) == ns
+
+
+@given(st.integers(10 * 10**9 + 1, 2**70))
+def test_a_duration_out_of_bounds_is_refused(ns: int) -> None:
+    with pytest.raises(click.BadParameter, match="is not between 0 and 10s"):
+        Duration().convert(duration_text(ns), None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("0", 0), ("200us", 200_000), ("200µs", 200_000), ("20ms", 20_000_000), ("1.5ms", 1_500_000), ("1s", 10**9),
+        ("7ns", 7), ("0.29s", 290_000_000), ("1.001ms", 1_001_000), ("4.35us", 4350),
+    ],
+)  # fmt: skip
+def test_a_duration_is_exact(text: str, ns: int) -> None:
+    assert Duration().convert(text, None, None) == ns
+
+
+@given(st.text(max_size=12) | st.from_regex(r"-?[0-9.e]{1,4}(us|ms|m|h|s)?", fullmatch=True))
+def test_other_text_is_refused_as_bad_input_and_never_otherwise(text: str) -> None:
+    with suppress(click.BadParameter):
+        assert Duration().convert(text, None, None) >= 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
+    shown = napctl("completion", shell)
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "_NAPCTL_COMPLETE" in shown.stdout
+    assert f"{shell}_complete" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"), [("napctl st", "status"), ("napctl attach --gro", "--gro-flush-timeout")]
+)
+def test_completion_offers_commands_and_options(words: str, offered: str) -> None:
+    environment = {"_NAPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+    assert offered in done.stdout
+
+
+def test_every_help_text_names_only_options_that_exist() -> None:
+    for command in COMMANDS:
+        shown = CliRunner().invoke(cli, [command, "--help"]).output
+        examples = [line.split() for line in shown.partition("Example")[2].splitlines() if line.startswith("  napctl")]
+        for words in examples:
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert options <= set(shown.partition("Options:")[2].replace(",", " ").split()), words

@@ -1,0 +1,199 @@
+"""The journal: what is recorded is there, whatever happens to the process that recorded it."""
+
+import multiprocessing
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from napctl.change import journal as module
+from napctl.change.journal import Journal, state_directory
+from napctl.model.change import Change, EpollChange, NapiChange, State, Transaction
+from napctl.model.errors import BadInput, NapctlError
+from napctl.model.settings import EpollParams, NapiSettings
+
+U32, U64, INT = st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.integers(1, 2**31)
+NAPI_SETTINGS = st.builds(
+    NapiSettings,
+    defer_hard_irqs=st.none() | U32,
+    gro_flush_timeout_ns=st.none() | U64,
+    irq_suspend_timeout_ns=st.none() | U64,
+)
+EPOLL_PARAMS = st.builds(
+    EpollParams, busy_poll_usecs=U32, busy_poll_budget=st.integers(0, 65535), prefer_busy_poll=st.booleans()
+)
+CHANGES: st.SearchStrategy[Change] = st.one_of(
+    st.builds(
+        NapiChange, netns=U64, device=st.text(max_size=15), ifindex=INT, napi_id=INT, before=NAPI_SETTINGS,
+        after=NAPI_SETTINGS,
+    ),
+    st.builds(
+        EpollChange, pid=INT, name=st.text(max_size=15), started_ticks=U64, epoll_fd=INT, before=EPOLL_PARAMS,
+        after=EPOLL_PARAMS,
+    ),
+)  # fmt: skip
+TRANSACTIONS = st.builds(
+    Transaction, boot_id=st.uuids().map(str), made_unix_ns=U64, pid=INT, name=st.text(max_size=15), started_ticks=U64,
+    changes=st.lists(CHANGES, max_size=4).map(tuple),
+)  # fmt: skip
+STATES: tuple[State, ...] = ("changing", "attached", "restoring", "restored")
+
+
+def a_transaction(pid: int = 1) -> Transaction:
+    return Transaction(boot_id="boot", made_unix_ns=1, pid=pid, name="server", started_ticks=1, changes=())
+
+
+def numbered(transaction: Transaction, number: int, state: State) -> Transaction:
+    fields = {name: getattr(transaction, name) for name in Transaction.__struct_fields__}
+    return Transaction(**fields | {"number": number, "state": state})
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Any sequence of begin, set_state and reopening keeps exactly what is live, in the order in which it began."""
+
+    numbers = Bundle[int]("numbers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.journal = Journal(Path(self.directory.name))
+        self.expected: dict[int, Transaction] = {}
+
+    @rule(target=numbers, transaction=TRANSACTIONS)
+    def begin(self, transaction: Transaction) -> int:
+        number = self.journal.begin(transaction)
+        assert number not in self.expected
+        self.expected[number] = numbered(transaction, number, "changing")
+        return number
+
+    @rule(number=numbers, state=st.sampled_from(STATES))
+    def set_state(self, number: int, state: State) -> None:
+        self.journal.set_state(number, state)
+        self.expected[number] = numbered(self.expected[number], number, state)
+
+    @rule()
+    def reopen(self) -> None:
+        self.journal.close()
+        self.journal = Journal(Path(self.directory.name))
+
+    @invariant()
+    def live_is_all_that_is_not_restored(self) -> None:
+        live = [self.expected[number] for number in sorted(self.expected)]
+        assert self.journal.live() == [each for each in live if each.state != "restored"]
+
+    def teardown(self) -> None:
+        self.journal.close()
+        self.directory.cleanup()
+
+
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+@given(TRANSACTIONS)
+@settings(max_examples=25, deadline=None)
+def test_a_transaction_comes_back_as_it_was_recorded(transaction: Transaction) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        with Journal(Path(directory)) as journal:
+            number = journal.begin(transaction)
+        with Journal(Path(directory)) as journal:
+            assert journal.live() == [numbered(transaction, number, "changing")]
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from napctl.change.journal import Journal
+from napctl.model.change import Transaction
+with Journal(Path(sys.argv[1])) as journal:
+    kept = journal.begin(Transaction(boot_id="b", made_unix_ns=1, pid=7, name="n", started_ticks=1, changes=()))
+    journal.set_state(kept, "attached")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_recorded_survives_kill_9_and_so_does_the_lock(tmp_path: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False)
+
+    assert died.returncode == -signal.SIGKILL
+    with Journal(tmp_path) as journal:
+        (live,) = journal.live()
+        assert (live.pid, live.state) == (7, "attached")
+
+
+def record(directory: Path, pid: int, times: int) -> None:
+    for _ in range(times):
+        with Journal(directory) as journal:
+            before = len(journal.live())
+            journal.begin(a_transaction(pid))
+            assert len(journal.live()) == before + 1, "somebody else wrote meanwhile"
+
+
+def test_processes_are_serialised_by_the_lock(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("fork")
+    writers = [spawn.Process(target=record, args=(tmp_path, pid, 10)) for pid in (1, 2, 3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    with Journal(tmp_path) as journal:
+        assert len(journal.live()) == 30
+
+
+def test_a_lock_held_for_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
+    with Journal(tmp_path), pytest.raises(NapctlError, match="another napctl is changing settings"):
+        Journal(tmp_path)
+
+
+def test_a_failed_opening_does_not_keep_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"no database at all" * 100)
+    for _ in range(3):
+        with pytest.raises(BadInput, match=r"journal\.sqlite"):
+            Journal(tmp_path)
+    (tmp_path / "journal.sqlite").unlink()
+    with Journal(tmp_path) as journal:
+        assert journal.live() == []
+
+
+def test_nobody_but_its_owner_reads_the_journal(tmp_path: Path) -> None:
+    directory = tmp_path / "new" / "deep"
+    with Journal(directory) as journal:
+        journal.begin(a_transaction())
+
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
+
+
+def test_asking_whether_there_is_a_journal_creates_nothing(tmp_path: Path) -> None:
+    assert not Journal.exists(tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []
+    with Journal(tmp_path / "state"):
+        assert Journal.exists(tmp_path / "state")
+
+
+def test_the_place_of_the_journal_is_var_lib_unless_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NAPCTL_STATE_DIR", raising=False)
+    assert state_directory() == Path("/var/lib/napctl")
+    monkeypatch.setenv("NAPCTL_STATE_DIR", "")
+    assert state_directory() == Path("/var/lib/napctl")
+    monkeypatch.setenv("NAPCTL_STATE_DIR", str(tmp_path))
+    assert state_directory() == tmp_path
+
+
+def test_every_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        (level,) = journal._database.execute("PRAGMA synchronous").fetchone()
+        (mode,) = journal._database.execute("PRAGMA journal_mode").fetchone()
+
+    assert level == 3, "EXTRA: the directory is flushed as well"
+    assert mode == "delete"
