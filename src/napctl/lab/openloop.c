@@ -250,7 +250,7 @@ static bool resting(void) { return !opt.rate && !opt.closed; }
  * through whatever was changed about it meanwhile, before the silence that is measured. */
 static double gap_ns(void)
 {
-	return opt.closed ? INFINITY : opt.rate ? exponential_ns() : opt.warmup * SECOND / (4 * opt.connections + 1);
+	return opt.closed ? INFINITY : opt.rate ? exponential_ns() : opt.warmup * SECOND / (4 * opt.connections);
 }
 
 /* Queue and send what is due by `now`; `next` is the first request that is not. Returns whether anything was. */
@@ -258,7 +258,8 @@ static bool send_due(double *next, int64_t now)
 {
 	static unsigned turn;
 	bool due = false;
-	for (; *next <= now && *next < (resting() ? from : until); *next += gap_ns()) {
+	double end = resting() ? from - gap_ns() / 2 : until;
+	for (; *next <= now && *next < end; *next += gap_ns()) {
 		enqueue(&conns[(resting() ? turn++ : random64()) % opt.connections], *next);
 		due = true;
 		if (*next >= from) {

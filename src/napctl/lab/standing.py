@@ -5,7 +5,8 @@ import threading
 from contextlib import ExitStack
 
 from napctl.kernel.namespaces import NAMED
-from napctl.lab.bed import End, Lab, require
+from napctl.lab.bed import End, Lab
+from napctl.lab.children import require
 from napctl.model.errors import BadInput, NapctlError
 
 PREFIX = "napctl-"
