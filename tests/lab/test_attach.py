@@ -67,11 +67,11 @@ def test_the_attached_server_makes_most_polls_itself(server: Server, load: LoadS
 
     assert done.status == 0
     assert report.verdict == "active"
-    assert report.server_share is not None
-    assert report.server_share > 0.5
+    assert report.server_poll_share is not None
+    assert report.server_poll_share > 0.5
     assert report.window is not None
     (napi,) = report.window.napis
-    assert napi.share_of([server.pid]) == report.server_share
+    assert napi.share_of([server.pid]) == report.server_poll_share
 
 
 def test_detach_brings_back_exactly_what_status_showed_before(

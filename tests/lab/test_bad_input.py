@@ -203,7 +203,7 @@ def test_without_btf_watch_counts_from_proc_and_attach_works_unmeasured(
     assert_from_proc(watched, "BTF", "/sys/kernel/btf/vmlinux")
     assert attached.status == 0
     assert attached.json["verdict"] == "not measured"
-    assert attached.json["server_share"] is None
+    assert attached.json["server_poll_share"] is None
     assert detached.status == 0
     assert machine_of(lab.server) == before
 

@@ -1,12 +1,15 @@
 """What an attachment does right now: measured in a window after the fact, never assumed."""
 
 from napctl.model.change import NapiChange, Transaction
+from napctl.model.histogram import total
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 from napctl.model.window import Window
 
 FEW_POLLS = 20
-"""Below this number of polls a share says nothing."""
+"""Below this number of polls that found packets nothing can be told."""
+OWN_PER_FRUITFUL = 0.1
+"""A server that waits in epoll polls once for every time it found events; one that never does is at 0."""
 
 
 class Attached(Value, frozen=True, kw_only=True):
@@ -20,30 +23,43 @@ class Attached(Value, frozen=True, kw_only=True):
     """None: no window was asked for."""
     verdict: str
     """"active", "not active", "too little traffic to tell", "not measured"."""
-    server_share: float | None
-    """Share of the NAPI instances' polls, 0 … 1, made by the attached process."""
+    server_poll_share: float | None
+    """Share of the NAPI instances' polls, 0 … 1, that the attached process made itself."""
+    server_packet_share: float | None
+    """Share of their packets, 0 … 1, that it found by polling itself: near 1 under heavy load, less under light."""
 
 
 def attached(transaction: Transaction, window: Window | None, attach_seconds: float) -> Attached:
-    """The report of an attachment. Active means: the process itself made most of the polls."""
-    share = None
+    """The report of an attachment. Active means: the process polls its NAPI instances itself whenever it has work."""
     if window is None or window.source != "bpf":
-        verdict = "not measured"
-    else:
-        window = _only(window, transaction)
-        polls = sum(napi.polls.polls for napi in window.napis)
-        own = sum(poller.polls for napi in window.napis for poller in napi.pollers if poller.pid == transaction.pid)
-        if polls < FEW_POLLS:
-            verdict = "too little traffic to tell"
-        else:
-            share = own / polls
-            verdict = "active" if share > 0.5 else "not active"
+        return _report(transaction, attach_seconds, window, "not measured", None, None)
+    window = _only(window, transaction)
+    polls = total(napi.polls for napi in window.napis)
+    own = [poller for napi in window.napis for poller in napi.pollers if poller.pid == transaction.pid]
+    fruitful = polls.polls - polls.empty
+    if fruitful < FEW_POLLS:
+        return _report(transaction, attach_seconds, window, "too little traffic to tell", None, None)
+    made = sum(poller.polls for poller in own)
+    found = sum(poller.packets for poller in own)
+    verdict = "active" if made >= OWN_PER_FRUITFUL * fruitful else "not active"
+    return _report(transaction, attach_seconds, window, verdict, made / polls.polls, found / polls.packets)
+
+
+def _report(
+    transaction: Transaction,
+    seconds: float,
+    window: Window | None,
+    verdict: str,
+    poll_share: float | None,
+    packet_share: float | None,
+) -> Attached:
     return Attached(
         transaction=transaction,
-        attach_seconds=attach_seconds,
+        attach_seconds=seconds,
         window=window,
         verdict=verdict,
-        server_share=share,
+        server_poll_share=poll_share,
+        server_packet_share=packet_share,
     )
 
 

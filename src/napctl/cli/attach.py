@@ -36,7 +36,7 @@ S32_MAX = 2**31 - 1
 @click.option("--irq-suspend-timeout", type=Duration(least_ns=1), default="20ms", show_default=True,
               help="Longest time that interrupts stay suspended without the server coming back.")  # fmt: skip
 @click.option("--busy-poll-usecs", type=click.IntRange(0, S32_MAX), default=DEFAULT.busy_poll_usecs, show_default=True,
-              help="How long each epoll_wait may spin; 0: one poll only.")  # fmt: skip
+              help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be killed.")  # fmt: skip
 @click.option("--busy-poll-budget", type=click.IntRange(1, 65535), default=DEFAULT.busy_poll_budget, show_default=True,
               help="Packets that one busy poll may take.")  # fmt: skip
 @click.option("--window", "window_ns", type=Duration(most_ns=3600 * 10**9), default="1s", show_default=True,
@@ -109,10 +109,12 @@ def _show(report: Attached) -> None:
             click.echo(line)
     for lack in window.lacks:
         click.echo(f"not known: {lack}")
+    polls, packets = percent(report.server_poll_share), percent(report.server_packet_share)
+    own = f"{name} makes {polls} of the polls, taking {packets} of packets"
     click.echo(
         {
-            "active": f"active: {name} itself made {percent(report.server_share)} of the polls",
-            "not active": f"NOT active: {name} itself made only {percent(report.server_share)} of the polls",
+            "active": f"active: {own}",
+            "not active": f"NOT active: {own}",
             "too little traffic to tell": "too little traffic in this window to tell whether it is active",
             "not measured": "not measured whether it is active",
         }[report.verdict]

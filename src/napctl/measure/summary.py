@@ -27,6 +27,13 @@ class Cell(Value, frozen=True, kw_only=True):
     """Share of the polls of the server's NAPI instances, 0 … 1, that the server made itself."""
     generator_busy_share: float
     """Near 1: the load generator was the limit, not the server."""
+    generator_late_share: float
+    """Share of requests, 0 … 1, that the generator sent more than 100 µs late: the latencies are partly its own."""
+
+    @property
+    def doubtful(self) -> bool:
+        """The load generator was too late or too busy for the latencies to be the server's alone."""
+        return self.generator_late_share > 0.01 or self.generator_busy_share > 0.9
 
 
 METRICS = tuple(name for name in Cell.__struct_fields__ if name not in ("treatment", "load", "round"))

@@ -96,7 +96,9 @@ def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPol
                 return
             hidden += isinstance(error, PermissionError)  # else: gone meanwhile
     if hidden:
-        lacks.append(f"epoll instances of {hidden} process{'es' * (hidden > 1)}: reading them needs CAP_SYS_PTRACE")
+        lacks.append(
+            f"epoll instances of {hidden} process{'es' * (hidden > 1)}: not readable; that needs CAP_SYS_PTRACE over them"
+        )
 
 
 def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:

@@ -1,0 +1,37 @@
+"""Promises of the demo: one table, three sentences, and nothing left."""
+
+import msgspec
+import pytest
+
+from napctl.cli.demo import Report
+from napctl.kernel.links import links
+from tests.lab.helpers import Napctl
+
+pytestmark = pytest.mark.lab
+
+
+def test_the_demo_compares_four_treatments_at_three_loads_and_leaves_nothing(napctl: Napctl) -> None:
+    before = [link.name for link in links()]
+
+    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--seed", 7)
+
+    assert done.status == 0, done.stderr
+    for word in ("rest", "light", "heavy", "p50", "p99", "CPU %", "µs/req", "NET_RX/s", "polls %", "seed 7"):
+        assert word in done.stdout
+    for treatment in ("interrupts", "deferral", "busy polling", "suspension"):
+        assert sum(line.startswith(treatment) for line in done.stdout.splitlines()) == 3
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "Under heavy load" in done.stdout
+    assert "round 2 of 2" in done.stderr
+    assert [link.name for link in links()] == before
+
+
+def test_its_json_holds_every_cell_and_what_is_said_of_them(napctl: Napctl) -> None:
+    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--json")
+
+    report = msgspec.json.decode(done.stdout, type=Report)
+    assert len(report.cells) == 2 * 4 * 3
+    assert len(report.rows) == 4 * 3
+    assert len(report.sentences) == 3
+    assert {cell.load for cell in report.cells} == {"rest", "light", "heavy"}
+    assert all(cell.requests_per_second > 0 for cell in report.cells if cell.load != "rest")
