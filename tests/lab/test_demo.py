@@ -13,7 +13,7 @@ pytestmark = pytest.mark.lab
 def test_the_demo_compares_four_treatments_at_three_loads_and_leaves_nothing(napctl: Napctl) -> None:
     before = [link.name for link in links()]
 
-    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--seed", 7)
+    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--seed", 7, timeout_s=90)
 
     assert done.status == 0, done.stderr
     for word in ("rest", "light", "heavy", "p50", "p99", "CPU %", "µs/req", "NET_RX/s", "polls %", "seed 7"):
@@ -27,7 +27,7 @@ def test_the_demo_compares_four_treatments_at_three_loads_and_leaves_nothing(nap
 
 
 def test_its_json_holds_every_cell_and_what_is_said_of_them(napctl: Napctl) -> None:
-    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--json")
+    done = napctl("demo", "--rounds", 2, "--seconds", 0.5, "--json", timeout_s=90)
 
     report = msgspec.json.decode(done.stdout, type=Report)
     assert len(report.cells) == 2 * 4 * 3

@@ -96,9 +96,7 @@ def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPol
                 return
             hidden += isinstance(error, PermissionError)  # else: gone meanwhile
     if hidden:
-        lacks.append(
-            f"epoll instances of {hidden} process{'es' * (hidden > 1)}: not readable; that needs CAP_SYS_PTRACE over them"
-        )
+        lacks.append(f"epoll instances of {hidden} process{'es' * (hidden > 1)}: CAP_SYS_PTRACE over them is missing")
 
 
 def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
