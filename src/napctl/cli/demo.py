@@ -133,9 +133,8 @@ def _show(report: Report, levels: list[LoadLevel], rounds: int, seconds: float) 
     click.echo(f"\n{LEGEND}")
     doubtful = sum(cell.doubtful for cell in report.cells)
     if doubtful:
-        click.echo(
-            f"\nDoubtful: in {doubtful} of {len(report.cells)} cells, even repeated ones, the load generator was late, as"
-        )
+        where = f"{doubtful} of {len(report.cells)} cells, even repeated ones"
+        click.echo(f"\nDoubtful: in {where}, the load generator was late, as")
         click.echo("when other work runs on this machine: latencies there are partly its own.")
     for sentence in report.sentences:
         console().print(f"\n{sentence}")
