@@ -152,6 +152,18 @@ def stats(netns: NetworkNamespace) -> dict[str, Any]:
     return {link["ifname"]: link for link in sorted(found, key=lambda link: link["ifindex"])}
 
 
+def test_counters_per_queue_are_those_of_the_device_or_none() -> None:
+    """Read-only, on this machine's own devices: veth keeps no counters per queue, virtio and most NICs do."""
+    with NetworkNamespace.current() as here, Netdev(here) as netdev:
+        for link in links(here):
+            counts = netdev.queue_counts(link.ifindex)
+            if counts is None:
+                continue
+            received = sum(queue.packets or 0 for queue in counts if queue.kind == "rx")
+            assert {queue.kind for queue in counts} <= {"rx", "tx"}
+            assert received <= next(each for each in links(here) if each.ifindex == link.ifindex).rx_packets
+
+
 def test_interrupt_counts_agree_with_the_columns_of_proc_interrupts() -> None:
     script = r"""$1 ~ /^[0-9]+:$/ { for (i = 2; i <= n + 1; i++) s += $i } NR == 1 { n = NF } END { printf "%d", s }"""
 

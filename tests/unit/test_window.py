@@ -8,7 +8,7 @@ from napctl.model.histogram import Histogram
 from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json, to_json
-from napctl.model.window import EmptyPolls, NapiWindow, Window, between
+from napctl.model.window import EmptyPolls, NapiWindow, Window, between, own_polls
 
 NETNS, IFINDEX, NAPI = 4026531840, 2, 8193
 OFF = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
@@ -137,10 +137,10 @@ def test_a_quiet_instance_has_zero_polls_with_the_probe_and_unknown_ones_without
     assert unseen.source == "proc"
 
 
-def test_a_window_says_which_share_a_process_polled() -> None:
+def test_a_window_says_how_often_a_process_polled() -> None:
     napi = only(window(reading(), reading(counts({1: 25}, busy={1: 75}), at_s=1), device(DEFERRED)))
-    assert napi.share_of([7]) == 0.75
-    assert napi.share_of([8]) == 0
+    assert own_polls([napi], 7).polls == 75
+    assert own_polls([napi], 8).polls == 0
 
 
 def test_polls_without_a_place_in_the_table_are_named() -> None:

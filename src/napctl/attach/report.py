@@ -4,7 +4,7 @@ from napctl.model.change import NapiChange, Transaction
 from napctl.model.histogram import total
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
-from napctl.model.window import Window
+from napctl.model.window import Window, own_polls
 
 FEW_POLLS = 20
 """Below this number of polls that found packets nothing can be told."""
@@ -35,14 +35,12 @@ def attached(transaction: Transaction, window: Window | None, attach_seconds: fl
         return _report(transaction, attach_seconds, window, "not measured", None, None)
     window = _only(window, transaction)
     polls = total(napi.polls for napi in window.napis)
-    own = [poller for napi in window.napis for poller in napi.pollers if poller.pid == transaction.pid]
+    own = own_polls(window.napis, transaction.pid)
     fruitful = polls.polls - polls.empty
     if fruitful < FEW_POLLS:
         return _report(transaction, attach_seconds, window, "too little traffic to tell", None, None)
-    made = sum(poller.polls for poller in own)
-    found = sum(poller.packets for poller in own)
-    verdict = "active" if made >= OWN_PER_FRUITFUL * fruitful else "not active"
-    return _report(transaction, attach_seconds, window, verdict, made / polls.polls, found / polls.packets)
+    verdict = "active" if own.polls >= OWN_PER_FRUITFUL * fruitful else "not active"
+    return _report(transaction, attach_seconds, window, verdict, own.polls / polls.polls, own.packets / polls.packets)
 
 
 def _report(

@@ -40,10 +40,10 @@ COLUMNS = {
 """Metric: heading, and factor from the metric's unit to the heading's."""
 LEGEND = """\
 Each figure is the median over rounds; below it the least and the most.
-  CPU %     CPU time of memcached and of its NIC's NAPI thread, from the scheduler
+  CPU %     CPU time of memcached and its NIC's NAPI thread, from the scheduler
   µs/req    that time per request
-  NET_RX/s  network softirqs of all CPUs. In the lab they are few in every case: its
-            NIC polls in a NAPI thread, where a real NIC's softirq would run
+  NET_RX/s  network softirqs of all CPUs. The lab has few in every case: its NIC
+            polls in a NAPI thread, where a real NIC's softirq would run
   polls %   share of the NIC's polls that memcached made itself"""
 
 

@@ -70,9 +70,12 @@ def machine_lines(window: Window) -> Iterator[str]:
     yield f"          {squeezes:,} time squeezes, {backlog:,} backlog drops"
     for device in window.devices:
         drops = {"rx dropped": device.rx_dropped, "rx missed": device.rx_missed, "tx dropped": device.tx_dropped}
+        for queue in device.queues or ():
+            drops[f"{queue.kind}{queue.index} without a buffer"] = queue.alloc_fail or 0
+            drops[f"{queue.kind}{queue.index} dropped by the device"] = queue.hw_drops or 0
         told = [f"{count:,} {name}" for name, count in drops.items() if count]
         if told:
-            yield f"{device.device}: {', '.join(told)}"
+            yield from wrap(f"{device.device}: {', '.join(told)}", WIDTH, subsequent_indent="  ")
 
 
 def _listed(title: str, items: Iterable[str]) -> list[str]:

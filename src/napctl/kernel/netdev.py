@@ -10,7 +10,8 @@ from typing import Any, Self
 from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Refused, table
-from napctl.model.machine import Napi, Queue, QueueStats
+from napctl.model.counts import QueueCounts
+from napctl.model.machine import Napi, Queue
 from napctl.model.settings import NapiSettings
 
 QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 10, 11, 12, 14
@@ -102,7 +103,7 @@ class Netdev:
             for reply in replies
         ]
 
-    def queue_stats(self, ifindex: int) -> list[QueueStats] | None:
+    def queue_counts(self, ifindex: int) -> list[QueueCounts] | None:
         """Counters per queue since the device came up; None if the driver does not keep them."""
         wanted = {"ifindex": ifindex, "scope": SCOPE_QUEUE}
         try:
@@ -111,7 +112,7 @@ class Netdev:
             if refusal.errno == EOPNOTSUPP:
                 return None
             raise
-        return [_queue_stats(reply) for reply in replies] or None
+        return [_queue_counts(reply) for reply in replies] or None
 
 
 def _napi(reply: dict[str, Any]) -> Napi:
@@ -130,8 +131,8 @@ def _napi(reply: dict[str, Any]) -> Napi:
     )
 
 
-def _queue_stats(reply: dict[str, Any]) -> QueueStats:
-    return QueueStats(
+def _queue_counts(reply: dict[str, Any]) -> QueueCounts:
+    return QueueCounts(
         kind=QUEUE_TYPES[reply["queue-type"]],
         index=reply["queue-id"],
         packets=reply.get("rx-packets", reply.get("tx-packets")),

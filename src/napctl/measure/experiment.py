@@ -15,7 +15,7 @@ from napctl.measure.summary import Cell
 from napctl.measure.treatment import Treatment, applied
 from napctl.model.errors import NapctlError
 from napctl.model.value import Value
-from napctl.model.window import Window
+from napctl.model.window import Window, own_polls
 from napctl.observe.window import Observer
 
 CONNECTIONS = 16
@@ -167,5 +167,4 @@ def _kernel_polls(window: Window) -> float | None:
 def _share(window: Window, pid: int) -> float | None:
     ours = [napi for napi in window.napis if napi.settings]
     polls = sum(napi.polls.polls for napi in ours)
-    own = sum(poller.polls for napi in ours for poller in napi.pollers if poller.pid == pid)
-    return own / polls if window.source == "bpf" and polls >= FEW_POLLS else None
+    return own_polls(ours, pid).polls / polls if window.source == "bpf" and polls >= FEW_POLLS else None

@@ -51,6 +51,20 @@ class CpuCounts(Value, frozen=True, kw_only=True):
     """Packets dropped because the CPU's backlog was full (second column of /proc/net/softnet_stat)."""
 
 
+class QueueCounts(Value, frozen=True, kw_only=True):
+    """One RX or TX queue (`qstats` of Documentation/netlink/specs/netdev.yaml). None: the driver does not count it."""
+
+    kind: str
+    """"rx" or "tx"."""
+    index: int
+    packets: int | None = None
+    bytes: int | None = None
+    alloc_fail: int | None = None
+    """Times that no buffer could be had for a packet."""
+    hw_drops: int | None = None
+    """Packets that the device dropped."""
+
+
 class DeviceCounts(Value, frozen=True, kw_only=True):
     """Packets and drops of one device (struct rtnl_link_stats64)."""
 
@@ -62,6 +76,8 @@ class DeviceCounts(Value, frozen=True, kw_only=True):
     tx_dropped: int
     rx_missed: int
     """Packets for which the device found no free RX descriptor."""
+    queues: tuple[QueueCounts, ...] | None = None
+    """None: the driver keeps no counters per queue."""
 
 
 class ProbeCounts(Value, frozen=True, kw_only=True):

@@ -24,17 +24,6 @@ class Napi(Value, frozen=True, kw_only=True):
     settings: NapiSettings
 
 
-class QueueStats(Value, frozen=True, kw_only=True):
-    """Counters of one queue since the device came up."""
-
-    kind: str
-    index: int
-    packets: int | None = None
-    bytes: int | None = None
-    alloc_fail: int | None = None
-    hw_drops: int | None = None
-
-
 class Queue(Value, frozen=True, kw_only=True):
     """One RX or TX queue and the NAPI instance that serves it."""
 
@@ -128,8 +117,6 @@ class Device(Value, frozen=True, kw_only=True):
     channels: Channels | None = None
     queues: tuple[Queue, ...] = ()
     napis: tuple[Napi, ...] = ()
-    queue_stats: tuple[QueueStats, ...] | None = None
-    """Left out by `status`, which shows settings: None there."""
 
 
 class EpollPoller(Value, frozen=True, kw_only=True):

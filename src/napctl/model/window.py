@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, Reading
+from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, QueueCounts, Reading
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.machine import SCHEMA, Device
 from napctl.model.settings import NapiSettings
@@ -51,12 +51,6 @@ class NapiWindow(Value, frozen=True, kw_only=True):
         """Polls by anybody."""
         return total(part for part in (self.softirq, self.thread, self.busy_poll, self.netpoll) if part)
 
-    def share_of(self, pids: Iterable[int]) -> float | None:
-        """Share of polls, 0 … 1, that these processes made by busy polling; None without any poll."""
-        wanted = set(pids)
-        polls = self.polls.polls
-        return sum(poller.polls for poller in self.pollers if poller.pid in wanted) / polls if polls else None
-
 
 class Window(Value, frozen=True, kw_only=True):
     """Counts over a span of time."""
@@ -76,6 +70,18 @@ class Window(Value, frozen=True, kw_only=True):
         """Sum over CPUs of a CpuCounts field, per second; None where the source does not tell."""
         values = [getattr(cpu, field) for cpu in self.cpus]
         return None if None in values or not values else sum(values) / self.seconds
+
+
+def own_polls(napis: Iterable[NapiWindow], pid: int) -> PollerCounts:
+    """Busy polls of these NAPI instances by one process, summed; its name is that of its last poll."""
+    mine = [poller for napi in napis for poller in napi.pollers if poller.pid == pid]
+    return PollerCounts(
+        pid=pid,
+        name=mine[-1].name if mine else "",
+        polls=sum(poller.polls for poller in mine),
+        empty=sum(poller.empty for poller in mine),
+        packets=sum(poller.packets for poller in mine),
+    )
 
 
 def between(
@@ -235,11 +241,7 @@ CPU_FIELDS = tuple(name for name in CpuCounts.__struct_fields__ if name != "cpu"
 
 
 def _difference(before: CpuCounts | None, after: CpuCounts) -> dict[str, int | None]:
-    def since(name: str) -> int | None:
-        then, now = getattr(before, name, None), getattr(after, name)
-        return None if then is None or now is None else now - then
-
-    return {name: since(name) for name in CPU_FIELDS}
+    return {name: _since_field(before, after, name) for name in CPU_FIELDS}
 
 
 def _device_counts(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]) -> tuple[DeviceCounts, ...]:
@@ -249,8 +251,31 @@ def _device_counts(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]
         DeviceCounts(
             device=now.device,
             ifindex=now.ifindex,
+            queues=_queue_counts(then[now.ifindex].queues, now.queues),
             **{name: getattr(now, name) - getattr(then[now.ifindex], name) for name in numbers},
         )
         for now in after
         if now.ifindex in then
     )
+
+
+QUEUE_FIELDS = ("packets", "bytes", "alloc_fail", "hw_drops")
+
+
+def _queue_counts(
+    before: tuple[QueueCounts, ...] | None, after: tuple[QueueCounts, ...] | None
+) -> tuple[QueueCounts, ...] | None:
+    if before is None or after is None:
+        return None
+    then = {(queue.kind, queue.index): queue for queue in before}
+    pairs = [(then.get((queue.kind, queue.index)), queue) for queue in after]
+    return tuple(
+        QueueCounts(kind=now.kind, index=now.index, **{name: _since_field(was, now, name) for name in QUEUE_FIELDS})
+        for was, now in pairs
+    )
+
+
+def _since_field(before: object, after: object, name: str) -> int | None:
+    """Difference of one counter; None where one reading lacks it."""
+    then, now = getattr(before, name, None), getattr(after, name)
+    return None if then is None or now is None else now - then

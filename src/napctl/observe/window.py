@@ -7,7 +7,9 @@ from typing import Self
 from napctl.kernel import interrupts, softnet
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.counts import CpuCounts, DeviceCounts, Reading
+from napctl.kernel.netdev import Netdev
+from napctl.model.counts import CpuCounts, DeviceCounts, QueueCounts, Reading
+from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
 from napctl.model.window import Window, between
 from napctl.observe.machine import take_devices
@@ -78,6 +80,7 @@ class Observer:
 
     def _read(self) -> Reading:
         observed = {device.ifindex for device in self._devices}
+        queues = self._queue_counts()
         return Reading(
             probe=self._probe.read() if self._probe else None,
             monotonic_ns=time.monotonic_ns(),
@@ -93,11 +96,21 @@ class Observer:
                     rx_dropped=link.rx_dropped,
                     tx_dropped=link.tx_dropped,
                     rx_missed=link.rx_missed,
+                    queues=queues.get(link.ifindex),
                 )
                 for link in links(self._netns)
                 if link.ifindex in observed
             ),
         )
+
+    def _queue_counts(self) -> dict[int, tuple[QueueCounts, ...]]:
+        """By interface index, of the drivers that keep them."""
+        try:
+            with Netdev(self._netns) as netdev:
+                found = {device.ifindex: netdev.queue_counts(device.ifindex) for device in self._devices}
+        except Unsupported:  # said once, in the lacks of the devices
+            return {}
+        return {ifindex: tuple(counts) for ifindex, counts in found.items() if counts is not None}
 
 
 def run_window(netns: NetworkNamespace, seconds: float, names: Collection[str] = ()) -> Window:
