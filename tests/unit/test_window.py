@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, Reading
+from napctl.model.difference import between
 from napctl.model.histogram import Histogram
 from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json, to_json
-from napctl.model.window import EmptyPolls, NapiWindow, Window, between, own_polls
+from napctl.model.window import EmptyPolls, NapiWindow, Window, own_polls
 
 NETNS, IFINDEX, NAPI = 4026531840, 2, 8193
 OFF = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)

@@ -9,9 +9,10 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.counts import CpuCounts, DeviceCounts, QueueCounts, Reading
+from napctl.model.difference import between
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
-from napctl.model.window import Window, between
+from napctl.model.window import Window
 from napctl.observe.machine import take_devices
 from napctl.probe import Probe, ProbeUnavailable
 

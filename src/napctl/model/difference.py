@@ -1,0 +1,188 @@
+"""The difference of two readings: what a Window holds."""
+
+from collections.abc import Iterable, Mapping
+
+from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, QueueCounts, Reading
+from napctl.model.machine import Device, Napi
+from napctl.model.settings import NapiSettings
+from napctl.model.window import EmptyPolls, NapiWindow, Window
+
+CPU_FIELDS = tuple(name for name in CpuCounts.__struct_fields__ if name != "cpu")
+DEVICE_FIELDS = ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_missed")
+QUEUE_FIELDS = ("packets", "bytes", "alloc_fail", "hw_drops")
+Place = tuple[Device, Napi]
+"""A NAPI instance of an observed device, as it was when the window ended."""
+
+
+def between(
+    before: Reading, after: Reading, *, devices_before: Iterable[Device], devices_after: Iterable[Device],
+    netns: int, lacks: tuple[str, ...] = (),
+) -> Window:  # fmt: skip
+    """The window between two readings.
+
+    `devices_before` and `devices_after` are the observed devices of the network namespace `netns` (inode number) with
+    their queues, NAPI instances and settings. Polls of other namespaces are kept too, without settings.
+    """
+    settings_before = {napi.napi_id: napi.settings for device in devices_before for napi in device.napis}
+    places = {napi.napi_id: (device, napi) for device in devices_after for napi in device.napis}
+    polled = [counts for counts in _polls(before.probe, after.probe) if counts.all.polls]
+    quiet = places.keys() - {counts.napi_id for counts in polled}
+    polled += [_no_polls(*places[napi_id], netns) for napi_id in quiet]
+    rows = [
+        _row(counts, places.get(counts.napi_id), settings_before.get(counts.napi_id), before, after)
+        for counts in polled
+    ]
+    lost = after.probe.lost_polls - before.probe.lost_polls if after.probe and before.probe else 0
+    if lost:
+        lacks += (f"{lost} polls are of NAPI instances that found no place in the probe's table",)
+    return Window(
+        source="bpf" if after.probe else "proc",
+        lacks=lacks,
+        started_unix_ns=before.unix_ns,
+        seconds=(after.monotonic_ns - before.monotonic_ns) / 1e9,
+        napis=tuple(sorted(rows, key=lambda napi: (napi.netns != netns, napi.ifindex, napi.napi_id))),
+        cpus=_cpus(before, after),
+        devices=_devices(before.devices, after.devices),
+    )
+
+
+def _row(
+    counts: NapiCounts, place: Place | None, was: NapiSettings | None, before: Reading, after: Reading
+) -> NapiWindow:
+    """One NAPI instance. Without a probe nobody counted its polls: None, where the probe would say zero."""
+    device, napi = place if place and counts.napi_id else (None, None)
+    settings = napi.settings if napi else None
+    probe = after.probe is not None
+    return NapiWindow(
+        napi_id=counts.napi_id,
+        device=device.name if device else counts.device,
+        ifindex=counts.ifindex,
+        netns=counts.netns,
+        queues=tuple(
+            f"{queue.kind}{queue.index}"
+            for queue in (device.queues if device else ())
+            if queue.napi_id == counts.napi_id
+        ),
+        settings=settings,
+        settings_changed=was is not None and was != settings,
+        irq=napi.irq if napi else None,
+        interrupts=_interrupts(before, after, napi.irq if napi else None),
+        softirq=counts.softirq if probe else None,
+        thread=counts.thread if probe else None,
+        busy_poll=counts.busy_poll if probe else None,
+        netpoll=counts.netpoll if probe else None,
+        pollers=counts.pollers,
+        empty=_empty_polls(counts, was or settings, settings, hardware=bool(device and device.bus)) if probe else None,
+    )
+
+
+def _empty_polls(
+    counts: NapiCounts, before: NapiSettings | None, after: NapiSettings | None, *, hardware: bool
+) -> EmptyPolls:
+    """What may be claimed of the polls that found nothing: see EmptyPolls."""
+    empty = counts.all.empty
+    if counts.busy_poll.polls or any(settings and settings.defers for settings in (before, after)):
+        return EmptyPolls(while_polling=empty)
+    known = before is not None and after is not None and None not in (before.defer_hard_irqs, after.defer_hard_irqs)
+    if known and hardware:
+        return EmptyPolls(tx_only=counts.softirq.empty, unattributed=empty - counts.softirq.empty)
+    return EmptyPolls(unattributed=empty)
+
+
+def _polls(before: ProbeCounts | None, after: ProbeCounts | None) -> list[NapiCounts]:
+    """What came between, for each NAPI instance that the probe knows; nothing without a probe."""
+    if before is None or after is None:
+        return []
+    earlier = {napi.instance: napi for napi in before.napis}
+    return [_polls_since(earlier[napi.instance], napi) if napi.instance in earlier else napi for napi in after.napis]
+
+
+def _polls_since(before: NapiCounts, after: NapiCounts) -> NapiCounts:
+    then = {poller.pid: poller for poller in before.pollers}
+    pollers = [_poller_since(then.get(poller.pid), poller) for poller in after.pollers]
+    return NapiCounts(
+        napi_id=after.napi_id,
+        device=after.device,
+        ifindex=after.ifindex,
+        netns=after.netns,
+        instance=after.instance,
+        softirq=after.softirq - before.softirq,
+        thread=after.thread - before.thread,
+        busy_poll=after.busy_poll - before.busy_poll,
+        netpoll=after.netpoll - before.netpoll,
+        pollers=tuple(poller for poller in pollers if poller.polls),
+    )
+
+
+def _poller_since(before: PollerCounts | None, after: PollerCounts) -> PollerCounts:
+    if before is None:
+        return after
+    return PollerCounts(
+        pid=after.pid,
+        name=after.name,
+        polls=after.polls - before.polls,
+        empty=after.empty - before.empty,
+        packets=after.packets - before.packets,
+    )
+
+
+def _no_polls(device: Device, napi: Napi, netns: int) -> NapiCounts:
+    """An instance that made no poll: the probe knows only those that made one."""
+    return NapiCounts(napi_id=napi.napi_id, device=device.name, ifindex=device.ifindex, netns=netns, instance=-1)
+
+
+def _interrupts(before: Reading, after: Reading, irq: int | None) -> int | None:
+    if irq is None or irq not in before.interrupts or irq not in after.interrupts:
+        return None
+    return after.interrupts[irq] - before.interrupts[irq]
+
+
+def _cpus(before: Reading, after: Reading) -> tuple[CpuCounts, ...]:
+    """/proc's columns, and the probe's where it has them: it counts what /proc cannot time."""
+    proc = {cpu.cpu: cpu for cpu in before.cpus}
+    probe_before = {cpu.cpu: cpu for cpu in before.probe.cpus} if before.probe else {}
+    probe_after = {cpu.cpu: cpu for cpu in after.probe.cpus} if after.probe else {}
+    rows = []
+    for cpu in after.cpus:
+        row = {name: _since(proc.get(cpu.cpu), cpu, name) for name in CPU_FIELDS}
+        if cpu.cpu in probe_after:
+            counted = {name: _since(probe_before.get(cpu.cpu), probe_after[cpu.cpu], name) for name in CPU_FIELDS}
+            row |= {name: value for name, value in counted.items() if value is not None}
+        rows.append(CpuCounts(cpu=cpu.cpu, **row))
+    return tuple(rows)
+
+
+def _devices(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]) -> tuple[DeviceCounts, ...]:
+    then: Mapping[int, DeviceCounts] = {device.ifindex: device for device in before}
+    return tuple(
+        DeviceCounts(
+            device=now.device,
+            ifindex=now.ifindex,
+            queues=_queues(then[now.ifindex].queues, now.queues),
+            **{name: getattr(now, name) - getattr(then[now.ifindex], name) for name in DEVICE_FIELDS},
+        )
+        for now in after
+        if now.ifindex in then
+    )
+
+
+def _queues(
+    before: tuple[QueueCounts, ...] | None, after: tuple[QueueCounts, ...] | None
+) -> tuple[QueueCounts, ...] | None:
+    if before is None or after is None:
+        return None
+    then = {(queue.kind, queue.index): queue for queue in before}
+    return tuple(
+        QueueCounts(
+            kind=now.kind,
+            index=now.index,
+            **{name: _since(then.get((now.kind, now.index)), now, name) for name in QUEUE_FIELDS},
+        )
+        for now in after
+    )
+
+
+def _since(before: object, after: object, name: str) -> int | None:
+    """Difference of one counter; None where one reading lacks it."""
+    then, now = getattr(before, name, None), getattr(after, name)
+    return None if then is None or now is None else now - then
