@@ -8,13 +8,13 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What napctl runs on; what the lab and the demo add; what the tests and the benchmark add.
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
-DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db strace
+DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db mawk mount procps strace
 
 .PHONY: help setup demo test bench bpf man format clean
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
-	@echo 'make test   lint, types and all tests (root for those that touch the kernel)'
+	@echo 'make test   lint, types and all tests (root or sudo, 7 minutes)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
 	@echo 'make bpf    rebuild the BPF object after a change of its source'
@@ -32,7 +32,7 @@ test: $(VENV)/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)

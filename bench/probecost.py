@@ -48,7 +48,7 @@ def run() -> None:
     for name in programs:
         costs = sorted(row[name] for row in rows)
         print(f"  {name:<12} {median(costs):6.1f} ({costs[0]:.1f}-{costs[-1]:.1f})")
-    print("net of the empty program, as a part of bpftrace's net cost (bound: 0.1)")
+    print("net of the empty program, as a part of bpftrace's net cost (aim: 0.1)")
     for name in ("napctl", "one_counter"):
         ratios = sorted((row[name] - row["nothing"]) / (row["bpftrace"] - row["nothing"]) for row in rows)
         print(f"  {name:<12} {median(ratios):6.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})")

@@ -339,11 +339,11 @@ def test_the_json_of_detach_tells_what_became_of_each_setting(
     told = json.loads(napctl("detach", server.pid, "--json").stdout)
 
     assert {row["setting"]: (row["before"], row["outcome"]) for row in told["settings"]} == {
-        "busy_poll_budget": ("0", "restored"),
-        "prefer_busy_poll": ("False", "restored"),
-        "defer_hard_irqs": ("0", "restored"),
-        "gro_flush_timeout_ns": ("0", "restored"),
-        "irq_suspend_timeout_ns": ("0", "restored"),
+        "busy_poll_budget": (0, "restored"),
+        "prefer_busy_poll": (False, "restored"),
+        "defer_hard_irqs": (0, "restored"),
+        "gro_flush_timeout_ns": (0, "restored"),
+        "irq_suspend_timeout_ns": (0, "restored"),
     }
 
 

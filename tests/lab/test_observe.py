@@ -262,7 +262,8 @@ def test_empty_polls_under_deferral_are_not_called_tx_completions(
     assert (napi.empty.tx_only, napi.empty.unattributed) == (0, 0)
     assert napi.empty.while_polling == napi.polls.empty > 0
     assert napi.busy_poll is not None
-    assert 0 < sum(poller.polls for poller in napi.pollers if poller.pid == server.pid) <= napi.busy_poll.polls
+    own = sum(poller.polls for poller in napi.pollers if poller.pid == server.pid)
+    assert own == pytest.approx(napi.busy_poll.polls, rel=0.01)  # the two counters are not read at one instant
 
 
 def test_a_change_of_settings_within_a_window_is_told(lab: Lab, napctl: Napctl) -> None:

@@ -161,14 +161,14 @@ def test_keys_that_the_server_does_not_hold_are_reported(bed: Lab) -> None:
 
 
 def test_without_a_compiler_the_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NAPCTL_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("NAPCTL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(Unsupported, match="apt-get install gcc libc6-dev"):
         generator()
 
 
 def test_it_is_compiled_once_also_by_several_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("NAPCTL_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("NAPCTL_CACHE_DIR", str(tmp_path))
     threads = [threading.Thread(target=generator) for _ in range(4)]
     for thread in threads:
         thread.start()

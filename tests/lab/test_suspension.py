@@ -60,6 +60,8 @@ def test_its_p50_lies_below_that_of_plain_deferral_with_the_same_timer(bench: Be
     found = rows(bench, [SUSPENSION, DEFERRAL], saturating / 2)
 
     assert median(found["suspension"], "p50_us") < median(found["deferral"], "p50_us")
+    assert median(found["suspension"], "server_poll_share") > 0.5  # it is suspension, and not interrupts
+    assert median(found["deferral"], "server_poll_share") == 0
 
 
 def test_at_rest_it_costs_at_most_two_points_of_a_cpu_where_busy_polling_takes_all_of_it(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from napctl.measure.plainwords import sentences
 from napctl.measure.summary import Cell, Row, Spread, compare, summarise
 from napctl.measure.treatment import BUSY_POLLING, INTERRUPTS, SUSPENSION
 
-figures = st.lists(st.floats(0, 1e6), min_size=1, max_size=6)
+figures = st.lists(st.floats(0, 1e6), min_size=4, max_size=8)
 
 
 def row(*values: float, treatment: str = "suspension") -> Row:
@@ -43,6 +43,10 @@ def test_a_difference_is_claimed_only_when_no_round_overlaps(first: list[float],
     assert (verdict == "higher") == (min(first) > max(second))
 
 
+def test_of_few_rounds_no_difference_is_claimed() -> None:
+    assert compare(row(1, 2, 3), row(7, 8, 9), "p99_us") == "no different"
+
+
 def test_what_was_not_measured_is_not_compared() -> None:
     assert compare(row(1), row(2), "server_poll_share") is None
 
@@ -71,7 +75,7 @@ def test_every_round_holds_every_cell_once_and_a_seed_fixes_the_order(rounds: in
 
 def all_cells(p99_of_suspension: float) -> list[Cell]:
     cells = []
-    for number in (1, 2, 3):
+    for number in (1, 2, 3, 4):
         for load in ("heavy", "light", "rest"):
             cells += [
                 cell("interrupts", load, number, None if load == "rest" else 100.0 + number, cpu=0.4),

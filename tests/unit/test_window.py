@@ -17,10 +17,12 @@ DEFERRED = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_s
 OLD_KERNEL = NapiSettings()
 
 
-def device(settings: NapiSettings, *, bus: str | None = "0000:00:03.0") -> Device:
+def device(settings: NapiSettings, *, bus: str | None = "0000:00:03.0", sends: bool = True) -> Device:
     napi = Napi(napi_id=NAPI, ifindex=IFINDEX, irq=24, settings=settings)
-    queue = Queue(ifindex=IFINDEX, kind="rx", index=0, napi_id=NAPI)
-    return Device(name="eth0", ifindex=IFINDEX, up=True, bus=bus, queues=(queue,), napis=(napi,))
+    queues = tuple(
+        Queue(ifindex=IFINDEX, kind=kind, index=0, napi_id=NAPI) for kind in (("rx", "tx") if sends else ("rx",))
+    )
+    return Device(name="eth0", ifindex=IFINDEX, up=True, bus=bus, queues=queues, napis=(napi,))
 
 
 def counts(
@@ -92,7 +94,7 @@ def test_a_window_holds_what_came_between_its_readings(first: dict[int, int], mo
     napi = only(window(reading(a), reading(b, at_s=2, interrupts=9), device(OFF)))
     assert napi.softirq == Histogram.of(more)
     assert napi.interrupts == 9
-    assert napi.queues == ("rx0",)
+    assert napi.queues == ("rx0", "tx0")
 
 
 @given(polls, polls)
@@ -125,6 +127,11 @@ def test_empty_polls_of_a_thread_a_software_device_or_an_old_kernel_are_not_attr
     assert empty(OFF, counts({}, thread={0: 4})) == EmptyPolls(unattributed=4)
     assert empty(OFF, counts({0: 4}), bus=None) == EmptyPolls(unattributed=4)
     assert empty(OLD_KERNEL, counts({0: 4})) == EmptyPolls(unattributed=4)
+
+
+def test_empty_polls_of_an_instance_that_serves_no_tx_queue_are_not_called_tx_only() -> None:
+    found = only(window(reading(), reading(counts({0: 4}), at_s=1), device(OFF, sends=False)))
+    assert found.empty == EmptyPolls(unattributed=4)
 
 
 def test_a_quiet_instance_has_zero_polls_with_the_probe_and_unknown_ones_without() -> None:

@@ -18,10 +18,10 @@ from napctl.model.suspension import Suspension
 def attach(journal: Journal, process: Process, wanted: Suspension) -> Transaction:
     """Set suspension on exactly the NAPI and epoll instances of a process. Returns what was recorded and made.
 
+    To be called after recover(): else the leavings of a dead server would be recorded as former values.
     Raises Unsupported if suspension does not fit, BadInput if the process or one of its NAPI instances is attached
     already, and what examine() and apply() raise.
     """
-    recover(journal)  # else the leavings of a dead server would be recorded as former values
     live = journal.live()
     _refuse_second(process, live)
     found = examine(process)

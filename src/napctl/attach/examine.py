@@ -81,7 +81,9 @@ def _locate(ids: set[int], netns: NetworkNamespace) -> dict[int, LocatedNapi]:
                 for napi_id in ids - found.keys():
                     napi = netdev.napi(napi_id)
                     if napi is not None:
-                        found[napi_id] = LocatedNapi(napi, names[napi.ifindex], namespace.inode)
+                        found[napi_id] = LocatedNapi(
+                            napi, names.get(napi.ifindex, f"if{napi.ifindex}"), namespace.inode
+                        )
     return found
 
 
@@ -91,7 +93,8 @@ def _explained(process: Process) -> Iterator[None]:
     try:
         yield
     except PermissionError:
-        raise NotPermitted(f"{who}: looking into another user's process needs CAP_SYS_PTRACE; run as root") from None
+        needs = "CAP_SYS_PTRACE, and CAP_DAC_READ_SEARCH if it is another user's"
+        raise NotPermitted(f"{who}: reading its descriptors needs {needs}") from None
     except (FileNotFoundError, ProcessLookupError):
         raise BadInput(f"{who}: it ended meanwhile") from None
     except OSError as error:

@@ -60,7 +60,11 @@ class Journal:
     @classmethod
     def exists(cls, directory: Path | None = None) -> bool:
         """Whether anything was ever recorded; asking creates nothing."""
-        return ((directory or state_directory()) / "journal.sqlite").exists()
+        path = (directory or state_directory()) / "journal.sqlite"
+        try:
+            return path.exists()
+        except PermissionError:  # raised by Python 3.11
+            raise NotPermitted(f"{path}: not readable; be root or set NAPCTL_STATE_DIR") from None
 
     def __enter__(self) -> Self:
         return self

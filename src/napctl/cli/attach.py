@@ -1,19 +1,24 @@
 """napctl attach: give a running server IRQ suspension, and say what really happens then."""
 
 import time
+from textwrap import wrap
 
 import click
 
 from napctl.attach.attach import attach as attach_process
-from napctl.attach.report import Attached, attached
+from napctl.attach.attach import detach
+from napctl.attach.report import Attached, attached, several_queues
 from napctl.attach.target import find_process
 from napctl.change.journal import Journal
 from napctl.cli.options import Duration, duration_text, json_option, process_names
+from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed
-from napctl.cli.table import note, percent, print_table
+from napctl.cli.table import WIDTH, note, percent, print_table
 from napctl.cli.windowtext import napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.processes import Process
 from napctl.model.change import NapiChange, Transaction
+from napctl.model.errors import BadInput, NapctlError
 from napctl.model.suspension import Suspension
 from napctl.model.value import to_json
 from napctl.model.window import Window
@@ -57,6 +62,7 @@ def attach(
     Sets deferral and suspension on exactly those NAPI instances that feed the sockets of its epoll instances, and
     prefer_busy_poll on exactly these epoll instances. Everything is journalled before it is changed; `napctl detach`
     brings every former value back. Then a window is measured: exit status 1 if the server does not poll by then.
+    Interrupted before that is over, it detaches again.
     """
     process = find_process(target)
     wanted = Suspension(
@@ -66,18 +72,48 @@ def attach(
         busy_poll_usecs=busy_poll_usecs,
         busy_poll_budget=busy_poll_budget,
     )
-    start = time.monotonic()
-    with Journal() as journal:
-        transaction = attach_process(journal, process, wanted)
-    seconds = time.monotonic() - start
-    if not as_json:
-        _show_made(transaction, seconds)
-    report = attached(transaction, _measure(transaction, window_ns), seconds)
+    if wanted.irq_suspend_timeout_ns <= wanted.gro_flush_timeout_ns:
+        raise BadInput("--irq-suspend-timeout must be longer than --gro-flush-timeout, or nothing is ever suspended")
+    made: list[Transaction] = []
+    try:
+        report = _attach(process, wanted, window_ns, made, as_json=as_json)
+    except (KeyboardInterrupt, SystemExit):
+        _take_back(made)
+        raise
     if as_json:
         click.echo(to_json(report))
     else:
         _show(report)
     return 1 if report.verdict == "not active" else 0
+
+
+def _attach(
+    process: Process, wanted: Suspension, window_ns: int, made: list[Transaction], *, as_json: bool
+) -> Attached:
+    """Attach, tell, measure. `made` receives the transaction as soon as it is in force."""
+    start = time.monotonic()
+    with Journal() as journal:
+        recovered = recover_leavings(journal, as_json=as_json)
+        transaction = attach_process(journal, process, wanted)
+        made.append(transaction)
+    seconds = time.monotonic() - start
+    warnings = several_queues(transaction)
+    if not as_json:
+        _show_made(transaction, seconds)
+    window = None
+    try:
+        window = _measure(transaction, window_ns)
+    except (NapctlError, OSError) as error:
+        warnings.append(f"attached, but not measured: {error}")
+    return attached(transaction, window, seconds, warnings, recovered)
+
+
+def _take_back(made: list[Transaction]) -> None:
+    """An attach that is interrupted while it measures leaves nothing changed, as at any other moment."""
+    for transaction in made:
+        with Journal() as journal:
+            detach(journal, [each for each in journal.live() if each.number == transaction.number])
+        note(f"{transaction.name} ({transaction.pid}): detached again")
 
 
 def _measure(transaction: Transaction, window_ns: int) -> Window | None:
@@ -101,14 +137,14 @@ def _show_made(transaction: Transaction, seconds: float) -> None:
 
 def _show(report: Attached) -> None:
     window, name = report.window, report.transaction.name
-    if window is None:
-        click.echo("not measured whether it is active; `napctl watch` shows it")
-        return
-    for napi in window.napis:
-        for line in napi_lines(napi, window.seconds):
-            click.echo(line)
-    for lack in window.lacks:
-        click.echo(f"not known: {lack}")
+    if window is not None:
+        for napi in window.napis:
+            for line in napi_lines(napi, window.seconds):
+                click.echo(line)
+        for lack in window.lacks:
+            click.echo("\n".join(wrap(f"not known: {lack}", WIDTH)))
+    for warning in report.warnings:
+        click.echo("\n".join(wrap(f"warning: {warning}", WIDTH)))
     polls, packets = percent(report.server_poll_share), percent(report.server_packet_share)
     own = f"{name} makes {polls} of the polls, taking {packets} of packets"
     click.echo(
@@ -116,7 +152,7 @@ def _show(report: Attached) -> None:
             "active": f"active: {own}",
             "not active": f"NOT active: {own}",
             "too little traffic to tell": "too little traffic in this window to tell whether it is active",
-            "not measured": "not measured whether it is active",
+            "not measured": "not measured whether it is active; `napctl watch` shows it",
         }[report.verdict]
     )
     click.echo(f"undo with: napctl detach {report.transaction.pid}")

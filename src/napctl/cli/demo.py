@@ -43,7 +43,8 @@ Each figure is the median over rounds; below it the least and the most.
   CPU %     CPU time of memcached and its NIC's NAPI thread, from the scheduler
   µs/req    that time per request
   NET_RX/s  network softirqs of all CPUs. The lab has few in every case: its NIC
-            polls in a NAPI thread, where a real NIC's softirq would run
+            is a veth, polled by a NAPI thread on the server's CPU. That stands
+            for "interrupts" here, and waits its turn where a softirq would not
   polls %   share of the NIC's polls that memcached made itself"""
 
 

@@ -1,8 +1,11 @@
 """napctl lab: the test bed by hand."""
 
 import os
+import shutil
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -91,14 +94,17 @@ def run(
 
 
 def _beside(bed: Lab, server_pid: int, command: tuple[str, ...]) -> int:
-    environment = os.environ | {"NAPCTL_LAB_SERVER_PID": str(server_pid)}
+    path = f"{Path(sys.argv[0]).resolve().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = os.environ | {"NAPCTL_LAB_SERVER_PID": str(server_pid), "PATH": path}  # this napctl is `napctl`
     with bed.server.namespace.entered():
         try:
-            process = subprocess.Popen(command, env=environment)
+            process = subprocess.Popen(
+                [shutil.which(command[0], path=path) or command[0], *command[1:]], env=environment
+            )
         except OSError as error:
             raise BadInput(f"{command[0]}: {error.strerror}") from None
     try:
-        return process.wait()
+        return _status(process.wait())
     except KeyboardInterrupt:
         return _ended(process)  # the terminal has told it too
     finally:
@@ -110,7 +116,12 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
     deadline = time.monotonic() + 5
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    return process.returncode if process.returncode is not None else 130
+    return _status(process.returncode) if process.returncode is not None else 130
+
+
+def _status(returncode: int) -> int:
+    """As a shell tells it: 128 + N for an end by signal N."""
+    return 128 - returncode if returncode < 0 else returncode
 
 
 def _show(result: LoadResult) -> None:

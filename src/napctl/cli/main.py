@@ -1,6 +1,7 @@
 """The entry point: commands found by name, errors as one line, exit statuses as promised."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -32,7 +33,8 @@ Exit status:
   3  this kernel, driver or process cannot do it
   4  not permitted: a capability is missing
   5  somebody else changed a setting meanwhile
-  6  failed, and everything was put back
+  6  failed; what had been changed was put back
+  128 + N  ended by signal N
 """
 
 
@@ -84,8 +86,12 @@ def _run() -> NoReturn:
         signal.signal(number, _end)  # an ssh connection that breaks must not leave anything half done
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows "?" for a dash
     try:
-        status: Any = cli.main(prog_name="napctl", standalone_mode=False)
+        status = _invoke()
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
     except NapctlError as error:
         _fail(str(error), error.exit_status)
     except click.ClickException as error:
@@ -94,13 +100,31 @@ def _run() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        sys.exit(141)
+        _silence()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # a full disk behind standard output, above all
+        _silence()
+        _fail(f"{error.filename or 'output'}: {error.strerror}", NapctlError.exit_status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _invoke() -> Any:
+    """What cli.main() does, which however turns a closed pipe into status 1."""
+    if "_NAPCTL_COMPLETE" in os.environ:
+        cli.main(prog_name="napctl")
+    with cli.make_context("napctl", sys.argv[1:]) as context:
+        status = cli.invoke(context)
+    sys.stdout.flush()
+    return status
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _silence() -> None:
+    """What is still unwritten goes nowhere, or the interpreter complains at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -68,7 +68,7 @@ class Netns(click.ParamType[NetworkNamespace]):
         """Open it. Raises BadInput if it is not there, NotPermitted."""
         if isinstance(value, NetworkNamespace):
             return value
-        if value.startswith("pid:") and value[4:].isdigit():
+        if value.startswith("pid:") and value[4:].isascii() and value[4:].isdigit():
             return NetworkNamespace.of_process(int(value[4:]))
         return NetworkNamespace.open(value) if "/" in value else NetworkNamespace.named(value)
 

@@ -5,7 +5,7 @@ import click
 from napctl.attach.attach import recover as recover_journal
 from napctl.change.journal import Journal
 from napctl.cli.options import json_option
-from napctl.cli.restored import report
+from napctl.cli.restored import report, why_recovered
 from napctl.model.change import Restored
 
 
@@ -22,8 +22,7 @@ def recover(as_json: bool) -> int:
         with Journal() as journal:
             for transaction, restored in recover_journal(journal):
                 if not as_json:
-                    state = "its server has gone" if transaction.state == "attached" else "it was interrupted"
-                    click.echo(f"{transaction.name} ({transaction.pid}): {state}")
+                    click.echo(f"{transaction.name} ({transaction.pid}): {why_recovered(transaction)}")
                 rows += restored
     if not rows and not as_json:
         click.echo("nothing to recover")

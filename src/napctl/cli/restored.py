@@ -2,10 +2,13 @@
 
 import click
 
+from napctl.attach.attach import recover
+from napctl.change.journal import Journal
 from napctl.cli.settingtext import setting_name, value_text
-from napctl.cli.table import print_table
-from napctl.model.change import Restored
-from napctl.model.errors import ChangedMeanwhile
+from napctl.cli.table import note, print_table
+from napctl.kernel import system
+from napctl.model.change import Restored, Transaction
+from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value, to_json
 
@@ -26,7 +29,6 @@ class Report(Value, frozen=True, kw_only=True):
 
 def report(rows: list[Restored], *, as_json: bool) -> int:
     """Print them and return the exit status: 5 if a setting was left alone."""
-    left = [row for row in rows if row.outcome == "left"]
     if as_json:
         click.echo(to_json(Report(settings=tuple(rows))))
     else:
@@ -35,14 +37,40 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
             [(row.where, setting_name(row.setting), *_values(row), WORDS[row.outcome]) for row in rows],
             left=2,
         )
+    return ChangedMeanwhile.exit_status if _name_left(rows) else 0
+
+
+def recover_leavings(journal: Journal, *, as_json: bool) -> list[Restored]:
+    """Put back what has no owner any more, before something new is attached, and say so."""
+    rows: list[Restored] = []
+    try:
+        for transaction, restored in recover(journal):
+            if not as_json:
+                note(f"{transaction.name} ({transaction.pid}): {why_recovered(transaction)}")
+            rows += restored
+    except BadInput:
+        raise  # the journal itself cannot be read
+    except NapctlError as error:
+        note(f"napctl: {error}")  # what cannot be put back keeps its NAPI instances, not others, from being attached
+    _name_left(rows)
+    return rows
+
+
+def why_recovered(transaction: Transaction) -> str:
+    """In words, for whom it may surprise."""
+    if transaction.boot_id != system.boot_id():
+        return "set before the last reboot, which has undone it"
+    return "its server has gone" if transaction.state == "attached" else "it was interrupted"
+
+
+def _name_left(rows: list[Restored]) -> bool:
+    """A line on stderr for each setting that was left alone; whether there is any."""
+    left = [row for row in rows if row.outcome == "left"]
     for row in left:
-        click.echo(
-            "napctl: {}: {} is {} by now, which napctl did not set; left alone (it was {})".format(
-                row.where, setting_name(row.setting), *_values(row)
-            ),
-            err=True,
-        )
-    return ChangedMeanwhile.exit_status if left else 0
+        now, before = _values(row)
+        name = setting_name(row.setting)
+        note(f"napctl: {row.where}: {name} is {now} by now, which napctl did not set; left alone (it was {before})")
+    return bool(left)
 
 
 def _values(row: Restored) -> tuple[str, str]:

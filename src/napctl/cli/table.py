@@ -18,12 +18,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent
     """Print rows under their headings; the first `left` columns are flush left, the others (figures) right."""
     from rich.padding import Padding  # noqa: PLC0415 - 50 ms, needed only to print
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # a process may call itself [red]
     console().print(Padding(table, (0, 0, 0, indent)))
 
 

@@ -54,6 +54,15 @@ def _program(pid: int) -> str | None:
         return None
 
 
+def process_of_thread(tid: int) -> int | None:
+    """The process to which a thread belongs (its own id for the first thread); None if there is none."""
+    try:
+        status = (PROC / str(tid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(status.split("\nTgid:", 1)[1].split(maxsplit=1)[0])
+
+
 def threads(pid: int) -> list[int]:
     """Thread ids. Raises OSError if the process is gone."""
     return sorted(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())

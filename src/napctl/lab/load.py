@@ -14,6 +14,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.lab.servers import Server
 from napctl.model.errors import NapctlError
+from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value, from_json
 
@@ -42,6 +43,7 @@ class LoadSpec(Value, frozen=True, kw_only=True):
 class LoadResult(Value, frozen=True, kw_only=True):
     """What came of it. Latencies count from the moment a request was due, not from when it could be sent."""
 
+    schema: int = SCHEMA
     seed: int
     seconds: float
     """Length of the measured part; shorter than asked if the load was stopped."""
@@ -174,7 +176,7 @@ def _polling_its_own_device(lab: Lab) -> Iterator[None]:
 def generator() -> Path:
     """The compiled generator, made at first use. Raises Unsupported without a C compiler."""
     source = files("napctl.lab").joinpath("openloop.c").read_bytes()
-    directory = Path(os.environ.get("NAPCTL_STATE_DIR", "/var/cache/napctl"))
+    directory = Path(os.environ.get("NAPCTL_CACHE_DIR") or "/var/cache/napctl")
     binary = directory / f"openloop-{hashlib.sha256(source).hexdigest()[:16]}"
     if binary.exists():
         return binary

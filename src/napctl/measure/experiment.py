@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from napctl.change.journal import Journal
-from napctl.kernel import processes
+from napctl.kernel import processes, system
 from napctl.kernel.cputime import run_seconds
 from napctl.kernel.processes import Process
 from napctl.lab.bed import Lab
@@ -167,4 +167,5 @@ def _kernel_polls(window: Window) -> float | None:
 def _share(window: Window, pid: int) -> float | None:
     ours = [napi for napi in window.napis if napi.settings]
     polls = sum(napi.polls.polls for napi in ours)
-    return own_polls(ours, pid).polls / polls if window.source == "bpf" and polls >= FEW_POLLS else None
+    told = window.source == "bpf" and polls >= FEW_POLLS and system.in_initial_pid_namespace()
+    return own_polls(ours, pid).polls / polls if told else None

@@ -73,6 +73,10 @@ def summarise(cells: list[Cell]) -> list[Row]:
     return rows
 
 
+FEWEST_ROUNDS = 4
+"""With fewer, chance makes such a difference too often: 10 % for 3 rounds."""
+
+
 def compare(first: Row, second: Row, metric: str) -> str | None:
     """ "lower", "higher" or "no different": how `first` stands to `second`. None if one lacks the figure.
 
@@ -80,6 +84,8 @@ def compare(first: Row, second: Row, metric: str) -> str | None:
     each do that by chance with a probability of 2 / C(2n, n) (the extreme of the Mann-Whitney test): 2.9 % for n = 4.
     """
     a, b = first.metrics.get(metric), second.metrics.get(metric)
+    if min(first.rounds, second.rounds) < FEWEST_ROUNDS:
+        return None if a is None or b is None else "no different"
     if a is None or b is None:
         return None
     return "lower" if a.most < b.least else "higher" if a.least > b.most else "no different"

@@ -68,7 +68,7 @@ class Restored(Value, frozen=True, kw_only=True):
     setting: str
     outcome: Literal["restored", "unchanged", "left", "gone"]
     """`unchanged`: it already had its former value. `left`: somebody else changed it since. `gone`: its object is."""
-    before: str
+    before: int | bool | None
     """Its former value."""
-    found: str
-    """The value found just now; empty if the object is gone."""
+    found: int | bool | None
+    """The value found just now; None if the object is gone."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, QueueCounts, Reading
-from napctl.model.machine import Device, Napi
+from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings
 from napctl.model.window import EmptyPolls, NapiWindow, Window
 
@@ -51,6 +51,7 @@ def _row(
 ) -> NapiWindow:
     """One NAPI instance. Without a probe nobody counted its polls: None, where the probe would say zero."""
     device, napi = place if place and counts.napi_id else (None, None)
+    queues = [queue for queue in (device.queues if device else ()) if queue.napi_id == counts.napi_id]
     settings = napi.settings if napi else None
     probe = after.probe is not None
     return NapiWindow(
@@ -58,11 +59,7 @@ def _row(
         device=device.name if device else counts.device,
         ifindex=counts.ifindex,
         netns=counts.netns,
-        queues=tuple(
-            f"{queue.kind}{queue.index}"
-            for queue in (device.queues if device else ())
-            if queue.napi_id == counts.napi_id
-        ),
+        queues=tuple(f"{queue.kind}{queue.index}" for queue in queues),
         settings=settings,
         settings_changed=was is not None and was != settings,
         irq=napi.irq if napi else None,
@@ -72,21 +69,30 @@ def _row(
         busy_poll=counts.busy_poll if probe else None,
         netpoll=counts.netpoll if probe else None,
         pollers=counts.pollers,
-        empty=_empty_polls(counts, was or settings, settings, hardware=bool(device and device.bus)) if probe else None,
+        empty=_empty_polls(counts, was or settings, settings, may_be_tx=_sends(device, queues)) if probe else None,
     )
 
 
 def _empty_polls(
-    counts: NapiCounts, before: NapiSettings | None, after: NapiSettings | None, *, hardware: bool
+    counts: NapiCounts, before: NapiSettings | None, after: NapiSettings | None, *, may_be_tx: bool
 ) -> EmptyPolls:
     """What may be claimed of the polls that found nothing: see EmptyPolls."""
     empty = counts.all.empty
     if counts.busy_poll.polls or any(settings and settings.defers for settings in (before, after)):
         return EmptyPolls(while_polling=empty)
     known = before is not None and after is not None and None not in (before.defer_hard_irqs, after.defer_hard_irqs)
-    if known and hardware:
+    if known and may_be_tx:
         return EmptyPolls(tx_only=counts.softirq.empty, unattributed=empty - counts.softirq.empty)
     return EmptyPolls(unattributed=empty)
+
+
+def _sends(device: Device | None, queues: list[Queue]) -> bool:
+    """Whether a NAPI instance with these queues may be polled for TX completions: if it serves a NIC's TX queue.
+
+    Where a driver does not tell which instance serves which queue, any may.
+    """
+    told = device is not None and any(queue.napi_id is not None for queue in device.queues)
+    return device is not None and device.bus is not None and (not told or any(q.kind == "tx" for q in queues))
 
 
 def _polls(before: ProbeCounts | None, after: ProbeCounts | None) -> list[NapiCounts]:

@@ -2,9 +2,12 @@
 
 
 class NapctlError(Exception):
-    """One line for a person: what, on which object, why, what to do. `exit_status` is what napctl ends with."""
+    """One line for a person: what, on which object, why, what to do. `exit_status` is what napctl ends with.
 
-    exit_status = 1
+    Its own means: failed, and nothing is left changed.
+    """
+
+    exit_status = 6
 
 
 class BadInput(NapctlError):
@@ -33,5 +36,3 @@ class ChangedMeanwhile(NapctlError):
 
 class RolledBack(NapctlError):
     """The operation failed on the way; what had been changed was put back."""
-
-    exit_status = 6

@@ -9,6 +9,7 @@ from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.netlink import Refused
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Device, EpollPoller, Machine, Napi, Queue
 
@@ -31,7 +32,8 @@ def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[st
     wanted = _wanted(links(netns), names)
     napis, queues = _instances(netns, lacks)
     with Ethtool(netns) as ethtool:
-        return tuple(_device(link, ethtool, napis, queues) for link in wanted)
+        found = (_device_or_none(link, ethtool, napis, queues, lacks) for link in wanted)
+        return tuple(device for device in found if device is not None)
 
 
 def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
@@ -49,6 +51,18 @@ def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], l
     except Unsupported as error:
         lacks.append(f"NAPI instances and queues: {error}")
         return [], []
+
+
+def _device_or_none(
+    link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue], lacks: list[str]
+) -> Device | None:
+    """None if it has gone since it was listed; one driver's refusal does not hide the other devices."""
+    try:
+        return _device(link, ethtool, napis, queues)
+    except Refused as refusal:
+        if refusal.errno != errno.ENODEV:
+            lacks.append(f"{link.name}: {refusal}")
+        return None
 
 
 def _device(link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue]) -> Device:

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Self
 
 from napctl.kernel import interrupts, softnet
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.netlink import Refused
 from napctl.model.counts import CpuCounts, DeviceCounts, QueueCounts, Reading
 from napctl.model.difference import between
-from napctl.model.errors import Unsupported
+from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Device
 from napctl.model.window import Window
 from napctl.observe.machine import take_devices
@@ -62,7 +64,10 @@ class Observer:
         before, devices_before = self._reading, self._devices
         self._reading = self._read()
         if refresh:
-            self._devices = take_devices(self._netns, self._names, [])
+            try:
+                self._devices = take_devices(self._netns, self._names, [])
+            except BadInput:  # a named device has gone: its counts end here
+                self._devices = ()
         return self._between(before, devices_before)
 
     def since_start(self) -> Window:
@@ -106,12 +111,17 @@ class Observer:
 
     def _queue_counts(self) -> dict[int, tuple[QueueCounts, ...]]:
         """By interface index, of the drivers that keep them."""
+        found: dict[int, tuple[QueueCounts, ...]] = {}
         try:
             with Netdev(self._netns) as netdev:
-                found = {device.ifindex: netdev.queue_counts(device.ifindex) for device in self._devices}
-        except Unsupported:  # said once, in the lacks of the devices
-            return {}
-        return {ifindex: tuple(counts) for ifindex, counts in found.items() if counts is not None}
+                for device in self._devices:
+                    with suppress(Refused):  # the device has gone meanwhile
+                        counts = netdev.queue_counts(device.ifindex)
+                        if counts is not None:
+                            found[device.ifindex] = tuple(counts)
+        except Unsupported:
+            pass  # said once, in the lacks of the devices
+        return found
 
 
 def run_window(netns: NetworkNamespace, seconds: float, names: Collection[str] = ()) -> Window:

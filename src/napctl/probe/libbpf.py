@@ -5,7 +5,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Self
 
@@ -133,7 +133,7 @@ def _library() -> ctypes.CDLL:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.libbpf_set_print(_COLLECT)
+    library.libbpf_set_print(_SILENT)
     # libbpf takes a refused bpf() for an old kernel and raises RLIMIT_MEMLOCK. Kernels that can run this probe
     # charge the cgroup instead (Linux 5.11), so napctl leaves its limits alone. Exported since libbpf 1.2 only.
     with suppress(AttributeError):
@@ -152,6 +152,22 @@ def _collect(level: int, template: int, arguments: int) -> int:
 
 
 _COLLECT = _PRINT(_collect)
+_SILENT = _PRINT()
+
+
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Collect libbpf's messages, for the errors raised within.
+
+    Not always on: a Ctrl-C that Python notices within a callback from C is lost, and libbpf calls back all the time.
+    """
+    _library().libbpf_set_print(_COLLECT)
+    try:
+        yield
+    finally:
+        _library().libbpf_set_print(_SILENT)
+
+
 """Kept for good: libbpf may call it at any time."""
 
 

@@ -13,7 +13,7 @@ from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.probe import btf
 from napctl.probe.layout import SLOTS, Counters
-from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing
+from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
@@ -49,9 +49,20 @@ class Probe:
         constants = struct.pack("=I", _net_rx_softirq())
         image = Path(__file__).with_name("napi.bpf.o").read_bytes()
         try:
-            program = BpfObject.open(image, "napctl")
+            try:
+                return cls._loaded(image, constants)
+            except LibbpfError:
+                with explaining():  # once more, for the reason
+                    return cls._loaded(image, constants)
         except LibbpfMissing as error:
             raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
+        except LibbpfError as error:
+            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
+            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
+
+    @classmethod
+    def _loaded(cls, image: bytes, constants: bytes) -> Self:
+        program = BpfObject.open(image, "napctl")
         try:
             program.set_constants(constants)
             program.load()
@@ -59,10 +70,9 @@ class Probe:
             assert size == ctypes.sizeof(Counters), f"napi.bpf.o has {size} bytes of counters"
             probe = cls(program, mmap.mmap(fd, size))
             program.attach()
-        except LibbpfError as error:
+        except LibbpfError:
             program.close()
-            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
-            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
+            raise
         return probe
 
     def read(self) -> ProbeCounts:
