@@ -10,6 +10,7 @@ from napctl.attach.attach import detach
 from napctl.attach.report import Attached, attached, several_queues
 from napctl.attach.target import find_process
 from napctl.change.journal import Journal
+from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, duration_text, json_option, process_names
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed
@@ -74,6 +75,8 @@ def attach(
     )
     if wanted.irq_suspend_timeout_ns <= wanted.gro_flush_timeout_ns:
         raise BadInput("--irq-suspend-timeout must be longer than --gro-flush-timeout, or nothing is ever suspended")
+    if not as_json:
+        load_tables()
     made: list[Transaction] = []
     try:
         report = _attach(process, wanted, window_ns, made, as_json=as_json)

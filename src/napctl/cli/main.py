@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from napctl import __version__
+from napctl.cli.loading import loading
 from napctl.model.errors import NapctlError
 
 COMMANDS = {
@@ -49,7 +50,8 @@ class Commands(click.Group):
         """The command of that name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"napctl.cli.{cmd_name}"), cmd_name)
+        with loading():
+            command: click.Command = getattr(importlib.import_module(f"napctl.cli.{cmd_name}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
