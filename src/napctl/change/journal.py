@@ -74,8 +74,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the file and let the lock go."""
-        self._database.close()
-        os.close(self._lock)
+        try:
+            self._database.close()
+        finally:  # or the lock would outlast an interruption
+            os.close(self._lock)
 
     def begin(self, transaction: Transaction) -> int:
         """Record what is about to be changed; on disk when this returns. Returns its number. Raises RolledBack."""

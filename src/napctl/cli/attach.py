@@ -10,6 +10,7 @@ from napctl.attach.attach import detach
 from napctl.attach.report import Attached, attached, several_queues
 from napctl.attach.target import find_process
 from napctl.change.journal import Journal
+from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, duration_text, json_option, process_names
 from napctl.cli.restored import recover_leavings
@@ -95,7 +96,7 @@ def _attach(
 ) -> Attached:
     """Attach, tell, measure. `made` receives the transaction as soon as it is in force."""
     start = time.monotonic()
-    with Journal() as journal:
+    with undisturbed(), Journal() as journal:  # no signal between the change and `made`
         recovered = recover_leavings(journal, as_json=as_json)
         transaction = attach_process(journal, process, wanted)
         made.append(transaction)
@@ -114,7 +115,7 @@ def _attach(
 def _take_back(made: list[Transaction]) -> None:
     """An attach that is interrupted while it measures leaves nothing changed, as at any other moment."""
     for transaction in made:
-        with Journal() as journal:
+        with undisturbed(), Journal() as journal:
             detach(journal, [each for each in journal.live() if each.number == transaction.number])
         note(f"{transaction.name} ({transaction.pid}): detached again")
 
