@@ -7,27 +7,29 @@ PROC = Path("/proc")
 
 def counts() -> dict[int, int]:
     """Interrupts by number, all CPUs together, since boot. Architecture lines (LOC, RES, …) are left out."""
-    found: dict[int, int] = {}
-    header, *lines = (PROC / "interrupts").read_text().splitlines()
-    cpus = len(header.split())
-    for line in lines:
-        label, _, rest = line.partition(":")
-        if label.strip().isdigit():
-            found[int(label)] = sum(int(word) for word in rest.split()[:cpus] if word.isdigit())
-    return found
+    return {irq: sum(by_cpu.values()) for irq, by_cpu in _table().items()}
 
 
 def totals_per_cpu() -> dict[int, int]:
     """Device interrupts by CPU, since boot: the numbered lines of /proc/interrupts."""
+    sums: dict[int, int] = {}
+    for by_cpu in _table().values():
+        for cpu, count in by_cpu.items():
+            sums[cpu] = sums.get(cpu, 0) + count
+    return sums
+
+
+def _table() -> dict[int, dict[int, int]]:
+    """Counts by interrupt number and CPU."""
     header, *lines = (PROC / "interrupts").read_text().splitlines()
     cpus = [int(word.removeprefix("CPU")) for word in header.split()]
-    sums = dict.fromkeys(cpus, 0)
+    found = {}
     for line in lines:
         label, _, rest = line.partition(":")
         if label.strip().isdigit():
-            for cpu, word in zip(cpus, rest.split(), strict=False):
-                sums[cpu] += int(word) if word.isdigit() else 0
-    return sums
+            words = zip(cpus, rest.split(), strict=False)
+            found[int(label)] = {cpu: int(word) for cpu, word in words if word.isdigit()}
+    return found
 
 
 def affinity(irq: int) -> str | None:
