@@ -9,12 +9,13 @@ import napctl
 
 PACKAGE = Path(napctl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ABOVE = {"measure", "attach", "change", "observe", "lab"}
+ABOVE = {"measure", "attach", "change", "advise", "observe", "lab"}
 MAY_IMPORT = {
     "model": {"model"},
     "kernel": {"kernel", "model"},
     "probe": {"probe", "kernel", "model"},
     "observe": {"observe", "kernel", "probe", "model"},
+    "advise": {"advise", "model"},
     "change": {"change", "kernel", "model"},
     "attach": {"attach", "change", "observe", "kernel", "probe", "model"},
     "lab": {"lab", "kernel", "model"},

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from napctl import __version__
 from napctl.cli.main import COMMANDS, cli
-from napctl.cli.options import Duration, duration_text
+from napctl.cli.options import Duration
+from napctl.model.units import duration_text
 
 PROGRAM = Path(sys.executable).with_name("napctl")
 

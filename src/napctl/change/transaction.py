@@ -89,7 +89,7 @@ def _make(change: Change) -> None:
     try:
         if isinstance(change, NapiChange):
             _make_napi(change)
-        else:
+        elif isinstance(change, EpollChange):
             _make_epoll(change)
     except (OSError, Refused) as error:
         raise _explain(change, error) from None

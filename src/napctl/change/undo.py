@@ -22,7 +22,12 @@ def undo(change: Change, *, force: bool = False) -> list[Restored]:
     A setting that no longer has the value which napctl gave it was changed by somebody else and is left alone, unless
     `force`. Raises Refused or OSError if the kernel refuses.
     """
-    return _undo_napi(change, force) if isinstance(change, NapiChange) else _undo_epoll(change, force)
+    match change:
+        case NapiChange():
+            return _undo_napi(change, force)
+        case EpollChange():
+            return _undo_epoll(change, force)
+    raise NotImplementedError
 
 
 def all_gone(change: Change) -> list[Restored]:

@@ -12,7 +12,7 @@ from napctl.attach.target import find_process
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
-from napctl.cli.options import Duration, duration_text, json_option, process_names
+from napctl.cli.options import Duration, json_option, process_names
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed
 from napctl.cli.table import WIDTH, note, percent, print_table
@@ -22,6 +22,7 @@ from napctl.kernel.processes import Process
 from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.suspension import Suspension
+from napctl.model.units import duration_text
 from napctl.model.value import to_json
 from napctl.model.window import Window
 from napctl.observe.window import run_window

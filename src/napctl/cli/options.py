@@ -1,9 +1,7 @@
 """Options that several commands share, and the units people write."""
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ import click
 
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NAMED, NetworkNamespace
-
-NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+from napctl.model.units import NS_PER, duration_ns, duration_text
 
 
 class Duration(click.ParamType[int]):
@@ -28,10 +25,10 @@ class Duration(click.ParamType[int]):
         """To ns."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)|0", value)
-        if match is None:
-            self.fail(f"'{value}' is no time with its unit, such as 200us or 20ms", param, ctx)
-        ns = int(Decimal(match[1]) * NS_PER[match[2]]) if match[1] else 0
+        try:
+            ns = duration_ns(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         if not self._least_ns <= ns <= self._most_ns:
             bounds = f"{duration_text(self._least_ns)} and {duration_text(self._most_ns)}"
             self.fail(f"{value} is not between {bounds}", param, ctx)
@@ -49,14 +46,6 @@ class Seconds(click.FloatRange):
         if not isfinite(seconds):
             self.fail(f"{value} is no number of seconds", param, ctx)
         return seconds
-
-
-def duration_text(ns: int) -> str:
-    """The shortest exact form: 200us, 20ms, 0."""
-    for unit in ("s", "ms", "us"):
-        if ns and ns % NS_PER[unit] == 0:
-            return f"{ns // NS_PER[unit]}{unit}"
-    return f"{ns}ns" if ns else "0"
 
 
 class Netns(click.ParamType[NetworkNamespace]):

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from napctl.cli.options import duration_text
 from napctl.cli.table import ABSENT
 from napctl.model.change import Change, NapiChange
 from napctl.model.settings import NapiSettings
+from napctl.model.units import duration_text
 
 
 def changed(change: Change) -> Iterator[tuple[str, str, str, str]]:

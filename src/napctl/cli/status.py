@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from napctl.cli.options import devices_argument, duration_text, json_option, netns_option
+from napctl.cli.options import devices_argument, json_option, netns_option
 from napctl.cli.table import ABSENT, optional, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi
+from napctl.model.units import duration_text
 from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
 

@@ -1,4 +1,4 @@
-"""The netlink family `ethtool`, read side: coalescing, rings, channels, link speed; and the driver's name.
+"""The netlink family `ethtool`: coalescing and rings to read and set, channels and link speed; and the driver's name.
 
 Source: Documentation/netlink/specs/ethtool.yaml. What the driver does not support is None, never 0.
 """
@@ -16,8 +16,9 @@ from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, Refused, Table, table
 from napctl.model.machine import Channels, Coalescing, DimProfile, Rings
+from napctl.model.plan import RingSizes, settings
 
-LINKMODES_GET, RINGS_GET, CHANNELS_GET, COALESCE_GET = 4, 15, 17, 19
+LINKMODES_GET, RINGS_GET, RINGS_SET, CHANNELS_GET, COALESCE_GET, COALESCE_SET = 4, 15, 16, 17, 19, 20
 EOPNOTSUPP = 95
 COMPACT_BITSETS = 1
 SPEED_UNKNOWN = 0xFFFFFFFF
@@ -118,6 +119,24 @@ class Ethtool:
                 reply[name] = [msgspec.convert(level, DimProfile) for level in reply[name].get("irq-moderation", ())]
         return msgspec.convert(_fields(reply), Coalescing, strict=False)
 
+    def set_coalescing(self, ifindex: int, wanted: Coalescing) -> None:
+        """Set what is not None, device-wide. Needs CAP_NET_ADMIN.
+
+        Raises Refused with the kernel's words and the attribute at fault, for one that the driver does not have
+        ("cannot modify an unsupported parameter", ethnl_set_coalesce() in net/ethtool/coalesce.c) before anything is
+        changed. The driver is given all settings anew, and may change more than it was asked: read back.
+        """
+        values = {name.replace("_", "-"): value for name, value in settings(wanted)}
+        for name in ("rx-profile", "tx-profile"):
+            if name in values:
+                levels = [dict(settings(level)) for level in values[name]]
+                values[name] = {"irq-moderation": levels}
+        self._set(COALESCE_SET, COALESCE, ifindex, values, "coalescing")
+
+    def set_rings(self, ifindex: int, wanted: RingSizes) -> None:
+        """Set what is not None; many drivers take the link down for a moment. Needs CAP_NET_ADMIN. Raises Refused."""
+        self._set(RINGS_SET, RINGS, ifindex, dict(settings(wanted)), "rings")
+
     def rings(self, ifindex: int) -> Rings | None:
         """Ring sizes; None if the driver does not tell them."""
         reply = self._get(RINGS_GET, RINGS, ifindex, "rings")
@@ -154,6 +173,11 @@ class Ethtool:
             raise
         del reply["header"]
         return reply
+
+    def _set(self, command: int, table: Table, ifindex: int, values: Mapping[str, Any], what: str) -> None:
+        request = {"header": {"dev-index": ifindex}, **values}
+        for _ in self._family.ask(command, table, request, what=f"setting {what} of interface {ifindex}"):
+            pass
 
 
 def _fields(reply: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import IO, Self
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.sysfs import DeviceAttributes
 from napctl.lab.children import Children, require
-from napctl.lab.sysfs import write_attribute
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Napi
 
@@ -124,7 +124,8 @@ def _configure(end: End, other: End, queues: int) -> None:
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:
     """NAPI threads on the end's CPU: veth's polls would run on the sender's, where no NIC's interrupt would land."""
-    write_attribute(end.namespace, end.device, "threaded", "1")
+    with DeviceAttributes(end.namespace) as attributes:
+        attributes.write(end.device, "threaded", "1")
     napis = end.napis()
     if len(napis) != queues or None in (napi.thread_pid for napi in napis):
         threads = sum(napi.thread_pid is not None for napi in napis)

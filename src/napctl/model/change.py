@@ -2,8 +2,47 @@
 
 from typing import Literal
 
+from napctl.model.machine import Coalescing
+from napctl.model.plan import RingSizes
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
+
+
+class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
+    """Interrupt coalescing of one device, or of one of its queues."""
+
+    netns: int
+    """Inode number of the device's network namespace."""
+    device: str
+    ifindex: int
+    queue: int | None = None
+    """None: device-wide."""
+    before: Coalescing
+    """All that the driver reported: it was given all of it anew, and may have changed more than it was asked."""
+    after: Coalescing
+    """What is asked for; None stands for: not touched."""
+    side_effects: Coalescing = Coalescing()
+    """What the driver made of settings that were not touched; None: it left them alone."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return self.device if self.queue is None else f"queue {self.queue} of {self.device}"
+
+
+class RingsChange(Value, frozen=True, kw_only=True, tag="rings"):
+    """Ring sizes of one device. None stands for: not touched."""
+
+    netns: int
+    device: str
+    ifindex: int
+    before: RingSizes
+    after: RingSizes
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"rings of {self.device}"
 
 
 class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
@@ -40,9 +79,21 @@ class EpollChange(Value, frozen=True, kw_only=True, tag="epoll"):
         return f"epoll {self.epoll_fd} of {self.name} ({self.pid})"
 
 
-Change = NapiChange | EpollChange
+Change = NapiChange | EpollChange | CoalescingChange | RingsChange
 
-State = Literal["changing", "attached", "restoring", "restored"]
+State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
+"""`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
+
+Kind = Literal["attach", "apply", "verify"]
+
+
+class Guard(Value, frozen=True, kw_only=True):
+    """The process that restores a transaction which nobody confirms in time."""
+
+    pid: int
+    started_ticks: int
+    deadline_boot_ns: int
+    """On CLOCK_BOOTTIME, which goes on while the machine sleeps."""
 
 
 class Transaction(Value, frozen=True, kw_only=True):
@@ -51,14 +102,26 @@ class Transaction(Value, frozen=True, kw_only=True):
     number: int = 0
     """Given by the journal."""
     state: State = "changing"
+    since_unix_ns: int = 0
+    """When it came into this state; kept by the journal."""
+    kind: Kind = "attach"
     boot_id: str
     """Boot in which it was made: a reboot undoes everything."""
     made_unix_ns: int
-    pid: int
-    """The process attached to."""
     name: str
-    started_ticks: int
+    """Of the process attached to, or of the devices."""
+    pid: int = 0
+    """The process attached to; 0 if there is none."""
+    started_ticks: int = 0
+    forced: tuple[str, ...] = ()
+    """Safety bounds that it goes beyond, as the user insisted."""
+    guard: Guard | None = None
     changes: tuple[Change, ...]
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.name} ({self.pid})" if self.kind == "attach" else f"{self.kind} {self.number} on {self.name}"
 
 
 class Restored(Value, frozen=True, kw_only=True):

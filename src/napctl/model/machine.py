@@ -3,11 +3,18 @@
 None always means: the driver or kernel does not tell, or does not have it.
 """
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
 
 SCHEMA = 1
 """Version of the JSON that `status` and `watch` print; docs/json.md describes it."""
+
+U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+"""What fits into the kernel's attribute."""
 
 
 class Napi(Value, frozen=True, kw_only=True):
@@ -37,9 +44,9 @@ class Queue(Value, frozen=True, kw_only=True):
 class DimProfile(Value, frozen=True, kw_only=True):
     """One of the levels that adaptive coalescing walks (lib/dim/net_dim.c)."""
 
-    usecs: int | None = None
-    pkts: int | None = None
-    comps: int | None = None
+    usecs: U32 | None = None
+    pkts: U32 | None = None
+    comps: U32 | None = None
 
 
 class Coalescing(Value, frozen=True, kw_only=True):
@@ -48,37 +55,37 @@ class Coalescing(Value, frozen=True, kw_only=True):
     None: the driver does not have the setting. Times in µs unless the name says otherwise.
     """
 
-    rx_usecs: int | None = None
-    rx_max_frames: int | None = None
-    rx_usecs_irq: int | None = None
-    rx_max_frames_irq: int | None = None
-    tx_usecs: int | None = None
-    tx_max_frames: int | None = None
-    tx_usecs_irq: int | None = None
-    tx_max_frames_irq: int | None = None
-    stats_block_usecs: int | None = None
+    rx_usecs: U32 | None = None
+    rx_max_frames: U32 | None = None
+    rx_usecs_irq: U32 | None = None
+    rx_max_frames_irq: U32 | None = None
+    tx_usecs: U32 | None = None
+    tx_max_frames: U32 | None = None
+    tx_usecs_irq: U32 | None = None
+    tx_max_frames_irq: U32 | None = None
+    stats_block_usecs: U32 | None = None
     use_adaptive_rx: bool | None = None
     use_adaptive_tx: bool | None = None
-    pkt_rate_low: int | None = None
-    rx_usecs_low: int | None = None
-    rx_max_frames_low: int | None = None
-    tx_usecs_low: int | None = None
-    tx_max_frames_low: int | None = None
-    pkt_rate_high: int | None = None
-    rx_usecs_high: int | None = None
-    rx_max_frames_high: int | None = None
-    tx_usecs_high: int | None = None
-    tx_max_frames_high: int | None = None
-    rate_sample_interval: int | None = None
+    pkt_rate_low: U32 | None = None
+    rx_usecs_low: U32 | None = None
+    rx_max_frames_low: U32 | None = None
+    tx_usecs_low: U32 | None = None
+    tx_max_frames_low: U32 | None = None
+    pkt_rate_high: U32 | None = None
+    rx_usecs_high: U32 | None = None
+    rx_max_frames_high: U32 | None = None
+    tx_usecs_high: U32 | None = None
+    tx_max_frames_high: U32 | None = None
+    rate_sample_interval: U32 | None = None
     use_cqe_mode_tx: bool | None = None
     use_cqe_mode_rx: bool | None = None
-    tx_aggr_max_bytes: int | None = None
-    tx_aggr_max_frames: int | None = None
-    tx_aggr_time_usecs: int | None = None
+    tx_aggr_max_bytes: U32 | None = None
+    tx_aggr_max_frames: U32 | None = None
+    tx_aggr_time_usecs: U32 | None = None
     rx_profile: tuple[DimProfile, ...] | None = None
     tx_profile: tuple[DimProfile, ...] | None = None
-    rx_cqe_frames: int | None = None
-    rx_cqe_nsecs: int | None = None
+    rx_cqe_frames: U32 | None = None
+    rx_cqe_nsecs: U32 | None = None
 
 
 class Rings(Value, frozen=True, kw_only=True):
@@ -101,6 +108,13 @@ class Channels(Value, frozen=True, kw_only=True):
     combined_max: int | None = None
 
 
+class DeviceDeferral(Value, frozen=True, kw_only=True):
+    """Device-wide deferral (sysfs: napi_defer_hard_irqs, gro_flush_timeout): what new NAPI instances start with."""
+
+    defer_hard_irqs: int
+    gro_flush_timeout_ns: int
+
+
 class Device(Value, frozen=True, kw_only=True):
     """One network device."""
 
@@ -115,6 +129,8 @@ class Device(Value, frozen=True, kw_only=True):
     """None: the driver has no coalescing."""
     rings: Rings | None = None
     channels: Channels | None = None
+    deferral: DeviceDeferral | None = None
+    """None: the kernel does not have it, or it could not be read."""
     queues: tuple[Queue, ...] = ()
     napis: tuple[Napi, ...] = ()
 
@@ -139,5 +155,7 @@ class Machine(Value, frozen=True, kw_only=True):
     """Inode number of the network namespace."""
     devices: tuple[Device, ...]
     pollers: tuple[EpollPoller, ...]
+    tcp_limit_output_bytes: int | None = None
+    """TCP Small Queues' limit of this namespace (net.ipv4.tcp_limit_output_bytes)."""
     lacks: tuple[str, ...] = ()
     """What could not be read, and why: one sentence each."""

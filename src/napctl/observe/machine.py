@@ -4,14 +4,17 @@ import errno
 import os
 from collections.abc import Collection, Iterator
 
-from napctl.kernel import epoll, interrupts, processes, system
+from msgspec.structs import replace
+
+from napctl.kernel import epoll, interrupts, processes, sysctl, system
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
-from napctl.model.errors import BadInput, Unsupported
-from napctl.model.machine import Device, EpollPoller, Machine, Napi, Queue
+from napctl.kernel.sysfs import DeviceAttributes
+from napctl.model.errors import BadInput, NapctlError, Unsupported
+from napctl.model.machine import Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue
 
 
 def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
@@ -23,7 +26,12 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
     devices = take_devices(netns, names, lacks)
     pollers = tuple(_pollers(devices, lacks))
     return Machine(
-        kernel=system.kernel_release(), netns=netns.inode, devices=devices, pollers=pollers, lacks=tuple(lacks)
+        kernel=system.kernel_release(),
+        netns=netns.inode,
+        devices=_with_deferral(netns, devices, lacks),
+        pollers=pollers,
+        tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
+        lacks=tuple(lacks),
     )
 
 
@@ -82,12 +90,27 @@ def _device(link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue]
     )
 
 
+def _with_deferral(netns: NetworkNamespace, devices: tuple[Device, ...], lacks: list[str]) -> tuple[Device, ...]:
+    """No netlink message tells device-wide deferral."""
+    try:
+        with DeviceAttributes(netns) as attributes:
+            return tuple(replace(device, deferral=_deferral(attributes, device.name)) for device in devices)
+    except NapctlError as error:
+        lacks.append(f"device-wide deferral: {error}")
+        return devices
+
+
+def _deferral(attributes: DeviceAttributes, device: str) -> DeviceDeferral | None:
+    defer, flush = (attributes.read(device, name) for name in ("napi_defer_hard_irqs", "gro_flush_timeout"))
+    return DeviceDeferral(defer_hard_irqs=int(defer), gro_flush_timeout_ns=int(flush)) if defer and flush else None
+
+
 def _with_cpus(napi: Napi) -> Napi:
     """A NAPI thread polls on the CPUs of the thread, otherwise polls follow the interrupt."""
     cpus = _thread_cpus(napi.thread_pid) if napi.thread_pid else None
     if cpus is None and napi.irq is not None:
         cpus = interrupts.affinity(napi.irq)
-    return Napi(**{name: getattr(napi, name) for name in Napi.__struct_fields__} | {"cpus": cpus})
+    return replace(napi, cpus=cpus)
 
 
 def _thread_cpus(pid: int) -> str | None:

@@ -1,0 +1,19 @@
+"""Kernel parameters that each network namespace has for itself (Documentation/networking/ip-sysctl.rst)."""
+
+from pathlib import Path
+
+from napctl.kernel.namespaces import NetworkNamespace
+
+ROOT = Path("/proc/sys/net")
+
+
+def read_number(namespace: NetworkNamespace, name: str) -> int | None:
+    """For example ipv4/tcp_limit_output_bytes; None if this kernel does not have it.
+
+    /proc/sys/net shows the namespace of the reader. Raises NotPermitted if that namespace cannot be entered.
+    """
+    with namespace.entered():
+        try:
+            return int((ROOT / name).read_text())
+        except (OSError, ValueError):
+            return None

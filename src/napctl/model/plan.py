@@ -1,0 +1,97 @@
+"""A Plan: the settings that devices shall have. What `plan` writes, people edit, and `apply` makes true."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from napctl.model.machine import SCHEMA, U32, Coalescing, Device
+from napctl.model.value import Value
+
+
+class RingSizes(Value, frozen=True, kw_only=True):
+    """Descriptors of the rings. None: not touched."""
+
+    rx: U32 | None = None
+    tx: U32 | None = None
+
+
+class Deferral(Value, frozen=True, kw_only=True):
+    """Software deferral, for every NAPI instance of a device. None: not touched."""
+
+    defer_hard_irqs: U32 | None = None
+    gro_flush_timeout_ns: U32 | None = None
+    """In a plan's file: gro-flush-timeout = "50us"."""
+
+
+class QueuePlan(Value, frozen=True, kw_only=True):
+    """Coalescing of one queue."""
+
+    queue: U32
+    coalescing: Coalescing
+
+
+class DevicePlan(Value, frozen=True, kw_only=True):
+    """The settings of one device, and what it was when they were computed: another machine's plan is not applied."""
+
+    name: str
+    driver: str | None
+    rx_queues: int
+    tx_queues: int
+    speed_mbps: int | None = None
+    """Link speed the bounds stand on: the driver's, or the one that was given."""
+    coalescing: Coalescing | None = None
+    """None, and None in it: not touched."""
+    queues: tuple[QueuePlan, ...] = ()
+    """What differs from queue to queue, where the driver has coalescing per queue."""
+    rings: RingSizes | None = None
+    deferral: Deferral | None = None
+
+
+class Plan(Value, frozen=True, kw_only=True):
+    """Settings for any number of devices of one network namespace."""
+
+    schema: int = SCHEMA
+    goal: str
+    max_added_latency_ns: int
+    """The budget that RX coalescing and deferral may spend of a packet's time, ns."""
+    devices: tuple[DevicePlan, ...]
+
+
+class Proposal(Value, frozen=True, kw_only=True):
+    """One setting of a plan, explained."""
+
+    device: str
+    setting: str
+    """Field name of Coalescing, RingSizes or Deferral."""
+    now: int | bool | None
+    proposed: int | bool
+    why: str
+    bound: str
+    """What keeps it from going further."""
+    sources: tuple[str, ...]
+    """Where each input was read."""
+
+
+class Advice(Value, frozen=True, kw_only=True):
+    """A plan with its reasons. `plan` holds exactly what `proposals` explain."""
+
+    schema: int = SCHEMA
+    plan: Plan
+    proposals: tuple[Proposal, ...]
+    unsupported: tuple[Proposal, ...]
+    """What the driver has no setting for and would have been proposed."""
+    missing: tuple[str, ...]
+    """Inputs that are not known and must be given: one sentence each, with the option that gives it."""
+
+
+def queue_counts(device: Device) -> tuple[int, int]:
+    """(RX, TX) queues of a device, as a plan records them."""
+    counts = {kind: sum(queue.kind == kind for queue in device.queues) for kind in ("rx", "tx")}
+    return counts["rx"], counts["tx"]
+
+
+def settings(block: Value | None) -> Iterator[tuple[str, Any]]:
+    """(field, value) of all that a block of settings touches."""
+    for name in block.__struct_fields__ if block is not None else ():
+        value = getattr(block, name)
+        if value is not None:
+            yield name, value
