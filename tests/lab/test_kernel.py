@@ -13,6 +13,7 @@ import pytest
 
 from napctl.kernel import epoll, interrupts, processes, sockets, softnet, system
 from napctl.kernel.ethtool import Ethtool
+from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
@@ -112,8 +113,8 @@ def test_coalescing_agrees_with_ethtool_c(place: tuple[NetworkNamespace, str, in
 def test_the_driver_and_its_place_agree_with_ethtool_i(place: tuple[NetworkNamespace, str, int]) -> None:
     netns, device, _ = place
     theirs = dict(re.findall(r"^([\w-]+): ?(.*)$", tool(netns, "ethtool", "-i", device), re.M))
-    with Ethtool(netns) as ethtool:
-        ours = ethtool.driver(device)
+    with EthtoolIoctl(netns) as ioctl:
+        ours = ioctl.driver(device)
 
     assert ours == ((theirs["driver"], theirs["bus-info"] or None) if theirs else None)
 

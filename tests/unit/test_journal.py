@@ -2,21 +2,27 @@
 
 import multiprocessing
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from napctl.change import journal as module
 from napctl.change.journal import Journal, state_directory
-from napctl.model.change import Change, EpollChange, NapiChange, State, Transaction
+from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, RingsChange, State, Transaction
 from napctl.model.errors import BadInput, NapctlError
+from napctl.model.machine import Coalescing, DimProfile
+from napctl.model.plan import RingSizes
 from napctl.model.settings import EpollParams, NapiSettings
 
 U32, U64, INT = st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.integers(1, 2**31)
@@ -29,6 +35,11 @@ NAPI_SETTINGS = st.builds(
 EPOLL_PARAMS = st.builds(
     EpollParams, busy_poll_usecs=U32, busy_poll_budget=st.integers(0, 65535), prefer_busy_poll=st.booleans()
 )
+PROFILE = st.lists(st.builds(DimProfile, usecs=st.none() | U32, pkts=U32), max_size=5).map(tuple)
+COALESCING = st.builds(
+    Coalescing, rx_usecs=st.none() | U32, use_adaptive_rx=st.none() | st.booleans(), rx_profile=st.none() | PROFILE
+)
+SIZES = st.builds(RingSizes, rx=st.none() | U32, tx=st.none() | U32)
 CHANGES: st.SearchStrategy[Change] = st.one_of(
     st.builds(
         NapiChange, netns=U64, device=st.text(max_size=15), ifindex=INT, napi_id=INT, before=NAPI_SETTINGS,
@@ -38,12 +49,17 @@ CHANGES: st.SearchStrategy[Change] = st.one_of(
         EpollChange, pid=INT, name=st.text(max_size=15), started_ticks=U64, epoll_fd=INT, before=EPOLL_PARAMS,
         after=EPOLL_PARAMS,
     ),
+    st.builds(
+        CoalescingChange, netns=U64, device=st.text(max_size=15), ifindex=INT, queue=st.none() | U32, before=COALESCING,
+        after=COALESCING, found=st.none() | COALESCING,
+    ),
+    st.builds(RingsChange, netns=U64, device=st.text(max_size=15), ifindex=INT, before=SIZES, after=SIZES),
 )  # fmt: skip
 TRANSACTIONS = st.builds(
     Transaction, boot_id=st.uuids().map(str), made_unix_ns=U64, pid=INT, name=st.text(max_size=15), started_ticks=U64,
     changes=st.lists(CHANGES, max_size=4).map(tuple),
 )  # fmt: skip
-STATES: tuple[State, ...] = ("changing", "attached", "restoring", "restored")
+STATES: tuple[State, ...] = get_args(State)
 
 
 def a_transaction(pid: int = 1) -> Transaction:
@@ -51,8 +67,12 @@ def a_transaction(pid: int = 1) -> Transaction:
 
 
 def numbered(transaction: Transaction, number: int, state: State) -> Transaction:
-    fields = {name: getattr(transaction, name) for name in Transaction.__struct_fields__}
-    return Transaction(**fields | {"number": number, "state": state})
+    return replace(transaction, number=number, state=state)
+
+
+def live(journal: Journal) -> list[Transaction]:
+    """Without the times, which the journal gives itself."""
+    return [replace(each, since_unix_ns=0) for each in journal.live()]
 
 
 class AnySequence(RuleBasedStateMachine):
@@ -85,8 +105,8 @@ class AnySequence(RuleBasedStateMachine):
 
     @invariant()
     def live_is_all_that_is_not_restored(self) -> None:
-        live = [self.expected[number] for number in sorted(self.expected)]
-        assert self.journal.live() == [each for each in live if each.state != "restored"]
+        expected = [self.expected[number] for number in sorted(self.expected)]
+        assert live(self.journal) == [each for each in expected if each.state != "restored"]
 
     def teardown(self) -> None:
         self.journal.close()
@@ -104,7 +124,55 @@ def test_a_transaction_comes_back_as_it_was_recorded(transaction: Transaction) -
         with Journal(Path(directory)) as journal:
             number = journal.begin(transaction)
         with Journal(Path(directory)) as journal:
-            assert journal.live() == [numbered(transaction, number, "changing")]
+            assert live(journal) == [numbered(transaction, number, "changing")]
+
+
+@given(TRANSACTIONS, TRANSACTIONS)
+@settings(max_examples=10, deadline=None)
+def test_finishing_records_what_became_of_the_changes(transaction: Transaction, found: Transaction) -> None:
+    with tempfile.TemporaryDirectory() as directory, Journal(Path(directory)) as journal:
+        finished = replace(transaction, number=journal.begin(transaction), changes=found.changes)
+        journal.finish(finished, "applied")
+        assert live(journal) == [replace(finished, state="applied")]
+
+
+def test_history_keeps_what_was_restored_and_when(tmp_path: Path) -> None:
+    start = time.time_ns()
+    with Journal(tmp_path) as journal:
+        journal.set_state(journal.begin(a_transaction(1)), "restored")
+        journal.begin(a_transaction(2))
+        assert [(each.pid, each.state) for each in journal.all()] == [(1, "restored"), (2, "changing")]
+        assert all(start <= each.since_unix_ns <= time.time_ns() for each in journal.all())
+
+
+def test_a_journal_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    body = (
+        '{"number":0,"state":"changing","boot_id":"b","made_unix_ns":1,"pid":7,"name":"memcached","started_ticks":3,'
+        '"changes":[{"type":"napi","netns":4,"device":"eth0","ifindex":2,"napi_id":8193,"before":{"defer_hard_irqs":0},'
+        '"after":{"defer_hard_irqs":100}}]}'
+    )
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        database.execute(
+            "CREATE TABLE transactions (number INTEGER PRIMARY KEY, state TEXT NOT NULL"
+            " CHECK (state IN ('changing', 'attached', 'restoring', 'restored')), body TEXT NOT NULL) STRICT"
+        )
+        database.execute("INSERT INTO transactions VALUES (5, 'attached', ?)", (body,))
+        database.execute("PRAGMA user_version=1")
+    database.close()
+
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            (kept,) = journal.live()
+            assert (kept.number, kept.state, kept.kind, kept.name, kept.pid) == (
+                5,
+                "attached",
+                "attach",
+                "memcached",
+                7,
+            )
+    with Journal(tmp_path) as journal:
+        assert journal.begin(a_transaction()) == 6
+        journal.set_state(6, "unconfirmed")
 
 
 DIES = """
@@ -151,7 +219,7 @@ def test_processes_are_serialised_by_the_lock(tmp_path: Path) -> None:
 
 def test_a_lock_held_for_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
-    with Journal(tmp_path), pytest.raises(NapctlError, match="another napctl is changing settings"):
+    with Journal(tmp_path), pytest.raises(NapctlError, match=r"another napctl \(pid \d+: .*\) is changing settings"):
         Journal(tmp_path)
 
 

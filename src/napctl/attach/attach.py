@@ -7,7 +7,7 @@ from napctl.attach.examine import Examination, examine
 from napctl.attach.fitness import misfit
 from napctl.change.journal import Journal
 from napctl.change.transaction import apply, restore
-from napctl.kernel import processes, system
+from napctl.kernel import system
 from napctl.kernel.processes import Process
 from napctl.model.change import Change, EpollChange, NapiChange, Restored, Transaction
 from napctl.model.errors import BadInput, Unsupported
@@ -30,9 +30,7 @@ def attach(journal: Journal, process: Process, wanted: Suspension) -> Transactio
         raise Unsupported(f"{process.name} ({process.pid}): {reason}; nothing was changed")
     transaction = plan(found, wanted)
     _refuse_shared(transaction, live)
-    number = apply(journal, transaction)
-    fields = {name: getattr(transaction, name) for name in Transaction.__struct_fields__}
-    return Transaction(**fields | {"number": number, "state": "attached"})
+    return apply(journal, transaction, then="attached")
 
 
 def plan(found: Examination, wanted: Suspension) -> Transaction:
@@ -74,25 +72,6 @@ def plan(found: Examination, wanted: Suspension) -> Transaction:
 def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:
     """Restore every former value, also when the server has gone; the newest attachment first."""
     return [row for each in reversed(attachments) for row in restore(journal, each, force=force)]
-
-
-def recover(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
-    """Restore what has no owner any more: interrupted operations, and attachments whose process has ended."""
-    orphans = [each for each in journal.live() if each.state == "attached" and not alive(each)]
-    return [*recover_interrupted(journal), *((each, restore(journal, each)) for each in reversed(orphans))]
-
-
-def recover_interrupted(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
-    """Undo what an attach or detach left half done when it was killed."""
-    interrupted = [each for each in journal.live() if each.state in ("changing", "restoring")]
-    return [(each, restore(journal, each)) for each in reversed(interrupted)]
-
-
-def alive(attachment: Transaction) -> bool:
-    """Whether the attached process still runs."""
-    found = processes.process(attachment.pid)
-    same_boot = attachment.boot_id == system.boot_id()
-    return same_boot and found is not None and found.started_ticks == attachment.started_ticks
 
 
 def _touched(settings: NapiSettings) -> NapiSettings:

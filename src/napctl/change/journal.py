@@ -7,25 +7,40 @@ the loss of power (https://sqlite.org/pragma.html#pragma_synchronous). A lock le
 import fcntl
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
+
+from msgspec.structs import replace
 
 from napctl.model.change import State, Transaction
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
 from napctl.model.value import from_json, to_json
 
-VERSION = 1
+VERSION = 2
 LOCK_SECONDS = 5
-TABLE = """
+STATES = ", ".join(f"'{state}'" for state in get_args(State))
+TABLE = f"""
     CREATE TABLE IF NOT EXISTS transactions (
         number INTEGER PRIMARY KEY,
-        state TEXT NOT NULL CHECK (state IN ('changing', 'attached', 'restoring', 'restored')),
+        state TEXT NOT NULL CHECK (state IN ({STATES})),
+        since_unix_ns INTEGER NOT NULL DEFAULT 0,
         body TEXT NOT NULL
     ) STRICT
 """
+FROM_VERSION_1 = (
+    "BEGIN IMMEDIATE",
+    "ALTER TABLE transactions RENAME TO earlier",
+    TABLE,
+    "INSERT INTO transactions (number, state, body) SELECT number, state, body FROM earlier",
+    "DROP TABLE earlier",
+    "PRAGMA user_version=2",
+    "COMMIT",
+)
+"""Version 1 knew attachments only."""
 
 
 def state_directory() -> Path:
@@ -83,7 +98,10 @@ class Journal:
         """Record what is about to be changed; on disk when this returns. Returns its number. Raises RolledBack."""
         with self._writing() as cursor:
             body = to_json(transaction).decode()
-            cursor.execute("INSERT INTO transactions (state, body) VALUES (?, ?)", (transaction.state, body))
+            cursor.execute(
+                "INSERT INTO transactions (state, since_unix_ns, body) VALUES (?, ?, ?)",
+                (transaction.state, time.time_ns(), body),
+            )
             number = cursor.lastrowid
         assert number is not None
         return number
@@ -91,24 +109,39 @@ class Journal:
     def set_state(self, number: int, state: State) -> None:
         """Record how far a transaction has come. Raises RolledBack."""
         with self._writing() as cursor:
-            cursor.execute("UPDATE transactions SET state = ? WHERE number = ?", (state, number))
+            query = "UPDATE transactions SET state = ?, since_unix_ns = ? WHERE number = ?"
+            cursor.execute(query, (state, time.time_ns(), number))
+
+    def finish(self, transaction: Transaction, state: State) -> None:
+        """Record that all changes are made, and what came of them. Raises RolledBack."""
+        with self._writing() as cursor:
+            query = "UPDATE transactions SET state = ?, since_unix_ns = ?, body = ? WHERE number = ?"
+            body = to_json(transaction).decode()
+            cursor.execute(query, (state, time.time_ns(), body, transaction.number))
 
     def live(self) -> list[Transaction]:
         """Everything that is not restored, oldest first. Raises BadInput if a record cannot be read."""
-        query = "SELECT number, state, body FROM transactions WHERE state <> 'restored' ORDER BY number"
+        return self._select("state <> 'restored'")
+
+    def all(self) -> list[Transaction]:
+        """Everything that was ever recorded, oldest first. Raises BadInput if a record cannot be read."""
+        return self._select("TRUE")
+
+    def _select(self, condition: str) -> list[Transaction]:
+        columns = "number, state, since_unix_ns, body"
+        query = f"SELECT {columns} FROM transactions WHERE {condition} ORDER BY number"  # noqa: S608 - two constants
         try:
             with closing(self._database.execute(query)) as rows:
-                return [self._read(number, state, body) for number, state, body in rows]
+                return [self._read(*row) for row in rows]
         except sqlite3.DatabaseError as error:
             raise self._unreadable(str(error)) from None
 
-    def _read(self, number: int, state: State, body: str) -> Transaction:
+    def _read(self, number: int, state: State, since_unix_ns: int, body: str) -> Transaction:
         try:
             recorded = from_json(body, Transaction)
         except ValueError as error:
             raise self._unreadable(f"record {number}: {error}") from None
-        fields = {name: getattr(recorded, name) for name in Transaction.__struct_fields__}
-        return Transaction(**fields | {"number": number, "state": state})
+        return replace(recorded, number=number, state=state, since_unix_ns=since_unix_ns)
 
     def _take_lock(self) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -117,10 +150,18 @@ class Journal:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise NapctlError(f"{self.directory}: another napctl is changing settings; try again") from None
+                    raise NapctlError(f"{self.directory}: {self._holder()} is changing settings; try again") from None
                 time.sleep(0.05)
             else:
+                with suppress(OSError):  # a full disk: the next one is told less
+                    os.truncate(self._lock, 0)
+                    os.pwrite(self._lock, f"{os.getpid()} {' '.join(sys.argv[1:])}".encode(), 0)
                 return
+
+    def _holder(self) -> str:
+        """Who holds the lock, as it wrote into it."""
+        pid, _, arguments = os.pread(self._lock, 200, 0).decode(errors="replace").partition(" ")
+        return f"another napctl (pid {pid}: napctl {arguments})" if pid else "another napctl"
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -129,12 +170,14 @@ class Journal:
             raise _cannot_write(self.directory, str(error)) from None
         try:
             (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
+            if not 0 <= version <= VERSION:
                 raise self._unreadable(f"it has version {version}, this napctl knows {VERSION}")
             (tables,) = database.execute("SELECT count(*) FROM sqlite_master WHERE name <> 'transactions'").fetchone()
             if tables:
                 raise self._unreadable("it is another program's database")
             database.execute("PRAGMA synchronous=EXTRA")
+            for statement in FROM_VERSION_1 if version == 1 else ():
+                database.execute(statement)
             database.execute(TABLE)
             if version == 0:
                 database.execute(f"PRAGMA user_version={VERSION}")

@@ -1,48 +1,40 @@
 """A transaction: recorded, made, read back; and undone as a whole if any part of it is refused."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from msgspec.structs import replace
+
 from napctl.change.journal import Journal
-from napctl.change.undo import all_gone, undo
-from napctl.kernel import epoll, processes, system
-from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netdev import Netdev
-from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, EpollChange, NapiChange, Restored, Transaction
-from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack, Unsupported
-from napctl.model.settings import NapiSettings
+from napctl.change.make import all_gone, make, undo
+from napctl.change.targets import Places
+from napctl.kernel import system
+from napctl.model.change import Restored, State, Transaction
+from napctl.model.errors import NapctlError, RolledBack
 
 
-def apply(journal: Journal, transaction: Transaction) -> int:
-    """Make all changes of a transaction, each recorded on disk before. Returns its number in the journal.
+def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transaction:
+    """Make all changes of a transaction, each recorded on disk before; returns it as it is recorded in the end.
 
-    If a change is refused, or napctl is interrupted, what was made is undone and the error raised: NotPermitted,
-    Unsupported or BadInput if nothing had been changed by then, else RolledBack.
+    `then` is the state that it comes into. If a change is refused, or napctl is interrupted, what was made is undone
+    and the error raised: NotPermitted, Unsupported or BadInput if nothing had been changed by then, else RolledBack.
     """
-    with undisturbed() as interrupted:
-        number = journal.begin(transaction)
+    with undisturbed() as interrupted, Places() as places:
+        made = replace(transaction, number=journal.begin(transaction))
         try:
-            for change in transaction.changes:
-                if interrupted():
-                    raise NapctlError("interrupted")
-                _make(change)
-            journal.set_state(number, "attached")
-            if interrupted():
-                raise NapctlError("interrupted")
+            for number, change in enumerate(made.changes):
+                _stop_if(interrupted())
+                changes = list(made.changes)
+                changes[number] = make(change, places)
+                made = replace(made, changes=tuple(changes))
+            journal.finish(made, then)
+            _stop_if(interrupted())
         except BaseException as error:
-            rows = _undo_all(transaction, force=False)
-            journal.set_state(number, "restored")
-            left = [f"{row.where}: {row.setting} is {row.found}" for row in rows if row.outcome == "left"]
-            if left and isinstance(error, NapctlError):
-                raise RolledBack(f"{error}; not put back, as somebody else set it: {', '.join(left)}") from None
-            if isinstance(error, NapctlError) and any(row.outcome == "restored" for row in rows):
-                raise RolledBack(f"{error}; what had been changed was put back") from None
+            _take_back(journal, made, places, error)
             raise
-    return number
+    return replace(made, state=then)
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:
@@ -54,10 +46,11 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
     if transaction.boot_id != system.boot_id():
         journal.set_state(transaction.number, "restored")
         return [row for change in transaction.changes for row in all_gone(change)]
-    with undisturbed():
-        with suppress(RolledBack):
-            journal.set_state(transaction.number, "restoring")
-        rows = _undo_all(transaction, force=force)
+    with undisturbed(), Places() as places:
+        if transaction.state != "changing":  # that it was interrupted there must not be forgotten
+            with suppress(RolledBack):
+                journal.set_state(transaction.number, "restoring")
+        rows = _undo_all(transaction, places, force=force)
         try:
             journal.set_state(transaction.number, "restored")
         except RolledBack as error:
@@ -66,7 +59,46 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
     return rows
 
 
-def _undo_all(transaction: Transaction, *, force: bool) -> list[Restored]:
+@contextmanager
+def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable[[bool], Transaction]]:
+    """Switch all changes of a transaction on and off, as often as wanted; leaving puts everything back.
+
+    Yields `switch(on)`, which returns the transaction with what the driver made of it, and raises what make() and
+    undo() raise. The journal holds the transaction as `changing` all the while, so that a kill at any instant is
+    recovered from.
+    """
+    with Places() as places:
+        made = replace(transaction, number=journal.begin(transaction))
+
+        def switch(on: bool) -> Transaction:
+            nonlocal made
+            with undisturbed():
+                if on:
+                    made = replace(made, changes=tuple(make(change, places) for change in made.changes))
+                else:
+                    _undo_all(made, places, force=False)
+            return made
+
+        try:
+            yield switch
+        finally:
+            with undisturbed():
+                _undo_all(made, places, force=False)
+                journal.set_state(made.number, "restored")
+
+
+def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseException) -> None:
+    """Undo what was made so far. Raises RolledBack if there was anything; the caller raises `error` if not."""
+    rows = _undo_all(made, places, force=False)
+    journal.set_state(made.number, "restored")
+    left = [f"{row.where}: {row.setting} is {row.found}" for row in rows if row.outcome == "left"]
+    if left and isinstance(error, NapctlError):
+        raise RolledBack(f"{error}; not put back, as somebody else set it: {', '.join(left)}") from None
+    if isinstance(error, NapctlError) and any(row.outcome == "restored" for row in rows):
+        raise RolledBack(f"{error}; what had been changed was put back") from None
+
+
+def _undo_all(transaction: Transaction, places: Places, *, force: bool) -> list[Restored]:
     """The last change first: the application must stop polling before its NAPI instance loses the deferral.
 
     One that is refused does not keep the others from being undone; its error is raised in the end.
@@ -74,10 +106,9 @@ def _undo_all(transaction: Transaction, *, force: bool) -> list[Restored]:
     rows: list[Restored] = []
     errors: list[NapctlError] = []
     for change in reversed(transaction.changes):
+        interrupted = transaction.state == "changing" and getattr(change, "found", None) is None
         try:
-            rows += undo(change, force=force)
-        except (OSError, Refused) as error:
-            errors.append(_explain(change, error))
+            rows += undo(change, places, force=force, interrupted=interrupted)
         except NapctlError as error:
             errors.append(error)
     if errors:
@@ -85,51 +116,9 @@ def _undo_all(transaction: Transaction, *, force: bool) -> list[Restored]:
     return rows
 
 
-def _make(change: Change) -> None:
-    try:
-        if isinstance(change, NapiChange):
-            _make_napi(change)
-        elif isinstance(change, EpollChange):
-            _make_epoll(change)
-    except (OSError, Refused) as error:
-        raise _explain(change, error) from None
-
-
-def _make_napi(change: NapiChange) -> None:
-    namespace = NetworkNamespace.find(change.netns)
-    if namespace is None:
-        raise BadInput(f"{change.where}: its network namespace is gone")
-    with namespace, Netdev(namespace) as netdev:
-        netdev.set_napi(change.napi_id, change.after)
-        napi = netdev.napi(change.napi_id)
-    for name in NapiSettings.__struct_fields__:
-        wanted = getattr(change.after, name)
-        found = getattr(napi.settings, name) if napi else None
-        if wanted is not None and found != wanted:
-            raise Unsupported(f"{change.where}: {name} was set to {wanted} and reads back as {found}")
-
-
-def _make_epoll(change: EpollChange) -> None:
-    with processes.Handle(change.pid) as handle, handle.copy_of(change.epoll_fd) as copy:
-        found = processes.process(change.pid)
-        if found is None or found.started_ticks != change.started_ticks:
-            raise BadInput(f"{change.name} ({change.pid}) is gone")
-        epoll.set_params(copy, change.after)
-        if epoll.params(copy) != change.after:
-            raise Unsupported(f"{change.where}: the kernel did not keep {change.after}")
-    if processes.process(change.pid) != found:  # our copy keeps the instance of a process that has ended
-        raise BadInput(f"{change.name} ({change.pid}) ended meanwhile")
-
-
-def _explain(change: Change, error: OSError | Refused) -> NapctlError:
-    if isinstance(error, Refused) and error.exit_status != NotPermitted.exit_status:
-        return Unsupported(f"{change.where}: {error}")
-    if isinstance(error, PermissionError | Refused):
-        needs = "CAP_SYS_PTRACE" if isinstance(change, EpollChange) else "CAP_NET_ADMIN in the initial user namespace"
-        return NotPermitted(f"{change.where}: not permitted; changing it needs {needs}")
-    if isinstance(error, ProcessLookupError | FileNotFoundError):
-        return BadInput(f"{change.where}: gone meanwhile")
-    return Unsupported(f"{change.where}: {error.strerror or os.strerror(error.errno or 0)}")
+def _stop_if(interrupted: bool) -> None:
+    if interrupted:
+        raise NapctlError("interrupted")
 
 
 @contextmanager

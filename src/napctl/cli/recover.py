@@ -2,8 +2,8 @@
 
 import click
 
-from napctl.attach.attach import recover as recover_journal
 from napctl.change.journal import Journal
+from napctl.change.recovery import recover as recover_journal
 from napctl.cli.options import json_option
 from napctl.cli.restored import report, why_recovered
 from napctl.model.change import Restored

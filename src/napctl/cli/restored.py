@@ -2,8 +2,8 @@
 
 import click
 
-from napctl.attach.attach import recover
 from napctl.change.journal import Journal
+from napctl.change.recovery import recover
 from napctl.cli.settingtext import setting_name, value_text
 from napctl.cli.table import note, print_table
 from napctl.kernel import system

@@ -1,12 +1,8 @@
-"""The netlink family `ethtool`: coalescing and rings to read and set, channels and link speed; and the driver's name.
+"""The netlink family `ethtool`: coalescing and rings to read and set, channels and link speed.
 
 Source: Documentation/netlink/specs/ethtool.yaml. What the driver does not support is None, never 0.
 """
 
-import ctypes
-import fcntl
-import socket
-import struct
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -22,7 +18,6 @@ LINKMODES_GET, RINGS_GET, RINGS_SET, CHANNELS_GET, COALESCE_GET, COALESCE_SET = 
 EOPNOTSUPP = 95
 COMPACT_BITSETS = 1
 SPEED_UNKNOWN = 0xFFFFFFFF
-SIOCETHTOOL, ETHTOOL_GDRVINFO = 0x8946, 0x3
 
 HEADER = Attr("header", "nest", nest=table({"dev-index": "u32", "dev-name": "string", "flags": "u32"}))
 MODERATION = table({"usec": "u32", "pkts": "u32", "comps": "u32"})
@@ -78,36 +73,17 @@ CHANNELS = {
 LINKMODES = {1: HEADER, 5: Attr("speed")}
 
 
-class DriverInfo(ctypes.Structure):
-    """struct ethtool_drvinfo of include/uapi/linux/ethtool.h."""
-
-    _fields_ = (
-        ("cmd", ctypes.c_uint32),
-        ("driver", ctypes.c_char * 32),
-        ("version", ctypes.c_char * 32),
-        ("fw_version", ctypes.c_char * 32),
-        ("bus_info", ctypes.c_char * 32),
-        ("rest", ctypes.c_char * 64),
-    )
-
-
 class Ethtool:
     """The family in one network namespace. Raises Unsupported on kernels without it (before Linux 5.6)."""
 
     def __init__(self, netns: NetworkNamespace | None = None):
         self._family = Family("ethtool", netns)
-        if netns is None:
-            self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        else:
-            with netns.entered():
-                self._ioctl = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._family.__exit__()
-        self._ioctl.close()
 
     def coalescing(self, ifindex: int) -> Coalescing | None:
         """Every coalescing setting that the driver reports; None if it has no coalescing."""
@@ -152,16 +128,6 @@ class Ethtool:
         reply = self._get(LINKMODES_GET, LINKMODES, ifindex, "link speed")
         speed = reply.get("speed") if reply else None
         return None if speed in (None, 0, SPEED_UNKNOWN) else speed
-
-    def driver(self, device: str) -> tuple[str, str | None] | None:
-        """Driver name and bus address (None for software devices), over the ioctl: netlink has no such message."""
-        info = DriverInfo(cmd=ETHTOOL_GDRVINFO)
-        request = struct.pack("16sP16x", device.encode(), ctypes.addressof(info))  # struct ifreq
-        try:
-            fcntl.ioctl(self._ioctl, SIOCETHTOOL, request)
-        except OSError:
-            return None
-        return info.driver.decode(), info.bus_info.decode() or None
 
     def _get(self, command: int, table: Table, ifindex: int, what: str) -> dict[str, Any] | None:
         request = {"header": {"dev-index": ifindex, "flags": COMPACT_BITSETS}}

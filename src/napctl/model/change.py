@@ -18,11 +18,11 @@ class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
     queue: int | None = None
     """None: device-wide."""
     before: Coalescing
-    """All that the driver reported: it was given all of it anew, and may have changed more than it was asked."""
+    """All that the driver reported: it is given all of it anew, and may change more than it is asked."""
     after: Coalescing
-    """What is asked for; None stands for: not touched."""
-    side_effects: Coalescing = Coalescing()
-    """What the driver made of settings that were not touched; None: it left them alone."""
+    """What is asked for. None stands for: not touched."""
+    found: Coalescing | None = None
+    """All that the driver reported afterwards; None: that was not recorded."""
 
     @property
     def where(self) -> str:
@@ -31,13 +31,14 @@ class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
 
 
 class RingsChange(Value, frozen=True, kw_only=True, tag="rings"):
-    """Ring sizes of one device. None stands for: not touched."""
+    """Ring sizes of one device; the fields as those of CoalescingChange."""
 
     netns: int
     device: str
     ifindex: int
     before: RingSizes
     after: RingSizes
+    found: RingSizes | None = None
 
     @property
     def where(self) -> str:

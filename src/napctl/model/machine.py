@@ -88,6 +88,13 @@ class Coalescing(Value, frozen=True, kw_only=True):
     rx_cqe_nsecs: U32 | None = None
 
 
+class QueueCoalescing(Value, frozen=True, kw_only=True):
+    """Coalescing of one queue pair, where the driver has it per queue."""
+
+    queue: U32
+    coalescing: Coalescing
+
+
 class Rings(Value, frozen=True, kw_only=True):
     """Descriptors of the RX and TX rings, now and at most."""
 
@@ -127,6 +134,8 @@ class Device(Value, frozen=True, kw_only=True):
     speed_mbps: int | None = None
     coalescing: Coalescing | None = None
     """None: the driver has no coalescing."""
+    queue_coalescing: tuple[QueueCoalescing, ...] = ()
+    """Empty: the driver has it device-wide only."""
     rings: Rings | None = None
     channels: Channels | None = None
     deferral: DeviceDeferral | None = None

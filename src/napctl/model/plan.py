@@ -1,10 +1,18 @@
 """A Plan: the settings that devices shall have. What `plan` writes, people edit, and `apply` makes true."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from napctl.model.machine import SCHEMA, U32, Coalescing, Device
+from msgspec import Meta
+
+from napctl.model.machine import SCHEMA, U32, Coalescing, Device, QueueCoalescing
 from napctl.model.value import Value
+
+GoalName = Literal["latency", "balanced", "throughput", "efficiency"]
+"""What a plan is for; advise/goals.py says what each means."""
+
+Speed = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+"""A link's, Mb/s."""
 
 
 class RingSizes(Value, frozen=True, kw_only=True):
@@ -22,25 +30,18 @@ class Deferral(Value, frozen=True, kw_only=True):
     """In a plan's file: gro-flush-timeout = "50us"."""
 
 
-class QueuePlan(Value, frozen=True, kw_only=True):
-    """Coalescing of one queue."""
-
-    queue: U32
-    coalescing: Coalescing
-
-
 class DevicePlan(Value, frozen=True, kw_only=True):
     """The settings of one device, and what it was when they were computed: another machine's plan is not applied."""
 
     name: str
     driver: str | None
-    rx_queues: int
-    tx_queues: int
-    speed_mbps: int | None = None
+    rx_queues: U32
+    tx_queues: U32
+    speed_mbps: Speed | None = None
     """Link speed the bounds stand on: the driver's, or the one that was given."""
     coalescing: Coalescing | None = None
     """None, and None in it: not touched."""
-    queues: tuple[QueuePlan, ...] = ()
+    queues: tuple[QueueCoalescing, ...] = ()
     """What differs from queue to queue, where the driver has coalescing per queue."""
     rings: RingSizes | None = None
     deferral: Deferral | None = None
@@ -50,8 +51,8 @@ class Plan(Value, frozen=True, kw_only=True):
     """Settings for any number of devices of one network namespace."""
 
     schema: int = SCHEMA
-    goal: str
-    max_added_latency_ns: int
+    goal: GoalName
+    max_added_latency_ns: U32
     """The budget that RX coalescing and deferral may spend of a packet's time, ns."""
     devices: tuple[DevicePlan, ...]
 
@@ -63,6 +64,7 @@ class Proposal(Value, frozen=True, kw_only=True):
     setting: str
     """Field name of Coalescing, RingSizes or Deferral."""
     now: int | bool | None
+    """None: the driver does not have it, or NAPI instances differ in it."""
     proposed: int | bool
     why: str
     bound: str
@@ -80,7 +82,9 @@ class Advice(Value, frozen=True, kw_only=True):
     unsupported: tuple[Proposal, ...]
     """What the driver has no setting for and would have been proposed."""
     missing: tuple[str, ...]
-    """Inputs that are not known and must be given: one sentence each, with the option that gives it."""
+    """Inputs that are not known and must be given: one sentence each, with the option that gives it, if one does."""
+    left: tuple[str, ...] = ()
+    """What was left as it is on purpose, and why: one sentence each."""
 
 
 def queue_counts(device: Device) -> tuple[int, int]:

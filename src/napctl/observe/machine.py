@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from napctl.kernel import epoll, interrupts, processes, sysctl, system
 from napctl.kernel.ethtool import Ethtool
+from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, NapctlError, Unsupported
-from napctl.model.machine import Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue
+from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
 
 
 def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
@@ -39,8 +40,8 @@ def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[st
     """The named devices, or all but loopback. What this kernel cannot tell is added to `lacks`."""
     wanted = _wanted(links(netns), names)
     napis, queues = _instances(netns, lacks)
-    with Ethtool(netns) as ethtool:
-        found = (_device_or_none(link, ethtool, napis, queues, lacks) for link in wanted)
+    with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
+        found = (_device_or_none(link, ethtool, ioctl, napis, queues, lacks) for link in wanted)
         return tuple(device for device in found if device is not None)
 
 
@@ -62,19 +63,21 @@ def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], l
 
 
 def _device_or_none(
-    link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue], lacks: list[str]
+    link: Link, ethtool: Ethtool, ioctl: EthtoolIoctl, napis: list[Napi], queues: list[Queue], lacks: list[str]
 ) -> Device | None:
     """None if it has gone since it was listed; one driver's refusal does not hide the other devices."""
     try:
-        return _device(link, ethtool, napis, queues)
+        return _device(link, ethtool, ioctl, napis, queues)
     except Refused as refusal:
         if refusal.errno != errno.ENODEV:
             lacks.append(f"{link.name}: {refusal}")
         return None
 
 
-def _device(link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue]) -> Device:
-    driver = ethtool.driver(link.name)
+def _device(link: Link, ethtool: Ethtool, ioctl: EthtoolIoctl, napis: list[Napi], queues: list[Queue]) -> Device:
+    driver = ioctl.driver(link.name)
+    coalescing = ethtool.coalescing(link.ifindex)
+    own_queues = tuple(queue for queue in queues if queue.ifindex == link.ifindex)
     return Device(
         name=link.name,
         ifindex=link.ifindex,
@@ -82,12 +85,28 @@ def _device(link: Link, ethtool: Ethtool, napis: list[Napi], queues: list[Queue]
         driver=driver[0] if driver else None,
         bus=driver[1] if driver else None,
         speed_mbps=ethtool.speed_mbps(link.ifindex),
-        coalescing=ethtool.coalescing(link.ifindex),
+        coalescing=coalescing,
+        queue_coalescing=_queue_coalescing(ioctl, link.name, coalescing, {queue.index for queue in own_queues}),
         rings=ethtool.rings(link.ifindex),
         channels=ethtool.channels(link.ifindex),
-        queues=tuple(queue for queue in queues if queue.ifindex == link.ifindex),
+        queues=own_queues,
         napis=tuple(_with_cpus(napi) for napi in napis if napi.ifindex == link.ifindex),
     )
+
+
+def _queue_coalescing(
+    ioctl: EthtoolIoctl, device: str, wide: Coalescing | None, queues: Collection[int]
+) -> tuple[QueueCoalescing, ...]:
+    """Of each queue; empty if the driver has none per queue, which the first one tells."""
+    if wide is None:
+        return ()
+    found = []
+    for queue in sorted(queues):
+        coalescing = ioctl.queue_coalescing(device, queue, wide)
+        if coalescing is None:
+            return ()
+        found.append(QueueCoalescing(queue=queue, coalescing=coalescing))
+    return tuple(found)
 
 
 def _with_deferral(netns: NetworkNamespace, devices: tuple[Device, ...], lacks: list[str]) -> tuple[Device, ...]:

@@ -1,0 +1,103 @@
+"""The guard: a process of its own that puts a transaction back unless it is confirmed in time.
+
+Forked before anything is changed, in a session of its own without a terminal, it outlives a broken ssh connection, the
+shell and napctl itself. (It does not outlive the end of a systemd unit in whose control group napctl runs; then, as
+after a kill of the guard, `napctl recover` puts the transaction back.)
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from napctl.change.journal import Journal
+from napctl.change.transaction import restore
+from napctl.kernel import processes
+from napctl.model.change import Guard
+from napctl.model.errors import NapctlError
+
+RETRY_SECONDS = 0.2
+PR_SET_NAME = 15
+
+
+def post_guard(seconds: float, directory: Path) -> Guard:
+    """Start a guard. After that time it restores every unconfirmed transaction of the journal there that names it.
+
+    To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
+    """
+    deadline = now_boot_ns() + int(seconds * 1e9)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read, write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        _become_guard(write, deadline, directory)
+    os.close(write)
+    os.waitpid(between, 0)
+    with os.fdopen(read) as told:
+        pid = int(told.read() or 0)
+    found = processes.process(pid) if pid else None
+    if found is None:
+        raise NapctlError("the guard could not be started; nothing was changed")
+    return Guard(pid=pid, started_ticks=found.started_ticks, deadline_boot_ns=deadline)
+
+
+def dismiss(guard: Guard) -> None:
+    """Let it go home: the transaction is confirmed, or was put back already."""
+    found = processes.process(guard.pid)
+    if found is not None and found.started_ticks == guard.started_ticks:
+        os.kill(guard.pid, signal.SIGTERM)
+
+
+def now_boot_ns() -> int:
+    """CLOCK_BOOTTIME, which goes on while the machine sleeps, ns."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _become_guard(told: int, deadline: int, directory: Path) -> NoReturn:
+    """Fork once more, so that init is the parent, and watch. Whatever happens here never returns to the caller."""
+    try:
+        os.setsid()
+        if pid := os.fork():
+            os.write(told, str(pid).encode())
+            os._exit(0)
+        os.chdir("/")
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_NAME, b"napctl-guard", 0, 0, 0)
+        _watch(deadline, directory)
+    finally:
+        os._exit(1)
+
+
+def _watch(deadline: int, directory: Path) -> None:
+    while (left_ns := deadline - now_boot_ns()) > 0:
+        time.sleep(min(left_ns / 1e9, 1.0))
+    while not _restored(directory):
+        time.sleep(RETRY_SECONDS)
+
+
+def _restored(directory: Path) -> bool:
+    """Whether nothing is left to do; False if the journal is in use or the kernel refuses for now."""
+    me = processes.process(os.getpid())
+    assert me is not None
+    try:
+        with Journal(directory) as journal:
+            for each in journal.live():
+                mine = each.guard is not None and (each.guard.pid, each.guard.started_ticks) == (
+                    me.pid,
+                    me.started_ticks,
+                )
+                if mine and each.state in ("changing", "unconfirmed", "restoring"):
+                    restore(journal, each)
+    except NapctlError:
+        return False
+    return True

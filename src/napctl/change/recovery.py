@@ -1,0 +1,47 @@
+"""What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
+
+import time
+
+from napctl.change.journal import Journal
+from napctl.change.transaction import restore
+from napctl.kernel import processes, system
+from napctl.model.change import Restored, Transaction
+
+GRACE_NS = 2 * 10**9
+"""A guard that has not restored its transaction that long after its time does not work."""
+
+
+def recover(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
+    """Restore all that has no owner, the newest first. Harmless to repeat. Raises what restore() raises."""
+    orphans = [each for each in journal.live() if orphaned(each)]
+    return [(each, restore(journal, each)) for each in reversed(orphans)]
+
+
+def orphaned(transaction: Transaction) -> bool:
+    """Whether nobody will come back to it. The journal is locked, so nobody is at work on it now."""
+    if transaction.boot_id != system.boot_id():
+        return True
+    match transaction.state:
+        case "attached":
+            return not alive(transaction)
+        case "unconfirmed":
+            return not guarded(transaction)
+        case "changing" | "restoring":
+            return True
+    return False
+
+
+def alive(attachment: Transaction) -> bool:
+    """Whether the attached process still runs."""
+    found = processes.process(attachment.pid)
+    same_boot = attachment.boot_id == system.boot_id()
+    return same_boot and found is not None and found.started_ticks == attachment.started_ticks
+
+
+def guarded(transaction: Transaction) -> bool:
+    """Whether a guard will restore it when its time has come."""
+    guard = transaction.guard
+    if guard is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) > guard.deadline_boot_ns + GRACE_NS:
+        return False
+    found = processes.process(guard.pid)
+    return found is not None and found.started_ticks == guard.started_ticks

@@ -1,0 +1,189 @@
+"""What a change is made on: found again by what the journal recorded, read and written as one block of settings."""
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, Self
+
+from msgspec.structs import replace
+
+from napctl.kernel import epoll, processes
+from napctl.kernel.ethtool import Ethtool
+from napctl.kernel.ethtool_ioctl import EthtoolIoctl
+from napctl.kernel.links import Link, links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, RingsChange
+from napctl.model.errors import Unsupported
+from napctl.model.machine import Coalescing
+from napctl.model.plan import RingSizes
+from napctl.model.settings import NapiSettings
+from napctl.model.value import Value
+
+GONE = (errno.ESRCH, errno.ENOENT, errno.EBADF, errno.ENOTTY, errno.EINVAL)
+"""What a descriptor of an ended process says, or one that is closed, or by now something that is no epoll instance."""
+
+
+class Target(Protocol):
+    """One block of settings of the running kernel. Its fields are those of the change's `before`."""
+
+    def read(self) -> Value | None:
+        """All of it; None if it is gone."""
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Set these fields and no others. Raises Refused or OSError."""
+
+
+class Places:
+    """Network namespaces by inode number, each searched for once. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._ours = self._open.enter_context(NetworkNamespace.current())
+        self._found: dict[int, NetworkNamespace | None] = {self._ours.inode: self._ours}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def candidates(self, inode: int) -> list[NetworkNamespace]:
+        """Where a device of that namespace may be: there; or in ours, to which the kernel gives a NIC back when its
+        container ends (default_device_exit_net() in net/core/dev.c)."""
+        if inode not in self._found:
+            found = NetworkNamespace.find(inode)
+            self._found[inode] = self._open.enter_context(found) if found else None
+        own = self._found[inode]
+        return [self._ours] if own in (None, self._ours) else [own, self._ours]
+
+
+@contextmanager
+def opened(change: Change, places: Places) -> Iterator[Target | None]:
+    """The target of a change; None if it is gone. Raises Unsupported for one that is hidden, NotPermitted, OSError."""
+    match change:
+        case EpollChange():
+            with _epoll(change) as target:
+                yield target
+        case NapiChange():
+            with _napi(change, places) as target:
+                yield target
+        case CoalescingChange() | RingsChange():
+            with _device(change, places) as target:
+                yield target
+
+
+class _EpollTarget:
+    def __init__(self, change: EpollChange, fd: int):
+        self._change, self._fd = change, fd
+
+    def read(self) -> Value | None:
+        params = epoll.params(self._fd)
+        found = processes.process(self._change.pid)  # our copy keeps the instance of a process that has ended
+        return params if found and found.started_ticks == self._change.started_ticks else None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        epoll.set_params(self._fd, replace(epoll.params(self._fd), **values))
+
+
+@contextmanager
+def _epoll(change: EpollChange) -> Iterator[Target | None]:
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(processes.Handle(change.pid))
+            copy = stack.enter_context(handle.copy_of(change.epoll_fd))
+            target = _EpollTarget(change, copy)
+            there = target.read() is not None
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            there = False
+        yield target if there else None
+
+
+class _NapiTarget:
+    def __init__(self, change: NapiChange, netdev: Netdev):
+        self._change, self._netdev = change, netdev
+
+    def read(self) -> Value | None:
+        napi = self._netdev.napi(self._change.napi_id)
+        return napi.settings if napi else None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        self._netdev.set_napi(self._change.napi_id, NapiSettings(**values))
+
+
+@contextmanager
+def _napi(change: NapiChange, places: Places) -> Iterator[Target | None]:
+    """Raises Unsupported if the device is there but down: its instances are hidden then, and drivers with persistent
+    NAPI configuration bring the settings back when it comes up."""
+    for netns in places.candidates(change.netns):
+        with Netdev(netns) as netdev:
+            target = _NapiTarget(change, netdev)
+            if target.read() is not None:
+                yield target
+                return
+    home = places.candidates(change.netns)[0]
+    own = _link(home, change.ifindex)
+    if own is not None and home.inode == change.netns and not own.up and own.name == change.device:
+        raise Unsupported(f"{change.where}: {change.device} is down, and its settings may come back with it")
+    yield None
+
+
+class _CoalescingTarget:
+    def __init__(self, ethtool: Ethtool, ifindex: int):
+        self._ethtool, self._ifindex = ethtool, ifindex
+
+    def read(self) -> Value | None:
+        return self._ethtool.coalescing(self._ifindex)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        self._ethtool.set_coalescing(self._ifindex, Coalescing(**values))
+
+
+class _QueueTarget:
+    def __init__(self, ethtool: Ethtool, ioctl: EthtoolIoctl, link: Link, queue: int):
+        self._ethtool, self._ioctl, self._link, self._queue = ethtool, ioctl, link, queue
+
+    def read(self) -> Coalescing | None:
+        wide = self._ethtool.coalescing(self._link.ifindex)
+        return self._ioctl.queue_coalescing(self._link.name, self._queue, wide) if wide else None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        present = self.read() or Coalescing()
+        self._ioctl.set_queue_coalescing(self._link.name, self._queue, Coalescing(**values), present)
+
+
+class _RingsTarget:
+    def __init__(self, ethtool: Ethtool, ifindex: int):
+        self._ethtool, self._ifindex = ethtool, ifindex
+
+    def read(self) -> Value | None:
+        rings = self._ethtool.rings(self._ifindex)
+        return RingSizes(rx=rings.rx, tx=rings.tx) if rings else None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        self._ethtool.set_rings(self._ifindex, RingSizes(**values))
+
+
+@contextmanager
+def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[Target | None]:
+    """An interface index is never given twice in a namespace, so that a device which was removed and made anew, with
+    its driver's defaults, is another one (dev_index_reserve() in net/core/dev.c)."""
+    for netns in places.candidates(change.netns):
+        link = _link(netns, change.ifindex)
+        if link is None or (netns.inode != change.netns and link.name != change.device):
+            continue
+        with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
+            if isinstance(change, RingsChange):
+                yield _RingsTarget(ethtool, link.ifindex)
+            elif change.queue is not None:
+                yield _QueueTarget(ethtool, ioctl, link, change.queue)
+            else:
+                yield _CoalescingTarget(ethtool, link.ifindex)
+        return
+    yield None
+
+
+def _link(netns: NetworkNamespace, ifindex: int) -> Link | None:
+    return next((link for link in links(netns) if link.ifindex == ifindex), None)

@@ -1,0 +1,91 @@
+"""The old ethtool ioctl (include/uapi/linux/ethtool.h), for what netlink has no message for.
+
+That is the driver's name, and coalescing of single queues (ETHTOOL_PERQUEUE, Linux 4.6, commit ac2c7ad0e5d6).
+"""
+
+import ctypes
+import fcntl
+import socket
+import struct
+from typing import Self
+
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.machine import Coalescing
+
+SIOCETHTOOL = 0x8946
+GDRVINFO, GCOALESCE, SCOALESCE, PERQUEUE = 0x03, 0x0E, 0x0F, 0x4B
+MAX_QUEUES = 4096
+FIELDS = Coalescing.__struct_fields__[: Coalescing.__struct_fields__.index("rate_sample_interval") + 1]
+"""struct ethtool_coalesce has these, in this order, after its command."""
+COALESCE = struct.Struct(f"={1 + len(FIELDS)}I")
+PER_QUEUE = struct.Struct(f"=II{MAX_QUEUES // 8}s")
+"""struct ethtool_per_queue_op: command, sub-command, one bit for each queue."""
+
+
+class DriverInfo(ctypes.Structure):
+    """struct ethtool_drvinfo."""
+
+    _fields_ = (
+        ("cmd", ctypes.c_uint32),
+        ("driver", ctypes.c_char * 32),
+        ("version", ctypes.c_char * 32),
+        ("fw_version", ctypes.c_char * 32),
+        ("bus_info", ctypes.c_char * 32),
+        ("rest", ctypes.c_char * 64),
+    )
+
+
+class EthtoolIoctl:
+    """The ioctl in one network namespace. Use as a context manager."""
+
+    def __init__(self, netns: NetworkNamespace | None = None):
+        if netns is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        else:
+            with netns.entered():
+                self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def driver(self, device: str) -> tuple[str, str | None] | None:
+        """Driver name and bus address (None for software devices); None if the device does not tell."""
+        info = DriverInfo(cmd=GDRVINFO)
+        try:
+            self._call(device, ctypes.addressof(info))
+        except OSError:
+            return None
+        return info.driver.decode(), info.bus_info.decode() or None
+
+    def queue_coalescing(self, device: str, queue: int, wide: Coalescing) -> Coalescing | None:
+        """Coalescing of one queue; None if the driver has none per queue.
+
+        The ioctl gives 0 for what the driver does not have; `wide`, the device-wide reading, tells which that is.
+        """
+        try:
+            values = self._per_queue(device, queue, GCOALESCE, COALESCE.pack(GCOALESCE, *(0 for _ in FIELDS)))
+        except OSError:
+            return None
+        read = dict(zip(FIELDS, COALESCE.unpack(values)[1:], strict=True))
+        switches = {name: bool(read[name]) for name in FIELDS if name.startswith("use_")}
+        return Coalescing(
+            **{name: value for name, value in (read | switches).items() if getattr(wide, name) is not None}
+        )
+
+    def set_queue_coalescing(self, device: str, queue: int, wanted: Coalescing, present: Coalescing) -> None:
+        """Set what is not None in `wanted`; the rest stays as in `present`. Raises OSError."""
+        both = ((getattr(wanted, name), getattr(present, name)) for name in FIELDS)
+        values = (present if wanted is None else wanted for wanted, present in both)
+        self._per_queue(device, queue, SCOALESCE, COALESCE.pack(SCOALESCE, *(int(value or 0) for value in values)))
+
+    def _per_queue(self, device: str, queue: int, command: int, values: bytes) -> bytes:
+        mask = (1 << queue).to_bytes(MAX_QUEUES // 8, "little")  # u32 words in host order: little-endian machines only
+        request = ctypes.create_string_buffer(PER_QUEUE.pack(PERQUEUE, command, mask) + values)
+        self._call(device, ctypes.addressof(request))
+        return request.raw[PER_QUEUE.size : PER_QUEUE.size + COALESCE.size]
+
+    def _call(self, device: str, address: int) -> None:
+        fcntl.ioctl(self._socket, SIOCETHTOOL, struct.pack("16sP16x", device.encode(), address))  # struct ifreq
