@@ -1,7 +1,6 @@
 """napctl attach: give a running server IRQ suspension, and say what really happens then."""
 
 import time
-from textwrap import wrap
 
 import click
 
@@ -15,7 +14,7 @@ from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, json_option, process_names
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed
-from napctl.cli.table import WIDTH, note, percent, print_table
+from napctl.cli.table import note, paragraph, percent, print_table
 from napctl.cli.windowtext import napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
@@ -147,9 +146,9 @@ def _show(report: Attached) -> None:
             for line in napi_lines(napi, window.seconds):
                 click.echo(line)
         for lack in window.lacks:
-            click.echo("\n".join(wrap(f"not known: {lack}", WIDTH)))
+            paragraph(f"not known: {lack}")
     for warning in report.warnings:
-        click.echo("\n".join(wrap(f"warning: {warning}", WIDTH)))
+        paragraph(f"warning: {warning}")
     polls, packets = percent(report.server_poll_share), percent(report.server_packet_share)
     own = f"{name} makes {polls} of the polls, taking {packets} of packets"
     click.echo(

@@ -1,4 +1,4 @@
-"""napctl recover: put back what an interrupted napctl, or a server that has gone, left behind."""
+"""napctl recover: put back what an interrupted napctl, a server or a guard that has gone left behind."""
 
 import click
 
@@ -14,15 +14,16 @@ from napctl.model.change import Restored
 def recover(as_json: bool) -> int:
     """Restore what has no owner any more.
 
-    That is: changes of a napctl that was killed before it was done, and attachments whose server has ended. What is
-    attached to a running server stays. Harmless to repeat.
+    That is: changes of a napctl that was killed before it was done, attachments whose server has ended, and plans that
+    nobody confirmed and whose guard has gone. What is attached to a running server stays, and so does an applied plan.
+    Harmless to repeat.
     """
     rows: list[Restored] = []
     if Journal.exists():
         with Journal() as journal:
             for transaction, restored in recover_journal(journal):
                 if not as_json:
-                    click.echo(f"{transaction.name} ({transaction.pid}): {why_recovered(transaction)}")
+                    click.echo(f"{transaction.title}: {why_recovered(transaction)}")
                 rows += restored
     if not rows and not as_json:
         click.echo("nothing to recover")

@@ -1,4 +1,4 @@
-"""What became of settings that were put back, for `detach` and `recover`."""
+"""What became of settings that were put back, for `detach`, `rollback` and `recover`."""
 
 import click
 
@@ -21,7 +21,7 @@ WORDS = {
 
 
 class Report(Value, frozen=True, kw_only=True):
-    """What `detach --json` and `recover --json` print."""
+    """What `detach`, `rollback` and `recover` print with --json."""
 
     schema: int = SCHEMA
     settings: tuple[Restored, ...]
@@ -41,12 +41,12 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
 
 
 def recover_leavings(journal: Journal, *, as_json: bool) -> list[Restored]:
-    """Put back what has no owner any more, before something new is attached, and say so."""
+    """Put back what has no owner any more, before something new is changed, and say so."""
     rows: list[Restored] = []
     try:
         for transaction, restored in recover(journal):
             if not as_json:
-                note(f"{transaction.name} ({transaction.pid}): {why_recovered(transaction)}")
+                note(f"{transaction.title}: {why_recovered(transaction)}")
             rows += restored
     except BadInput:
         raise  # the journal itself cannot be read
@@ -60,7 +60,8 @@ def why_recovered(transaction: Transaction) -> str:
     """In words, for whom it may surprise."""
     if transaction.boot_id != system.boot_id():
         return "set before the last reboot, which has undone it"
-    return "its server has gone" if transaction.state == "attached" else "it was interrupted"
+    words = {"attached": "its server has gone", "unconfirmed": "nobody confirmed it, and its guard has gone"}
+    return words.get(transaction.state, "it was interrupted")
 
 
 def _name_left(rows: list[Restored]) -> bool:

@@ -2,23 +2,31 @@
 
 from collections.abc import Iterator
 
+from napctl.change.make import side_effects, touched
 from napctl.cli.table import ABSENT
-from napctl.model.change import Change, NapiChange
-from napctl.model.settings import NapiSettings
+from napctl.model.change import Change
+from napctl.model.settings import EpollParams
 from napctl.model.units import duration_text
 
 
 def changed(change: Change) -> Iterator[tuple[str, str, str, str]]:
-    """(where, setting, value before, value after) of each setting that a change touches."""
-    for name in change.after.__struct_fields__:
-        before, after = getattr(change.before, name), getattr(change.after, name)
-        if after is not None and (before != after or isinstance(change, NapiChange)):
-            yield change.where, setting_name(name), value_text(name, before), value_text(name, after)
+    """(where, setting, value before, value asked for) of each setting that a change touches."""
+    for name in touched(change):
+        before, after = (value_text(name, getattr(block, name)) for block in (change.before, change.after))
+        yield change.where, setting_name(name), before, after
+
+
+def made_rows(change: Change) -> Iterator[tuple[str, str, str, str, str]]:
+    """(where, setting, value before, asked for, made of it), side effects included."""
+    found = getattr(change, "found", None) or change.after
+    for name in [*touched(change), *side_effects(change)]:
+        values = (value_text(name, getattr(block, name)) for block in (change.before, change.after, found))
+        yield (change.where, setting_name(name), *values)  # type: ignore[misc] # three values
 
 
 def setting_name(field: str) -> str:
     """The kernel's name: with dashes in netlink, with underscores in struct epoll_params; without the unit."""
-    return field.removesuffix("_ns").replace("_", "-") if field in NapiSettings.__struct_fields__ else field
+    return field if field in EpollParams.__struct_fields__ else field.removesuffix("_ns").replace("_", "-")
 
 
 def value_text(field: str, value: object) -> str:

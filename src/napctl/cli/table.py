@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -33,6 +34,11 @@ def console() -> "Console":
     from rich.console import Console  # noqa: PLC0415
 
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+
+
+def paragraph(text: str) -> None:
+    """Sentences, in lines of 80 columns."""
+    click.echo("\n".join(wrap(text, WIDTH)))
 
 
 def note(text: str) -> None:

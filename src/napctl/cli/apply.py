@@ -1,0 +1,157 @@
+"""napctl apply: make a plan true, as one transaction, with a way back."""
+
+import time
+from pathlib import Path
+
+import click
+from msgspec.structs import replace
+
+from napctl.advise.bounds import beyond, mismatch
+from napctl.change.guard import dismiss, now_boot_ns, post_guard
+from napctl.change.journal import Journal, state_directory
+from napctl.change.make import altered, side_effects
+from napctl.change.planned import changes, devices_of
+from napctl.change.transaction import apply as apply_changes
+from napctl.change.transaction import undisturbed
+from napctl.cli.loading import load_tables
+from napctl.cli.options import Duration, json_option, netns_option
+from napctl.cli.planfile import read_plan
+from napctl.cli.restored import recover_leavings
+from napctl.cli.settingtext import changed, made_rows, setting_name
+from napctl.cli.table import note, paragraph, print_table
+from napctl.kernel import system
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.change import Change, NapiChange, Transaction
+from napctl.model.errors import BadInput
+from napctl.model.machine import SCHEMA, Machine
+from napctl.model.plan import Plan
+from napctl.model.value import Value, to_json
+from napctl.observe.machine import take_machine
+
+
+class Applied(Value, frozen=True, kw_only=True):
+    """What `apply --json` prints."""
+
+    schema: int = SCHEMA
+    transaction: Transaction | None
+    """None: everything was in force already."""
+    altered: tuple[str, ...]
+    """Settings of which a driver made another value than was asked for: "eth0: rx-usecs"."""
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl apply eth0.toml\n  napctl apply eth0.toml --confirm-within 60s && napctl confirm\n"
+    "  napctl apply eth0.toml --dry-run"
+)
+@click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--confirm-within", type=Duration(least_ns=10**9, most_ns=24 * 3600 * 10**9), metavar="TIME",
+              help="Put everything back after that time, unless `napctl confirm` comes first.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
+@click.option("--force", is_flag=True, help="Also beyond the safety bounds; that is recorded.")
+@netns_option
+@json_option("One JSON object")
+def apply(
+    plan: Path, confirm_within: int | None, dry_run: bool, force: bool, netns: NetworkNamespace, as_json: bool
+) -> int:
+    """Make the settings of a PLAN (a file that `napctl plan` wrote) true.
+
+    One transaction over all devices: every former value is on disk before anything is changed, each change is read
+    back, and if a driver refuses one, the others are undone. Exit status 1 if a driver made another value of a setting.
+    """
+    wanted = read_plan(plan)
+    machine = take_machine(netns, [device.name for device in wanted.devices])
+    forced = _admissible(wanted, machine, force=force)
+    asked = changes(wanted, machine)
+    if not asked or dry_run:
+        _show_untouched(asked, as_json=as_json)
+        return 0
+    if not as_json:
+        load_tables()
+    transaction = Transaction(
+        kind="apply",
+        boot_id=system.boot_id(),
+        made_unix_ns=time.time_ns(),
+        name=", ".join(devices_of(asked)),
+        forced=forced,
+        changes=asked,
+    )
+    made = _guarded(transaction, confirm_within) if confirm_within else _applied(transaction)
+    names = [f"{change.where}: {name.replace('_', '-')}" for change in made.changes for name in altered(change)]
+    if as_json:
+        click.echo(to_json(Applied(transaction=made, altered=tuple(names))))
+    else:
+        _show(made)
+    return 1 if names else 0
+
+
+def _admissible(plan: Plan, machine: Machine, *, force: bool) -> tuple[str, ...]:
+    """The safety bounds that it goes beyond, if that is forced. Raises BadInput."""
+    wrong = mismatch(plan, machine)
+    if wrong:
+        raise BadInput(f"this plan is not for this machine: {'; '.join(wrong)}")
+    unsafe = beyond(plan, machine)
+    if unsafe and not force:
+        raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force applies it nevertheless)")
+    for sentence in unsafe:
+        note(f"napctl: forced: {sentence}")
+    return unsafe
+
+
+def _guarded(transaction: Transaction, confirm_within_ns: int) -> Transaction:
+    """As _applied(), watched over by a guard from before the first change on."""
+    guard = post_guard(confirm_within_ns / 1e9, state_directory())
+    try:
+        return _applied(replace(transaction, guard=guard))
+    except BaseException:
+        dismiss(guard)  # what was made is undone already, or is for `recover`
+        raise
+
+
+def _applied(transaction: Transaction) -> Transaction:
+    with undisturbed(), Journal() as journal:
+        recover_leavings(journal, as_json=True)
+        _refuse_attached(transaction, journal.live())
+        return apply_changes(journal, transaction, then="unconfirmed" if transaction.guard else "applied")
+
+
+def _refuse_attached(transaction: Transaction, live: list[Transaction]) -> None:
+    """Deferral of an attached NAPI instance is the attachment's: detaching would bring back the wrong value."""
+    held = {
+        (change.netns, change.napi_id): each
+        for each in live if each.state == "attached"
+        for change in each.changes if isinstance(change, NapiChange)
+    }  # fmt: skip
+    for change in transaction.changes:
+        if isinstance(change, NapiChange) and (change.netns, change.napi_id) in held:
+            owner = held[change.netns, change.napi_id]
+            raise BadInput(f"{change.where} is attached for {owner.title}; `napctl detach {owner.pid}` first")
+
+
+def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
+    """Nothing to do, or nothing to be done."""
+    if as_json:
+        click.echo(to_json(Applied(transaction=None, altered=())))
+    elif not asked:
+        click.echo("nothing to change: all of it is in force already")
+    else:
+        print_table(("where", "setting", "now", "planned"), [row for each in asked for row in changed(each)], left=2)
+
+
+def _show(made: Transaction) -> None:
+    rows = [row for change in made.changes for row in made_rows(change)]
+    print_table(("where", "setting", "was", "asked", "is now"), rows, left=2)
+    for change in made.changes:
+        for name in altered(change):
+            paragraph(f"the driver made another value of {setting_name(name)} on {change.where} than it was asked for")
+        for name in side_effects(change):
+            paragraph(f"side effect: the driver changed {setting_name(name)} of {change.where}, which nobody asked for")
+    if made.guard is None:
+        click.echo(f"applied as {made.number}; undo with: napctl rollback {made.number}")
+        return
+    left_ns = made.guard.deadline_boot_ns - now_boot_ns()
+    when = time.strftime("%H:%M:%S", time.localtime(time.time() + left_ns / 1e9))
+    paragraph(
+        f"applied as {made.number} until {when} (in {left_ns / 1e9:.0f} s): then the guard, process {made.guard.pid}, "
+        "puts everything back, also if this session or napctl has ended by then"
+    )
+    click.echo(f"keep it with: napctl confirm {made.number}")

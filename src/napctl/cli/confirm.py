@@ -1,0 +1,45 @@
+"""napctl confirm: keep what was applied with --confirm-within."""
+
+import click
+
+from napctl.change.guard import dismiss
+from napctl.change.journal import Journal
+from napctl.change.recovery import recover
+from napctl.cli.history import transaction_argument
+from napctl.model.change import Transaction
+from napctl.model.errors import BadInput
+
+
+@click.command(epilog="\b\nExamples:\n  napctl confirm\n  napctl confirm 7")
+@transaction_argument(lambda each: each.state == "unconfirmed")
+def confirm(number: int | None) -> None:
+    """Keep the settings of transaction ID (default: the newest) that `napctl apply --confirm-within` put in force.
+
+    Too late, if its time is over: the guard has put everything back then (exit status 2).
+    """
+    if not Journal.exists():
+        raise BadInput("nothing was ever applied here")
+    with Journal() as journal:
+        recover(journal)  # its time may be over and its guard killed
+        transaction = _choose(journal.all(), number)
+        journal.set_state(transaction.number, "applied")
+    assert transaction.guard is not None
+    dismiss(transaction.guard)
+    click.echo(f"confirmed {transaction.number} on {transaction.name}; undo with: napctl rollback {transaction.number}")
+
+
+def _choose(recorded: list[Transaction], number: int | None) -> Transaction:
+    if number is None:
+        guarded = [each for each in recorded if each.guard is not None]
+        waiting = [each for each in guarded if each.state == "unconfirmed"]
+        found = waiting or guarded
+        if not found:
+            raise BadInput("nothing waits for a confirmation")
+    else:
+        found = [each for each in recorded if each.number == number]
+        if not found:
+            raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
+    if found[-1].state == "unconfirmed":
+        return found[-1]
+    late = found[-1].guard is not None and found[-1].state != "applied"
+    raise BadInput(f"transaction {found[-1].number} {'was put back: too late' if late else 'needs no confirmation'}")

@@ -1,0 +1,93 @@
+"""napctl history: every transaction, what it changed, and what became of it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from napctl.change.journal import Journal
+from napctl.cli.options import json_option
+from napctl.cli.settingtext import made_rows
+from napctl.cli.table import paragraph, print_table
+from napctl.model.change import Transaction
+from napctl.model.errors import BadInput, NapctlError
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value, to_json
+
+WORDS = {
+    "changing": "interrupted",
+    "attached": "attached",
+    "applied": "in force",
+    "unconfirmed": "unconfirmed",
+    "restoring": "interrupted",
+    "restored": "undone",
+}
+
+
+class History(Value, frozen=True, kw_only=True):
+    """What `history --json` prints."""
+
+    schema: int = SCHEMA
+    transactions: tuple[Transaction, ...]
+
+
+def transaction_argument(wanted: Callable[[Transaction], bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """[ID]: a transaction of the journal; completed with those that are `wanted`."""
+
+    def complete(*_: Any) -> list[str]:
+        try:
+            return [str(each.number) for each in _recorded() if wanted(each)]
+        except NapctlError:  # no right to read it: nothing to offer
+            return []
+
+    return click.argument("number", metavar="[ID]", required=False, type=click.IntRange(min=1), shell_complete=complete)
+
+
+@click.command(epilog="\b\nExamples:\n  napctl history\n  napctl history 7\n  napctl history --json")
+@transaction_argument(lambda _: True)
+@json_option("One JSON object")
+def history(number: int | None, as_json: bool) -> None:
+    """List what was changed, when, and what became of it; or the settings of transaction ID.
+
+    "in force" says that napctl has not undone it; whether somebody else has changed it since, `napctl status` shows.
+    """
+    recorded = [each for each in _recorded() if number in (None, each.number)]
+    if number is not None and not recorded:
+        raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
+    if as_json:
+        click.echo(to_json(History(transactions=tuple(recorded))))
+    elif number is not None:
+        _show(recorded[0])
+    elif recorded:
+        print_table(("ID", "made", "what", "settings", "state", "since"), [_row(each) for each in recorded], left=3)
+    else:
+        click.echo("nothing was ever changed here")
+
+
+def _recorded() -> list[Transaction]:
+    if not Journal.exists():
+        return []
+    with Journal() as journal:
+        return journal.all()
+
+
+def _row(transaction: Transaction) -> tuple[str, ...]:
+    rows = [row for change in transaction.changes for row in made_rows(change)]
+    what = f"{transaction.kind} {transaction.name}"
+    made, since = _when(transaction.made_unix_ns), _when(transaction.since_unix_ns)
+    return str(transaction.number), made, what, str(len(rows)), WORDS[transaction.state], since
+
+
+def _show(transaction: Transaction) -> None:
+    since = _when(transaction.since_unix_ns)
+    click.echo(f"{transaction.kind} {transaction.name}, made {_when(transaction.made_unix_ns)}")
+    click.echo(f"{WORDS[transaction.state]} since {since}")
+    for sentence in transaction.forced:
+        paragraph(f"forced: {sentence}")
+    rows = [row for change in transaction.changes for row in made_rows(change)]
+    print_table(("where", "setting", "was", "asked", "became"), rows, left=2)
+
+
+def _when(unix_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ns / 1e9))

@@ -1,0 +1,60 @@
+"""napctl rollback: undo an applied plan."""
+
+import click
+
+from napctl.change.guard import dismiss
+from napctl.change.journal import Journal
+from napctl.change.transaction import restore
+from napctl.cli.history import transaction_argument
+from napctl.cli.loading import load_tables
+from napctl.cli.options import json_option
+from napctl.cli.restored import report
+from napctl.model.change import Transaction
+from napctl.model.errors import BadInput
+
+IN_FORCE = ("applied", "unconfirmed")
+
+
+@click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force")
+@transaction_argument(lambda each: each.kind == "apply" and each.state in IN_FORCE)
+@click.option("--force", is_flag=True, help="Also overwrite settings that somebody else has changed since.")
+@json_option("One JSON object")
+def rollback(number: int | None, force: bool, as_json: bool) -> int:
+    """Restore every setting that transaction ID (default: the newest that is in force) had changed.
+
+    A setting that somebody else has changed since is left alone and named: exit status 5. It is restored by
+    `napctl rollback ID --force`, now or later.
+    """
+    if not Journal.exists():
+        raise BadInput("nothing was ever applied here")
+    if not as_json:
+        load_tables()
+    with Journal() as journal:
+        transaction = _choose(journal.all(), number, force=force)
+        rows = restore(journal, transaction, force=force)
+    if transaction.guard is not None:
+        dismiss(transaction.guard)
+    if not as_json:
+        click.echo(f"rolled back {transaction.number} on {transaction.name}")
+    return report(rows, as_json=as_json)
+
+
+def _choose(recorded: list[Transaction], number: int | None, *, force: bool) -> Transaction:
+    plans = [each for each in recorded if each.kind == "apply"]
+    if number is None:
+        if found := [each for each in plans if each.state in IN_FORCE]:
+            return found[-1]
+        raise BadInput("no plan is in force; `napctl history` lists what was")
+    found = [each for each in recorded if each.number == number]
+    if not found:
+        raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
+    if found[0].kind != "apply":
+        raise BadInput(f"transaction {number} is no plan; {_other_way(found[0])}")
+    if found[0].state == "restored" and not force:
+        raise BadInput(f"transaction {number} is rolled back already; --force restores what others have set since")
+    return found[0]
+
+
+def _other_way(transaction: Transaction) -> str:
+    attached = transaction.state == "attached"
+    return f"`napctl detach {transaction.pid}` undoes it" if attached else "`napctl recover` undoes what is left of it"
