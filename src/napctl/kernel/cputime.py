@@ -24,3 +24,37 @@ def run_seconds(pid: int) -> float:
         text = (PROC / str(pid) / "stat").read_text()
         fields = text[text.rindex(")") + 2 :].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def run_seconds_by_thread(pid: int) -> dict[int, float]:
+    """CPU time of each thread of a process since its start, s. Raises OSError if the process is gone."""
+    found = {}
+    for task in (PROC / str(pid) / "task").iterdir():
+        try:
+            found[int(task.name)] = _thread_seconds(task)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the thread has ended meanwhile
+    return found
+
+
+def _thread_seconds(task: Path) -> float:
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except FileNotFoundError:
+        text = (task / "stat").read_text()
+        fields = text[text.rindex(")") + 2 :].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def idle_seconds() -> dict[int, float]:
+    """Time since boot in which each CPU that is online had nothing to do, s, in steps of 10 ms (proc_stat(5)).
+
+    Idle time is taken by the clock when a CPU goes idle (get_idle_time() in fs/proc/stat.c), not sampled by the tick:
+    unlike the other columns it misses nothing that runs between ticks.
+    """
+    found = {}
+    for line in (PROC / "stat").read_text().splitlines():
+        label, *fields = line.split()
+        if label.startswith("cpu") and label != "cpu":
+            found[int(label[3:])] = (int(fields[3]) + int(fields[4])) / TICKS_PER_SECOND
+    return found

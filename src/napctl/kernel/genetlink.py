@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netlink import NetlinkSocket, Refused, Table, decode, encode, table
+from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, Table, decode, encode, table
 from napctl.model.errors import Unsupported
 
 NETLINK_GENERIC = 16
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 3
 ENOENT = 2
-CTRL = table({"family-id": "u16", "family-name": "string", "version": "u32"})
+GROUP = table({"name": "string", "id": "u32"})
+GROUPS = {number: Attr("group", "nest", nest=GROUP, many=True) for number in range(1, 64)}
+"""An array, whose attribute types are the places in it."""
+CTRL = table({"family-id": "u16", "family-name": "string", "version": "u32"}) | {7: Attr("groups", "nest", nest=GROUPS)}
 GENL_HEADER = struct.Struct("=BBH")
 
 
@@ -29,7 +32,9 @@ class Family:
             if refusal.errno == ENOENT:
                 raise Unsupported(f"this kernel has no netlink family '{name}'") from None
             raise
-        self._id: int = decode(CTRL, replies[0][4:])["family-id"]
+        found = decode(CTRL, replies[0][4:])
+        self._id: int = found["family-id"]
+        self._groups = {group["name"]: group["id"] for group in found.get("groups", {}).get("group", ())}
 
     def __enter__(self) -> Self:
         return self
@@ -46,3 +51,19 @@ class Family:
         messages = self._socket.ask(self._id, payload, what=what, dump=dump, names=request, skip=4)
         for message in messages:
             yield decode(reply or request, message[4:])
+
+    def join(self, group: str) -> None:
+        """Receive the notifications of one of its multicast groups from now on. Raises Unsupported."""
+        if group not in self._groups:
+            raise Unsupported(f"this kernel's netlink family '{self.name}' has no notifications '{group}'")
+        self._socket.join(self._groups[group])
+
+    def fileno(self) -> int:
+        """For select()."""
+        return self._socket.fileno()
+
+    def notifications(self) -> Iterator[tuple[int, memoryview]]:
+        """(command, attributes) of what one receive brings; for a socket on which nothing is asked any more."""
+        for kind, payload in self._socket.notifications():
+            if kind == self._id:
+                yield payload[0], payload[4:]

@@ -7,7 +7,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, decode
 
 NETLINK_ROUTE, RTM_GETLINK = 0, 18
-IFF_UP, IFF_LOOPBACK = 0x1, 0x8
+IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")
 LINK = {3: Attr("name", "string"), 23: Attr("stats64", "binary")}
 
@@ -19,6 +19,8 @@ class Link:
     name: str
     ifindex: int
     up: bool
+    """It was set up; whether packets can pass, `carrier` tells."""
+    carrier: bool
     loopback: bool
     rx_packets: int
     tx_packets: int
@@ -45,6 +47,7 @@ def _link(message: memoryview) -> Link:
         name=found["name"],
         ifindex=ifindex,
         up=bool(flags & IFF_UP),
+        carrier=bool(flags & IFF_LOWER_UP),
         loopback=bool(flags & IFF_LOOPBACK),
         rx_packets=stats[0],
         tx_packets=stats[1],

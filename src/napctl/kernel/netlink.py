@@ -18,7 +18,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
-SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 11, 12
 NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS = 1, 2
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
@@ -147,6 +147,26 @@ class NetlinkSocket:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def join(self, group: int) -> None:
+        """Receive the notifications of a multicast group from now on."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """For select()."""
+        return self._socket.fileno()
+
+    def notifications(self) -> Iterator[tuple[int, memoryview]]:
+        """(message type, payload) of what one receive brings; waits for it. Raises OSError ENOBUFS if some were lost.
+
+        For sockets on which nothing is asked.
+        """
+        data = memoryview(self._socket.recv(1 << 18))
+        at = 0
+        while at + 16 <= len(data):
+            length, kind, _, _, _ = HEADER.unpack_from(data, at)
+            yield kind, data[at + 16 : at + length]
+            at += (length + 3) & ~3
 
     def ask(
         self, kind: int, payload: bytes, *, what: str, dump: bool = False, names: Table | None = None, skip: int = 0

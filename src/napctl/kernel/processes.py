@@ -12,6 +12,7 @@ from napctl.kernel.syscalls import pidfd_getfd
 
 PROC = Path("/proc")
 EPOLL_LINK = "anon_inode:[eventpoll]"
+SOCKET_LINK = "socket:["
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,34 @@ def epoll_fds(pid: int) -> list[int]:
 
     Raises PermissionError without ptrace-read rights, FileNotFoundError or ProcessLookupError if it is gone.
     """
+    return _fds(pid, EPOLL_LINK)
+
+
+def socket_fds(pid: int) -> list[int]:
+    """Descriptors of the process's sockets, of any family. Raises as epoll_fds()."""
+    return _fds(pid, SOCKET_LINK)
+
+
+def _fds(pid: int, link: str) -> list[int]:
+    """Descriptors whose link in /proc/PID/fd begins so."""
     found = []
     with os.scandir(PROC / str(pid) / "fd") as entries:
         for entry in entries:
             try:
-                if os.readlink(entry.path) == EPOLL_LINK:  # noqa: PTH115 - 10,000 times
+                if os.readlink(entry.path).startswith(link):  # noqa: PTH115 - 10,000 times
                     found.append(int(entry.name))
             except FileNotFoundError:
                 continue  # closed meanwhile
     return sorted(found)
+
+
+def last_cpu(pid: int, tid: int) -> int | None:
+    """The CPU on which a thread runs or ran last (field 39 of its stat file); None if it is gone."""
+    try:
+        text = (PROC / str(pid) / "task" / str(tid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text[text.rindex(")") + 2 :].split()[36])
 
 
 def watched_fds(pid: int, epoll_fd: int) -> list[int]:

@@ -1,0 +1,111 @@
+"""What changes at network devices while one looks: notifications of the kernel, as an iterator.
+
+Sources: the multicast group `monitor` of the netlink family ethtool (Documentation/networking/ethtool-netlink.rst) and
+RTNLGRP_LINK of rtnetlink. For NAPI ids there is no notification: they are read again after what may renumber them, a
+link that comes up and changed channels, and compared.
+"""
+
+import errno
+import select
+import time
+from collections.abc import Iterator, Mapping
+from typing import Literal, Self
+
+from napctl.kernel.ethtool import HEADER
+from napctl.kernel.genetlink import Family
+from napctl.kernel.links import IFF_LOWER_UP, IFF_UP, IFINFO, LINK, NETLINK_ROUTE, links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.kernel.netlink import NetlinkSocket, decode
+from napctl.model.value import Value
+
+What = Literal["coalescing", "rings", "channels", "link up", "link down", "device gone", "napi ids", "lost"]
+NTF: Mapping[int, What] = {17: "rings", 19: "channels", 21: "coalescing"}
+"""ETHTOOL_MSG_RINGS_NTF, _CHANNELS_NTF, _COALESCE_NTF of include/uapi/linux/ethtool_netlink_generated.h."""
+RTM_NEWLINK, RTM_DELLINK, RTNLGRP_LINK = 16, 17, 1
+NapiIds = Mapping[int, tuple[int, ...]]
+"""By interface index."""
+
+
+class Notice(Value, frozen=True, kw_only=True):
+    """Something changed at one device. "lost": so much at once that some of it is not known; read everything anew."""
+
+    what: What
+    device: str = ""
+    ifindex: int = 0
+
+
+class Monitor:
+    """Notices of one network namespace from the moment it is opened. Use as a context manager.
+
+    Raises Unsupported on kernels without the families (before Linux 5.6 and 6.7).
+    """
+
+    def __init__(self, netns: NetworkNamespace | None = None):
+        self._ethtool = Family("ethtool", netns)
+        self._links = NetlinkSocket(NETLINK_ROUTE, netns)
+        self._netdev = Netdev(netns)
+        self._ethtool.join("monitor")
+        self._links.join(RTNLGRP_LINK)
+        self._up = {link.ifindex: link.up and link.carrier for link in links(netns)}
+        self._napi_ids = self._read_napi_ids()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for each in (self._ethtool, self._links, self._netdev):
+            each.__exit__()
+
+    def notices(self, seconds: float | None = None) -> Iterator[Notice]:
+        """Notices as they come, until `seconds` are over (None: without end)."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is None or time.monotonic() < deadline:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            sources: list[Family | NetlinkSocket] = [self._ethtool, self._links]
+            ready, _, _ = select.select(sources, [], [], left)
+            for source in ready:
+                try:
+                    yield from self._settings() if source is self._ethtool else self._link_changes()
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    yield Notice(what="lost")
+            if ready:
+                yield from self._renumbered()
+
+    def _settings(self) -> Iterator[Notice]:
+        for command, attributes in self._ethtool.notifications():
+            if command in NTF:
+                header = decode({1: HEADER}, attributes)["header"]
+                yield Notice(what=NTF[command], device=header["dev-name"], ifindex=header["dev-index"])
+
+    def _link_changes(self) -> Iterator[Notice]:
+        """rtnetlink tells every change of a link; only whether it carries packets matters here."""
+        for kind, message in self._links.notifications():
+            if kind not in (RTM_NEWLINK, RTM_DELLINK):
+                continue
+            _, _, ifindex, flags, _ = IFINFO.unpack_from(message)
+            name = decode(LINK, message[IFINFO.size :]).get("name", "")
+            if kind == RTM_DELLINK:
+                self._up.pop(ifindex, None)
+                yield Notice(what="device gone", device=name, ifindex=ifindex)
+                continue
+            up = flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP
+            if self._up.get(ifindex) != up:
+                self._up[ifindex] = up
+                yield Notice(what="link up" if up else "link down", device=name, ifindex=ifindex)
+
+    def _renumbered(self) -> Iterator[Notice]:
+        before, self._napi_ids = self._napi_ids, self._read_napi_ids()
+        for ifindex, ids in self._napi_ids.items():
+            if before.get(ifindex) not in (None, ids):
+                yield Notice(what="napi ids", ifindex=ifindex)
+
+    def _read_napi_ids(self) -> NapiIds:
+        """A device that is down has none for that time: what it had before is kept, to be compared when it is up."""
+        found: dict[int, tuple[int, ...]] = dict(getattr(self, "_napi_ids", {}))
+        now: dict[int, tuple[int, ...]] = {}
+        for napi in self._netdev.napis():
+            now[napi.ifindex] = (*now.get(napi.ifindex, ()), napi.napi_id)
+        return found | now
