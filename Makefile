@@ -5,16 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What napctl runs on; what the lab and the demo add; what the tests and the benchmark add.
+# What napctl runs on; what the lab and the demo add; what the tests and the benchmark add; what the virtual machine needs.
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
 DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db mawk mount procps strace
+VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86
 
-.PHONY: help setup demo test bench bpf man format clean
+.PHONY: help setup demo test test-vm bench bpf man format clean
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
 	@echo 'make test   lint, types and all tests (root or sudo, 7 minutes)'
+	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 1 minute)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
 	@echo 'make bpf    rebuild the BPF object after a change of its source'
@@ -33,6 +35,13 @@ test: $(VENV)/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
+	@if [ "$$(uname -m)" = x86_64 ]; then $(MAKE) --no-print-directory test-vm; \
+	    else echo 'tests/vm is left out: the virtual machine is made for x86-64'; fi
+
+# Emulated, a test may take 20 times as long as on the machine itself.
+test-vm: $(VENV)/test
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
+	$(AS_ROOT) scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider tests/vm
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
