@@ -150,6 +150,12 @@ def in_mounts(commands: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-ec", f'{commands}\nexec "$@"', "sh"]
 
 
+def in_namespace(netns: NetworkNamespace, *command: str) -> str:
+    """Run a tool in a network namespace; its output."""
+    with netns.entered():
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def at_server(lab: Lab) -> tuple[str, str]:
     """To look into the server's namespace."""
     return "--netns", f"/proc/{os.getpid()}/fd/{lab.server.namespace.fd}"

@@ -1,6 +1,5 @@
 """Notifications: what changes at a device is told as it happens."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 
@@ -9,13 +8,9 @@ import pytest
 from napctl.kernel.monitor import Monitor, Notice
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
+from tests.lab.helpers import in_namespace
 
 pytestmark = pytest.mark.lab
-
-
-def in_namespace(netns: NetworkNamespace, *command: str) -> None:
-    with netns.entered():
-        subprocess.run(command, check=True, capture_output=True)
 
 
 def heard(netns: NetworkNamespace, wanted: set[str], *commands: tuple[str, ...]) -> list[Notice]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from napctl.change.targets import Places, Target, opened
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, CoalescingChange, EpollChange, Restored, RingsChange
+from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, Restored, RingsChange
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.value import Value
@@ -92,6 +92,11 @@ def altered(change: Change) -> list[str]:
     return [name for name in names if getattr(found, name) != getattr(change.after, name) and not _drifts(name, found)]
 
 
+def kernel_name(field: str) -> str:
+    """A field's name in netlink: with dashes, without the unit."""
+    return field.removesuffix("_ns").replace("_", "-")
+
+
 def explain(change: Change, error: OSError | Refused) -> NapctlError:
     """The kernel's refusal as one line for a person."""
     if isinstance(error, PermissionError) or getattr(error, "exit_status", None) == NotPermitted.exit_status:
@@ -107,15 +112,13 @@ def _write(change: Change, target: Target, wanted: Mapping[str, Any]) -> None:
     try:
         target.write(wanted)
     except (OSError, Refused) as error:
-        if (
-            not isinstance(change, CoalescingChange | RingsChange)
-            or explain(change, error).exit_status != Unsupported.exit_status
-        ):
+        if isinstance(change, EpollChange) or explain(change, error).exit_status != Unsupported.exit_status:
             raise
         named = getattr(error, "attribute", None)
-        names = [named.replace("-", "_")] if named else _refused_alone(target, wanted)
-        asked = ", ".join(f"{name.replace('_', '-')} {_plain(wanted.get(name))}" for name in names)
-        raise Unsupported(f"{change.where}: the driver refuses {asked}: {_words(error)}") from None
+        names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)
+        asked = ", ".join(f"{kernel_name(name)} {_plain(wanted[name])}" for name in names)
+        who = "kernel" if isinstance(change, NapiChange) else "driver"
+        raise Unsupported(f"{change.where}: the {who} refuses {asked}: {_words(error)}") from None
 
 
 def _refused_alone(target: Target, wanted: Mapping[str, Any]) -> list[str]:

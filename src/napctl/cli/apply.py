@@ -21,7 +21,7 @@ from napctl.cli.settingtext import changed, made_rows, setting_name
 from napctl.cli.table import note, paragraph, print_table
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, NapiChange, Transaction
+from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA, Machine
 from napctl.model.plan import Plan
@@ -76,7 +76,7 @@ def apply(
         changes=asked,
     )
     made = _guarded(transaction, confirm_within) if confirm_within else _applied(transaction)
-    names = [f"{change.where}: {name.replace('_', '-')}" for change in made.changes for name in altered(change)]
+    names = [f"{change.where}: {setting_name(name)}" for change in made.changes for name in altered(change)]
     if as_json:
         click.echo(to_json(Applied(transaction=made, altered=tuple(names))))
     else:
@@ -88,7 +88,7 @@ def _admissible(plan: Plan, machine: Machine, *, force: bool) -> tuple[str, ...]
     """The safety bounds that it goes beyond, if that is forced. Raises BadInput."""
     wrong = mismatch(plan, machine)
     if wrong:
-        raise BadInput(f"this plan is not for this machine: {'; '.join(wrong)}")
+        raise BadInput(f"this plan does not fit here: {'; '.join(wrong)}")
     unsafe = beyond(plan, machine)
     if unsafe and not force:
         raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force applies it nevertheless)")
@@ -110,21 +110,7 @@ def _guarded(transaction: Transaction, confirm_within_ns: int) -> Transaction:
 def _applied(transaction: Transaction) -> Transaction:
     with undisturbed(), Journal() as journal:
         recover_leavings(journal, as_json=True)
-        _refuse_attached(transaction, journal.live())
         return apply_changes(journal, transaction, then="unconfirmed" if transaction.guard else "applied")
-
-
-def _refuse_attached(transaction: Transaction, live: list[Transaction]) -> None:
-    """Deferral of an attached NAPI instance is the attachment's: detaching would bring back the wrong value."""
-    held = {
-        (change.netns, change.napi_id): each
-        for each in live if each.state == "attached"
-        for change in each.changes if isinstance(change, NapiChange)
-    }  # fmt: skip
-    for change in transaction.changes:
-        if isinstance(change, NapiChange) and (change.netns, change.napi_id) in held:
-            owner = held[change.netns, change.napi_id]
-            raise BadInput(f"{change.where} is attached for {owner.title}; `napctl detach {owner.pid}` first")
 
 
 def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from napctl.change.make import side_effects, touched
+from napctl.change.make import kernel_name, side_effects, touched
 from napctl.cli.table import ABSENT
 from napctl.model.change import Change
 from napctl.model.settings import EpollParams
@@ -26,7 +26,7 @@ def made_rows(change: Change) -> Iterator[tuple[str, str, str, str, str]]:
 
 def setting_name(field: str) -> str:
     """The kernel's name: with dashes in netlink, with underscores in struct epoll_params; without the unit."""
-    return field if field in EpollParams.__struct_fields__ else field.removesuffix("_ns").replace("_", "-")
+    return field if field in EpollParams.__struct_fields__ else kernel_name(field)
 
 
 def value_text(field: str, value: object) -> str:
