@@ -80,6 +80,14 @@ class DeviceCounts(Value, frozen=True, kw_only=True):
     """None: the driver keeps no counters per queue."""
 
 
+class Deliveries(Value, frozen=True, kw_only=True):
+    """How a device without NAPI instances handed packets to the stack, since some beginning."""
+
+    packets: int
+    runs: int
+    """Packets that were handed over without a pause between them are one run."""
+
+
 class ProbeCounts(Value, frozen=True, kw_only=True):
     """One reading of the probe."""
 

@@ -1,5 +1,6 @@
-"""The BPF program that counts polls, beside its loader and the reader of its counters."""
+"""The BPF programs that count polls and deliveries, beside their loaders and the readers of their counters."""
 
+from napctl.probe.deliveries import DeliveryProbe
 from napctl.probe.napi import Probe, ProbeUnavailable
 
-__all__ = ["Probe", "ProbeUnavailable"]
+__all__ = ["DeliveryProbe", "Probe", "ProbeUnavailable"]

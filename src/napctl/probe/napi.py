@@ -44,7 +44,7 @@ class Probe:
     def load(cls) -> Self:
         """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
         # The kernel would refuse as well, but does not say which capability it missed.
-        if missing := _missing_capabilities():
+        if missing := missing_capabilities():
             raise ProbeUnavailable(missing)
         constants = struct.pack("=I", _net_rx_softirq())
         image = Path(__file__).with_name("napi.bpf.o").read_bytes()
@@ -219,7 +219,8 @@ def _net_rx_softirq() -> int:
     return found
 
 
-def _missing_capabilities() -> str | None:
+def missing_capabilities() -> str | None:
+    """What this process lacks to load a BPF program, as a clause; None if nothing."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     if effective >> _CAP_SYS_ADMIN & 1:

@@ -1,0 +1,71 @@
+"""How one device without NAPI instances hands its packets over: loads deliveries.bpf.o and reads its counters."""
+
+import ctypes
+import mmap
+import struct
+from pathlib import Path
+from typing import Self
+
+from napctl.model.counts import Deliveries
+from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing
+from napctl.probe.napi import ProbeUnavailable, missing_capabilities, online_cpus
+
+CPUS = 8192
+PAUSE_NS = 1_000
+"""Packets that follow each other faster are one run. A driver's loop takes some 0.1 µs from one to the next."""
+
+
+class _Cpu(ctypes.Structure):
+    """struct cpu of deliveries.bpf.c; the private part is what the program remembers between entry and exit."""
+
+    _fields_ = (("packets", ctypes.c_uint64), ("runs", ctypes.c_uint64), ("_private", ctypes.c_uint64 * 6))
+
+
+class DeliveryProbe:
+    """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        self._program = program
+        self._memory = memory
+        self._cpus = (_Cpu * CPUS).from_buffer(memory)
+
+    @classmethod
+    def load(cls, netns: int, ifindex: int) -> Self:
+        """For one device of the network namespace with that inode number. Raises ProbeUnavailable."""
+        if missing := missing_capabilities():
+            raise ProbeUnavailable(missing)
+        try:
+            program = BpfObject.open(Path(__file__).with_name("deliveries.bpf.o").read_bytes(), "napctl")
+            try:
+                program.set_constants(struct.pack("=IIQ", ifindex, netns, PAUSE_NS))
+                program.load()
+                fd, size = program.map_fd(".bss")
+                assert size == ctypes.sizeof(_Cpu) * CPUS, f"deliveries.bpf.o has {size} bytes of counters"
+                probe = cls(program, mmap.mmap(fd, size))
+                program.attach()
+            except LibbpfError:
+                program.close()
+                raise
+        except LibbpfMissing as error:
+            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
+        except LibbpfError as error:
+            raise ProbeUnavailable(f"this kernel does not let napctl see packets without NAPI: {error}") from error
+        return probe
+
+    def read(self) -> Deliveries:
+        """The counts since load(), from memory."""
+        counts = [self._cpus[cpu] for cpu in online_cpus()]
+        return Deliveries(packets=sum(cpu.packets for cpu in counts), runs=sum(cpu.runs for cpu in counts))
+
+    def close(self) -> None:
+        """Detach and free; may be called again. read() cannot be called any more."""
+        self._program.close()
+        if not self._memory.closed:
+            del self._cpus
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
