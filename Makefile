@@ -9,14 +9,15 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
 DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db mawk mount procps strace
-VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86
+VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86 strace
 
-.PHONY: help setup demo test test-vm bench bpf man format clean
+.PHONY: help setup demo test test-vm test-long bench bpf man format clean
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
 	@echo 'make test   lint, types and all tests (root or sudo, 7 minutes)'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 1 minute)'
+	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 1 hour)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
 	@echo 'make bpf    rebuild the BPF object after a change of its source'
@@ -42,6 +43,12 @@ test: $(VENV)/test
 test-vm: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
 	$(AS_ROOT) scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider tests/vm
+
+# Hours are not needed for it: an hour of trials, whose short form `make test` makes.
+test-long: $(VENV)/test
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
+	$(AS_ROOT) $(BIN)/pytest --long -m trials -rP
+	$(AS_ROOT) scripts/run-in-vm --timeout 7200 $(BIN)/pytest --long -m trials -rP -p no:cacheprovider tests/vm
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -224,11 +224,13 @@ def test_a_refused_plan_leaves_no_guard(bed: Lab, napctl: Napctl, tmp_path: Path
 # Kills
 
 
+@pytest.mark.trials
+@pytest.mark.timeout(1200)
 def test_kills_at_random_instants_leave_the_former_state_or_the_applied_one(
-    bed: Lab, napctl: Napctl, plan: Path
+    bed: Lab, napctl: Napctl, plan: Path, trials: Callable[[int, int], int]
 ) -> None:
-    """The short form of tests/long/test_kills.py."""
-    killed_at_random(bed, napctl, plan, kills=8, chance=random.Random(3))
+    outcomes = killed_at_random(bed, napctl, plan, kills=trials(8, 200), chance=random.Random(3))
+    print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
 
 
 def test_apply_killed_at_any_step_leaves_a_way_back(bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:

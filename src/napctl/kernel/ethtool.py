@@ -20,7 +20,7 @@ COMPACT_BITSETS = 1
 SPEED_UNKNOWN = 0xFFFFFFFF
 
 HEADER = Attr("header", "nest", nest=table({"dev-index": "u32", "dev-name": "string", "flags": "u32"}))
-MODERATION = table({"usec": "u32", "pkts": "u32", "comps": "u32"})
+MODERATION = table({"usecs": "u32", "pkts": "u32", "comps": "u32"})
 PROFILE: Table = {1: Attr("irq-moderation", "nest", nest=MODERATION, many=True)}
 
 COALESCE = (
