@@ -6,6 +6,10 @@ from napctl.model.machine import SCHEMA, Machine
 from napctl.model.value import Value
 from napctl.model.window import Window
 
+Severity = Literal["danger", "cost", "risk"]
+"""`danger`: packets are lost, or wait far longer than anybody asked for. `cost`: CPU time or latency is wasted.
+`risk`: nothing is lost yet; something that happens sooner or later will do it."""
+
 Certainty = Literal["certain", "likely", "possible"]
 """`certain`: read or counted. `likely`: inferred from counts, another explanation is rare. `possible`: worth a look."""
 
@@ -23,6 +27,7 @@ class Finding(Value, frozen=True, kw_only=True):
 
     rule: str
     """Name of the rule, stable: "tx-only-interrupts"."""
+    severity: Severity
     where: str
     """For example "eth0", "NAPI 12 of eth0 (rx0)", "nginx (1234)"."""
     title: str
@@ -33,10 +38,20 @@ class Finding(Value, frozen=True, kw_only=True):
     remedy: str
     """What to do, in words; may be empty of commands."""
     commands: tuple[str, ...] = ()
-    """Ready to be run."""
+    """Ready to be run, in the network namespace that was looked at."""
     certainty: Certainty
     basis: str
     """Source of the rule: kernel document, commit or published note."""
+
+
+class ThreadUse(Value, frozen=True, kw_only=True):
+    """A thread that used its CPU during the window."""
+
+    tid: int
+    cpu_share: float
+    """Of one CPU, 0 … 1."""
+    cpus: tuple[int, ...]
+    """On which it was seen last at the beginning and at the end: one CPU, or two."""
 
 
 class ProcessUse(Value, frozen=True, kw_only=True):
@@ -44,10 +59,20 @@ class ProcessUse(Value, frozen=True, kw_only=True):
 
     pid: int
     name: str
-    cpu_seconds: float | None = None
-    """CPU time of all its threads in the window; None where it could not be read."""
-    cpus: tuple[int, ...] = ()
-    """CPUs on which its threads were seen."""
+    cpu_share: float | None = None
+    """CPU time of all its threads by the time, 1 being one CPU; None where it could not be read."""
+    threads: tuple[ThreadUse, ...] = ()
+    """Those that used at least 1 % of a CPU, busiest first."""
+    napi_ids: tuple[int, ...] = ()
+    """NAPI instances that feed its sockets."""
+
+
+class CpuUse(Value, frozen=True, kw_only=True):
+    """One CPU that is online."""
+
+    cpu: int
+    busy_share: float
+    """Time not idle, by whatever: tasks, interrupts, softirqs; 0 … 1."""
 
 
 class Checkup(Value, frozen=True, kw_only=True):
@@ -57,7 +82,29 @@ class Checkup(Value, frozen=True, kw_only=True):
     before: Machine
     machine: Machine
     window: Window
+    """Of the whole machine: polls of other namespaces' devices too."""
     processes: tuple[ProcessUse, ...] = ()
-    """Busy-polling processes, processes that receive from these devices, and irqbalance."""
-    cpu_count: int
+    """Processes whose sockets these devices feed, NAPI threads, and irqbalance."""
+    cpus: tuple[CpuUse, ...] = ()
     """CPUs online."""
+
+
+class Unjudged(Value, frozen=True, kw_only=True):
+    """Rules that could not judge for lack of something."""
+
+    why: str
+    devices: tuple[str, ...]
+    """Empty: they could not judge at all."""
+    rules: tuple[str, ...]
+
+
+class Diagnosis(Value, frozen=True, kw_only=True):
+    """What `doctor` says, and all that it stands on."""
+
+    schema: int = SCHEMA
+    findings: tuple[Finding, ...]
+    """Most serious first."""
+    rules: tuple[str, ...]
+    """Every rule that looked."""
+    unjudged: tuple[Unjudged, ...]
+    checkup: Checkup

@@ -1,0 +1,135 @@
+"""Take a Checkup: the machine, a window, the machine again, and what the processes that matter did meanwhile."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from napctl.kernel import cputime, processes
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.processes import Process
+from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
+from napctl.model.machine import Machine
+from napctl.observe.machine import take_machine
+from napctl.observe.window import Observer
+
+SOCKETS_LOOKED_AT = 200
+"""Per process, spread over all it has: each costs some 10 µs, and a few tell which NAPI instances feed it."""
+LEAST_SHARE = 0.01
+"""A thread that used less of a CPU is not told: it decides nothing."""
+IRQBALANCE = "irqbalance"
+
+
+def take_checkup(
+    netns: NetworkNamespace, names: Collection[str], seconds: float, progress: Callable[[float], None]
+) -> Checkup:
+    """Look at the named devices (all but loopback by default) for that long. Changes nothing.
+
+    `progress` is called now and then with the seconds that are left. Raises BadInput for a device that is not there.
+    """
+    before = take_machine(netns, names)
+    watched = tuple(_watched(before))
+    with Observer(netns, names) as observer:
+        observer.restart()
+        start = _usage(watched)
+        _wait(seconds, progress)
+        end = _usage(watched)
+        window = observer.window()
+    return Checkup(
+        before=before,
+        machine=take_machine(netns, names),
+        window=window,
+        processes=tuple(_process_use(process, napi_ids, start, end) for process, napi_ids in watched),
+        cpus=tuple(_cpu_use(start, end)),
+    )
+
+
+Watched = tuple[tuple[Process, tuple[int, ...]], ...]
+"""Processes and the NAPI instances that feed their sockets."""
+
+
+@dataclass(frozen=True)
+class _Usage:
+    """CPU time at one moment."""
+
+    at: float
+    threads: dict[int, dict[int, float]]
+    """By process and thread, s; a process that could not be read is missing."""
+    last_cpus: dict[int, int | None]
+    """By thread."""
+    idle: dict[int, float]
+    """By CPU, s."""
+
+
+def _watched(machine: Machine) -> Iterator[tuple[Process, tuple[int, ...]]]:
+    napis = {napi.napi_id: napi for device in machine.devices for napi in device.napis}
+    of_thread = {napi.thread_pid: napi.napi_id for napi in napis.values() if napi.thread_pid is not None}
+    for process in processes.processes():
+        fed_by = (of_thread[process.pid],) if process.pid in of_thread else _fed_by(process, napis.keys())
+        if fed_by or process.name == IRQBALANCE:
+            yield process, fed_by
+
+
+def _fed_by(process: Process, napi_ids: Collection[int]) -> tuple[int, ...]:
+    """Which of these NAPI instances feed the process's sockets; none where we may not look, which `lacks` says."""
+    if process.pid == os.getpid():
+        return ()
+    try:
+        fds = processes.socket_fds(process.pid)
+        sample = fds[:: max(1, len(fds) // SOCKETS_LOOKED_AT)]
+        if not sample:
+            return ()
+        with processes.Handle(process.pid) as handle:
+            return tuple(sorted(handle.incoming_napi_ids(sample).keys() & set(napi_ids)))
+    except OSError:
+        return ()
+
+
+def _wait(seconds: float, progress: Callable[[float], None]) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        progress(left)
+        time.sleep(min(left, 0.2))
+
+
+def _usage(watched: Watched) -> _Usage:
+    threads: dict[int, dict[int, float]] = {}
+    for process, _ in watched:
+        with suppress(OSError):  # gone meanwhile
+            threads[process.pid] = cputime.run_seconds_by_thread(process.pid)
+    return _Usage(
+        at=time.monotonic(),
+        threads=threads,
+        last_cpus={tid: processes.last_cpu(pid, tid) for pid, tids in threads.items() for tid in tids},
+        idle=cputime.idle_seconds(),
+    )
+
+
+def _process_use(process: Process, napi_ids: tuple[int, ...], start: _Usage, end: _Usage) -> ProcessUse:
+    then, now = start.threads.get(process.pid), end.threads.get(process.pid)
+    if then is None or now is None:
+        return ProcessUse(pid=process.pid, name=process.name, napi_ids=napi_ids)
+    elapsed = end.at - start.at
+    shares = {tid: (seconds - then.get(tid, 0)) / elapsed for tid, seconds in now.items()}
+    busy = sorted((tid for tid in shares if shares[tid] >= LEAST_SHARE), key=lambda tid: -shares[tid])
+    return ProcessUse(
+        pid=process.pid,
+        name=process.name,
+        cpu_share=sum(shares.values()),
+        threads=tuple(ThreadUse(tid=tid, cpu_share=shares[tid], cpus=_cpus(tid, start, end)) for tid in busy),
+        napi_ids=napi_ids,
+    )
+
+
+def _cpus(tid: int, start: _Usage, end: _Usage) -> tuple[int, ...]:
+    seen = {usage.last_cpus.get(tid) for usage in (start, end)}
+    return tuple(sorted(cpu for cpu in seen if cpu is not None))
+
+
+def _cpu_use(start: _Usage, end: _Usage) -> Iterator[CpuUse]:
+    elapsed = end.at - start.at
+    for cpu, idle in sorted(end.idle.items()):
+        if cpu in start.idle:
+            busy = 1 - (idle - start.idle[cpu]) / elapsed
+            yield CpuUse(cpu=cpu, busy_share=min(1.0, max(0.0, busy)))
