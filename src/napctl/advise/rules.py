@@ -1,0 +1,35 @@
+"""All rules, and what they make of a Checkup."""
+
+from napctl.advise import rules_coalescing, rules_cpu, rules_drops, rules_polling
+from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
+
+RULES = (*rules_drops.RULES, *rules_polling.RULES, *rules_coalescing.RULES, *rules_cpu.RULES)
+
+SEVERITIES, CERTAINTIES = ("danger", "cost", "risk"), ("certain", "likely", "possible")
+
+
+def diagnose(seen: Checkup) -> tuple[Finding, ...]:
+    """What the rules find, most serious first; certain before possible."""
+    found = [finding for rule in RULES for finding in rule.find(seen)]
+    return tuple(sorted(found, key=lambda each: (SEVERITIES.index(each.severity), CERTAINTIES.index(each.certainty))))
+
+
+def unjudged(seen: Checkup) -> tuple[Unjudged, ...]:
+    """What rules lacked, so that no finding of theirs means nothing."""
+    devices: dict[str, dict[str, None]] = {}
+    rules: dict[str, dict[str, None]] = {}
+    for rule in RULES:
+        for device, why in (found for lack in rule.lacks for found in lack(seen)):
+            rules.setdefault(why, {})[rule.name] = None
+            devices.setdefault(why, {}).update({device: None} if device else {})
+    return tuple(Unjudged(why=why, devices=tuple(devices[why]), rules=tuple(rules[why])) for why in rules)
+
+
+def diagnosis(seen: Checkup) -> Diagnosis:
+    """Everything that is to be said of a Checkup."""
+    return Diagnosis(
+        findings=diagnose(seen),
+        rules=tuple(rule.name for rule in RULES),
+        unjudged=unjudged(seen),
+        checkup=seen,
+    )

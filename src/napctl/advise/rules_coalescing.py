@@ -1,0 +1,261 @@
+"""Rules about interrupts: too many of them, and completions that wait too long."""
+
+from collections.abc import Iterator
+
+from napctl.advise.seen import (
+    COALESCING_NOTE,
+    ETHTOOL,
+    LINK,
+    PROBE,
+    Rule,
+    each,
+    napi_name,
+    no_coalescing,
+    no_hardware,
+    no_probe,
+    no_speed,
+    no_traffic,
+    percent,
+    plan_commands,
+    rows,
+    rx_packets,
+)
+from napctl.model.finding import Checkup, Evidence, Finding
+from napctl.model.histogram import total
+from napctl.model.limits import ring_fill_us, tx_stall_us, tx_usecs_bound
+from napctl.model.machine import Coalescing, Device, DimProfile
+from napctl.model.window import NapiWindow
+
+TX_ONLY_SHARE = 0.2
+"""From 20 % on: the remedy takes away a part of them only (54.2 % became 41.7 % in the note), so less is no gain."""
+TX_ONLY_PER_SECOND = 1000
+"""An interrupt with its softirq costs 1 … 3 µs: fewer take less than 0.3 % of one CPU."""
+LEAST_POLLS = 1000
+"""The share of so many polls is exact to ±3 percentage points."""
+NEARLY_AT_BOUND = 0.75
+"""A delay that near to its safe bound has nothing more to give."""
+
+SINGLE_PACKETS = 1.2
+"""Mean packets per poll that found any. Below it four of five interrupts or more bring one packet."""
+LOADED_PACKETS_PER_SECOND = 10_000
+"""Per NAPI instance. At 1 … 3 µs an interrupt that is 1 … 3 % of a CPU; below it latency is worth more."""
+
+RX_PROFILES = {
+    False: (DimProfile(usecs=1, pkts=256), DimProfile(usecs=256, pkts=256)),
+    True: (DimProfile(usecs=2, pkts=256), DimProfile(usecs=64, pkts=64)),
+}
+"""First and last of the RX levels in lib/dim/net_dim.c, by "counts from the completion" (CQE)."""
+
+
+def tx_only_share(devices_rows: list[NapiWindow]) -> tuple[int, int]:
+    """(TX-only polls, all polls) of the NAPI instances of which an empty poll says so: see EmptyPolls."""
+    told = [row for row in devices_rows if row.empty is not None and not row.empty.while_polling and row.empty.tx_only]
+    return sum(row.empty.tx_only for row in told if row.empty), total(row.polls for row in told).polls
+
+
+def tx_only_interrupts(seen: Checkup) -> Iterator[Finding]:
+    """Interrupts that bring no packet but free sent ones: TX coalescing merges them with others at nearly no cost."""
+    for device in seen.machine.devices:
+        tx_only, polls = tx_only_share(rows(seen, device))
+        per_second = tx_only / seen.window.seconds
+        if polls < LEAST_POLLS or tx_only < TX_ONLY_SHARE * polls or per_second < TX_ONLY_PER_SECOND:
+            continue
+        if _has_as_much_tx_coalescing_as_is_safe(seen, device):
+            continue
+        share = percent(tx_only / polls)
+        yield Finding(
+            rule="tx-only-interrupts",
+            severity="cost",
+            where=device.name,
+            title=f"{share} of polls are TX-only",
+            evidence=(
+                Evidence(text=f"{tx_only:,} of {polls:,} polls in softirq found no packet, without deferral or busy "
+                         f"polling: {per_second:,.0f} a second", source=PROBE),
+                Evidence(text=f"tx-usecs {_told(device.coalescing, 'tx_usecs')}, tx-frames "
+                         f"{_told(device.coalescing, 'tx_max_frames')}", source=ETHTOOL),
+            ),
+            consequence=f"Each of them interrupts the CPU only to free sent buffers, which could wait. TX coalescing "
+            f"saves at most these {share} of polls and {per_second:,.0f} interrupts a second; an empty poll costs less "
+            "than others, so less of the CPU time.",
+            remedy=_tx_remedy(device),
+            commands=plan_commands(device.name),
+            certainty="likely",
+            basis=COALESCING_NOTE,
+        )  # fmt: skip
+
+
+def _has_as_much_tx_coalescing_as_is_safe(seen: Checkup, device: Device) -> bool:
+    limit, speed = seen.machine.tcp_limit_output_bytes, device.speed_mbps
+    if limit is None or speed is None or device.coalescing is None:
+        return False
+    bound = tx_usecs_bound(limit, speed, device.rings.tx if device.rings else None)
+    return (device.coalescing.tx_usecs or 0) >= NEARLY_AT_BOUND * bound.value
+
+
+def _tx_remedy(device: Device) -> str:
+    if device.coalescing is not None and device.coalescing.tx_usecs is not None:
+        return "Delay TX completions, which costs no latency; see the plan before it is applied."
+    return "This driver has no TX coalescing: deferral (defer-hard-irqs, gro-flush-timeout) merges them instead."
+
+
+def _told(coalescing: Coalescing | None, name: str) -> str:
+    value = getattr(coalescing, name, None)
+    return "not supported" if value is None else str(value)
+
+
+def tx_completions_too_late(seen: Checkup) -> Iterator[Finding]:
+    """TX completions that wait longer than a TCP flow or the ring can go on sending: the link falls idle."""
+    limit = seen.machine.tcp_limit_output_bytes
+    for device in seen.machine.devices:
+        if device.bus is None or device.speed_mbps is None:
+            continue
+        for delay_us, setting in _tx_delays(device):
+            stalls = tuple(_stalls(delay_us, device, device.speed_mbps, limit))
+            if stalls:
+                yield Finding(
+                    rule="tx-completions-too-late",
+                    severity="danger",
+                    where=device.name,
+                    title=f"TX completions may wait {delay_us:,.0f} µs ({setting}): sending stalls before",
+                    evidence=stalls,
+                    consequence="Sent buffers are freed so late that a flow at link rate, or the queue, has to stop "
+                    "and wait for them.",
+                    remedy="Lower the delay below that time; `plan` computes the bound.",
+                    commands=plan_commands(device.name),
+                    certainty="likely",
+                    basis="tcp_small_queue_check() in net/ipv4/tcp_output.c; one flow fell to 9 Mb/s where 146 were "
+                    "possible (commit 4e8683a95c96)",
+                )
+
+
+def _tx_delays(device: Device) -> Iterator[tuple[float, str]]:
+    """(delay in µs, setting): the longest that the NIC makes, and the longest that deferral makes."""
+    blocks = [device.coalescing, *(queue.coalescing for queue in device.queue_coalescing)]
+    usecs = max((block.tx_usecs or 0 for block in blocks if block is not None), default=0)
+    if usecs:
+        yield usecs, "tx-usecs"
+    deferring = [napi.settings.gro_flush_timeout_ns or 0 for napi in device.napis if napi.settings.defers]
+    if deferring:
+        yield max(deferring) / 1000, "gro-flush-timeout"
+
+
+def _stalls(delay_us: float, device: Device, speed_mbps: int, limit_bytes: int | None) -> Iterator[Evidence]:
+    """What ends before the delay does."""
+    if limit_bytes is not None and delay_us > (stall := tx_stall_us(limit_bytes, speed_mbps)):
+        yield Evidence(
+            text=f"a TCP flow at {speed_mbps:,} Mb/s sends its tcp_limit_output_bytes ({limit_bytes:,}) in "
+            f"{stall:.0f} µs",
+            source="/proc/sys/net/ipv4",
+        )
+    ring = device.rings.tx if device.rings else None
+    frames = device.coalescing.tx_max_frames if device.coalescing else None
+    bounded_by_frames = bool(frames) and ring is not None and (frames or 0) < ring
+    if ring and not bounded_by_frames and delay_us > (fill := ring_fill_us(ring, speed_mbps)):
+        yield Evidence(text=f"full frames fill the TX ring of {ring:,} in {fill:.0f} µs", source=ETHTOOL)
+
+
+def single_packet_interrupts(seen: Checkup) -> Iterator[Finding]:
+    """Interrupts that bring one packet each while packets come fast: a few µs of RX coalescing would merge them."""
+    for device in seen.machine.devices:
+        found = [row for row in rows(seen, device) if device.bus is not None and _is_single(row, seen.window.seconds)]
+        if not found:
+            continue
+        polls = total(row.softirq for row in found if row.softirq)
+        fruitful = polls.polls - polls.empty
+        rate = fruitful / seen.window.seconds
+        yield Finding(
+            rule="single-packet-interrupts",
+            severity="cost",
+            where=device.name,
+            title=f"{rate:,.0f} interrupts a second bring {polls.packets / fruitful:.2f} packets each",
+            evidence=(
+                Evidence(text=f"{polls.packets:,} packets in {fruitful:,} polls of "
+                         f"{each(napi_name(device, row.napi_id) for row in found)}", source=PROBE),
+                Evidence(text=f"rx-usecs {_told(device.coalescing, 'rx_usecs')}, adaptive-rx "
+                         f"{_told(device.coalescing, 'use_adaptive_rx')}", source=ETHTOOL),
+            ),
+            consequence="Every packet pays for an interrupt of its own: CPU time that grows with the load.",
+            remedy="Let RX interrupts wait for some µs, as much as your latency budget allows. For an epoll server, "
+            "`napctl attach` takes them away under load without that.",
+            commands=plan_commands(device.name),
+            certainty="certain",
+            basis=COALESCING_NOTE,
+        )  # fmt: skip
+
+
+def _is_single(row: NapiWindow, seconds: float) -> bool:
+    """Polled in softirq alone: under deferral or busy polling a poll is no interrupt."""
+    softirq = row.softirq
+    if softirq is None or softirq != row.polls or (row.settings and row.settings.defers):
+        return False
+    fruitful = softirq.polls - softirq.empty
+    enough = fruitful >= LEAST_POLLS and softirq.packets >= LOADED_PACKETS_PER_SECOND * seconds
+    return enough and softirq.packets < SINGLE_PACKETS * fruitful
+
+
+def adaptive_coalescing_stuck(seen: Checkup) -> Iterator[Finding]:
+    """Adaptive RX coalescing that stands at an end of its profile at both ends of the window, under load."""
+    before = {device.ifindex: device for device in seen.before.devices}
+    for device in seen.machine.devices:
+        was = before.get(device.ifindex)
+        if was is None or rx_packets(seen, device) < LOADED_PACKETS_PER_SECOND * seen.window.seconds:
+            continue
+        ends = ((_end(then), _end(now)) for then, now in _levels(was, device))
+        stuck = [then for then, now in ends if then is not None and then == now]
+        if not stuck:
+            continue
+        which, usecs = stuck[0]
+        yield Finding(
+            rule="adaptive-coalescing-stuck",
+            severity="cost",
+            where=device.name,
+            title=f"adaptive RX coalescing stays at its {which}, {usecs} µs, under load",
+            evidence=(
+                Evidence(text=f"rx-usecs {usecs} at both ends of the window, an end of the profile", source=ETHTOOL),
+                Evidence(text=f"{rx_packets(seen, device) / seen.window.seconds:,.0f} packets a second", source=LINK),
+            ),
+            consequence="It interrupts for nearly every packet."
+            if which == "least"
+            else f"A packet may wait {usecs} µs for its interrupt: what decides is throughput, never latency.",
+            remedy="Give it a fixed value that fits your latency budget, and compare.",
+            commands=plan_commands(device.name),
+            certainty="possible",
+            basis="lib/dim/net_dim.c: bytes, then packets, then interrupts decide, at 10 % of change",
+        )
+
+
+def _levels(was: Device, now: Device) -> Iterator[tuple[Coalescing, Coalescing]]:
+    """Coalescing at both ends of the window: of each queue where the driver has that, else of the device."""
+    if now.queue_coalescing:
+        earlier = {queue.queue: queue.coalescing for queue in was.queue_coalescing}
+        wide = now.coalescing or Coalescing()
+        for queue in now.queue_coalescing:
+            if queue.queue in earlier and wide.use_adaptive_rx:
+                yield earlier[queue.queue], queue.coalescing
+    elif was.coalescing and now.coalescing:
+        yield was.coalescing, now.coalescing
+
+
+def _end(coalescing: Coalescing) -> tuple[str, int] | None:
+    """("least" or "most", µs) if adaptive RX coalescing stands at that end of its profile; None in between."""
+    if not coalescing.use_adaptive_rx or coalescing.rx_usecs is None:
+        return None
+    mode = coalescing.use_cqe_mode_rx
+    custom = coalescing.rx_profile
+    profiles = [(custom[0], custom[-1])] if custom else [RX_PROFILES[cqe] for cqe in RX_PROFILES if mode in (cqe, None)]
+    # Without its mode, 64 µs alone could be the middle of the other profile: then the frames must tell.
+    ambiguous = mode is None and not custom
+    for profile in profiles:
+        for which, level in zip(("least", "most"), profile, strict=True):
+            frames_fit = coalescing.rx_max_frames in ((level.pkts,) if ambiguous else (level.pkts, 0, None))
+            if coalescing.rx_usecs == level.usecs and frames_fit:
+                return which, coalescing.rx_usecs
+    return None
+
+
+RULES = (
+    Rule("tx-completions-too-late", tx_completions_too_late, (no_hardware, no_coalescing, no_speed)),
+    Rule("tx-only-interrupts", tx_only_interrupts, (no_probe, no_hardware, no_traffic)),
+    Rule("single-packet-interrupts", single_packet_interrupts, (no_probe, no_hardware, no_traffic)),
+    Rule("adaptive-coalescing-stuck", adaptive_coalescing_stuck, (no_hardware, no_coalescing, no_traffic)),
+)

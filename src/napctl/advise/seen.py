@@ -1,0 +1,160 @@
+"""What several rules ask of a Checkup, and why some of them cannot judge."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from napctl.model.finding import Checkup, Finding
+from napctl.model.machine import Device, EpollPoller, Napi
+from napctl.model.window import NapiWindow
+
+PROBE, SOFTNET, PROC_STAT, SCHEDSTAT = "probe", "/proc/net/softnet_stat", "/proc/stat", "/proc/PID/schedstat"
+NETDEV, ETHTOOL, SYSFS, EPOLL, LINK = "netdev netlink", "ethtool netlink", "sysfs", "EPIOCGPARAMS", "link statistics"
+
+NAPI_DOC = "Documentation/networking/napi.rst"
+COALESCING_NOTE = "J. Kicinski, Easy network performance wins with IRQ coalescing (people.kernel.org/kuba)"
+
+BUSY_PACKETS_PER_SECOND = 1000
+"""A queue with less leaves its CPU alone for a millisecond between packets: no setting of it matters to others."""
+LEAST_PACKETS = 100
+"""In a window with less no rate and no share means anything."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: what finds, and what it needs that a checkup may lack."""
+
+    name: str
+    find: Callable[[Checkup], Iterator[Finding]]
+    lacks: tuple[Callable[[Checkup], Iterator[tuple[str, str]]], ...] = ()
+
+
+def rows(seen: Checkup, device: Device) -> list[NapiWindow]:
+    """What the window holds of a device's NAPI instances."""
+    ids = {napi.napi_id for napi in device.napis}
+    return [row for row in seen.window.napis if row.napi_id in ids]
+
+
+def busy(seen: Checkup, device: Device) -> list[tuple[Napi, NapiWindow]]:
+    """Its NAPI instances that took packets at a rate that matters."""
+    least = max(LEAST_PACKETS, BUSY_PACKETS_PER_SECOND * seen.window.seconds)
+    napis = {napi.napi_id: napi for napi in device.napis}
+    return [(napis[row.napi_id], row) for row in rows(seen, device) if row.polls.packets >= least]
+
+
+def rx_packets(seen: Checkup, device: Device) -> int:
+    """Packets that the device received in the window."""
+    return sum(counts.rx_packets for counts in seen.window.devices if counts.ifindex == device.ifindex)
+
+
+def cpu_busy(seen: Checkup, cpu: int) -> float | None:
+    """How busy a CPU was, 0 … 1; None if it is not online."""
+    return next((use.busy_share for use in seen.cpus if use.cpu == cpu), None)
+
+
+def single_cpu(napi: Napi) -> int | None:
+    """The one CPU on which a NAPI instance is polled unless an application polls it; None if that is not one."""
+    return int(napi.cpus) if napi.cpus is not None and napi.cpus.isdigit() else None
+
+
+def pollers_of(seen: Checkup, pid: int) -> list[EpollPoller]:
+    """Epoll instances by which a process polls."""
+    return [poller for poller in seen.machine.pollers if poller.pid == pid]
+
+
+def napi_name(device: Device, napi_id: int) -> str:
+    """For example "NAPI 12 of eth0 (rx0 tx0)"."""
+    queues = " ".join(f"{queue.kind}{queue.index}" for queue in device.queues if queue.napi_id == napi_id)
+    return f"NAPI {napi_id} of {device.name}" + (f" ({queues})" if queues else "")
+
+
+def percent(share: float) -> str:
+    """54.2 %."""
+    return f"{share * 100:.1f} %"
+
+
+def each(items: Iterable[object]) -> str:
+    """1, 2 and 3."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def plan_commands(device: str) -> tuple[str, ...]:
+    """Compute settings for a device, look at them, set them for a minute, keep them if the machine is still there."""
+    return (
+        f"napctl plan {device} --goal balanced --output plan.toml",
+        "napctl apply plan.toml --confirm-within 60s",
+        "napctl confirm",
+    )
+
+
+# What a checkup may lack: (device, or nothing if it is of all; why). A device that is down has nothing to be judged.
+
+Lack = tuple[str, str]
+
+
+def up(seen: Checkup) -> list[Device]:
+    """Devices that can take packets."""
+    return [device for device in seen.machine.devices if device.up]
+
+
+def no_probe(seen: Checkup) -> Iterator[Lack]:
+    """Packets per poll, and who polled, are the probe's alone."""
+    if seen.window.source != "bpf":
+        yield "", "no probe here, so nothing counts polls"
+
+
+def no_traffic(seen: Checkup) -> Iterator[Lack]:
+    """By device."""
+    for device in up(seen):
+        if rx_packets(seen, device) < LEAST_PACKETS:
+            yield device.name, f"fewer than {LEAST_PACKETS} packets came"
+
+
+def no_hardware(seen: Checkup) -> Iterator[Lack]:
+    """Interrupts and TX completions are a NIC's."""
+    for device in up(seen):
+        if device.bus is None:
+            yield device.name, "a software device has no interrupts"
+
+
+def no_coalescing(seen: Checkup) -> Iterator[Lack]:
+    """By driver."""
+    for device in up(seen):
+        if device.bus is not None and device.coalescing is None:
+            yield device.name, "the driver tells no coalescing"
+
+
+def no_speed(seen: Checkup) -> Iterator[Lack]:
+    """Bounds in time stand on the link's rate."""
+    for device in up(seen):
+        if device.bus is not None and device.speed_mbps is None:
+            yield device.name, "the link speed is not told"
+
+
+def no_queue_counts(seen: Checkup) -> Iterator[Lack]:
+    """Half of a NIC's drops are counted per queue only."""
+    counted = {counts.ifindex for counts in seen.window.devices if counts.queues is not None}
+    for device in up(seen):
+        if device.bus is not None and device.ifindex not in counted:
+            yield device.name, "the driver counts no drops per queue"
+
+
+def no_deferral(seen: Checkup) -> Iterator[Lack]:
+    """The device-wide values, from sysfs."""
+    for device in up(seen):
+        if device.deferral is None:
+            yield device.name, "device-wide deferral could not be read"
+
+
+def no_napis(seen: Checkup) -> Iterator[Lack]:
+    """A driver or kernel that tells none."""
+    for device in up(seen):
+        if not device.napis:
+            yield device.name, "no NAPI instance is told"
+
+
+def no_irqs(seen: Checkup) -> Iterator[Lack]:
+    """Some drivers do not tell which interrupt belongs to which NAPI instance."""
+    for device in up(seen):
+        if device.bus is not None and device.napis and all(napi.irq is None for napi in device.napis):
+            yield device.name, "the driver does not tell its interrupts"
