@@ -1,0 +1,221 @@
+"""From the samples of a trial to its verdict: pure rules, one after the other."""
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean
+
+from napctl.measure.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
+from napctl.measure.expected import Expectation, of_deferral, of_delay, of_frames
+from napctl.measure.figures import arm, gap_interval, implied_us, least_gap_us, loads
+from napctl.measure.trial import COUNTED, DEFERRAL, TIMED, Raw, Sample, Statistic, Trial, shown
+from napctl.model.settings import NapiSettings
+from napctl.model.value import Value
+from napctl.model.verdict import Estimate, Outcome, Verdict
+
+Pairs = Sequence[tuple[Sample, Sample]]
+"""With the setting, and without it."""
+EARLY_LOOK = 2
+"""Pairs after which traffic that cannot show anything is given up."""
+STRONGER = 4
+"""A setting too small to be seen that acts as this many times itself, or more, is another setting."""
+STRONGER_US = 10
+"""And by at least that much: timers of NICs have steps of a few µs."""
+
+
+class Said(Value, frozen=True, kw_only=True):
+    """An outcome in words."""
+
+    outcome: Outcome
+    reason: str
+    acts_as: str | None = None
+    needs: str | None = None
+
+
+class Judgement(Value, frozen=True, kw_only=True):
+    """What can be said after some pairs, and what it stands on."""
+
+    said: Said
+    per_packet: Interval | None
+    per_second: Interval | None
+    expected: Expectation
+
+    @property
+    def outcome(self) -> Outcome:
+        """`not enough traffic` as long as nothing can be said."""
+        return self.said.outcome
+
+
+def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
+    """What the pairs so far say."""
+    expected = expectation(trial, statistic, pairs)
+    per_packet = interval([(on.per_packet, off.per_packet) for on, off in pairs])
+    per_second = interval([(on.per_second, off.per_second) for on, off in pairs])
+    if per_packet is None or per_second is None:
+        said = Said(outcome="not enough traffic", reason="there was hardly a packet", needs=expected.needs)
+    elif as_expected(per_packet, expected):
+        said = _effect(trial, statistic, pairs, per_packet, expected)
+    elif expected.ratio is None:
+        said = _no_effect_of_any_kind(per_packet, len(pairs))
+    elif expected.showable:
+        said = _no_expected_effect(trial, statistic, len(pairs), per_packet, per_second, expected)
+    else:
+        same = "obeyed or not, this traffic would look the same"
+        other = "the difference that shows is not the one that is asked for"
+        reason = other if per_packet.above or per_packet.below else same
+        said = Said(outcome="not enough traffic", reason=reason, needs=expected.needs)
+    return Judgement(said=said, per_packet=per_packet, per_second=per_second, expected=expected)
+
+
+def enough(trial: Trial, statistic: Statistic, pairs: Pairs) -> bool:
+    """Whether more windows are of no use: the figures tell; or this traffic will never."""
+    if len(pairs) < EARLY_LOOK:
+        return False
+    found = judge(trial, statistic, pairs)
+    if _hopeless(found):
+        return True
+    return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found.outcome != "not enough traffic"
+
+
+def _hopeless(found: Judgement) -> bool:
+    """It shows neither an effect nor the absence of one."""
+    quiet = found.per_packet is None or 1 / MARGIN < found.per_packet.ratio < MARGIN
+    modelled = found.expected.ratio is not None
+    return found.outcome == "not enough traffic" and modelled and not found.expected.showable and quiet
+
+
+def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation:
+    """What the setting would do to this traffic, from what it was in the arm that delays less."""
+    lesser = [on if _delays_less(trial.on, trial.off) else off for on, off in pairs]
+    there = loads(lesser)
+    on, off = trial.on, trial.off
+    if isinstance(on, NapiSettings) or isinstance(off, NapiSettings):
+        assert isinstance(on, NapiSettings)
+        assert isinstance(off, NapiSettings)
+        return of_deferral(there, on, off, interrupts=statistic.startswith("interrupts"))
+    if trial.setting in TIMED:
+        return of_delay(there, on, off, trial.frames)
+    if trial.setting in COUNTED:
+        return of_frames(there, on, off, trial.delay_us, fmean(each.seconds for each in lesser))
+    return Expectation(ratio=None, either_way=True)
+
+
+def as_expected(found: Interval, expected: Expectation) -> bool:
+    """An effect, in the direction that was asked for; in any, if none was."""
+    if expected.ratio is None or expected.either_way:
+        return found.below or found.above
+    return (found.below and expected.ratio < 1) or (found.above and expected.ratio > 1)
+
+
+def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float) -> Verdict:
+    """The verdict of all pairs, with everything that it stands on. `seconds`: of a window."""
+    found = judge(trial, statistic, pairs)
+    said = found.said
+    altered = trial.on != trial.wanted
+    clamped = altered and said.outcome in ("honoured", "not enough traffic")
+
+    def estimate(of: Interval | None, name: str) -> Estimate | None:
+        if of is None:
+            return None
+        return Estimate(
+            statistic=name,
+            ratio=of.ratio,
+            low=of.low,
+            high=of.high,
+            confidence=CONFIDENCE,
+            expected=found.expected.ratio,
+            pairs=len(pairs),
+            seconds=seconds,
+        )
+
+    return Verdict(
+        device=trial.device,
+        queue=trial.queue,
+        setting=trial.setting,
+        wanted=shown(trial.wanted),
+        without=shown(trial.off),
+        read_back=shown(trial.on),
+        outcome="clamped" if clamped else said.outcome,
+        acts_as=str(shown(trial.on)) if clamped else said.acts_as,
+        estimate=estimate(found.per_packet, statistic),
+        per_second=estimate(found.per_second, f"{_unit(statistic)} per second"),
+        with_it=arm(trial.on, [on for on, _ in pairs]),
+        without_it=arm(trial.off, [off for _, off in pairs]),
+        reason=f"the driver made {shown(trial.on)} of it; {said.reason}" if altered else said.reason,
+        needs=said.needs,
+    )
+
+
+def _effect(trial: Trial, statistic: Statistic, pairs: Pairs, found: Interval, expected: Expectation) -> Said:
+    """The direction is the one asked for: is the size?"""
+    delays_more = not _delays_less(trial.on, trial.off)
+    if trial.setting == "rx_usecs" and statistic == "interrupts per packet" and delays_more:
+        asked_us = trial.on
+        assert not isinstance(asked_us, NapiSettings)
+        on, off = [on for on, _ in pairs], [off for _, off in pairs]
+        gap, least_us = gap_interval(on), least_gap_us(trial, asked_us, on)
+        if gap is not None and gap.high * MARGIN < least_us:
+            reason = f"interrupts come every {gap.ratio:.0f} µs, where obeying leaves {least_us:.0f} µs or more"
+            return Said(outcome="clamped", reason=reason, acts_as=f"about {gap.ratio:.0f} µs")
+        implied = implied_us(found, off)
+        if not expected.showable and implied > STRONGER * asked_us + STRONGER_US:
+            reason = f"{asked_us} µs cannot do as much in this traffic: it acts as a longer delay"
+            return Said(outcome="clamped", reason=reason, acts_as=f"at least {implied:.0f} µs")
+    fewer = found.ratio < 1
+    factor = 1 / found.ratio if fewer else found.ratio
+    reason = f"{factor:.1f} times {'fewer' if fewer else 'as many'} {statistic} with it"
+    return Said(outcome="honoured", reason=reason)
+
+
+def _no_effect_of_any_kind(found: Interval, pairs: int) -> Said:
+    """Adaptive coalescing, of which nobody can say what it should do."""
+    if found.equal:
+        reason = "no difference on the wire; it may rightly choose what was there before"
+        return Said(outcome="accepted", reason=reason)
+    return _too_noisy(found, pairs)
+
+
+def _no_expected_effect(
+    trial: Trial, statistic: Statistic, pairs: int, per_packet: Interval, per_second: Interval, expected: Expectation
+) -> Said:
+    """The traffic could have shown the effect.
+
+    "Without effect" needs three things: that per packet nothing changes; that obeying would have changed much; and
+    that events per second have not changed half as much (in logarithms) either. For a setting that is obeyed slows
+    down a client which waits for each answer, and then the events per packet stay as they are.
+    """
+    if per_packet.above or per_packet.below:
+        way = "as many" if per_packet.above else "fewer"
+        factor = per_packet.ratio if per_packet.above else 1 / per_packet.ratio
+        return Said(outcome="contrary", reason=f"{factor:.1f} times {way} {statistic}, where the opposite is asked for")
+    if not per_packet.equal:
+        return _too_noisy(per_packet, pairs)
+    ratio = expected.ratio
+    assert ratio is not None
+    if as_expected(per_second, expected):
+        reason = f"{_unit(statistic)} become slower and packets with them: the traffic waits for them"
+        return Said(outcome="honoured", reason=reason)
+    excluded = per_second.low > sqrt(ratio) if ratio < 1 else per_second.high < sqrt(ratio)
+    if not excluded:
+        return _too_noisy(per_second, pairs)
+    reason = f"nothing changes, where obeying would give {ratio:.2g} times the {_unit(statistic)}"
+    if trial.adaptive and trial.setting != DEFERRAL:
+        reason += ". Adaptive coalescing is on, which sets this itself"
+    return Said(outcome="without effect", reason=reason)
+
+
+def _too_noisy(found: Interval, pairs: int) -> Said:
+    return Said(
+        outcome="not enough traffic",
+        reason="the figures vary too much from window to window",
+        needs=f"about {pairs_needed(found, pairs)} pairs of such windows (--pairs), or longer ones (--seconds)",
+    )
+
+
+def _unit(statistic: Statistic) -> str:
+    return statistic.split(" per ")[0]
+
+
+def _delays_less(on: Raw, off: Raw) -> bool:
+    if isinstance(on, NapiSettings) or isinstance(off, NapiSettings):
+        return isinstance(on, NapiSettings) and not on.defers
+    return on < off

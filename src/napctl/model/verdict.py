@@ -1,0 +1,123 @@
+"""A Verdict: whether a device obeys one setting on the wire, with the figures and windows that it stands on."""
+
+from typing import Literal
+
+from napctl.model.histogram import EMPTY, Histogram
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value
+
+Outcome = Literal[
+    "honoured", "clamped", "without effect", "contrary", "refused", "not enough traffic", "accepted", "not tried"
+]
+"""`honoured`: the wire shows it. `clamped`: another value is in force than was asked for. `without effect`: accepted,
+and the wire shows that nothing changes. `contrary`: accepted, and does the opposite. `not enough traffic`: this traffic
+cannot show it. `accepted`: reads back, and the wire has nothing to show it by. `not tried`: could not be compared."""
+
+BAD: tuple[Outcome, ...] = ("clamped", "without effect", "contrary", "refused")
+"""Outcomes that say: the device is not set as was asked."""
+
+Setting = int | bool | str
+"""The value of a setting; text for deferral, which is two numbers."""
+
+
+class Arm(Value, frozen=True, kw_only=True):
+    """What happened while the setting had one of its two values: the sum of all its windows. None: cannot be told."""
+
+    value: Setting
+    windows: int
+    seconds: float
+    rx_packets: int
+    tx_packets: int
+    interrupts: int | None = None
+    polls: int | None = None
+    """By softirqs and NAPI threads: those that interrupts or timers ask for."""
+    runs: int | None = None
+    """Of a device without NAPI instances: runs of packets that it handed over without a pause."""
+    interrupts_per_packet: float | None = None
+    packets_per_poll: float | None = None
+    mean_gap_us: float | None = None
+    """Between two interrupts of the busiest instance, µs."""
+    tx_only_share: float | None = None
+    """Share of polls, 0 … 1, that found TX completions alone."""
+    histogram: Histogram = EMPTY
+    """Polls by packets found."""
+
+
+class Estimate(Value, frozen=True, kw_only=True):
+    """The ratio of one statistic, with the setting to without it, over pairs of windows."""
+
+    statistic: str
+    """For example "interrupts per packet"."""
+    ratio: float
+    low: float
+    high: float
+    confidence: float
+    """Of the interval from low to high, 0 … 1."""
+    expected: float | None = None
+    """The ratio that this traffic would give if the setting were obeyed, by the model of measure/expected.py."""
+    pairs: int
+    seconds: float
+    """Of one window; a pair has two."""
+
+
+class Verdict(Value, frozen=True, kw_only=True):
+    """Of one setting of one device."""
+
+    device: str
+    queue: int | None = None
+    """None: device-wide."""
+    setting: str
+    """Field name of Coalescing, "rx" or "tx" ring, or "deferral"."""
+    wanted: Setting
+    without: Setting | None = None
+    """The value it was compared with."""
+    read_back: Setting | None = None
+    """What the driver made of `wanted`; None: it refused."""
+    outcome: Outcome
+    acts_as: str | None = None
+    """Of a clamped setting: the value in force."""
+    estimate: Estimate | None = None
+    per_second: Estimate | None = None
+    """The same per second instead of per packet: the two differ where the setting slows the traffic itself."""
+    with_it: Arm | None = None
+    without_it: Arm | None = None
+    reason: str
+    """One sentence or two."""
+    needs: str | None = None
+    """Where it could not be told: what would be enough."""
+
+    @property
+    def bad(self) -> bool:
+        """The device is not set as was asked."""
+        return self.outcome in BAD
+
+
+class Regression(Value, frozen=True, kw_only=True):
+    """Something that is worse with a setting than without it."""
+
+    device: str
+    queue: int | None = None
+    setting: str
+    what: Literal["throughput", "retransmits", "drops"]
+    estimate: Estimate
+    text: str
+    """One sentence with the figures."""
+
+
+class Verification(Value, frozen=True, kw_only=True):
+    """All verdicts of one run."""
+
+    schema: int = SCHEMA
+    netns: int
+    """Inode number of the network namespace."""
+    seed: int
+    """Of the order of the windows."""
+    verdicts: tuple[Verdict, ...]
+    regressions: tuple[Regression, ...] = ()
+    lacks: tuple[str, ...] = ()
+    """What could not be seen, and why: one sentence each."""
+
+    @property
+    def bad(self) -> bool:
+        """A setting is not obeyed, or harms."""
+        return any(verdict.bad for verdict in self.verdicts) or bool(self.regressions)

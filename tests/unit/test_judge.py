@@ -1,0 +1,252 @@
+"""Promises of verdicts: fewer than one wrong one in twenty, whatever the noise; what each kind of driver is told."""
+
+import random
+from collections.abc import Callable
+from math import exp
+
+import pytest
+from msgspec.structs import replace
+
+from napctl.measure.contrast import EQUAL, MARGIN, MOST_PAIRS
+from napctl.measure.judge import enough, judge, verdict
+from napctl.measure.regression import regressions
+from napctl.measure.trial import Instance, Sample, Statistic, Trial
+from napctl.model.settings import NapiSettings
+from napctl.model.verdict import Outcome, Verdict
+
+RATE = 10_000
+"""Packets per second, one interrupt each without a delay."""
+USECS = Trial(
+    device="eth0", ifindex=2, setting="rx_usecs", wanted=100, on=100, off=0, delay_us=100, frames=None, tx_delay_us=None
+)
+"""Obeyed, half of the interrupts are left: 1 / (1 + 10,000/s x 100 µs)."""
+INTERRUPTS: Statistic = "interrupts per packet"
+RUNS = 400
+
+
+def window(interrupts: float, packets: float = RATE, *, drops: int = 0, retransmits: int = 0) -> Sample:
+    """One second, and ten thousand TCP segments."""
+    return Sample(
+        seconds=1.0,
+        instances=(Instance(events=interrupts, packets=packets),),
+        rx_packets=int(packets),
+        tx_packets=0,
+        interrupts=int(interrupts),
+        drops=drops,
+        segments=10_000,
+        retransmits=retransmits,
+    )
+
+
+Noise = Callable[[random.Random], float]
+NOISES: dict[str, Noise] = {
+    "steady": lambda noise: exp(noise.gauss(0, 0.01)),
+    "moderate": lambda noise: exp(noise.gauss(0, 0.08)),
+    "wild": lambda noise: exp(noise.gauss(0, 0.4)),
+    "with outliers": lambda noise: exp(noise.gauss(0, 0.03)) * (4 if noise.random() < 0.1 else 1),
+    "skewed": lambda noise: 0.8 + noise.expovariate(5),
+}
+"""Factors on the traffic, or on interrupts per packet, of one window."""
+
+
+class Traffic:
+    """Windows under a driver that leaves `ratio` of the interrupts, in traffic that drifts and varies."""
+
+    def __init__(self, seed: int, ratio: float, *, on_packets: Noise, on_interrupts: Noise, closed: bool = False):
+        self._noise, self._ratio, self._closed = random.Random(seed), ratio, closed
+        self._on_packets, self._on_interrupts = on_packets, on_interrupts
+        self._drift = 1.0
+
+    def pair(self) -> tuple[Sample, Sample]:
+        return self._window(self._ratio), self._window(1)
+
+    def _window(self, ratio: float) -> Sample:
+        self._drift *= exp(self._noise.gauss(0.02, 0.02))
+        packets = RATE * self._drift * self._on_packets(self._noise) * (ratio if self._closed else 1)
+        interrupts = packets * (1 if self._closed else ratio) * self._on_interrupts(self._noise)
+        return window(round(self._noise.gauss(interrupts, interrupts**0.5)), round(packets))
+
+
+def outcomes(
+    ratio: float, noise: str, *, runs: int = RUNS, quiet_packets: bool = False, closed: bool = False
+) -> dict[Outcome, float]:
+    """Shares of outcomes, as `verify` comes to them: it looks after every pair, and stops when the figures tell."""
+    counts: dict[Outcome, int] = {}
+    for seed in range(runs):
+        on_packets = NOISES["steady" if quiet_packets else noise]
+        traffic = Traffic(seed, ratio, on_packets=on_packets, on_interrupts=NOISES[noise], closed=closed)
+        pairs: list[tuple[Sample, Sample]] = []
+        while len(pairs) < MOST_PAIRS:
+            pairs.append(traffic.pair())
+            if enough(USECS, INTERRUPTS, pairs):
+                break
+        outcome = judge(USECS, INTERRUPTS, pairs).outcome
+        counts[outcome] = counts.get(outcome, 0) + 1
+    return {outcome: count / runs for outcome, count in counts.items()}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_driver_that_ignores_is_hardly_ever_called_obedient(noise: str) -> None:
+    found = outcomes(1, noise)
+    assert (
+        sum(share for outcome, share in found.items() if outcome not in ("without effect", "not enough traffic")) < 0.02
+    )
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("closed", [False, True], ids=["open loop", "clients that wait"])
+def test_a_driver_that_obeys_is_hardly_ever_said_to_ignore(noise: str, closed: bool) -> None:
+    found = outcomes(0.5, noise, closed=closed)
+    assert sum(share for outcome, share in found.items() if outcome not in ("honoured", "not enough traffic")) < 0.02
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(
+    ("ratio", "wrong"), [(1 / MARGIN, "honoured"), (MARGIN, "contrary"), (1 / EQUAL, "without effect")]
+)
+def test_wrong_verdicts_are_fewer_than_one_in_twenty_even_on_the_border(
+    ratio: float, wrong: Outcome, noise: str
+) -> None:
+    """The worst case: the truth lies where the one verdict ends. Looking again and again is part of it."""
+    assert outcomes(ratio, noise, quiet_packets=True).get(wrong, 0) < 1 / 20
+
+
+@pytest.mark.parametrize(("ratio", "right"), [(0.5, "honoured"), (0.7, "honoured"), (1, "without effect")])
+def test_in_steady_traffic_the_verdict_is_right_at_least_19_times_in_20(ratio: float, right: Outcome) -> None:
+    assert outcomes(ratio, "steady", runs=300)[right] >= 19 / 20
+
+
+def test_in_moderately_noisy_traffic_obedience_is_seen_most_of_the_time() -> None:
+    assert outcomes(0.5, "moderate", runs=300)["honoured"] >= 19 / 20
+
+
+def said(trial: Trial, on: list[Sample], off: list[Sample]) -> Verdict:
+    return verdict(trial, INTERRUPTS, list(zip(on, off, strict=True)), 1.0)
+
+
+def test_a_verdict_states_its_statistic_its_interval_and_its_windows() -> None:
+    found = said(USECS, [window(5_000)] * 4, [window(10_000)] * 4)
+
+    assert found.outcome == "honoured"
+    assert found.estimate is not None
+    assert found.estimate.statistic == INTERRUPTS
+    assert found.estimate.ratio == pytest.approx(0.5, rel=1e-3)
+    assert 0.45 < found.estimate.low < found.estimate.high < 0.55
+    assert (found.estimate.pairs, found.estimate.seconds, found.estimate.confidence) == (4, 1.0, 0.99)
+    assert found.estimate.expected == pytest.approx(0.5)
+    assert found.with_it is not None
+    assert (found.with_it.interrupts, found.with_it.interrupts_per_packet, found.with_it.mean_gap_us) == (
+        20_000,
+        0.5,
+        200,
+    )
+
+
+def test_without_packets_there_is_no_verdict_and_the_rate_that_would_do_is_named() -> None:
+    found = said(USECS, [window(0, 0)] * 2, [window(0, 0)] * 2)
+
+    assert found.outcome == "not enough traffic"
+    assert found.needs == "about 5,100 packets/s on a queue; the busiest had 0"
+
+
+def test_traffic_too_thin_to_show_anything_is_given_up_after_two_pairs() -> None:
+    pairs = [(window(100, 100), window(100, 100))] * 2
+
+    assert enough(USECS, INTERRUPTS, pairs)
+    assert judge(USECS, INTERRUPTS, pairs).said.needs == "about 5,100 packets/s on a queue; the busiest had 100"
+
+
+def test_a_driver_that_ignores_values_above_64_is_clamped() -> None:
+    """The ENA: rx-usecs 256 delays by 64 µs. 100,000 packets/s then come in 13,500 interrupts/s."""
+    trial = replace(USECS, wanted=256, on=256, delay_us=256)
+    found = said(trial, [window(13_500, 100_000)] * 4, [window(100_000, 100_000)] * 4)
+
+    assert (found.outcome, found.acts_as) == ("clamped", "about 74 µs")
+
+
+def test_gaps_shorter_than_the_delay_are_rightful_where_frames_or_sending_cause_them() -> None:
+    trial = replace(USECS, wanted=256, on=256, delay_us=256)
+    by_frames = replace(trial, frames=8)
+    sending = [Sample(seconds=1.0, instances=(Instance(events=13_500, packets=1e5, sends=True),), rx_packets=100_000,
+                      tx_packets=50_000, interrupts=13_500)] * 4  # fmt: skip
+
+    assert said(by_frames, [window(13_500, 100_000)] * 4, [window(100_000, 100_000)] * 4).outcome == "honoured"
+    assert said(replace(trial, tx_delay_us=0), sending, [window(100_000, 100_000)] * 4).outcome == "honoured"
+
+
+def test_a_driver_that_takes_1_microsecond_for_adaptive_is_clamped() -> None:
+    """The ixgbevf."""
+    trial = replace(USECS, wanted=1, on=1, delay_us=1)
+    found = said(trial, [window(9_000, 40_000)] * 4, [window(40_000, 40_000)] * 4)
+
+    assert found.outcome == "clamped"
+    assert found.acts_as is not None
+    assert found.acts_as.startswith("at least 8")
+
+
+def test_what_the_driver_makes_another_value_of_is_clamped_and_what_it_then_ignores_is_without_effect() -> None:
+    trial = replace(USECS, wanted=1_000)
+    clamped = said(trial, [window(5_000)] * 4, [window(10_000)] * 4)
+    ignored = said(trial, [window(10_000)] * 4, [window(10_000)] * 4)
+
+    assert (clamped.outcome, clamped.acts_as, clamped.read_back) == ("clamped", "100", 100)
+    assert ignored.outcome == "without effect"
+
+
+def test_a_setting_that_does_the_opposite_is_said_to() -> None:
+    assert said(USECS, [window(20_000)] * 4, [window(10_000)] * 4).outcome == "contrary"
+
+
+def test_a_shorter_delay_is_honoured_if_interrupts_become_more() -> None:
+    trial = replace(USECS, wanted=0, on=0, off=100)
+
+    assert said(trial, [window(10_000)] * 4, [window(5_000)] * 4).outcome == "honoured"
+    assert said(trial, [window(10_000)] * 4, [window(10_000)] * 4).outcome == "without effect"
+
+
+def test_nobody_is_blamed_for_a_delay_that_adaptive_coalescing_overrules() -> None:
+    found = said(replace(USECS, adaptive=True), [window(10_000)] * 4, [window(10_000)] * 4)
+
+    assert found.outcome == "without effect"
+    assert "Adaptive coalescing is on" in found.reason
+
+
+def test_adaptive_coalescing_is_honoured_by_any_difference_and_accepted_without_one() -> None:
+    trial = replace(USECS, setting="use_adaptive_rx", wanted=True, on=True, off=False)
+
+    assert said(trial, [window(5_000)] * 4, [window(10_000)] * 4).outcome == "honoured"
+    assert said(trial, [window(20_000)] * 4, [window(10_000)] * 4).outcome == "honoured"
+    assert said(trial, [window(10_000)] * 4, [window(10_000)] * 4).outcome == "accepted"
+
+
+def test_deferral_is_honoured_by_more_polls_as_by_fewer() -> None:
+    on = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=20_000)
+    trial = replace(
+        USECS, setting="deferral", wanted=on, on=on, off=NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)
+    )
+
+    for polls in (50_000, 2_000):
+        found = verdict(trial, "polls per packet", [(window(polls), window(10_000))] * 4, 1.0)
+        assert found.outcome == "honoured"
+
+
+def test_what_harms_throughput_retransmits_or_drops_is_warned_of() -> None:
+    good = window(10_000, retransmits=10)
+    bad = window(5_000, 5_000, retransmits=100, drops=500)
+
+    found = list(regressions(USECS, [(bad, good)] * 4, 1.0))
+
+    assert [each.what for each in found] == ["throughput", "retransmits", "drops"]
+    assert found[0].text == "5,000 packets/s with it, 10,000 without"
+    assert not list(regressions(USECS, [(good, bad)] * 4, 1.0)), "better is no harm"
+    assert not list(regressions(USECS, [(good, good)] * 4, 1.0))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_harm_is_hardly_ever_seen_where_there_is_none(noise: str) -> None:
+    warned = 0
+    for seed in range(RUNS):
+        traffic = Traffic(seed, 1, on_packets=NOISES[noise], on_interrupts=NOISES["steady"])
+        warned += bool(list(regressions(USECS, [traffic.pair() for _ in range(MOST_PAIRS)], 1.0)))
+
+    assert warned / RUNS < 0.02
