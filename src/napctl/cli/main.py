@@ -17,6 +17,7 @@ from napctl.model.errors import NapctlError
 COMMANDS = {
     "status": "how the machine's devices take packets, and who polls them",
     "watch": "live: packets per poll, who polls, interrupts, drops",
+    "doctor": "what wastes CPU time, delays or loses packets, and what to do",
     "attach": "give a running server IRQ suspension",
     "detach": "take it back: restore every former value",
     "apply": "make a plan true, as one transaction with a way back",

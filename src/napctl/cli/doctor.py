@@ -1,0 +1,115 @@
+"""napctl doctor: what costs or endangers here, what shows it, and what to do."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from textwrap import wrap
+
+import click
+
+from napctl.advise.rules import diagnosis
+from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
+from napctl.cli.table import WIDTH, note
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.finding import Diagnosis, Finding
+from napctl.model.value import to_json
+from napctl.observe.checkup import take_checkup
+
+WITHOUT_A_WORD = 2.0
+"""So long a command may be silent, s."""
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl doctor\n  napctl doctor eth0 --seconds 30\n"
+    "  napctl doctor --netns pid:1234 --json | jq '.findings[].title'"
+)
+@devices_argument
+@click.option("--seconds", type=Seconds(min=0.1, max=86400), default=10.0, show_default=True,
+              help="How long to look.")  # fmt: skip
+@netns_option
+@json_option("One JSON object")
+def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as_json: bool) -> int:
+    """Look for what wastes CPU time, delays packets or loses them, and say what to do.
+
+    Watches the devices (all but loopback by default) for a while, best under the usual load. Changes nothing. Each
+    finding comes with the figures that show it and where they were read, and with commands that are ready to run. Exit
+    status 0: no finding; 1: there are findings.
+    """
+    with _progress(seconds) as tell:
+        found = diagnosis(take_checkup(netns, devices, seconds, tell))
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    return 1 if found.findings else 0
+
+
+@contextmanager
+def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
+    """Says on standard error how long it takes: counting down on a terminal, once elsewhere."""
+    begun = False
+
+    def tell(left: float) -> None:
+        nonlocal begun
+        if sys.stderr.isatty():
+            click.echo(f"\rlooking for {left:.0f} s more\x1b[K", nl=False, err=True)
+        elif not begun:
+            note(f"looking for {seconds:g} s")
+        begun = True
+
+    def nothing(left: float) -> None:
+        """So short a look needs no word."""
+
+    try:
+        yield tell if seconds > WITHOUT_A_WORD else nothing
+    finally:
+        if begun and sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _lines(found: Diagnosis) -> Iterator[str]:
+    for number, finding in enumerate(found.findings, start=1):
+        yield from _finding_lines(number, finding)
+        yield ""
+    yield from wrap(_looked_at(found), WIDTH)
+    for each in found.unjudged:
+        where = f"{', '.join(each.devices)}: " if each.devices else ""
+        yield from _told("not judged", f"{where}{each.why} ({', '.join(each.rules)})")
+    for lack in dict.fromkeys((*found.checkup.machine.lacks, *found.checkup.window.lacks)):
+        yield from _told("not known", lack)
+
+
+def _finding_lines(number: int, finding: Finding) -> Iterator[str]:
+    yield from wrap(f"{number}. {_titled(finding)}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)
+    yield f"   {finding.severity}, {finding.certainty} ({finding.rule})"
+    for evidence in finding.evidence:
+        yield from _told("evidence", f"{evidence.text} [{evidence.source}]")
+    yield from _told("means", finding.consequence)
+    yield from _told("remedy", finding.remedy)
+    for command in finding.commands:
+        yield f"                 {command}"
+    yield from _told("basis", finding.basis)
+
+
+def _titled(finding: Finding) -> str:
+    """The object first, unless the title names it."""
+    return finding.title if finding.where in finding.title else f"{finding.where}: {finding.title}"
+
+
+def _told(label: str, text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent=f"   {label:<12}", subsequent_indent=" " * 15, break_on_hyphens=False)
+
+
+def _looked_at(found: Diagnosis) -> str:
+    """What was looked at, so that "no finding" means something."""
+    seen = found.checkup
+    names = ", ".join(device.name for device in seen.machine.devices) or "none"
+    packets = sum(counts.rx_packets for counts in seen.window.devices)
+    count = len(found.findings)
+    result = "no finding" if not count else "1 finding" if count == 1 else f"{count} findings"
+    down = [device.name for device in seen.machine.devices if not device.up]
+    devices = f"{names} ({', '.join(down)} down)" if down else names
+    return (
+        f"{result}: {len(found.rules)} rules over {devices}; {seen.window.seconds:.1f} s, {packets:,} packets received"
+    )
