@@ -12,7 +12,7 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
 from napctl.model.machine import Machine
-from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of
+from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, open_files
 
 HEAD = '[napctl-plan-file]\nschema = 1\ngoal = "balanced"\nmax-added-latency = "100us"\n'
 TUN = '[tun0]\ndriver = "tun"\nrx-queues = 1\ntx-queues = 1\n[tun0.coalescing]\nrx-max-frames = {frames}\n'
@@ -71,16 +71,21 @@ def assert_way_back(lab: Lab, napctl: Napctl, before: Machine) -> str:
 
 
 def killed_at_random(lab: Lab, napctl: Napctl, plan: Path, *, kills: int, chance: Random) -> Counter[str]:
-    """Kill -9 `apply` at so many random instants from its start to its end; what came of them."""
+    """Kill -9 `apply` at so many random instants, every other one while it changes something; what came of them."""
     before = machine_of(lab.server)
     start = time.monotonic()
     assert napctl("apply", plan, *at_server(lab)).status == 0
     usual_s = time.monotonic() - start
     assert napctl("rollback").status == 0
     outcomes: Counter[str] = Counter()
-    for _ in range(kills):
+    for number in range(kills):
         running = napctl.start("apply", plan, *at_server(lab))
-        time.sleep(chance.uniform(0.3, 1.05) * usual_s)  # importing takes the first third
+        if number % 2:
+            time.sleep(chance.uniform(0.3, 1.05) * usual_s)  # importing takes the first third
+        else:
+            while running.poll() is None and str(napctl.state / "lock") not in open_files(running.pid):
+                time.sleep(0.0005)
+            time.sleep(chance.uniform(0, 0.015))
         running.kill()
         running.communicate()
         changed = machine_of(lab.server) != before
