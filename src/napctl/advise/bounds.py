@@ -110,8 +110,8 @@ class _Device:
         blocks = [self._planned.coalescing, *(each.coalescing for each in self._planned.queues)]
         hardware = [wide.rx_usecs or 0, *(each.coalescing.rx_usecs or 0 for each in self._planned.queues)]
         software_ns = software_delay_ns(self._after)
-        timer = self._planned.deferral.gro_flush_timeout_ns if self._planned.deferral else None
-        touched = timer is not None or any(block is not None and block.rx_usecs is not None for block in blocks)
+        timer_ns = self._planned.deferral.gro_flush_timeout_ns if self._planned.deferral else None
+        touched = bool(timer_ns) or any(block is not None and block.rx_usecs for block in blocks)  # 0 adds nothing
         sum_ns = software_ns + max(hardware) * 1000
         if touched and software_ns and sum_ns > self._budget_ns:
             yield (

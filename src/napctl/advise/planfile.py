@@ -60,6 +60,8 @@ def _device_lines(device: DevicePlan, reasons: Reasons) -> Iterator[str]:
     yield from ("", f"[{name}]", "# What the settings were computed for; napctl apply refuses another device.")
     if device.driver is not None:
         yield f"driver = {_quoted(device.driver)}"
+    if device.bus is not None:
+        yield f"bus = {_quoted(device.bus)}"
     yield f"rx-queues = {device.rx_queues}"
     yield f"tx-queues = {device.tx_queues}"
     if device.speed_mbps is not None:
@@ -142,6 +144,7 @@ def _device(name: str, table: Any) -> DevicePlan:
         raise _Wrong(name, "no name that a network device can have")
     known: dict[str, Callable[[Any, str], Any]] = {
         "driver": _text,
+        "bus": _text,
         "rx-queues": _number,
         "tx-queues": _number,
         "speed-mbps": _speed,
@@ -154,6 +157,7 @@ def _device(name: str, table: Any) -> DevicePlan:
     return DevicePlan(
         name=name,
         driver=found.get("driver"),
+        bus=found.get("bus"),
         rx_queues=found["rx-queues"],
         tx_queues=found["tx-queues"],
         speed_mbps=found.get("speed-mbps"),

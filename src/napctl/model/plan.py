@@ -37,6 +37,8 @@ class DevicePlan(Value, frozen=True, kw_only=True):
     driver: str | None
     rx_queues: U32
     tx_queues: U32
+    bus: str | None = None
+    """Where it sat, for example a PCI address: what an export finds it by. Another place is no mismatch."""
     speed_mbps: Speed | None = None
     """Link speed the bounds stand on: the driver's, or the one that was given."""
     coalescing: Coalescing | None = None
