@@ -19,13 +19,17 @@ from napctl.cli.planfile import read_plan
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed, made_rows, setting_name
 from napctl.cli.table import note, paragraph, print_table
+from napctl.cli.verdicttext import show as show_verification
+from napctl.cli.verify import Notes
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.verify import Options, verify_plan
 from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA, Machine
 from napctl.model.plan import Plan
 from napctl.model.value import Value, to_json
+from napctl.model.verdict import Verification
 from napctl.observe.machine import take_machine
 
 
@@ -37,26 +41,37 @@ class Applied(Value, frozen=True, kw_only=True):
     """None: everything was in force already."""
     altered: tuple[str, ...]
     """Settings of which a driver made another value than was asked for: "eth0: rx-usecs"."""
+    verification: Verification | None = None
+    """Of --verify."""
 
 
 @click.command(
     epilog="\b\nExamples:\n  napctl apply eth0.toml\n  napctl apply eth0.toml --confirm-within 60s && napctl confirm\n"
-    "  napctl apply eth0.toml --dry-run"
+    "  napctl apply eth0.toml --verify\n  napctl apply eth0.toml --dry-run"
 )
 @click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--confirm-within", type=Duration(least_ns=10**9, most_ns=24 * 3600 * 10**9), metavar="TIME",
               help="Put everything back after that time, unless `napctl confirm` comes first.")  # fmt: skip
+@click.option("--verify", "verify_first", is_flag=True,
+              help="First measure as `napctl verify` does; keep nothing that is not obeyed, or harms.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
 @click.option("--force", is_flag=True, help="Also beyond the safety bounds; that is recorded.")
 @netns_option
 @json_option("One JSON object")
 def apply(
-    plan: Path, confirm_within: int | None, dry_run: bool, force: bool, netns: NetworkNamespace, as_json: bool
+    plan: Path,
+    confirm_within: int | None,
+    verify_first: bool,
+    dry_run: bool,
+    force: bool,
+    netns: NetworkNamespace,
+    as_json: bool,
 ) -> int:
     """Make the settings of a PLAN (a file that `napctl plan` wrote) true.
 
     One transaction over all devices: every former value is on disk before anything is changed, each change is read
-    back, and if a driver refuses one, the others are undone. Exit status 1 if a driver made another value of a setting.
+    back, and if a driver refuses one, the others are undone. Exit status 1 if a driver made another value of a setting,
+    or if --verify found that the plan is not obeyed or harms; then everything is as it was.
     """
     wanted = read_plan(plan)
     machine = take_machine(netns, [device.name for device in wanted.devices])
@@ -67,6 +82,13 @@ def apply(
         return 0
     if not as_json:
         load_tables()
+    verification = _verified(wanted, netns, as_json=as_json) if verify_first else None
+    if verification is not None and verification.bad:
+        if as_json:
+            click.echo(to_json(Applied(transaction=None, altered=(), verification=verification)))
+        else:
+            click.echo("not applied: everything is as it was before")
+        return 1
     transaction = Transaction(
         kind="apply",
         boot_id=system.boot_id(),
@@ -78,7 +100,7 @@ def apply(
     made = _guarded(transaction, confirm_within) if confirm_within else _applied(transaction)
     names = [f"{change.where}: {setting_name(name)}" for change in made.changes for name in altered(change)]
     if as_json:
-        click.echo(to_json(Applied(transaction=made, altered=tuple(names))))
+        click.echo(to_json(Applied(transaction=made, altered=tuple(names), verification=verification)))
     else:
         _show(made)
     return 1 if names else 0
@@ -95,6 +117,17 @@ def _admissible(plan: Plan, machine: Machine, *, force: bool) -> tuple[str, ...]
     for sentence in unsafe:
         note(f"napctl: forced: {sentence}")
     return unsafe
+
+
+def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verification:
+    progress = Notes()
+    with Journal() as journal:
+        recover_leavings(journal, as_json=True)
+        found = verify_plan(netns, plan, journal, Options(), progress)
+    progress.end()
+    if not as_json:
+        show_verification(found)
+    return found
 
 
 def _guarded(transaction: Transaction, confirm_within_ns: int) -> Transaction:

@@ -61,6 +61,13 @@ def _show_device(device: Device) -> None:
         counts["combined"] = (channels.combined, channels.combined_max)
         told = (f"{name} {_of(*pair)}" for name, pair in counts.items() if pair[1])
         click.echo(f"  channels    {', '.join(told)}")
+    for each in device.queue_coalescing:
+        if each.coalescing != device.coalescing:
+            click.echo(f"  queue {each.queue:<6}{_coalescing(each.coalescing)}")
+    wide = device.deferral
+    if wide is not None and (wide.defer_hard_irqs or wide.gro_flush_timeout_ns):
+        words = f"defer-hard-irqs {wide.defer_hard_irqs}, gro-flush-timeout {_time(wide.gro_flush_timeout_ns)}"
+        click.echo(f"  deferral    {words} for new NAPI instances")
     if device.napis:
         print_table(
             ("queues", "NAPI", "irq", "CPUs", "thread", "defer", "flush", "suspend"),
