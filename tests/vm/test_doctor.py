@@ -1,0 +1,141 @@
+"""doctor on a real driver: what only a NIC with interrupts can have.
+
+Rates under emulation mean nothing, so tests of rules with a least rate lower it; shares and counts stay as they are.
+"""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.advise import rules_coalescing
+from napctl.advise.rules import diagnose
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.model.finding import Diagnosis, Finding
+from napctl.model.machine import Napi
+from napctl.model.settings import NapiSettings
+from napctl.model.value import from_json
+from napctl.observe.checkup import take_checkup
+from tests.lab.helpers import Napctl
+from tests.vm.wire import Wire
+
+SETTLING_S = 1.0
+"""Until a quiet NIC is looked at."""
+
+
+def doctor(napctl: Napctl, wire: Wire, seconds: float = 1) -> Diagnosis:
+    done = napctl("doctor", wire.device, "--seconds", seconds, "--json", timeout_s=120)
+    found = from_json(done.stdout, Diagnosis)
+    assert done.status == (1 if found.findings else 0), done
+    return found
+
+
+def rules(found: Diagnosis) -> list[str]:
+    return [finding.rule for finding in found.findings]
+
+
+def findings_during(wire: Wire, traffic: Callable[[], None]) -> list[Finding]:
+    """What the rules find while a traffic goes on."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.is_set():
+            traffic()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        with NetworkNamespace.current() as here:
+            return list(diagnose(take_checkup(here, [wire.device], 5, lambda left: None)))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def napi_of(wire: Wire) -> Napi:
+    with Netdev() as netdev:
+        (napi,) = netdev.napis(socket.if_nametoindex(wire.device))
+    return napi
+
+
+@contextmanager
+def napi_set(wire: Wire, settings: NapiSettings, former: NapiSettings) -> Iterator[None]:
+    with Netdev() as netdev:
+        number = napi_of(wire).napi_id
+        netdev.set_napi(number, settings)
+        try:
+            yield
+        finally:
+            netdev.set_napi(number, former)
+
+
+def test_a_quiet_nic_has_no_finding(wire: Wire, napctl: Napctl) -> None:
+    time.sleep(SETTLING_S)
+    found = doctor(napctl, wire)
+
+    assert rules(found) == []
+    assert [each.why for each in found.unjudged if wire.device in each.devices] == [
+        "the driver counts no drops per queue",
+        "fewer than 100 packets came",
+    ]
+
+
+def test_single_packet_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ping at a time: each comes with an interrupt of its own."""
+    monkeypatch.setattr(rules_coalescing, "LOADED_PACKETS_PER_SECOND", 10)
+    monkeypatch.setattr(rules_coalescing, "LEAST_POLLS", 50)
+
+    found = findings_during(wire, lambda: wire.ping(20))
+
+    assert "single-packet-interrupts" in [finding.rule for finding in found]
+
+
+def test_tx_completions_too_late(wire: Wire, napctl: Napctl) -> None:
+    """256 descriptors at 1 Gb/s are sent in 3.1 ms."""
+    late = NapiSettings(defer_hard_irqs=1, gro_flush_timeout_ns=50_000_000)
+    with napi_set(wire, late, NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)):
+        found = doctor(napctl, wire)
+
+    assert rules(found) == ["tx-completions-too-late", "settings-lost-at-reset"]
+    assert found.findings[0].title == "TX completions may wait 50,000 µs (gro-flush-timeout): sending stalls before"
+    assert "fill the TX ring of 256 in 3150 µs" in " ".join(each.text for each in found.findings[0].evidence)
+
+
+def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:
+    with napi_set(wire, NapiSettings(threaded="busy-poll"), NapiSettings(threaded="disabled")):
+        found = doctor(napctl, wire)
+
+    assert rules(found) == ["napi-thread-polling-while-idle"]
+
+
+def test_irqbalance_moves_interrupts(wire: Wire, napctl: Napctl, tmp_path: Path) -> None:
+    """Somebody of that name runs, and the interrupt really moves."""
+    balancer = tmp_path / "irqbalance"
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", balancer)
+    irq = napi_of(wire).irq
+    assert irq is not None
+    affinity = Path(f"/proc/irq/{irq}/smp_affinity_list")
+    affinity.write_text("0")
+    wire.ping(3)  # an interrupt moves when it is raised the next time
+
+    with subprocess.Popen([balancer, "600"]) as running:
+        try:
+            with napctl.start("doctor", wire.device, "--seconds", 4, "--json") as process:
+                assert process.stderr is not None
+                assert process.stderr.readline() == "looking for 4 s\n"
+                affinity.write_text("1")
+                wire.ping(3)
+                found = from_json(process.communicate()[0], Diagnosis)
+        finally:
+            running.kill()
+
+    assert rules(found) == ["irqbalance-moves-interrupts"]
+    assert f"interrupt {irq} " in found.findings[0].evidence[0].text
+    assert found.findings[0].commands == (f"irqbalance --banirq={irq}",)
