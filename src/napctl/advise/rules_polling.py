@@ -81,20 +81,20 @@ def device_wide_deferral(seen: Checkup) -> Iterator[Finding]:
             commands=(
                 f"echo 0 > /sys/class/net/{device.name}/napi_defer_hard_irqs",
                 f"echo 0 > /sys/class/net/{device.name}/gro_flush_timeout",
-                f"napctl attach {_likely_server(seen)}",
+                *(f"napctl attach {pid}" for pid in _likely_server(seen)),
             ),
             certainty="certain",
             basis=f"{NAPI_DOC}, Software IRQ coalescing; ssh latency in firedancer pull request 10371",
         )
 
 
-def _likely_server(seen: Checkup) -> str:
-    """Who would be attached: a process that polls, else the busiest that these devices feed."""
+def _likely_server(seen: Checkup) -> tuple[int, ...]:
+    """Who would be attached: a process that polls, else the busiest that these devices feed, if there is one."""
     if seen.machine.pollers:
-        return str(seen.machine.pollers[0].pid)
+        return (seen.machine.pollers[0].pid,)
     threads = {napi.thread_pid for device in seen.machine.devices for napi in device.napis}
     fed = [use for use in seen.processes if use.napi_ids and use.pid not in threads]
-    return str(max(fed, key=lambda use: use.cpu_share or 0).pid) if fed else "SERVER"
+    return (max(fed, key=lambda use: use.cpu_share or 0).pid,) if fed else ()
 
 
 def epoll_over_several_queues(seen: Checkup) -> Iterator[Finding]:
@@ -123,7 +123,7 @@ def epoll_over_several_queues(seen: Checkup) -> Iterator[Finding]:
             if suspended
             else "Polls go to the queue of the last event; packets of the others come by interrupt, or wait.",
             remedy="One queue for one epoll instance: a worker per queue, with connections steered to it. Until then "
-            "take the busy polling away.",
+            "take the busy polling away: detach, if it was attached.",
             commands=(f"napctl detach {poller.pid}",),
             certainty="certain",
             basis=f"{NAPI_DOC}, epoll-based busy polling; ep_set_busy_poll_napi_id() in fs/eventpoll.c",

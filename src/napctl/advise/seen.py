@@ -156,5 +156,6 @@ def no_napis(seen: Checkup) -> Iterator[Lack]:
 def no_irqs(seen: Checkup) -> Iterator[Lack]:
     """Some drivers do not tell which interrupt belongs to which NAPI instance."""
     for device in up(seen):
-        if device.bus is not None and device.napis and all(napi.irq is None for napi in device.napis):
+        told = any(napi.irq is not None or napi.cpus is not None for napi in device.napis)
+        if device.bus is not None and device.napis and not told:
             yield device.name, "the driver does not tell its interrupts"

@@ -37,10 +37,12 @@ def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     """
     with _progress(seconds) as tell:
         found = diagnosis(take_checkup(netns, devices, seconds, tell))
+    with NetworkNamespace.current() as ours:
+        elsewhere = ours.inode != netns.inode
     if as_json:
         click.echo(to_json(found))
     else:
-        for line in _lines(found):
+        for line in _lines(found, elsewhere):
             click.echo(line)
     return 1 if found.findings else 0
 
@@ -68,10 +70,12 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def _lines(found: Diagnosis) -> Iterator[str]:
+def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
     for number, finding in enumerate(found.findings, start=1):
         yield from _finding_lines(number, finding)
         yield ""
+    if elsewhere and any(finding.commands for finding in found.findings):
+        yield from wrap("Run the commands in the network namespace that was looked at (nsenter --net=…).", WIDTH)
     yield from wrap(_looked_at(found), WIDTH)
     for each in found.unjudged:
         where = f"{', '.join(each.devices)}: " if each.devices else ""
