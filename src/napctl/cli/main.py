@@ -24,6 +24,7 @@ COMMANDS = {
     "confirm": "keep what was applied with --confirm-within",
     "rollback": "undo an applied plan",
     "history": "what was changed, when, and what became of it",
+    "verify": "does the NIC obey its settings on the wire?",
     "recover": "restore what was interrupted, or whose server has gone",
     "lab": "a test bed of network namespaces with a real server and load",
     "demo": "the same memcached with interrupts, busy polling and suspension",

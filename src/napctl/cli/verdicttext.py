@@ -1,0 +1,155 @@
+"""Verdicts in words: a table, what each stands on, and warnings."""
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+import click
+
+from napctl.cli.settingtext import value_text
+from napctl.cli.table import ABSENT, WIDTH, number, paragraph, percent, print_table
+from napctl.cli.windowtext import RANGES
+from napctl.measure.trials import kernel_name
+from napctl.model.histogram import Histogram
+from napctl.model.verdict import Arm, Estimate, Regression, Verdict, Verification
+
+WORDS = {"without effect": "accepted but without effect"}
+SEEN_BY = {
+    "polls per packet": "The driver does not tell its interrupts; each is followed by polls.",
+    "runs per packet": "The device has neither interrupts nor NAPI instances of its own. A run is packets that it "
+    "hands over without a pause: if it gathers them, runs become fewer.",
+}
+"""Where the statistic is not the obvious one, why."""
+
+
+def show(verification: Verification) -> None:
+    """Print it."""
+    if not verification.verdicts:
+        click.echo("nothing to verify: no setting of these devices delays anything")
+        return
+    rows = [_row(verdict) for verdict in verification.verdicts]
+    print_table(("device", "setting", "value", "verdict", "with/without", "99 % interval"), rows, left=4)
+    for verdict in verification.verdicts:
+        click.echo("")
+        for line in _details(verdict):
+            click.echo(line)
+    for regression in verification.regressions:
+        click.echo("")
+        paragraph(_warning(regression))
+    unclear = sum(verdict.outcome == "not enough traffic" for verdict in verification.verdicts)
+    if unclear:
+        click.echo("")
+        paragraph(
+            f"{unclear} of {len(verification.verdicts)} settings could not be judged: not enough traffic. "
+            "That is no verdict on the device."
+        )
+    for lack in verification.lacks:
+        paragraph(f"not known: {lack}")
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    estimate = verdict.estimate
+    return (
+        _device(verdict),
+        kernel_name(verdict.setting),
+        _value(verdict.wanted),
+        _outcome(verdict),
+        f"{estimate.ratio:.2f}" if estimate else ABSENT,
+        _interval(estimate) if estimate else ABSENT,
+    )
+
+
+def _details(verdict: Verdict) -> Iterator[str]:
+    yield f"{_device(verdict)} {kernel_name(verdict.setting)} {_value(verdict.wanted)}: {_outcome(verdict)}"
+    yield from _indented(f"{verdict.reason}.")
+    if verdict.needs:
+        yield from _indented(f"It would need {verdict.needs}.")
+    estimate, on, off = verdict.estimate, verdict.with_it, verdict.without_it
+    if estimate:
+        yield from _indented(
+            f"{estimate.statistic}: {estimate.ratio:.3g} times those with {_value(verdict.without)} "
+            f"({estimate.confidence * 100:.0f} %: {_interval(estimate)}{_expected(estimate)}), from "
+            f"{estimate.pairs} pairs of windows of {estimate.seconds:g} s"
+        )
+        if estimate.statistic in SEEN_BY:
+            yield from _indented(SEEN_BY[estimate.statistic])
+    if on and off:
+        yield from _arms(on, off)
+
+
+def _arms(on: Arm, off: Arm) -> Iterator[str]:
+    """Two columns of figures; what neither arm has is left out."""
+    rows = [
+        ("value", _value(on.value), _value(off.value)),
+        *_figures("packets received", [number(arm.rx_packets) for arm in (on, off)]),
+        *_figures("packets sent", [number(arm.tx_packets) for arm in (on, off)]),
+        *_figures("interrupts", [number(arm.interrupts) for arm in (on, off)]),
+        *_figures("interrupts per packet", [number(arm.interrupts_per_packet) for arm in (on, off)]),
+        *_figures("µs between interrupts", [number(arm.mean_gap_us) for arm in (on, off)]),
+        *_figures("polls", [number(arm.polls) for arm in (on, off)]),
+        *_figures("packets per poll", [number(arm.packets_per_poll) for arm in (on, off)]),
+        *_figures("TX-only polls", [percent(arm.tx_only_share) for arm in (on, off)]),
+        *_figures("runs of packets", [number(arm.runs) for arm in (on, off)]),
+    ]
+    for name, *cells in rows:
+        yield f"    {name:<24}{cells[0]:>20}{cells[1]:>20}"
+    if on.polls or off.polls:
+        yield "    polls by packets found"
+        yield from _histograms(on.histogram, off.histogram)
+
+
+def _histograms(on: Histogram, off: Histogram) -> Iterator[str]:
+    for first, last in RANGES:
+        counts = [sum(each.counts[first : last + 1]) for each in (on, off)]
+        if any(counts):
+            label = ">64" if first > 64 else str(first) if first == last else f"{first}-{last}"
+            shares = [
+                percent(count / each.polls if each.polls else None)
+                for count, each in zip(counts, (on, off), strict=True)
+            ]
+            yield f"      {label:<22}{shares[0]:>20}{shares[1]:>20}"
+
+
+def _figures(name: str, cells: list[str]) -> Iterator[tuple[str, str, str]]:
+    if set(cells) != {ABSENT}:
+        yield name, cells[0], cells[1]
+
+
+def _warning(regression: Regression) -> str:
+    estimate = regression.estimate
+    where = regression.device if regression.queue is None else f"{regression.device} queue {regression.queue}"
+    return (
+        f"warning: {where} {kernel_name(regression.setting)} harms {regression.what}: {regression.text}; "
+        f"{estimate.statistic} {estimate.ratio:.3g} times ({estimate.confidence * 100:.0f} %: {_interval(estimate)})"
+    )
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.outcome == "clamped":
+        return f"clamped: {verdict.acts_as}"
+    return WORDS.get(verdict.outcome, verdict.outcome)
+
+
+def _expected(estimate: Estimate) -> str:
+    return f"; obeyed, about {estimate.expected:.2g}" if estimate.expected is not None else ""
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{_ratio(estimate.low)} to {_ratio(estimate.high)}"
+
+
+def _ratio(figure: float) -> str:
+    if figure > 1000:
+        return ">1000"
+    return f"{figure:.3f}" if figure < 0.1 else f"{figure:.2f}"
+
+
+def _device(verdict: Verdict) -> str:
+    return verdict.device if verdict.queue is None else f"{verdict.device} queue {verdict.queue}"
+
+
+def _value(value: object) -> str:
+    return value_text("", value)
+
+
+def _indented(text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")

@@ -1,0 +1,125 @@
+"""napctl verify: does the NIC obey on the wire?"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from napctl.advise.bounds import beyond, mismatch
+from napctl.change.journal import Journal
+from napctl.change.planned import changes
+from napctl.cli.loading import load_tables
+from napctl.cli.options import Seconds, json_option, netns_option
+from napctl.cli.planfile import read_plan
+from napctl.cli.restored import recover_leavings
+from napctl.cli.table import note
+from napctl.cli.verdicttext import show
+from napctl.kernel.links import links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.contrast import MOST_PAIRS
+from napctl.measure.verify import Options, verify_devices, verify_plan
+from napctl.model.errors import BadInput
+from napctl.model.plan import Plan
+from napctl.model.value import to_json
+from napctl.observe.machine import take_machine
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl verify eth0\n  napctl verify eth0.toml --seconds 2\n"
+    "  napctl verify eth0 --settings rx-usecs --json"
+)
+@click.argument("target", metavar="[PLAN|DEV]", required=False)
+@click.option(
+    "--seconds", type=Seconds(min=0.1, max=3600), default=1.0, show_default=True, help="Length of a window, s."
+)
+@click.option("--pairs", type=click.IntRange(2, 1000), default=MOST_PAIRS, show_default=True,
+              help="Pairs of windows for each setting, at most.")  # fmt: skip
+@click.option("--settings", metavar="NAME[,NAME]...", help="Only these, such as rx-usecs,deferral.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Of the order of the windows (default: any).")
+@click.option("--force", is_flag=True, help="Also try a PLAN that goes beyond the safety bounds.")
+@netns_option
+@json_option("One JSON object")
+def verify(
+    target: str | None,
+    seconds: float,
+    pairs: int,
+    settings: str | None,
+    seed: int | None,
+    force: bool,
+    netns: NetworkNamespace,
+    as_json: bool,
+) -> int:
+    """Tell whether devices obey their settings on the wire, under the traffic that is there.
+
+    Each setting of a PLAN (a file, in force or not), or each that delays anything on DEV (default: on all devices), is
+    compared with another value: the one before it, or none. Windows with the one and the other take turns in random
+    order, until the figures tell or there have been enough; afterwards all is as it was. That needs traffic: napctl
+    makes none, and says how much would be enough. Exit status 1 if a setting is not obeyed, or harms.
+    """
+    names = tuple(name.strip() for name in settings.split(",") if name.strip()) if settings else ()
+    options = Options(seconds=seconds, pairs=pairs, settings=names, seed=seed)
+    plan = read_plan(target) if target is not None and _is_file(target, netns) else None
+    if plan is not None:
+        _admit(plan, netns, force=force)
+    if not as_json:
+        load_tables()
+    progress = Notes()
+    with Journal() as journal:
+        recover_leavings(journal, as_json=as_json)
+        if plan is not None:
+            found = verify_plan(netns, plan, journal, options, progress)
+        else:
+            found = verify_devices(netns, [target] if target else [], journal, options, progress)
+    progress.end()
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        show(found)
+    return 1 if found.bad else 0
+
+
+class Notes:
+    """Progress, on standard error."""
+
+    def __init__(self) -> None:
+        self._shown = ("", "")
+
+    def begin(self, trials: int, seconds: float) -> None:
+        """How long it will take."""
+        if trials:
+            note(f"{trials} setting{'s' * (trials > 1)}, {_time(seconds)} at most; Ctrl-C puts everything back")
+
+    def pair(self, device: str, setting: str, number: int, most: int) -> None:
+        """On a terminal each pair, in one line that is written over; else each setting."""
+        if sys.stderr.isatty():
+            click.echo(f"\r{device} {setting}: pair {number} of at most {most} ", err=True, nl=False)
+            return
+        if self._shown != (device, setting):
+            note(f"{device} {setting}: at most {most} pairs of windows")
+            self._shown = (device, setting)
+
+    def end(self) -> None:
+        """Clear the line."""
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+def _admit(plan: Plan, netns: NetworkNamespace, *, force: bool) -> None:
+    """What `apply` would refuse is not tried either, unless it is in force already. Raises BadInput."""
+    machine = take_machine(netns, [device.name for device in plan.devices])
+    if wrong := mismatch(plan, machine):
+        raise BadInput(f"this plan is not for this machine: {'; '.join(wrong)}")
+    unsafe = beyond(plan, machine)
+    if unsafe and not force and changes(plan, machine):
+        raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force tries it nevertheless)")
+
+
+def _is_file(target: str, netns: NetworkNamespace) -> bool:
+    """A device's name is a device; everything else that is a file, or looks like one, is a plan."""
+    if target in {link.name for link in links(netns)}:
+        return False
+    return target == "-" or "/" in target or target.endswith(".toml") or Path(target).exists()
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

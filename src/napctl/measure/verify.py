@@ -1,0 +1,203 @@
+"""Verifying: does the device obey, on the wire? Windows with and without each setting, in turns, under live traffic."""
+
+import random
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+
+from napctl.change.journal import Journal
+from napctl.change.planned import changes, devices_of
+from napctl.change.transaction import alternating
+from napctl.kernel import system
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.contrast import MOST_PAIRS
+from napctl.measure.judge import verdict
+from napctl.measure.regression import regressions
+from napctl.measure.trial import Trial
+from napctl.measure.trials import (
+    RING,
+    Wanted,
+    changes_to,
+    chosen,
+    complete,
+    kernel_name,
+    of_machine,
+    of_plan,
+    plan_for,
+    plan_of_devices,
+    present,
+    settled,
+    trial_of,
+)
+from napctl.measure.tryout import SILENCE, Progress, Windows, try_out
+from napctl.model.change import Change, Transaction
+from napctl.model.errors import BadInput, Unsupported
+from napctl.model.machine import Device, Machine
+from napctl.model.plan import Plan
+from napctl.model.value import Value
+from napctl.model.verdict import Regression, Verdict, Verification
+from napctl.observe.machine import take_machine
+from napctl.observe.window import Observer
+
+BLIND = "napctl has nothing on this device by which the wire could show it"
+
+
+class Options(Value, frozen=True, kw_only=True):
+    """How to measure."""
+
+    seconds: float = 1.0
+    """Of each window."""
+    pairs: int = MOST_PAIRS
+    """At most, of each setting."""
+    settings: tuple[str, ...] = ()
+    """Kernel names, such as "rx-usecs"; empty: all."""
+    seed: int | None = None
+    """Of the order of the windows; None: any."""
+
+
+def verify_plan(
+    netns: NetworkNamespace, plan: Plan, journal: Journal, options: Options, progress: Progress = SILENCE
+) -> Verification:
+    """Every setting of a plan, whether it is in force or not; afterwards all is as it was before.
+
+    Raises BadInput, NotPermitted, and Unsupported where napctl cannot do it at all; a driver's refusal is a verdict.
+    """
+    machine = take_machine(netns, [device.name for device in plan.devices])
+    return _Verifying(netns, machine, plan, journal, options, progress).run(list(of_plan(plan)))
+
+
+def verify_devices(
+    netns: NetworkNamespace, names: Collection[str], journal: Journal, options: Options, progress: Progress = SILENCE
+) -> Verification:
+    """Every setting of these devices (all by default) that delays anything now. Raises what verify_plan() raises."""
+    machine = take_machine(netns, names)
+    wanted = list(of_machine(machine))
+    return _Verifying(netns, machine, plan_of_devices(machine), journal, options, progress).run(wanted)
+
+
+class _Verifying:
+    """One run."""
+
+    def __init__(
+        self,
+        netns: NetworkNamespace,
+        machine: Machine,
+        plan: Plan,
+        journal: Journal,
+        options: Options,
+        progress: Progress,
+    ):
+        self._netns, self._before, self._plan, self._journal = netns, machine, plan, journal
+        self._options, self._progress = options, progress
+        self._names = [device.name for device in machine.devices]
+        self._live = journal.live()
+        seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+        self._windows = Windows(seconds=options.seconds, pairs=options.pairs, seed=seed)
+
+    def run(self, wanted: list[Wanted]) -> Verification:
+        """All settings, one after the other."""
+        wanted = [complete(each, self._device(each)) for each in self._chosen(wanted)]
+        verdicts: dict[int, Verdict] = {}
+        warnings: list[Regression] = []
+        lacks: dict[str, None] = {}
+        with ExitStack() as stack:
+            refused = self._put_in_force(stack, wanted)
+            now = take_machine(self._netns, self._names) if wanted else self._before
+            trials: list[tuple[int, Trial]] = []
+            for number, each in enumerate(wanted):
+                found = self._trial(each, now, refused)
+                if isinstance(found, Trial):
+                    trials.append((number, found))
+                else:
+                    verdicts[number] = found
+            self._progress.begin(len(trials), len(trials) * self._windows.total_seconds)
+            if trials:
+                observer = stack.enter_context(Observer(self._netns, self._names))
+                for number, trial in trials:
+                    verdicts[number], more = self._try(trial, wanted[number], observer)
+                    warnings += more
+                    lacks |= dict.fromkeys(observer.window(refresh=False).lacks)
+        return Verification(
+            netns=self._before.netns,
+            seed=self._windows.seed,
+            verdicts=tuple(verdicts[number] for number in sorted(verdicts)),
+            regressions=tuple(warnings),
+            lacks=(*lacks, *self._changed_meanwhile()),
+        )
+
+    def _chosen(self, wanted: list[Wanted]) -> list[Wanted]:
+        found = chosen(wanted, self._options.settings)
+        missing = set(self._options.settings) - {kernel_name(each.setting) for each in wanted}
+        if missing:
+            there = ", ".join(dict.fromkeys(kernel_name(each.setting) for each in wanted)) or "none"
+            raise BadInput(f"{', '.join(sorted(missing))}: not among the settings to verify; they are: {there}")
+        return found
+
+    def _device(self, wanted: Wanted, machine: Machine | None = None) -> Device:
+        return next(each for each in (machine or self._before).devices if each.name == wanted.device)
+
+    def _put_in_force(self, stack: ExitStack, wanted: Sequence[Wanted]) -> dict[Wanted, str]:
+        """What of a plan is not in force yet, until the stack unwinds. Returns what was refused, in the kernel's words.
+
+        As `apply` would: all at once. If that is refused, one setting after the other, so that the rest can be tried.
+        """
+        settable = [each for each in wanted if each.setting not in RING.values()]
+        pending = [each for each in settable if present(each, self._device(each)) != each.value]
+        if not pending or self._switched_on(stack, pending) is None:
+            return {}
+        answers = {each: self._switched_on(stack, [each]) for each in pending}
+        return {each: words for each, words in answers.items() if words is not None}
+
+    def _switched_on(self, stack: ExitStack, wanted: Sequence[Wanted]) -> str | None:
+        """The refusal, after which nothing of it is in force; None if there was none."""
+        asked = changes(plan_for(wanted, self._plan), take_machine(self._netns, self._names))
+        with ExitStack() as trying:
+            switch = trying.enter_context(alternating(self._journal, _transaction(asked)))
+            try:
+                switch(True)
+            except Unsupported as error:
+                return str(error)
+            stack.push(trying.pop_all())
+        return None
+
+    def _trial(self, wanted: Wanted, now: Machine, refused: dict[Wanted, str]) -> Trial | Verdict:
+        if wanted in refused:
+            return settled(wanted, "refused", refused[wanted])
+        before, device = self._device(wanted), self._device(wanted, now)
+        if wanted.setting in RING.values() and present(wanted, device) != wanted.value:
+            return settled(wanted, "not tried", "not in force, and changing ring sizes may take the link down")
+        return trial_of(wanted, before, device, self._live, now.netns)
+
+    def _try(self, trial: Trial, wanted: Wanted, observer: Observer) -> tuple[Verdict, list[Regression]]:
+        """The windows of one setting. All that is read anew is how the device is set by now."""
+        device = self._device(wanted, take_machine(self._netns, [wanted.device]))
+        asked = changes_to(trial.off, trial, device, self._before.netns)
+        seconds = self._options.seconds
+        try:
+            with alternating(self._journal, _transaction(asked)) as switch:
+                switch(True)  # a refusal comes before the first window
+                tried = try_out(trial, device, switch, observer, self._netns, self._windows, self._progress)
+        except Unsupported as error:
+            reason = f"the value to compare it with is refused: {error}"
+            return settled(wanted, "not tried", reason, read_back=trial.on), []
+        if tried.statistic is None:
+            return settled(wanted, "not tried", BLIND, read_back=trial.on), []
+        found = verdict(trial, tried.statistic, tried.pairs, seconds)
+        return found, list(regressions(trial, tried.pairs, seconds))
+
+    def _changed_meanwhile(self) -> Iterator[str]:
+        """What is not as it was, though all is put back."""
+        after = take_machine(self._netns, self._names)
+        for before, now in zip(self._before.devices, after.devices, strict=False):
+            if (before.coalescing, before.queue_coalescing) != (now.coalescing, now.queue_coalescing):
+                yield f"{now.name}: coalescing is not as it was before: somebody else changed it meanwhile"
+
+
+def _transaction(asked: tuple[Change, ...]) -> Transaction:
+    return Transaction(
+        kind="verify",
+        boot_id=system.boot_id(),
+        made_unix_ns=time.time_ns(),
+        name=", ".join(devices_of(asked)),
+        changes=asked,
+    )

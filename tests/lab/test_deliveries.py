@@ -1,0 +1,61 @@
+"""The probe of devices without NAPI instances sees whether packets are handed over one by one or together."""
+
+import pytest
+
+from napctl.kernel.links import links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.lab.bed import Lab
+from napctl.model.counts import Deliveries
+from napctl.model.settings import NapiSettings
+from napctl.probe import DeliveryProbe
+from tests.lab.conftest import LoadStarter
+from tests.lab.helpers import in_namespace, set_napi, until
+from tests.lab.tap import written_to
+
+pytestmark = pytest.mark.lab
+
+
+def counted(netns: NetworkNamespace, device: str, packets: int) -> Deliveries:
+    """What the probe sees until there were so many."""
+    (ifindex,) = (link.ifindex for link in links(netns) if link.name == device)
+    with DeliveryProbe.load(netns.inode, ifindex) as probe:
+        until(lambda: probe.read().packets >= packets, f"{packets} packets")
+        return probe.read()
+
+
+def test_frames_that_are_written_one_by_one_are_as_many_runs() -> None:
+    with written_to() as tap:
+        found = counted(tap.namespace, "tap0", 2_000)
+
+    assert found.runs > 0.98 * found.packets
+
+
+@pytest.fixture
+def bridged(lab: Lab) -> Lab:
+    """The server's NIC is a port of a bridge, which hands on what its NAPI instance found, one packet after the other.
+
+    The bridge has no NAPI instance, and calls netif_receive_skb() for each packet in the port's poll: packets that are
+    gathered elsewhere arrive at it together (br_netif_receive_skb() in net/bridge/br_input.c).
+    """
+    server = lab.server
+    for line in (
+        "link add name br0 type bridge",
+        "link set br0 address 02:00:00:00:00:01 addrgenmode none",  # that of the port, as the client knows it
+        f"link set {server.device} master br0",
+        f"address del {server.address}/24 dev {server.device}",
+        f"address add {server.address}/24 dev br0",
+        "link set br0 up",
+        f"neighbour add {lab.client.address} lladdr 02:00:00:00:00:02 nud permanent dev br0",
+    ):
+        in_namespace(server.namespace, "ip", *line.split())
+    return lab
+
+
+def test_packets_that_were_gathered_are_fewer_runs(bridged: Lab, load: LoadStarter) -> None:
+    (napi,) = bridged.server.napis()
+    load()
+    at_once = counted(bridged.server.namespace, "br0", 5_000)
+    set_napi(bridged, napi.napi_id, NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=2_000_000))
+    gathered = counted(bridged.server.namespace, "br0", 5_000)
+
+    assert gathered.packets / gathered.runs > 2 * at_once.packets / at_once.runs
