@@ -77,7 +77,7 @@ def netns_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def devices_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """[DEV]…: the devices to look at."""
-    return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=lambda *_: _device_names())(command)
+    return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=lambda *_: device_names())(command)
 
 
 def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -97,7 +97,8 @@ def process_names(*_: Any) -> list[str]:
     return sorted(found)
 
 
-def _device_names() -> list[str]:
+def device_names() -> list[str]:
+    """For completion."""
     return [link.name for link in links() if not link.loopback]
 
 

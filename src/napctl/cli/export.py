@@ -1,0 +1,55 @@
+"""napctl export: a plan in the words of other tools, for settings that shall survive a reboot."""
+
+from pathlib import Path
+from typing import get_args
+
+import click
+from msgspec.structs import replace
+
+from napctl.advise.export import Format
+from napctl.advise.export import export as export_text
+from napctl.cli.planfile import read_plan
+from napctl.model.errors import BadInput
+from napctl.model.plan import Plan
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl export eth0.toml --format ethtool\n"
+    "  napctl export eth0.toml --format systemd-link --output 10-eth0.link\n"
+    "  napctl plan eth0 --output - | napctl export - --format ansible"
+)
+@click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--format", "form", type=click.Choice(get_args(Format)), required=True, help="Whose words.")
+@click.option(
+    "--device", "devices", multiple=True, metavar="DEV", help="Only that device of the plan; may be repeated."
+)
+@click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there.")
+def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None) -> None:
+    """Write a PLAN (a file that `napctl plan` wrote) as a script, a configuration file or tasks.
+
+    \b
+    ethtool         a shell script
+    systemd-link    a .link file, for one device
+    networkmanager  a shell script that adds the settings to the active profile
+    ansible         tasks that install the ethtool script and a systemd unit
+
+    Comments name what the format has no words for: deferral of NAPI instances in all of them. No safety bound is
+    checked: `napctl apply` does that.
+    """
+    text = export_text(_chosen(plan, devices), form)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise BadInput(f"{output}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _chosen(path: str, names: tuple[str, ...]) -> Plan:
+    plan = read_plan(path)
+    there = {device.name: device for device in plan.devices}
+    for name in names:
+        if name not in there:
+            raise BadInput(f"{name}: not in the plan, which has {', '.join(there) or 'no device'}")
+    return replace(plan, devices=tuple(there[name] for name in dict.fromkeys(names))) if names else plan
