@@ -67,8 +67,9 @@ def machine_sysctl(name: str, value: int) -> Iterator[None]:
 
 
 @contextmanager
-def loaded(lab: Lab, server: Server, rate: float = 20_000, connections: int = 64) -> Iterator[None]:
-    spec = LoadSpec(rate_per_second=rate, seconds=10, warmup_seconds=0.1, connections=connections)
+def loaded(lab: Lab, server: Server, connections: int, rate: float = 1000, depth: int = 0) -> Iterator[None]:
+    """`depth`: instead of that rate as many requests as the server can answer, that many of each connection waiting."""
+    spec = LoadSpec(rate_per_second=rate, seconds=10, warmup_seconds=0.1, connections=connections, closed_depth=depth)
     with started(lab, server, spec) as load:
         load.wait_for_warmup()
         yield
@@ -87,8 +88,8 @@ def running(end: End, command: list[str]) -> Iterator[None]:
 
 
 def full_cpu(lab: Lab) -> AbstractContextManager[None]:
-    """The server's CPU has nothing left."""
-    return running(lab.server, ["sh", "-c", "while :; do :; done"])
+    """The server's CPU has nothing left, and yet nobody has to wait for it."""
+    return running(lab.server, ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"])
 
 
 # Healthy.
@@ -170,7 +171,7 @@ def test_busy_polling_while_idle(lab: Lab, server: Server, load: LoadStarter, na
 
 
 def test_epoll_over_several_queues(napctl: Napctl) -> None:
-    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server, loaded(lab, server, 1000, 32):
+    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server, loaded(lab, server, 32):
         for fd in params_of(server.pid):
             set_params(server.pid, fd, PREFERS)
         found = doctor(napctl, lab)
@@ -190,7 +191,7 @@ def test_several_queues_on_one_cpu(napctl: Napctl) -> None:
     with (
         Lab.build(queues=2) as lab,
         ending(memcached(lab)) as server,
-        loaded(lab, server),
+        loaded(lab, server, 64, depth=4),
         full_cpu(lab),
     ):
         found = doctor(napctl, lab)
@@ -203,14 +204,14 @@ def test_several_queues_on_one_cpu(napctl: Napctl) -> None:
 
 
 def test_more_busy_queues_than_cpus(napctl: Napctl) -> None:
-    """Queues on both CPUs, of which the load generator takes one and a hog the other."""
+    """Queues on both CPUs, which have nothing left."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) != 2:
         pytest.skip("fills a machine of two CPUs")
     with (
         Lab.build(queues=8) as lab,
         ending(memcached(lab)) as server,
-        loaded(lab, server, 40_000, 200),
+        loaded(lab, server, 200, depth=4),
         full_cpu(lab),
     ):
         for number, napi in enumerate(lab.server.napis()):

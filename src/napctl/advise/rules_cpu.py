@@ -125,7 +125,7 @@ def more_busy_queues_than_cpus(seen: Checkup) -> Iterator[Finding]:
         evidence=(
             Evidence(text=f"{len(places)} NAPI instances with {BUSY_PACKETS_PER_SECOND:,} packets a second or more: "
                      f"{each(f'{count} of {name}' for name, count in by_device.items())}", source=PROBE),
-            Evidence(text=f"every CPU {percent(min(use.busy_share for use in seen.cpus))} busy or more",
+            Evidence(text=f"the least busy CPU {percent(min(use.busy_share for use in seen.cpus))} busy",
                      source=PROC_STAT),
         ),
         consequence="More queues than CPUs do no work in parallel but interrupt each other and the applications; "
