@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from napctl.measure.contrast import EQUAL, MARGIN, MOST_PAIRS
-from napctl.measure.judge import enough, judge, verdict
+from napctl.measure.judge import compared, enough, judge, verdict
 from napctl.measure.regression import regressions
 from napctl.measure.trial import Instance, Sample, Statistic, Trial
 from napctl.model.settings import NapiSettings
@@ -156,12 +156,39 @@ def test_traffic_too_thin_to_show_anything_is_given_up_after_two_pairs() -> None
     assert judge(USECS, INTERRUPTS, pairs).said.needs == "about 5,100 packets/s on a queue; the busiest had 100"
 
 
-def test_a_driver_that_ignores_values_above_64_is_clamped() -> None:
-    """The ENA: rx-usecs 256 delays by 64 µs. 100,000 packets/s then come in 13,500 interrupts/s."""
+def checked(on: list[Sample], off: list[Sample], check_on: list[Sample], check_off: list[Sample]) -> Verdict:
+    """rx-usecs 256 against 0, then against the delay that it seems to act as."""
     trial = replace(USECS, wanted=256, on=256, delay_us=256)
-    found = said(trial, [window(13_500, 100_000)] * 4, [window(100_000, 100_000)] * 4)
+    pairs = list(zip(on, off, strict=True))
+    assert judge(trial, INTERRUPTS, pairs).said.seems_us == 74
+    check = list(zip(check_on, check_off, strict=True))
+    assert compared(check) == bool(check)
+    return verdict(trial, INTERRUPTS, pairs, 1.0, check)
+
+
+ENA = [window(13_500, 100_000)] * 4
+"""rx-usecs 256, of which the ENA makes 64 µs: 100,000 packets/s in 13,500 interrupts/s."""
+UNDELAYED = [window(100_000, 100_000)] * 4
+
+
+def test_a_driver_that_ignores_values_above_64_is_clamped() -> None:
+    found = checked(ENA, UNDELAYED, ENA, ENA)
 
     assert (found.outcome, found.acts_as) == ("clamped", "about 74 µs")
+    assert found.to_acts_as is not None
+    assert found.to_acts_as.low < 1 < found.to_acts_as.high
+
+
+def test_a_driver_that_only_counts_otherwise_obeys() -> None:
+    """QEMU's e1000e: interrupts come oftener than asked for, but less often if more delay is asked for."""
+    found = checked(ENA, UNDELAYED, ENA, [window(40_000, 100_000)] * 4)
+
+    assert found.outcome == "honoured"
+    assert "not clamped" in found.reason
+
+
+def test_whether_it_is_clamped_is_not_guessed() -> None:
+    assert checked(ENA, UNDELAYED, [], []).outcome == "not enough traffic"
 
 
 def test_gaps_shorter_than_the_delay_are_rightful_where_frames_or_sending_cause_them() -> None:

@@ -72,6 +72,12 @@ def _details(verdict: Verdict) -> Iterator[str]:
         )
         if estimate.statistic in SEEN_BY:
             yield from _indented(SEEN_BY[estimate.statistic])
+    if verdict.to_acts_as:
+        same = verdict.to_acts_as
+        yield from _indented(
+            f"To the delay that it seems to act as: {same.ratio:.3g} times ({same.confidence * 100:.0f} %: "
+            f"{_interval(same)}), from {same.pairs} pairs"
+        )
     if on and off:
         yield from _arms(on, off)
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean
 
+from msgspec.structs import replace
+
 from napctl.measure.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
 from napctl.measure.expected import Expectation, of_deferral, of_delay, of_frames
 from napctl.measure.figures import arm, gap_interval, implied_us, least_gap_us, loads
@@ -16,6 +18,8 @@ Pairs = Sequence[tuple[Sample, Sample]]
 """With the setting, and without it."""
 EARLY_LOOK = 2
 """Pairs after which traffic that cannot show anything is given up."""
+TOO_SHORT = 1.25
+"""Interrupts that come so many times more often than a delay lets them make it suspect."""
 STRONGER = 4
 """A setting too small to be seen that acts as this many times itself, or more, is another setting."""
 STRONGER_US = 10
@@ -29,6 +33,8 @@ class Said(Value, frozen=True, kw_only=True):
     reason: str
     acts_as: str | None = None
     needs: str | None = None
+    seems_us: int | None = None
+    """The delay that it seems to be clamped to: to be compared with."""
 
 
 class Judgement(Value, frozen=True, kw_only=True):
@@ -48,7 +54,7 @@ class Judgement(Value, frozen=True, kw_only=True):
 def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
     """What the pairs so far say."""
     expected = expectation(trial, statistic, pairs)
-    per_packet = interval([(on.per_packet, off.per_packet) for on, off in pairs])
+    per_packet = _per_packet(pairs)
     per_second = interval([(on.per_second, off.per_second) for on, off in pairs])
     if per_packet is None or per_second is None:
         said = Said(outcome="not enough traffic", reason="there was hardly a packet", needs=expected.needs)
@@ -74,6 +80,16 @@ def enough(trial: Trial, statistic: Statistic, pairs: Pairs) -> bool:
     if _hopeless(found):
         return True
     return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found.outcome != "not enough traffic"
+
+
+def compared(pairs: Pairs) -> bool:
+    """Whether two delays are by now the same, or not: the stopping rule for a suspect."""
+    found = _per_packet(pairs)
+    return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found is not None and (found.equal or found.below)
+
+
+def _per_packet(pairs: Pairs) -> Interval | None:
+    return interval([(on.per_packet, off.per_packet) for on, off in pairs])
 
 
 def _hopeless(found: Judgement) -> bool:
@@ -106,14 +122,17 @@ def as_expected(found: Interval, expected: Expectation) -> bool:
     return (found.below and expected.ratio < 1) or (found.above and expected.ratio > 1)
 
 
-def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float) -> Verdict:
-    """The verdict of all pairs, with everything that it stands on. `seconds`: of a window."""
+def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, check: Pairs = ()) -> Verdict:
+    """The verdict of all pairs, with everything that it stands on. `seconds`: of a window.
+
+    `check`: pairs with the setting and with the delay that it seems to be clamped to.
+    """
     found = judge(trial, statistic, pairs)
-    said = found.said
+    said = found.said if found.said.seems_us is None else _checked(found.said, found.said.seems_us, check)
     altered = trial.on != trial.wanted
     clamped = altered and said.outcome in ("honoured", "not enough traffic")
 
-    def estimate(of: Interval | None, name: str) -> Estimate | None:
+    def estimate(of: Interval | None, name: str, expected: float | None, pairs: Pairs) -> Estimate | None:
         if of is None:
             return None
         return Estimate(
@@ -122,7 +141,7 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float) ->
             low=of.low,
             high=of.high,
             confidence=CONFIDENCE,
-            expected=found.expected.ratio,
+            expected=expected,
             pairs=len(pairs),
             seconds=seconds,
         )
@@ -136,12 +155,31 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float) ->
         read_back=shown(trial.on),
         outcome="clamped" if clamped else said.outcome,
         acts_as=str(shown(trial.on)) if clamped else said.acts_as,
-        estimate=estimate(found.per_packet, statistic),
-        per_second=estimate(found.per_second, f"{_unit(statistic)} per second"),
+        estimate=estimate(found.per_packet, statistic, found.expected.ratio, pairs),
+        per_second=estimate(found.per_second, f"{_unit(statistic)} per second", found.expected.ratio, pairs),
+        to_acts_as=estimate(_per_packet(check), statistic, None, check),
         with_it=arm(trial.on, [on for on, _ in pairs]),
         without_it=arm(trial.off, [off for _, off in pairs]),
         reason=f"the driver made {shown(trial.on)} of it; {said.reason}" if altered else said.reason,
         needs=said.needs,
+    )
+
+
+def _checked(said: Said, seems_us: int, check: Pairs) -> Said:
+    """A clamped delay does the same as the one that it is clamped to.
+
+    If it does not, the device obeys and only counts otherwise (QEMU's e1000e sends two interrupts in each interval).
+    """
+    same = _per_packet(check)
+    if same is not None and same.equal:
+        reason = f"{said.reason}, and {seems_us} µs does the same"
+        return replace(said, outcome="clamped", acts_as=f"about {seems_us} µs", reason=reason)
+    if same is not None and same.below:
+        return replace(said, reason=f"{said.reason}; but it is not clamped: {seems_us} µs delays less")
+    return Said(
+        outcome="not enough traffic",
+        reason=f"it has an effect; but {said.reason}, and whether {seems_us} µs does the same cannot be told",
+        needs=None if same is None else _too_noisy(same, len(check)).needs,
     )
 
 
@@ -153,9 +191,9 @@ def _effect(trial: Trial, statistic: Statistic, pairs: Pairs, found: Interval, e
         assert not isinstance(asked_us, NapiSettings)
         on, off = [on for on, _ in pairs], [off for _, off in pairs]
         gap, least_us = gap_interval(on), least_gap_us(trial, asked_us, on)
-        if gap is not None and gap.high * MARGIN < least_us:
+        if gap is not None and gap.high * TOO_SHORT < least_us:
             reason = f"interrupts come every {gap.ratio:.0f} µs, where obeying leaves {least_us:.0f} µs or more"
-            return Said(outcome="clamped", reason=reason, acts_as=f"about {gap.ratio:.0f} µs")
+            return Said(outcome="honoured", reason=reason, seems_us=max(1, round(gap.ratio * asked_us / least_us)))
         implied = implied_us(found, off)
         if not expected.showable and implied > STRONGER * asked_us + STRONGER_US:
             reason = f"{asked_us} µs cannot do as much in this traffic: it acts as a longer delay"

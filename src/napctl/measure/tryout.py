@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.contrast import orders
-from napctl.measure.judge import enough
 from napctl.measure.trial import Sample, Statistic, Trial, sample, statistic_of
 from napctl.measure.trials import kernel_name
 from napctl.model.counts import Deliveries
@@ -76,8 +75,12 @@ def try_out(
     netns: NetworkNamespace,
     windows: Windows,
     progress: Progress,
+    enough: Callable[[Statistic, list[tuple[Sample, Sample]]], bool],
 ) -> Tried:
-    """`switch(True)` gives the device the other value, `switch(False)` the setting. Raises what that raises."""
+    """Until there is `enough`, or the limit.
+
+    `switch(True)` gives the device the other value, `switch(False)` the setting. Raises what that raises.
+    """
     statistic: Statistic | None = None
     pairs: list[tuple[Sample, Sample]] = []
     with _deliveries(device, netns) as deliveries:
@@ -99,7 +102,7 @@ def try_out(
                 found[on] = _with_tcp(counted, tcp, tcp_after)
             pairs.append((found[True], found[False]))
             assert statistic is not None
-            if number >= windows.pairs or enough(trial, statistic, pairs):
+            if number >= windows.pairs or enough(statistic, pairs):
                 break
     return Tried(statistic, pairs)
 

@@ -2,8 +2,10 @@
 
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
+
+from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
@@ -11,9 +13,9 @@ from napctl.change.transaction import alternating
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.contrast import MOST_PAIRS
-from napctl.measure.judge import verdict
+from napctl.measure.judge import Pairs, compared, enough, judge, verdict
 from napctl.measure.regression import regressions
-from napctl.measure.trial import Trial
+from napctl.measure.trial import Sample, Statistic, Trial
 from napctl.measure.trials import (
     RING,
     Wanted,
@@ -29,7 +31,7 @@ from napctl.measure.trials import (
     settled,
     trial_of,
 )
-from napctl.measure.tryout import SILENCE, Progress, Windows, try_out
+from napctl.measure.tryout import SILENCE, Progress, Tried, Windows, try_out
 from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Device, Machine
@@ -103,17 +105,17 @@ class _Verifying:
         with ExitStack() as stack:
             refused = self._put_in_force(stack, wanted)
             now = take_machine(self._netns, self._names) if wanted else self._before
-            trials: list[tuple[int, Trial]] = []
+            trials: dict[int, Trial] = {}
             for number, each in enumerate(wanted):
                 found = self._trial(each, now, refused)
                 if isinstance(found, Trial):
-                    trials.append((number, found))
+                    trials[number] = found
                 else:
                     verdicts[number] = found
-            self._progress.begin(len(trials), len(trials) * self._windows.total_seconds)
+            self._progress.begin(len(trials), sum(map(self._most_seconds, trials.values())))
             if trials:
                 observer = stack.enter_context(Observer(self._netns, self._names))
-                for number, trial in trials:
+                for number, trial in trials.items():
                     verdicts[number], more = self._try(trial, wanted[number], observer)
                     warnings += more
                     lacks |= dict.fromkeys(observer.window(refresh=False).lacks)
@@ -124,6 +126,10 @@ class _Verifying:
             regressions=tuple(warnings),
             lacks=(*lacks, *self._changed_meanwhile()),
         )
+
+    def _most_seconds(self, trial: Trial) -> float:
+        """A delay that seems to be clamped is compared twice."""
+        return self._windows.total_seconds * (2 if trial.setting == "rx_usecs" else 1)
 
     def _chosen(self, wanted: list[Wanted]) -> list[Wanted]:
         found = chosen(wanted, self._options.settings)
@@ -170,20 +176,30 @@ class _Verifying:
 
     def _try(self, trial: Trial, wanted: Wanted, observer: Observer) -> tuple[Verdict, list[Regression]]:
         """The windows of one setting. All that is read anew is how the device is set by now."""
-        device = self._device(wanted, take_machine(self._netns, [wanted.device]))
-        asked = changes_to(trial.off, trial, device, self._before.netns)
-        seconds = self._options.seconds
         try:
-            with alternating(self._journal, _transaction(asked)) as switch:
-                switch(True)  # a refusal comes before the first window
-                tried = try_out(trial, device, switch, observer, self._netns, self._windows, self._progress)
+            tried = self._tried(trial, observer, lambda statistic, pairs: enough(trial, statistic, pairs))
         except Unsupported as error:
             reason = f"the value to compare it with is refused: {error}"
             return settled(wanted, "not tried", reason, read_back=trial.on), []
         if tried.statistic is None:
             return settled(wanted, "not tried", BLIND, read_back=trial.on), []
-        found = verdict(trial, tried.statistic, tried.pairs, seconds)
+        check: Pairs = ()
+        seems_us = judge(trial, tried.statistic, tried.pairs).said.seems_us
+        if seems_us is not None:
+            with suppress(Unsupported):  # then it cannot be told, and is not
+                check = self._tried(replace(trial, off=seems_us), observer, lambda _, pairs: compared(pairs)).pairs
+        seconds = self._options.seconds
+        found = verdict(trial, tried.statistic, tried.pairs, seconds, check)
         return found, list(regressions(trial, tried.pairs, seconds))
+
+    def _tried(
+        self, trial: Trial, observer: Observer, enough: Callable[[Statistic, list[tuple[Sample, Sample]]], bool]
+    ) -> Tried:
+        (device,) = take_machine(self._netns, [trial.device]).devices
+        asked = changes_to(trial.off, trial, device, self._before.netns)
+        with alternating(self._journal, _transaction(asked)) as switch:
+            switch(True)  # a refusal comes before the first window
+            return try_out(trial, device, switch, observer, self._netns, self._windows, self._progress, enough)
 
     def _changed_meanwhile(self) -> Iterator[str]:
         """What is not as it was, though all is put back."""

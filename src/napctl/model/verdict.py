@@ -79,6 +79,8 @@ class Verdict(Value, frozen=True, kw_only=True):
     estimate: Estimate | None = None
     per_second: Estimate | None = None
     """The same per second instead of per packet: the two differ where the setting slows the traffic itself."""
+    to_acts_as: Estimate | None = None
+    """Of a delay that seems to be clamped: the same statistic, with the setting to with the delay that it acts as."""
     with_it: Arm | None = None
     without_it: Arm | None = None
     reason: str
