@@ -299,6 +299,20 @@ def test_busy_polling_is_told_by_process_with_the_cpu_it_burns() -> None:
     assert "SO_BUSY_POLL" in unknown.remedy
 
 
+def test_a_process_that_attach_would_refuse_is_not_offered_to_it() -> None:
+    """An epoll instance of it watches two queues."""
+    pair = (napi(), napi(1))
+    counts = PollerCounts(pid=7, name="memcached", polls=1_000_000, empty=999_000, packets=1000)
+    seen = checkup(
+        row(busy={0: 999_000, 1: 1000}, poller=counts),
+        on=device(*pair, deferral=DeviceDeferral(defer_hard_irqs=2, gro_flush_timeout_ns=20_000)),
+        pollers=(poller(8193, 8194, params=SPINNING),),
+        processes=(process(share=0.98),),
+    )
+    assert rules(seen) == ["busy-polling-while-idle", "device-wide-deferral"]
+    assert not any("attach" in command for finding in diagnose(seen) for command in finding.commands)
+
+
 @pytest.mark.parametrize(
     ("threaded", "thread", "found"),
     [

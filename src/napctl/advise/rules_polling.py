@@ -91,10 +91,15 @@ def device_wide_deferral(seen: Checkup) -> Iterator[Finding]:
 def _likely_server(seen: Checkup) -> tuple[int, ...]:
     """Who would be attached: a process that polls, else the busiest that these devices feed, if there is one."""
     if seen.machine.pollers:
-        return (seen.machine.pollers[0].pid,)
+        return _attachable(seen.machine.pollers[0].pid, seen)
     threads = {napi.thread_pid for device in seen.machine.devices for napi in device.napis}
     fed = [use for use in seen.processes if use.napi_ids and use.pid not in threads]
     return (max(fed, key=lambda use: use.cpu_share or 0).pid,) if fed else ()
+
+
+def _attachable(pid: int, seen: Checkup) -> tuple[int, ...]:
+    """That process; nothing if `attach` would refuse it, because an epoll instance of it watches several queues."""
+    return () if any(len(poller.napi_ids) > 1 for poller in pollers_of(seen, pid)) else (pid,)
 
 
 def epoll_over_several_queues(seen: Checkup) -> Iterator[Finding]:
@@ -166,7 +171,7 @@ def busy_polling_while_idle(seen: Checkup) -> Iterator[Finding]:
             remedy="IRQ suspension polls while there is work and sleeps while there is none."
             if pollers
             else "It polls by SO_BUSY_POLL or net.core.busy_poll: set that lower, or use epoll and IRQ suspension.",
-            commands=(f"napctl attach {pid}",) if pollers else (),
+            commands=tuple(f"napctl attach {each}" for each in _attachable(pid, seen)) if pollers else (),
             certainty="certain",
             basis=f"{NAPI_DOC}, Busy polling and IRQ suspension",
         )
