@@ -15,8 +15,8 @@ VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-sys
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
-	@echo 'make test   lint, types and all tests (root or sudo, 7 minutes)'
-	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 1 minute)'
+	@echo 'make test   lint, types and all tests (root or sudo, 15 minutes)'
+	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 5 minutes)'
 	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 1 hour)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'

@@ -156,7 +156,7 @@ def _mismatch(planned: DevicePlan, device: Device) -> Iterator[str]:
         theirs, ours = planned.driver or "none known", device.driver or "none told"
         yield f"{name}: the plan is for the driver {theirs}, and here it is {ours}"
     counts = (planned.rx_queues, planned.tx_queues)
-    if counts != queue_counts(device):
+    if device.up and counts != queue_counts(device):  # one that is down has no queues
         theirs, ours = ("{} RX and {} TX queues".format(*pair) for pair in (counts, queue_counts(device)))
         yield f"{name}: the plan is for {theirs}, and here are {ours}"
     yield from _not_had(planned, device)

@@ -71,12 +71,15 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="napctl")
 def cli() -> None:
-    """See how Linux takes its packets, and give any running server IRQ suspension.
+    """See how Linux takes its packets, change that safely, give any running server IRQ suspension, and measure it.
 
     \b
     Examples:
       napctl status eth0
       napctl watch eth0 --seconds 10
+      napctl doctor eth0
+      napctl plan eth0 --goal balanced --output eth0.toml
+      napctl apply eth0.toml --confirm-within 60s
       napctl attach memcached
       napctl detach memcached
     """
