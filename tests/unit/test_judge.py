@@ -277,3 +277,22 @@ def test_harm_is_hardly_ever_seen_where_there_is_none(noise: str) -> None:
         warned += bool(list(regressions(USECS, [traffic.pair() for _ in range(MOST_PAIRS)], 1.0)))
 
     assert warned / RUNS < 0.02
+
+
+def test_no_bound_on_frames_delays_more_than_any_bound() -> None:
+    """0 frames, beside a delay; where nothing else ends the gathering 0 means none."""
+    unbounded = Trial(device="eth0", ifindex=2, setting="rx_max_frames", wanted=0, on=0, off=1, delay_us=100, frames=0)
+
+    assert said(unbounded, [window(5_000)] * 4, [window(10_000)] * 4).outcome == "honoured"
+    assert said(unbounded, [window(20_000)] * 4, [window(10_000)] * 4).outcome == "contrary"
+    assert said(replace(unbounded, delay_us=None), [window(10_000)] * 4, [window(5_000)] * 4).outcome == "honoured"
+
+
+def test_a_delay_that_cannot_act_beside_a_bound_of_one_frame_is_not_judged() -> None:
+    found = said(replace(USECS, frames=1), [window(10_000)] * 4, [window(10_000)] * 4)
+    assert found.outcome == "not enough traffic"
+    assert found.needs == "more frames than 1 to wait for: with 1 each has its interrupt"
+
+
+def test_an_effect_that_the_model_did_not_promise_is_one() -> None:
+    assert said(replace(USECS, frames=1), [window(5_000)] * 4, [window(10_000)] * 4).outcome == "honoured"

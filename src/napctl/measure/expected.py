@@ -52,17 +52,15 @@ def of_delay(loads: Sequence[Load], on_us: int, off_us: int, frames: int | None)
         gathered = load.packets / load.events
         return load.packets / _bounded(gathered * (1 + load.events * more_s), gathered, frames)
 
+    if frames == 1:
+        return Expectation(ratio=1.0, needs="more frames than 1 to wait for: with 1 each has its interrupt")
     least = (SHOWABLE - 1) / more_s if more_s else None
     return _expectation(loads, left, inverse=on_us < off_us, least_events=least)
 
 
 def of_frames(loads: Sequence[Load], on: int, off: int, delay_us: int | None, window_s: float) -> Expectation:
-    """rx-max-frames and tx-max-frames. `delay_us`: what else ends the gathering; None: nothing does.
-
-    0 frames mean: no bound; where no delay ends the gathering, no gathering (drivers/net/tun.c).
-    """
-    endless = 0.0 if delay_us is None else float("inf")
-    counts = [value or endless for value in (on, off)]
+    """rx-max-frames and tx-max-frames. `delay_us`: what else ends the gathering; None: nothing does."""
+    counts = [frames_bound(value, delay_us) for value in (on, off)]
     few, many = min(counts), max(counts)
 
     def left(load: Load) -> float:
@@ -97,6 +95,11 @@ def of_deferral(loads: Sequence[Load], on: NapiSettings, off: NapiSettings, *, i
 
     least = SHOWABLE / timer_s if not interrupts else (SHOWABLE - 1) / silence_s
     return replace(_expectation(loads, left, inverse=off.defers, least_events=least), either_way=not interrupts)
+
+
+def frames_bound(frames: int, delay_us: int | None) -> float:
+    """How many may gather. 0: no bound; but where no delay ends the gathering, no gathering (drivers/net/tun.c)."""
+    return frames or (0 if delay_us is None else float("inf"))
 
 
 def _bounded(gathered: float, already: float, frames: int | None) -> float:

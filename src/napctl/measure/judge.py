@@ -7,9 +7,9 @@ from statistics import fmean
 from msgspec.structs import replace
 
 from napctl.measure.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
-from napctl.measure.expected import Expectation, of_deferral, of_delay, of_frames
+from napctl.measure.expected import Expectation, frames_bound, of_deferral, of_delay, of_frames
 from napctl.measure.figures import arm, gap_interval, implied_us, least_gap_us, loads
-from napctl.measure.trial import COUNTED, DEFERRAL, TIMED, Raw, Sample, Statistic, Trial, shown
+from napctl.measure.trial import COUNTED, DEFERRAL, TIMED, Sample, Statistic, Trial, shown
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 from napctl.model.verdict import Estimate, Outcome, Verdict
@@ -58,7 +58,7 @@ def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
     per_second = interval([(on.per_second, off.per_second) for on, off in pairs])
     if per_packet is None or per_second is None:
         said = Said(outcome="not enough traffic", reason="there was hardly a packet", needs=expected.needs)
-    elif as_expected(per_packet, expected):
+    elif _asked_for(trial, per_packet, expected):
         said = _effect(trial, statistic, pairs, per_packet, expected)
     elif expected.ratio is None:
         said = _no_effect_of_any_kind(per_packet, len(pairs))
@@ -94,14 +94,17 @@ def _per_packet(pairs: Pairs) -> Interval | None:
 
 def _hopeless(found: Judgement) -> bool:
     """It shows neither an effect nor the absence of one."""
-    quiet = found.per_packet is None or 1 / MARGIN < found.per_packet.ratio < MARGIN
-    modelled = found.expected.ratio is not None
-    return found.outcome == "not enough traffic" and modelled and not found.expected.showable and quiet
+    if found.outcome != "not enough traffic" or found.expected.showable:
+        return False
+    if found.per_packet is None:
+        return True
+    quiet = 1 / MARGIN < found.per_packet.ratio < MARGIN
+    return quiet and not found.expected.either_way  # for the latter the model is too rough to give up by
 
 
 def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation:
     """What the setting would do to this traffic, from what it was in the arm that delays less."""
-    lesser = [on if _delays_less(trial.on, trial.off) else off for on, off in pairs]
+    lesser = [on if _delays_less(trial) else off for on, off in pairs]
     there = loads(lesser)
     on, off = trial.on, trial.off
     if isinstance(on, NapiSettings) or isinstance(off, NapiSettings):
@@ -115,11 +118,11 @@ def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation
     return Expectation(ratio=None, either_way=True)
 
 
-def as_expected(found: Interval, expected: Expectation) -> bool:
+def _asked_for(trial: Trial, found: Interval, expected: Expectation) -> bool:
     """An effect, in the direction that was asked for; in any, if none was."""
-    if expected.ratio is None or expected.either_way:
+    if expected.either_way:
         return found.below or found.above
-    return (found.below and expected.ratio < 1) or (found.above and expected.ratio > 1)
+    return found.above if _delays_less(trial) else found.below
 
 
 def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, check: Pairs = ()) -> Verdict:
@@ -185,8 +188,7 @@ def _checked(said: Said, seems_us: int, check: Pairs) -> Said:
 
 def _effect(trial: Trial, statistic: Statistic, pairs: Pairs, found: Interval, expected: Expectation) -> Said:
     """The direction is the one asked for: is the size?"""
-    delays_more = not _delays_less(trial.on, trial.off)
-    if trial.setting == "rx_usecs" and statistic == "interrupts per packet" and delays_more:
+    if trial.setting == "rx_usecs" and statistic == "interrupts per packet" and not _delays_less(trial):
         asked_us = trial.on
         assert not isinstance(asked_us, NapiSettings)
         on, off = [on for on, _ in pairs], [off for _, off in pairs]
@@ -229,7 +231,7 @@ def _no_expected_effect(
         return _too_noisy(per_packet, pairs)
     ratio = expected.ratio
     assert ratio is not None
-    if as_expected(per_second, expected):
+    if _asked_for(trial, per_second, expected):
         reason = f"{_unit(statistic)} become slower and packets with them: the traffic waits for them"
         return Said(outcome="honoured", reason=reason)
     excluded = per_second.low > sqrt(ratio) if ratio < 1 else per_second.high < sqrt(ratio)
@@ -253,7 +255,11 @@ def _unit(statistic: Statistic) -> str:
     return statistic.split(" per ")[0]
 
 
-def _delays_less(on: Raw, off: Raw) -> bool:
+def _delays_less(trial: Trial) -> bool:
+    """The setting delays less than its other value."""
+    on, off = trial.on, trial.off
     if isinstance(on, NapiSettings) or isinstance(off, NapiSettings):
         return isinstance(on, NapiSettings) and not on.defers
+    if trial.setting in COUNTED:
+        return frames_bound(on, trial.delay_us) < frames_bound(off, trial.delay_us)
     return on < off
