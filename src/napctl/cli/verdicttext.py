@@ -27,7 +27,7 @@ def show(verification: Verification) -> None:
         click.echo("nothing to verify: no setting of these devices delays anything")
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
-    print_table(("device", "setting", "value", "verdict", "with/without", "99 % interval"), rows, left=4)
+    print_table(("device", "setting", "value", "verdict", "ratio", "99 % interval"), rows, left=4)
     for verdict in verification.verdicts:
         click.echo("")
         for line in _details(verdict):
@@ -97,7 +97,7 @@ def _arms(on: Arm, off: Arm) -> Iterator[str]:
         *_figures("runs of packets", [number(arm.runs) for arm in (on, off)]),
     ]
     for name, *cells in rows:
-        yield f"    {name:<24}{cells[0]:>20}{cells[1]:>20}"
+        yield f"    {name:<22}{cells[0]:>27}{cells[1]:>27}"
     if on.polls or off.polls:
         yield "    polls by packets found"
         yield from _histograms(on.histogram, off.histogram)
@@ -112,7 +112,7 @@ def _histograms(on: Histogram, off: Histogram) -> Iterator[str]:
                 percent(count / each.polls if each.polls else None)
                 for count, each in zip(counts, (on, off), strict=True)
             ]
-            yield f"      {label:<22}{shares[0]:>20}{shares[1]:>20}"
+            yield f"      {label:<20}{shares[0]:>27}{shares[1]:>27}"
 
 
 def _figures(name: str, cells: list[str]) -> Iterator[tuple[str, str, str]]:

@@ -203,7 +203,7 @@ def _drops(device: DeviceCounts) -> int:
 
 
 def shown(value: Raw) -> Setting:
-    """A value as a verdict has it."""
+    """A value as a verdict has it; of deferral: defer-hard-irqs x gro-flush-timeout."""
     if isinstance(value, NapiSettings):
-        return f"{value.defer_hard_irqs} polls of {duration_text(value.gro_flush_timeout_ns or 0)}"
+        return f"{value.defer_hard_irqs} x {duration_text(value.gro_flush_timeout_ns or 0)}"
     return value

@@ -17,7 +17,7 @@ BAD: tuple[Outcome, ...] = ("clamped", "without effect", "contrary", "refused")
 """Outcomes that say: the device is not set as was asked."""
 
 Setting = int | bool | str
-"""The value of a setting; text for deferral, which is two numbers."""
+"""The value of a setting; of deferral, which is two, text: "100 x 200us", defer-hard-irqs and gro-flush-timeout."""
 
 
 class Arm(Value, frozen=True, kw_only=True):
