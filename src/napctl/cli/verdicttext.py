@@ -59,7 +59,9 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _details(verdict: Verdict) -> Iterator[str]:
-    yield f"{_device(verdict)} {kernel_name(verdict.setting)} {_value(verdict.wanted)}: {_outcome(verdict)}"
+    yield from wrap(
+        f"{_device(verdict)} {kernel_name(verdict.setting)} {_value(verdict.wanted)}: {_outcome(verdict)}", WIDTH
+    )
     yield from _indented(f"{verdict.reason}.")
     if verdict.needs:
         yield from _indented(f"It would need {verdict.needs}.")
