@@ -74,6 +74,11 @@ def detach(journal: Journal, attachments: list[Transaction], *, force: bool = Fa
     return [row for each in reversed(attachments) for row in restore(journal, each, force=force)]
 
 
+def attachments(journal: Journal) -> list[Transaction]:
+    """What is attached, oldest first; plans in force are none."""
+    return [each for each in journal.live() if each.kind == "attach"]
+
+
 def _touched(settings: NapiSettings) -> NapiSettings:
     """Those settings that attaching changes."""
     return NapiSettings(
@@ -89,12 +94,14 @@ def _refuse_second(process: Process, live: list[Transaction]) -> None:
 
 
 def _refuse_shared(transaction: Transaction, live: list[Transaction]) -> None:
-    """Two attachments of one NAPI instance could not both restore its former values."""
+    """Two transactions on one NAPI instance could not both restore its former values."""
     held = {napi: each for each in live for napi in _napis(each)}
     for napi in _napis(transaction):
         if napi in held:
             other = held[napi]
-            raise BadInput(f"NAPI {napi[1]} is already attached for {other.name} ({other.pid}); detach that first")
+            if other.kind == "attach":
+                raise BadInput(f"NAPI {napi[1]} is already attached for {other.title}; detach that first")
+            raise BadInput(f"NAPI {napi[1]} is set by {other.title}; `napctl rollback {other.number}` first")
 
 
 def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:

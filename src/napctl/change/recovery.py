@@ -1,20 +1,47 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
 import time
+from collections.abc import Iterator
 
 from napctl.change.journal import Journal
 from napctl.change.transaction import restore
 from napctl.kernel import processes, system
-from napctl.model.change import Restored, Transaction
+from napctl.model.change import EpollChange, Restored, Transaction
+from napctl.model.errors import NapctlError
 
 GRACE_NS = 2 * 10**9
 """A guard that has not restored its transaction that long after its time does not work."""
 
 
-def recover(journal: Journal) -> list[tuple[Transaction, list[Restored]]]:
-    """Restore all that has no owner, the newest first. Harmless to repeat. Raises what restore() raises."""
+def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
+    """Restore all that has no owner, the newest first. Harmless to repeat.
+
+    One that cannot be restored stands in the way of those only upon which it was made: what restore() raised comes in
+    the end.
+    """
     orphans = [each for each in journal.live() if orphaned(each)]
-    return [(each, restore(journal, each)) for each in reversed(orphans)]
+    errors: list[NapctlError] = []
+    stuck: set[tuple[int, int]] = set()
+    for each in reversed(orphans):
+        if stuck & _objects(each):
+            continue
+        try:
+            rows = restore(journal, each)
+        except NapctlError as error:
+            errors.append(error)
+            stuck |= _objects(each)
+        else:
+            yield each, rows
+    if errors:
+        raise errors[0]
+
+
+def _objects(transaction: Transaction) -> set[tuple[int, int]]:
+    """Devices and epoll instances that it changes."""
+    return {
+        (change.pid, change.epoll_fd) if isinstance(change, EpollChange) else (change.netns, change.ifindex)
+        for change in transaction.changes
+    }
 
 
 def orphaned(transaction: Transaction) -> bool:

@@ -4,8 +4,8 @@ import click
 
 from napctl.change.guard import dismiss
 from napctl.change.journal import Journal
-from napctl.change.recovery import recover
 from napctl.cli.history import transaction_argument
+from napctl.cli.restored import recover_leavings
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
@@ -20,7 +20,7 @@ def confirm(number: int | None) -> None:
     if not Journal.exists():
         raise BadInput("nothing was ever applied here")
     with Journal() as journal:
-        recover(journal)  # its time may be over and its guard killed
+        recover_leavings(journal, as_json=False)  # its time may be over and its guard killed
         transaction = _choose(journal.all(), number)
         journal.set_state(transaction.number, "applied")
     assert transaction.guard is not None

@@ -2,6 +2,7 @@
 
 import click
 
+from napctl.attach.attach import attachments
 from napctl.attach.attach import detach as detach_attachments
 from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
@@ -30,7 +31,7 @@ def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> 
     rows: list[Restored] = []
     if Journal.exists():
         with Journal() as journal:
-            live = journal.live()
+            live = attachments(journal)
             rows = detach_attachments(journal, find_attachments(target, live) if target else live, force=force)
     elif target:
         raise BadInput(f"{target}: nothing is attached to it; {state_directory()} has no journal")
@@ -45,4 +46,4 @@ def attached_names() -> list[str]:
     if not Journal.exists():
         return []
     with Journal() as journal:
-        return sorted({name for each in journal.live() for name in (each.name, str(each.pid))})
+        return sorted({name for each in attachments(journal) for name in (each.name, str(each.pid))})

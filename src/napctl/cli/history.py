@@ -9,7 +9,7 @@ import click
 from napctl.change.journal import Journal
 from napctl.cli.options import json_option
 from napctl.cli.settingtext import made_rows
-from napctl.cli.table import paragraph, print_table
+from napctl.cli.table import ABSENT, paragraph, print_table
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import SCHEMA
@@ -90,4 +90,6 @@ def _show(transaction: Transaction) -> None:
 
 
 def _when(unix_ns: int) -> str:
+    if unix_ns == 0:  # recorded by an earlier version
+        return ABSENT
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ns / 1e9))
