@@ -9,6 +9,7 @@ from tests.strategies import DEVICE_COALESCING
 
 from napctl.change.make import altered, side_effects, touched
 from napctl.change.planned import changes, devices_of
+from napctl.change.transaction import undoing_order
 from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChange
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing, Device, Machine, Napi, QueueCoalescing, Rings
@@ -52,6 +53,24 @@ def test_rings_come_before_what_a_restart_of_the_queues_would_lose() -> None:
     wanted = plan(coalescing=Coalescing(tx_usecs=150), rings=RingSizes(tx=512), deferral=Deferral(defer_hard_irqs=9))
     kinds = [type(change) for change in changes(wanted, machine(device()))]
     assert kinds == [RingsChange, CoalescingChange, NapiChange, NapiChange]
+
+
+def test_rings_are_put_back_first_as_well_then_the_last_change() -> None:
+    wanted = plan(coalescing=Coalescing(tx_usecs=150), rings=RingSizes(tx=512), deferral=Deferral(defer_hard_irqs=9))
+    found = changes(wanted, machine(device()))
+    assert undoing_order(found) == [found[0], found[3], found[2], found[1]]
+
+
+def test_new_rings_are_no_reason_to_lose_coalescing_unseen() -> None:
+    """A driver that starts its queues anew may reset it: what it was is recorded, though nobody asks to change it."""
+    rings, coalescing = changes(plan(rings=RingSizes(tx=512)), machine(device()))
+    assert isinstance(rings, RingsChange)
+    assert isinstance(coalescing, CoalescingChange)
+    assert (coalescing.before, touched(coalescing)) == (device().coalescing, [])
+    reset = replace(coalescing, found=Coalescing(rx_usecs=3, tx_usecs=0, use_adaptive_rx=True))
+    assert side_effects(reset) == ["tx_usecs"]
+    (alone,) = changes(plan(rings=RingSizes(tx=512)), machine(device(coalescing=None)))
+    assert isinstance(alone, RingsChange)
 
 
 def test_deferral_is_changed_on_every_napi_instance_that_has_another() -> None:

@@ -29,7 +29,8 @@ def make(change: Change, places: Places) -> Change:
         with opened(change, places) as target:
             if target is None:
                 raise BadInput(f"{change.where}: gone meanwhile")
-            _write(change, target, wanted)
+            if wanted:
+                _write(change, target, wanted)
             found = target.read()
     except (OSError, Refused) as error:
         raise explain(change, error) from None

@@ -29,10 +29,11 @@ def changes(plan: Plan, machine: Machine) -> tuple[Change, ...]:
 def _device_changes(planned: DevicePlan, device: Device, netns: int) -> Iterator[Change]:
     name, ifindex = device.name, device.ifindex
     sizes = RingSizes(rx=device.rings.rx, tx=device.rings.tx) if device.rings else RingSizes()
-    if asked := _differing(planned.rings, sizes):
-        yield RingsChange(netns=netns, device=name, ifindex=ifindex, before=sizes, after=RingSizes(**asked))
+    if resized := _differing(planned.rings, sizes):
+        yield RingsChange(netns=netns, device=name, ifindex=ifindex, before=sizes, after=RingSizes(**resized))
     wide = device.coalescing or Coalescing()
-    if asked := _differing(planned.coalescing, wide):
+    asked = _differing(planned.coalescing, wide)
+    if asked or (resized and device.coalescing is not None):  # not asked: whether the new rings changed it
         _refuse_to_level(device, asked)
         after = Coalescing(**asked)
         yield CoalescingChange(netns=netns, device=name, ifindex=ifindex, before=wide, after=after)

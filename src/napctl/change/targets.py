@@ -13,7 +13,7 @@ from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
-from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, RingsChange
+from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, RingsChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes
@@ -48,13 +48,15 @@ class Places:
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
-    def candidates(self, inode: int) -> list[NetworkNamespace]:
+    def candidates(self, inode: int, cookie: int = 0) -> list[NetworkNamespace]:
         """Where a device of that namespace may be: there; or in ours, to which the kernel gives a NIC back when its
-        container ends (default_device_exit_net() in net/core/dev.c)."""
+        container ends (default_device_exit_net() in net/core/dev.c). Cookie 0: not known."""
         if inode not in self._found:
             found = NetworkNamespace.find(inode)
             self._found[inode] = self._open.enter_context(found) if found else None
         own = self._found[inode]
+        if own is not None and cookie not in (0, own.cookie):  # its inode number was given to another
+            own = None
         return [self._ours] if own in (None, self._ours) else [own, self._ours]
 
 
@@ -170,11 +172,14 @@ class _RingsTarget:
 def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[Target | None]:
     """An interface index is never given twice in a namespace, so that a device which was removed and made anew, with
     its driver's defaults, is another one (dev_index_reserve() in net/core/dev.c)."""
-    for netns in places.candidates(change.netns):
+    for netns in places.candidates(change.netns, change.netns_cookie):
         link = _link(netns, change.ifindex)
-        if link is None or (netns.inode != change.netns and link.name != change.device):
+        if link is None:
             continue
+        at_home = netns.inode == change.netns and change.netns_cookie in (0, netns.cookie)
         with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
+            if not at_home and not _came_back(change, link, ioctl):
+                continue
             if isinstance(change, RingsChange):
                 yield _RingsTarget(ethtool, link.ifindex)
             elif change.queue is not None:
@@ -183,6 +188,33 @@ def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[
                 yield _CoalescingTarget(ethtool, link.ifindex)
         return
     yield None
+
+
+def _came_back(change: CoalescingChange | RingsChange, link: Link, ioctl: EthtoolIoctl) -> bool:
+    """Whether it is the NIC that was in another namespace, and not a namesake: virtual devices end with theirs."""
+    bus = _bus(ioctl, link)
+    return link.name == change.device and not link.virtual and bus is not None and bus == change.bus
+
+
+def _bus(ioctl: EthtoolIoctl, link: Link) -> str | None:
+    driver = ioctl.driver(link.name)
+    return driver[1] if driver else None
+
+
+def recognisable(transaction: Transaction, places: Places) -> Transaction:
+    """With all by which its devices are known again: names, interface indexes and inode numbers are given anew."""
+    return replace(transaction, changes=tuple(_recognisable(change, places) for change in transaction.changes))
+
+
+def _recognisable(change: Change, places: Places) -> Change:
+    if not isinstance(change, CoalescingChange | RingsChange):
+        return change
+    netns = places.candidates(change.netns)[0]
+    link = _link(netns, change.ifindex)
+    if link is None:
+        return change
+    with EthtoolIoctl(netns) as ioctl:
+        return replace(change, netns_cookie=netns.cookie, bus=_bus(ioctl, link))
 
 
 def _link(netns: NetworkNamespace, ifindex: int) -> Link | None:

@@ -2,16 +2,16 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.make import all_gone, make, undo
-from napctl.change.targets import Places
+from napctl.change.targets import Places, recognisable
 from napctl.kernel import system
-from napctl.model.change import Restored, State, Transaction
+from napctl.model.change import Change, Restored, RingsChange, State, Transaction
 from napctl.model.errors import NapctlError, RolledBack
 
 
@@ -22,17 +22,20 @@ def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transac
     and the error raised: NotPermitted, Unsupported or BadInput if nothing had been changed by then, else RolledBack.
     """
     with undisturbed() as interrupted, Places() as places:
+        transaction = recognisable(transaction, places)
         made = replace(transaction, number=journal.begin(transaction))
+        tried = 0
         try:
             for number, change in enumerate(made.changes):
                 _stop_if(interrupted())
+                tried = number + 1
                 changes = list(made.changes)
                 changes[number] = make(change, places)
                 made = replace(made, changes=tuple(changes))
             journal.finish(made, then)
             _stop_if(interrupted())
         except BaseException as error:
-            _take_back(journal, made, places, error)
+            _take_back(journal, replace(made, changes=made.changes[:tried]), places, error)
             raise
     return replace(made, state=then)
 
@@ -68,6 +71,7 @@ def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable
     recovered from.
     """
     with Places() as places:
+        transaction = recognisable(transaction, places)
         made = replace(transaction, number=journal.begin(transaction))
 
         def switch(on: bool) -> Transaction:
@@ -87,6 +91,15 @@ def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable
                 journal.set_state(made.number, "restored")
 
 
+def undoing_order(changes: Sequence[Change]) -> list[Change]:
+    """Rings first, as when they were changed: a driver that starts its queues anew for them may lose the others.
+
+    Then the last change first: the application must stop polling before its NAPI instance loses the deferral.
+    """
+    backwards = changes[::-1]
+    return sorted(backwards, key=lambda change: not isinstance(change, RingsChange))
+
+
 def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseException) -> None:
     """Undo what was made so far. Raises RolledBack if there was anything; the caller raises `error` if not."""
     rows = _undo_all(made, places, force=False)
@@ -99,13 +112,13 @@ def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseE
 
 
 def _undo_all(transaction: Transaction, places: Places, *, force: bool) -> list[Restored]:
-    """The last change first: the application must stop polling before its NAPI instance loses the deferral.
+    """In the order of undoing_order().
 
     One that is refused does not keep the others from being undone; its error is raised in the end.
     """
     rows: list[Restored] = []
     errors: list[NapctlError] = []
-    for change in reversed(transaction.changes):
+    for change in undoing_order(transaction.changes):
         interrupted = transaction.state == "changing" and getattr(change, "found", None) is None
         try:
             rows += undo(change, places, force=force, interrupted=interrupted)

@@ -9,7 +9,8 @@ from napctl.kernel.netlink import Attr, NetlinkSocket, decode
 NETLINK_ROUTE, RTM_GETLINK = 0, 18
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")
-LINK = {3: Attr("name", "string"), 23: Attr("stats64", "binary")}
+LINK = {3: Attr("name", "string"), 18: Attr("info", "nest", nest={1: Attr("kind", "string")}),
+        23: Attr("stats64", "binary")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Link:
     """It was set up; whether packets can pass, `carrier` tells."""
     carrier: bool
     loopback: bool
+    virtual: bool
+    """Made by somebody (`ip link add`), and gone with its namespace: no NIC."""
     rx_packets: int
     tx_packets: int
     rx_dropped: int
@@ -49,6 +52,7 @@ def _link(message: memoryview) -> Link:
         up=bool(flags & IFF_UP),
         carrier=bool(flags & IFF_LOWER_UP),
         loopback=bool(flags & IFF_LOOPBACK),
+        virtual="kind" in found.get("info", {}),
         rx_packets=stats[0],
         tx_packets=stats[1],
         rx_dropped=stats[6],

@@ -7,6 +7,8 @@ One that is held only by descriptors is removed by the kernel when their process
 import ctypes
 import fcntl
 import os
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from typing import Self
 from napctl.model.errors import BadInput, NapctlError, NotPermitted
 
 CLONE_NEWNET = 0x40000000
+SO_NETNS_COOKIE = 71
 NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 HERE = Path("/proc/thread-self/ns/net")
 NAMED = Path("/run/netns")
@@ -93,8 +96,17 @@ class NetworkNamespace:
 
     @property
     def inode(self) -> int:
-        """Its number, as `lsns` prints it and the probe reports it; unique while the namespace lives."""
+        """Its number, as `lsns` prints it and the probe reports it; unique while the namespace lives, and no longer."""
         return os.fstat(self.fd).st_ino
+
+    @property
+    def cookie(self) -> int:
+        """Its other number: no other namespace gets it until reboot; 0 before Linux 5.14. Raises as entered()."""
+        with self.entered(), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inside:
+            try:
+                return int.from_bytes(inside.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+            except OSError:
+                return 0
 
     @contextmanager
     def entered(self) -> Iterator[None]:

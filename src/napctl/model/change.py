@@ -13,8 +13,12 @@ class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
 
     netns: int
     """Inode number of the device's network namespace."""
+    netns_cookie: int = 0
+    """The namespace's, which no other gets until reboot; 0: not known."""
     device: str
     ifindex: int
+    bus: str | None = None
+    """Where the NIC sits, by which it is known again in another namespace."""
     queue: int | None = None
     """None: device-wide."""
     before: Coalescing
@@ -34,8 +38,10 @@ class RingsChange(Value, frozen=True, kw_only=True, tag="rings"):
     """Ring sizes of one device; the fields as those of CoalescingChange."""
 
     netns: int
+    netns_cookie: int = 0
     device: str
     ifindex: int
+    bus: str | None = None
     before: RingSizes
     after: RingSizes
     found: RingSizes | None = None
