@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ from napctl.kernel import processes
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError
 
-RETRY_SECONDS = 0.2
+RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 30
 PR_SET_NAME = 15
 
 
@@ -29,6 +30,7 @@ def post_guard(seconds: float, directory: Path) -> Guard:
     To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
     """
     deadline = now_boot_ns() + int(seconds * 1e9)
+    directory = directory.absolute()  # the guard leaves for /
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
@@ -49,7 +51,17 @@ def dismiss(guard: Guard) -> None:
     """Let it go home: the transaction is confirmed, or was put back already."""
     found = processes.process(guard.pid)
     if found is not None and found.started_ticks == guard.started_ticks:
-        os.kill(guard.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(guard.pid, signal.SIGTERM)
+
+
+def needed(guard: Guard) -> bool:
+    """Whether the journal has anything that it is to put back, or cannot be asked."""
+    try:
+        with Journal() as journal:
+            return any(each.guard == guard for each in journal.live())
+    except NapctlError:
+        return Journal.exists()
 
 
 def now_boot_ns() -> int:
@@ -81,8 +93,10 @@ def _become_guard(told: int, deadline: int, directory: Path) -> NoReturn:
 def _watch(deadline: int, directory: Path) -> None:
     while (left_ns := deadline - now_boot_ns()) > 0:
         time.sleep(min(left_ns / 1e9, 1.0))
+    pause_s = RETRY_SECONDS
     while not _restored(directory):
-        time.sleep(RETRY_SECONDS)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, MOST_RETRY_SECONDS)
 
 
 def _restored(directory: Path) -> bool:
@@ -98,6 +112,6 @@ def _restored(directory: Path) -> bool:
                 )
                 if mine and each.state in ("changing", "unconfirmed", "restoring"):
                     restore(journal, each)
-    except NapctlError:
+    except Exception:
         return False
     return True

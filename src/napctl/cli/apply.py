@@ -1,13 +1,13 @@
 """napctl apply: make a plan true, as one transaction, with a way back."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
-from msgspec.structs import replace
 
 from napctl.advise.bounds import beyond, mismatch
-from napctl.change.guard import dismiss, now_boot_ns, post_guard
+from napctl.change.guard import dismiss, needed, now_boot_ns, post_guard
 from napctl.change.journal import Journal, state_directory
 from napctl.change.make import altered, side_effects
 from napctl.change.planned import changes, devices_of
@@ -24,9 +24,9 @@ from napctl.cli.verify import Notes
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.verify import Options, verify_plan
-from napctl.model.change import Change, Transaction
+from napctl.model.change import Change, Guard, Transaction
 from napctl.model.errors import BadInput
-from napctl.model.machine import SCHEMA, Machine
+from napctl.model.machine import SCHEMA
 from napctl.model.plan import Plan
 from napctl.model.value import Value, to_json
 from napctl.model.verdict import Verification
@@ -74,30 +74,29 @@ def apply(
     or if --verify found that the plan is not obeyed or harms; then everything is as it was.
     """
     wanted = read_plan(plan)
-    machine = take_machine(netns, [device.name for device in wanted.devices])
-    forced = _admissible(wanted, machine, force=force)
-    asked = changes(wanted, machine)
-    if not asked or dry_run:
+    asked, forced = _asked(wanted, netns, force=force)
+    for sentence in forced:
+        note(f"napctl: forced: {sentence}")
+    if dry_run or (not asked and not Journal.exists()):
         _show_untouched(asked, as_json=as_json)
         return 0
     if not as_json:
         load_tables()
-    verification = _verified(wanted, netns, as_json=as_json) if verify_first else None
+    verification = _verified(wanted, netns, as_json=as_json) if verify_first and asked else None
     if verification is not None and verification.bad:
         if as_json:
             click.echo(to_json(Applied(transaction=None, altered=(), verification=verification)))
         else:
             click.echo("not applied: everything is as it was before")
         return 1
-    transaction = Transaction(
-        kind="apply",
-        boot_id=system.boot_id(),
-        made_unix_ns=time.time_ns(),
-        name=", ".join(devices_of(asked)),
-        forced=forced,
-        changes=asked,
-    )
-    made = _guarded(transaction, confirm_within) if confirm_within else _applied(transaction)
+
+    def applied(guard: Guard | None = None) -> Transaction | None:
+        return _applied(wanted, netns, guard, force=force, as_json=as_json)
+
+    made = _guarded(applied, confirm_within) if confirm_within else applied()
+    if made is None:
+        _show_untouched((), as_json=as_json)
+        return 0
     names = [f"{change.where}: {setting_name(name)}" for change in made.changes for name in altered(change)]
     if as_json:
         click.echo(to_json(Applied(transaction=made, altered=tuple(names), verification=verification)))
@@ -106,17 +105,16 @@ def apply(
     return 1 if names else 0
 
 
-def _admissible(plan: Plan, machine: Machine, *, force: bool) -> tuple[str, ...]:
-    """The safety bounds that it goes beyond, if that is forced. Raises BadInput."""
+def _asked(plan: Plan, netns: NetworkNamespace, *, force: bool) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+    """What differs now, and the safety bounds that the plan goes beyond, if that is forced. Raises BadInput."""
+    machine = take_machine(netns, [device.name for device in plan.devices])
     wrong = mismatch(plan, machine)
     if wrong:
         raise BadInput(f"this plan does not fit here: {'; '.join(wrong)}")
     unsafe = beyond(plan, machine)
     if unsafe and not force:
         raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force applies it nevertheless)")
-    for sentence in unsafe:
-        note(f"napctl: forced: {sentence}")
-    return unsafe
+    return changes(plan, machine), unsafe
 
 
 def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verification:
@@ -130,20 +128,50 @@ def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verifica
     return found
 
 
-def _guarded(transaction: Transaction, confirm_within_ns: int) -> Transaction:
-    """As _applied(), watched over by a guard from before the first change on."""
+def _guarded(applied: Callable[[Guard], Transaction | None], confirm_within_ns: int) -> Transaction | None:
+    """Watched over by a guard from before the first change on. It stays for as long as it is needed: also if an
+    interruption came when all was made, or what was made could not be undone."""
     guard = post_guard(confirm_within_ns / 1e9, state_directory())
+    made = None
     try:
-        return _applied(replace(transaction, guard=guard))
-    except BaseException:
-        dismiss(guard)  # what was made is undone already, or is for `recover`
-        raise
+        made = applied(guard)
+    finally:
+        if made is None and not needed(guard):
+            dismiss(guard)
+    return made
 
 
-def _applied(transaction: Transaction) -> Transaction:
+def _applied(
+    plan: Plan, netns: NetworkNamespace, guard: Guard | None, *, force: bool, as_json: bool
+) -> Transaction | None:
+    """None: everything is in force already. What differs is read under the journal's lock, when no other napctl is at
+    work, and after its leavings were put back: only then are the former values the right ones."""
     with undisturbed(), Journal() as journal:
-        recover_leavings(journal, as_json=True)
-        return apply_changes(journal, transaction, then="unconfirmed" if transaction.guard else "applied")
+        recover_leavings(journal, as_json=as_json)
+        asked, forced = _asked(plan, netns, force=force)
+        if not asked:
+            return None
+        _refuse_unconfirmed(journal, asked)
+        transaction = Transaction(
+            kind="apply",
+            boot_id=system.boot_id(),
+            made_unix_ns=time.time_ns(),
+            name=", ".join(devices_of(asked)),
+            forced=forced,
+            guard=guard,
+            changes=asked,
+        )
+        return apply_changes(journal, transaction, then="unconfirmed" if guard else "applied")
+
+
+def _refuse_unconfirmed(journal: Journal, asked: tuple[Change, ...]) -> None:
+    """What is set upon a plan that nobody confirms would keep its guard from putting everything back."""
+    for each in journal.live():
+        if each.state == "unconfirmed" and set(devices_of(each.changes)) & set(devices_of(asked)):
+            raise BadInput(
+                f"{each.title} waits for a confirmation; `napctl confirm {each.number}` or "
+                f"`napctl rollback {each.number}` first"
+            )
 
 
 def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:

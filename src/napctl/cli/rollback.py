@@ -4,6 +4,7 @@ import click
 
 from napctl.change.guard import dismiss
 from napctl.change.journal import Journal
+from napctl.change.make import side_effects, touched
 from napctl.change.transaction import restore
 from napctl.cli.history import transaction_argument
 from napctl.cli.loading import load_tables
@@ -30,7 +31,10 @@ def rollback(number: int | None, force: bool, as_json: bool) -> int:
     if not as_json:
         load_tables()
     with Journal() as journal:
-        transaction = _choose(journal.all(), number, force=force)
+        recorded = journal.all()
+        transaction = _choose(recorded, number, force=force)
+        if not force:
+            _refuse_buried(transaction, recorded)
         rows = restore(journal, transaction, force=force)
     if transaction.guard is not None:
         dismiss(transaction.guard)
@@ -53,6 +57,22 @@ def _choose(recorded: list[Transaction], number: int | None, *, force: bool) -> 
     if found[0].state == "restored" and not force:
         raise BadInput(f"transaction {number} is rolled back already; --force restores what others have set since")
     return found[0]
+
+
+def _refuse_buried(transaction: Transaction, recorded: list[Transaction]) -> None:
+    """The way back from what was applied upon it leads to its own values: that comes first."""
+    later = [each for each in recorded if each.number > transaction.number and each.state in IN_FORCE]
+    for each in reversed(later):
+        if _settings(each) & _settings(transaction):
+            raise BadInput(f"{each.title} was made upon it; `napctl rollback {each.number}` first")
+
+
+def _settings(transaction: Transaction) -> set[tuple[int, str, str]]:
+    return {
+        (getattr(change, "netns", 0), change.where, name)
+        for change in transaction.changes
+        for name in [*touched(change), *side_effects(change)]
+    }
 
 
 def _other_way(transaction: Transaction) -> str:
