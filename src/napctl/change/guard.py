@@ -20,7 +20,7 @@ from napctl.kernel import processes
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError
 
-RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 30
+RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
 PR_SET_NAME = 15
 
 
