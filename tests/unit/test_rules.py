@@ -136,6 +136,22 @@ def test_a_driver_without_tx_coalescing_is_offered_deferral() -> None:
     assert "tx-usecs not supported" in told(found)
 
 
+@pytest.mark.parametrize(
+    ("driver", "coalescing", "remedy"),
+    [
+        ("mlx5_core", Coalescing(rx_usecs=8, tx_usecs=0), "Delay TX"),
+        ("ixgbe", Coalescing(rx_usecs=1, tx_usecs=0), "No TX delay of its own"),
+        ("e1000e", Coalescing(rx_usecs=3), "No TX delay of its own"),
+        ("virtio_net", Coalescing(rx_usecs=0, tx_usecs=0, rx_max_frames=1, tx_max_frames=1), "No TX coalescing"),
+    ],
+)
+def test_the_remedy_for_tx_only_interrupts_is_what_plan_can_propose(
+    driver: str, coalescing: Coalescing, remedy: str
+) -> None:
+    seen = checkup(row(softirq=BEFORE), on=device(driver=driver, coalescing=coalescing), seconds=10)
+    assert by("tx-only-interrupts", seen).remedy.startswith(remedy)
+
+
 @pytest.mark.parametrize(("tx_usecs", "found"), [(1342, False), (1343, True)])
 def test_a_tx_delay_beyond_tcp_small_queues_is_a_danger(tx_usecs: int, found: bool) -> None:
     """25 Gb/s and 4 MiB: 4194304 × 8 / 25000 = 1342.2 µs."""
@@ -386,6 +402,7 @@ def test_sharing_a_cpu_harms_only_if_it_is_crowded_and_another_is_free() -> None
     together, _ = two_on_cpu_0()
     assert diagnose(replace(together, cpus=idle_cpus(cpu0=0.74))) == ()
     assert diagnose(replace(together, cpus=idle_cpus(1, cpu0=0.75))) == ()
+    assert diagnose(replace(together, cpus=idle_cpus(cpu0=0.75, cpu1=0.51))) == (), "there is no room elsewhere"
 
 
 def test_quiet_queues_and_queues_that_an_application_polls_may_share_a_cpu() -> None:
@@ -432,6 +449,23 @@ def test_an_interrupt_on_its_applications_cpu_is_right(seen: Checkup) -> None:
     assert diagnose(seen) == ()
 
 
+def test_interrupts_that_shall_move_are_spread_over_the_idle_cpus_of_a_large_machine() -> None:
+    own = [napi(number) for number in range(3)]
+    full = {f"cpu{number}": 1.0 for number in range(3)}
+    seen = checkup(
+        *(row(each, softirq={2: 500}) for each in own),
+        on=device(*own),
+        cpus=idle_cpus(64, **full),
+        processes=tuple(process(7 + n, share=0.9, cpu=n, feeds=each) for n, each in enumerate(own)),
+    )
+    found = diagnose(seen)
+
+    assert [each.commands[1] for each in found] == [
+        f"echo {3 + number} > /proc/irq/{24 + number}/smp_affinity_list" for number in range(3)
+    ]
+    assert found[0].title.endswith("while CPU 3-63 are idle")
+
+
 @pytest.mark.parametrize(("queues", "busy", "found"), [(3, 0.95, True), (2, 0.95, False), (3, 0.94, False)])
 def test_more_busy_queues_than_full_cpus(queues: int, busy: float, found: bool) -> None:
     own = [napi(number, cpus=str(number % 2)) for number in range(queues)]
@@ -462,6 +496,25 @@ def test_time_squeezes_need_a_number_and_a_share(squeezes: int, softirqs: int, f
     seen = checkup(row(), counted=counted)
     assert rules(seen) == ["time-squeezes"] * found
     assert all("on CPU 0 ran out" in finding.title for finding in diagnose(seen))
+
+
+def test_a_limit_that_was_raised_already_is_not_lowered_by_the_remedy() -> None:
+    counted = (CpuCounts(cpu=0, net_rx_softirqs=100, time_squeezes=50, backlog_drops=50),)
+    commands = [command for finding in diagnose(checkup(row(), counted=counted)) for command in finding.commands]
+    doubled = [command for command in commands if "-w" in command]
+    assert doubled == [
+        f"sysctl -w net.core.{name}=$((2 * $(sysctl -n net.core.{name})))"
+        for name in ("netdev_max_backlog", "netdev_budget", "netdev_budget_usecs")
+    ]
+
+
+def test_a_machine_with_many_cpus_fills_no_screen() -> None:
+    counted = tuple(CpuCounts(cpu=cpu, net_rx_softirqs=100, time_squeezes=10 + cpu) for cpu in (0, *range(8, 64)))
+    found = only(checkup(row(), counted=counted))
+    assert "softirqs on CPU 0 and 8-63 ran out" in found.title
+    assert found.evidence[0].text == "73 time squeezes on CPU 63"
+    assert found.evidence[-1].text.endswith("on 53 other CPUs")
+    assert len(found.evidence) == 5
 
 
 @pytest.mark.parametrize(("drops", "found"), [(0, False), (9, False), (10, True)])

@@ -138,4 +138,4 @@ def test_irqbalance_moves_interrupts(wire: Wire, napctl: Napctl, tmp_path: Path)
 
     assert rules(found) == ["irqbalance-moves-interrupts"]
     assert f"interrupt {irq} " in found.findings[0].evidence[0].text
-    assert found.findings[0].commands == (f"irqbalance --banirq={irq}",)
+    assert found.findings[0].commands == ("systemctl stop irqbalance", f"irqbalance --banirq={irq}")

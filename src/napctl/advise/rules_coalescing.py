@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from napctl.advise.quirks import no_tx_delay, without_coalescing
 from napctl.advise.seen import (
     COALESCING_NOTE,
     ETHTOOL,
     LINK,
     PROBE,
     Rule,
-    each,
     napi_name,
     no_coalescing,
     no_hardware,
@@ -19,6 +19,7 @@ from napctl.advise.seen import (
     plan_commands,
     rows,
     rx_packets,
+    some,
 )
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.histogram import total
@@ -93,9 +94,14 @@ def _has_as_much_tx_coalescing_as_is_safe(seen: Checkup, device: Device) -> bool
 
 
 def _tx_remedy(device: Device) -> str:
-    if device.coalescing is not None and device.coalescing.tx_usecs is not None:
+    """In accord with what `plan` proposes for the device."""
+    deferral = "deferral (defer-hard-irqs, gro-flush-timeout) merges them"
+    coalescing = Coalescing() if device.coalescing is None or without_coalescing(device) else device.coalescing
+    if coalescing.tx_usecs is not None and no_tx_delay(device) is None:
         return "Delay TX completions, which costs no latency; see the plan before it is applied."
-    return "This driver has no TX coalescing: deferral (defer-hard-irqs, gro-flush-timeout) merges them instead."
+    if coalescing.rx_usecs is not None:
+        return f"No TX delay of its own here: rx-usecs delays both where RX and TX share an interrupt; else {deferral}."
+    return f"No TX coalescing here: {deferral} instead."
 
 
 def _told(coalescing: Coalescing | None, name: str) -> str:
@@ -170,7 +176,7 @@ def single_packet_interrupts(seen: Checkup) -> Iterator[Finding]:
             title=f"{rate:,.0f} interrupts a second bring {polls.packets / fruitful:.2f} packets each",
             evidence=(
                 Evidence(text=f"{polls.packets:,} packets in {fruitful:,} polls of "
-                         f"{each(napi_name(device, row.napi_id) for row in found)}", source=PROBE),
+                         f"{some(napi_name(device, row.napi_id) for row in found)}", source=PROBE),
                 Evidence(text=f"rx-usecs {_told(device.coalescing, 'rx_usecs')}, adaptive-rx "
                          f"{_told(device.coalescing, 'use_adaptive_rx')}", source=ETHTOOL),
             ),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import cycle
 
 from napctl.advise.seen import (
     BUSY_PACKETS_PER_SECOND,
@@ -12,6 +13,7 @@ from napctl.advise.seen import (
     Rule,
     busy,
     cpu_busy,
+    cpu_names,
     each,
     napi_name,
     no_irqs,
@@ -49,7 +51,7 @@ def several_queues_on_one_cpu(seen: Checkup) -> Iterator[Finding]:
         cpu = single_cpu(napi)
         if cpu is not None and not _polled_by_application(row):
             by_cpu[cpu].append((device, napi, row))
-    free = [use.cpu for use in seen.cpus if use.cpu not in by_cpu]
+    free = [use.cpu for use in seen.cpus if use.cpu not in by_cpu and use.busy_share <= IDLE]
     for cpu, places in sorted(by_cpu.items()):
         share = cpu_busy(seen, cpu)
         if len(places) < 2 or not free or share is None or share < CROWDED:
@@ -62,7 +64,10 @@ def several_queues_on_one_cpu(seen: Checkup) -> Iterator[Finding]:
             title=f"{len(places)} busy queues share CPU {cpu}, which is {percent(share)} busy",
             evidence=(
                 *(_taken(place, seen) for place in places),
-                Evidence(text=f"CPU {cpu} {percent(share)} busy; no busy queue on CPU {each(free)}", source=PROC_STAT),
+                Evidence(
+                    text=f"CPU {cpu} {percent(share)} busy; room and no busy queue on CPU {cpu_names(free)}",
+                    source=PROC_STAT,
+                ),
             ),
             consequence="The queues wait for each other, and so do the applications there.",
             remedy="One CPU for each busy queue.",
@@ -79,29 +84,31 @@ def interrupt_on_application_cpu(seen: Checkup) -> Iterator[Finding]:
     its queue itself: then there is no interrupt to speak of.
     """
     idle = [use.cpu for use in seen.cpus if use.busy_share <= IDLE]
+    others = cycle(idle)  # each interrupt to another one
     for device, napi, row in _busy(seen):
         cpu = single_cpu(napi)
         share = None if cpu is None else cpu_busy(seen, cpu)
         if cpu is None or share is None or share < SATURATED or not idle or _polled_by_application(row):
             continue
         for process, thread in _applications(seen, napi, cpu):
+            other = next(others)
             yield Finding(
                 rule="interrupt-on-application-cpu",
                 severity="cost",
                 where=napi_name(device, napi.napi_id),
                 title=f"packets for {process.name} ({process.pid}) are taken on its own full CPU {cpu}, while CPU "
-                f"{each(idle)} {'is' if len(idle) == 1 else 'are'} idle",
+                f"{cpu_names(idle)} {'is' if len(idle) == 1 else 'are'} idle",
                 evidence=(
-                    Evidence(text=f"CPU {cpu} {percent(share)} busy, CPU {idle[0]} "
-                             f"{percent(cpu_busy(seen, idle[0]) or 0)}", source=PROC_STAT),
+                    Evidence(text=f"CPU {cpu} {percent(share)} busy, CPU {other} "
+                             f"{percent(cpu_busy(seen, other) or 0)}", source=PROC_STAT),
                     Evidence(text=f"its thread {thread.tid} used {percent(thread.cpu_share)} of CPU {cpu}",
                              source=SCHEDSTAT),
                     _taken((device, napi, row), seen),
                 ),
                 consequence="Packet work takes its CPU away when it needs all of it.",
                 remedy="Give the application its polls (`attach`: no interrupts under load), or move the interrupt to "
-                "an idle CPU that shares its cache.",
-                commands=(f"napctl attach {process.pid}", _move(napi, idle[0])),
+                "an idle CPU, best to one that shares its cache (lscpu --extended).",
+                commands=(f"napctl attach {process.pid}", _move(napi, other)),
                 certainty="likely",
                 basis=f"{NAPI_DOC}, IRQ mitigation; {SCALING}",
             )  # fmt: skip
@@ -158,8 +165,12 @@ def irqbalance_moves_interrupts(seen: Checkup) -> Iterator[Finding]:
                 Evidence(text=f"irqbalance is process {running[0].pid}", source="/proc"),
             ),
             consequence="Placing a queue beside its application does not last, and every move costs cold caches.",
-            remedy="Let irqbalance leave these interrupts alone (--banirq), or do without it.",
-            commands=(f"irqbalance {' '.join(f'--banirq={now.irq}' for _, now in moved)}",),
+            remedy="Let irqbalance leave these interrupts alone (for good: IRQBALANCE_ARGS of its service), or do "
+            "without it.",
+            commands=(
+                "systemctl stop irqbalance",
+                f"irqbalance {' '.join(f'--banirq={now.irq}' for _, now in moved)}",
+            ),
             certainty="likely",
             basis=f"irqbalance(1); {SCALING}",
         )

@@ -1,8 +1,8 @@
 """Rules about packets that are lost, and softirqs that could not finish."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from napctl.advise.seen import LINK, NETDEV, SOFTNET, Rule, each, no_queue_counts, percent
+from napctl.advise.seen import LINK, MOST_NAMED, NETDEV, SOFTNET, Rule, cpu_names, no_queue_counts, percent
 from napctl.model.counts import DeviceCounts
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.machine import Device, Rings
@@ -27,18 +27,17 @@ def time_squeezes(seen: Checkup) -> Iterator[Finding]:
     yield Finding(
         rule="time-squeezes",
         severity="cost",
-        where=f"CPU {each(squeezed)}",
-        title=f"{share} network softirqs on CPU {each(squeezed)} ran out of budget or time",
-        evidence=tuple(
-            Evidence(text=f"{count:,} time squeezes on CPU {cpu}", source=SOFTNET) for cpu, count in squeezed.items()
-        ),
+        where=f"CPU {cpu_names(squeezed)}",
+        title=f"{share} network softirqs on CPU {cpu_names(squeezed)} ran out of budget or time",
+        evidence=tuple(_by_cpu(squeezed, "time squeezes")),
         consequence="What is left waits for the next softirq or for ksoftirqd, which competes with the applications: "
         "latency in bursts.",
         remedy="If applications may wait: allow a softirq more packets and more time. If not: more queues on other "
         "CPUs, or IRQ suspension.",
         commands=(
             "sysctl net.core.netdev_budget net.core.netdev_budget_usecs",
-            "sysctl -w net.core.netdev_budget=600",
+            _doubled("net.core.netdev_budget"),
+            _doubled("net.core.netdev_budget_usecs"),
         ),
         certainty="certain",
         basis=f"net_rx_action() in net/core/dev.c; {SCALING_UP}, netdev_budget",
@@ -54,17 +53,29 @@ def backlog_drops(seen: Checkup) -> Iterator[Finding]:
     yield Finding(
         rule="backlog-drops",
         severity="danger",
-        where=f"CPU {each(dropped)}",
-        title=f"{drops:,} packets were dropped because the backlog of CPU {each(dropped)} was full",
-        evidence=tuple(
-            Evidence(text=f"{count:,} drops on CPU {cpu}", source=SOFTNET) for cpu, count in dropped.items()
-        ),
+        where=f"CPU {cpu_names(dropped)}",
+        title=f"{drops:,} packets were dropped because the backlog of CPU {cpu_names(dropped)} was full",
+        evidence=tuple(_by_cpu(dropped, "drops")),
         consequence="TCP sends them again and slows down; everything else loses them.",
         remedy="A longer backlog for bursts; if it stays full, spread its packets over more CPUs (RPS, more queues).",
-        commands=("sysctl net.core.netdev_max_backlog", "sysctl -w net.core.netdev_max_backlog=5000"),
+        commands=("sysctl net.core.netdev_max_backlog", _doubled("net.core.netdev_max_backlog")),
         certainty="certain",
         basis=f"enqueue_to_backlog() in net/core/dev.c; {SCALING_UP}, netdev_max_backlog",
     )
+
+
+def _by_cpu(counts: Mapping[int, int], what: str) -> Iterator[Evidence]:
+    """The CPUs that have most, and the sum of the others."""
+    most = sorted(counts.items(), key=lambda pair: -pair[1])
+    for cpu, count in most[:MOST_NAMED]:
+        yield Evidence(text=f"{count:,} {what} on CPU {cpu}", source=SOFTNET)
+    if others := most[MOST_NAMED:]:
+        yield Evidence(text=f"{sum(count for _, count in others):,} on {len(others)} other CPUs", source=SOFTNET)
+
+
+def _doubled(name: str) -> str:
+    """A command that never lowers what somebody has raised already."""
+    return f"sysctl -w {name}=$((2 * $(sysctl -n {name})))"
 
 
 def ring_drops(seen: Checkup) -> Iterator[Finding]:

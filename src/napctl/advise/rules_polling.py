@@ -10,7 +10,6 @@ from napctl.advise.seen import (
     SCHEDSTAT,
     SYSFS,
     Rule,
-    each,
     napi_name,
     no_deferral,
     no_napis,
@@ -18,6 +17,7 @@ from napctl.advise.seen import (
     percent,
     pollers_of,
     rows,
+    some,
 )
 from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse
 from napctl.model.histogram import total
@@ -118,7 +118,7 @@ def epoll_over_several_queues(seen: Checkup) -> Iterator[Finding]:
             title=f"{_name(poller)} watches sockets of {len(poller.napi_ids)} NAPI instances and polls one at a time",
             evidence=(
                 Evidence(
-                    text=f"sockets of {each(napi_name(device, napi.napi_id) for device, napi in places)}",
+                    text=f"sockets of {some(napi_name(device, napi.napi_id) for device, napi in places)}",
                     source="SO_INCOMING_NAPI_ID",
                 ),
                 Evidence(text="prefer_busy_poll yes", source=EPOLL),
@@ -191,7 +191,7 @@ def napi_thread_polling_while_idle(seen: Checkup) -> Iterator[Finding]:
         if not spinning:
             continue
         threads = total(row.thread for row in spinning if row.thread)
-        name = each(napi_name(device, row.napi_id) for row in spinning)
+        name = some(napi_name(device, row.napi_id) for row in spinning)
         yield Finding(
             rule="napi-thread-polling-while-idle",
             severity="cost",

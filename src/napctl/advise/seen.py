@@ -15,6 +15,8 @@ COALESCING_NOTE = "J. Kicinski, Easy network performance wins with IRQ coalescin
 
 BUSY_PACKETS_PER_SECOND = 1000
 """A queue with less leaves its CPU alone for a millisecond between packets: no setting of it matters to others."""
+MOST_NAMED = 4
+"""Of many instances alike, a few are enough to look at."""
 LEAST_PACKETS = 100
 """In a window with less no rate and no share means anything."""
 
@@ -76,6 +78,26 @@ def each(items: Iterable[object]) -> str:
     """1, 2 and 3."""
     *first, last = map(str, items)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def cpu_names(cpus: Iterable[int]) -> str:
+    """0, 2 and 8-15: a machine may have hundreds."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    short = (([f"{run[0]}-{run[-1]}"] if len(run) > 2 else run) for run in runs)
+    return each(name for names in short for name in names)
+
+
+def some(items: Iterable[str]) -> str:
+    """All of a few; of many the first, and how many more."""
+    named = list(items)
+    if len(named) > MOST_NAMED:
+        named = [*named[: MOST_NAMED - 1], f"{len(named) - MOST_NAMED + 1} more"]
+    return each(named)
 
 
 def plan_commands(device: str) -> tuple[str, ...]:
