@@ -211,6 +211,26 @@ def test_a_driver_that_takes_1_microsecond_for_adaptive_is_clamped() -> None:
     assert found.acts_as.startswith("at least 8")
 
 
+def test_a_known_moderation_of_the_drivers_own_is_no_short_delay_that_is_disobeyed() -> None:
+    """rx-usecs 1 of the ixgbe and 3 of the igb are their defaults."""
+    trial = replace(USECS, wanted=1, on=1, delay_us=1, mode=1)
+    found = said(trial, [window(9_000, 40_000)] * 4, [window(40_000, 40_000)] * 4)
+
+    assert found.outcome == "honoured"
+    assert found.reason.endswith("1 is no delay, but a moderation of the driver's own")
+
+    same = said(trial, [window(40_000, 40_000)] * 4, [window(40_000, 40_000)] * 4)
+    assert (same.outcome, same.needs) == ("accepted", None)
+
+
+@pytest.mark.parametrize(("interrupts", "outcome"), [(8_000, "accepted"), (4_000, "honoured"), (10_000, "honoured")])
+def test_a_delay_is_not_blamed_for_what_the_drivers_own_moderation_did_before_it(
+    interrupts: int, outcome: Outcome
+) -> None:
+    trial = replace(USECS, off=3, mode=3)
+    assert said(trial, [window(interrupts, 80_000)] * 4, [window(8_000, 80_000)] * 4).outcome == outcome
+
+
 def test_what_the_driver_makes_another_value_of_is_clamped_and_what_it_then_ignores_is_without_effect() -> None:
     trial = replace(USECS, wanted=1_000)
     clamped = said(trial, [window(5_000)] * 4, [window(10_000)] * 4)

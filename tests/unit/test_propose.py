@@ -308,7 +308,9 @@ def test_a_mode_of_igb_is_no_delay_and_no_delay_is_proposed_that_it_takes_for_a_
     """igb: 1 and 3 are moderation of its own choosing, 2 and 4 to 9 are refused."""
     igb = replace(NIC, driver="igb", coalescing=Coalescing(rx_usecs=3, tx_usecs=0), speed_mbps=1000)
     assert proposed(advice(igb, "latency")) == {"rx_usecs": 10}
+    assert "3 stands for a moderation of igb's own, not for 3 µs" in why(advice(igb, "latency"), "rx_usecs")
     assert proposed(advice(igb, "latency", budget_ns=5_000)) == {"rx_usecs": 0}
+    assert why(advice(igb, "latency", budget_ns=5_000), "rx_usecs").startswith("no packet waits")
     assert any("share interrupts" in sentence for sentence in advice(igb).left)
 
 

@@ -125,6 +125,9 @@ def test_the_other_arm_is_what_was_there_before_then_what_the_journal_knows_then
     assert tried(USECS, device(replace(SET, rx_usecs=3)), device(), applied).off == 3
     assert tried(USECS, device(), device(), applied).off == 8
     assert tried(USECS, device(), device()).off == 0
+    assert tried(USECS, device(), device()).mode is None
+    before, now = (replace(device(replace(SET, rx_usecs=usecs)), driver="igb") for usecs in (3, 50))
+    assert tried(USECS, before, now).mode == 3, "its own moderation, not 3 us"
     frames = Wanted(device="eth0", setting="rx_max_frames", value=64)
     set_to = device(replace(SET, rx_max_frames=64))
     assert tried(frames, set_to, set_to).off == 1

@@ -150,7 +150,11 @@ def _defer(known: Known, draft: Draft, bound: Bound) -> None:
 
 
 def _why(known: Known, usecs: int) -> str:
-    return f"{known.goal.rx_why}{gathering(known.window, known.device, usecs)}"
+    """With what the present value means, where it is no delay."""
+    now = known.device.coalescing.rx_usecs if known.device.coalescing else None
+    mode = f" ({now} stands for a moderation of {known.device.driver}'s own, not for {now} µs)"
+    why = f"{known.goal.rx_why}{gathering(known.window, known.device, usecs)}" if usecs else "no packet waits"
+    return f"{why}{mode if is_a_mode(known.device, now) else ''}"
 
 
 def _rx_sources(known: Known) -> list[str]:

@@ -55,6 +55,8 @@ class Trial(Value, frozen=True, kw_only=True):
     adaptive: bool = False
     """Adaptive coalescing of that direction is on."""
     tx_delay_us: int | None = None
+    mode: int | None = None
+    """The one of the two values that is no delay but stands for a moderation of the driver's own; None: neither is."""
 
     @property
     def of_tx(self) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from napctl.measure.trial import DEFERRAL, JUDGED, NEUTRAL, Raw, Trial, shown
+from napctl.advise.quirks import is_a_mode
+from napctl.measure.trial import DEFERRAL, JUDGED, NEUTRAL, TIMED, Raw, Trial, shown
 from napctl.model.change import Change, CoalescingChange, NapiChange, Transaction
 from napctl.model.machine import Coalescing, Device, DimProfile, Machine, Napi, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes, settings
@@ -160,6 +161,7 @@ def trial_of(wanted: Wanted, before: Device, now: Device, live: Iterable[Transac
     assert not isinstance(wanted.value, tuple)
     direction = "tx" if wanted.setting in ("tx_usecs", "tx_max_frames", "use_adaptive_tx") else "rx"
     block = coalescing(now, wanted.queue) or Coalescing()
+    delays = (on, off) if wanted.setting in TIMED else ()
     return Trial(
         device=wanted.device,
         ifindex=now.ifindex,
@@ -172,6 +174,7 @@ def trial_of(wanted: Wanted, before: Device, now: Device, live: Iterable[Transac
         frames=getattr(block, f"{direction}_max_frames"),
         adaptive=bool(getattr(block, f"use_adaptive_{direction}")),
         tx_delay_us=block.tx_usecs,
+        mode=next((each for each in delays if isinstance(each, int) and is_a_mode(now, each)), None),
     )
 
 
