@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napctl import __version__
+from napctl.cli import options
 from napctl.cli.main import COMMANDS, cli
 from napctl.cli.options import Duration
+from napctl.cli.table import number, print_table
 from napctl.model.units import duration_text
 
 PROGRAM = Path(sys.executable).with_name("napctl")
@@ -62,6 +65,8 @@ def test_it_tells_its_version() -> None:
         ("status --frobnicate", "--frobnicate"),
         ("--frobnicate", "--frobnicate"),
         ("attach", "TARGET"),
+        ("plan --goal fast", "efficiency' (see"),
+        ("export -", "from: ethtool, systemd-link, networkmanager, ansible (see"),
         ("attach one two", "two"),
         ("attach x --gro-flush-timeout", "--gro-flush-timeout"),
         ("attach x --gro-flush-timeout 200", "200us"),
@@ -133,6 +138,21 @@ def test_completion_offers_commands_and_options(words: str, offered: str) -> Non
     assert offered in done.stdout
 
 
+def test_only_what_begins_like_the_word_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "links", lambda: [Link(name) for name in ("ens1", "ens2", "wlan0")])
+    command = CliRunner()
+    for words, names in (("napctl plan en", ["ens1", "ens2"]), ("napctl plan --speed wl", ["wlan0="])):
+        environment = {"_NAPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        shown = command.invoke(cli, env=environment, prog_name="napctl").output
+        assert shown.splitlines() == [f"plain,{name}" for name in names]
+
+
+@dataclass
+class Link:
+    name: str
+    loopback: bool = False
+
+
 def test_every_help_text_names_only_options_that_exist() -> None:
     for command in COMMANDS:
         shown = CliRunner().invoke(cli, [command, "--help"]).output
@@ -140,3 +160,34 @@ def test_every_help_text_names_only_options_that_exist() -> None:
         for words in examples:
             options = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert options <= set(shown.partition("Options:")[2].replace(",", " ").split()), words
+
+
+PLAN = """\
+[napctl-plan-file]
+schema = 1
+goal = "balanced"
+max-added-latency = "50us"
+[eth0]
+rx-queues = 1
+tx-queues = 1
+[eth0.coalescing]
+rx-usecs = 50
+"""
+
+
+def test_an_export_says_aloud_that_a_part_of_the_plan_is_not_in_it(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    for more, warned in (("", False), ('[eth0.deferral]\ngro-flush-timeout = "50us"\n', True)):
+        plan.write_text(PLAN + more)
+        done = napctl("export", str(plan), "--format", "ethtool")
+        assert "rx-usecs 50" in done.stdout
+        assert (done.returncode, "NOT HERE" in done.stderr) == (0, warned)
+
+
+def test_a_table_ends_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("device", "now"), [("eth0", "3"), ("a device", "50")], indent=2)
+    assert capsys.readouterr().out == "  device    now\n  eth0        3\n  a device   50\n"
+
+
+def test_whole_numbers_are_shown_whole() -> None:
+    assert [number(each) for each in (7, 7.0, 1234, 12.34, 0, None)] == ["7", "7.00", "1,234", "12.3", "0", "–"]

@@ -19,6 +19,8 @@ from napctl.model.units import duration_text
 
 Format = Literal["ethtool", "systemd-link", "networkmanager", "ansible"]
 WIDTH = 100
+NOT_HERE = "NOT HERE"
+"""In comments: what of the plan the format has no words for."""
 PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 MOST_QUEUES = 4096
 """MAX_NUM_QUEUE in include/linux/ethtool.h: the mask of ethtool --per-queue has no more bits."""
@@ -53,16 +55,16 @@ def _left_out(device: DevicePlan, expressed: Iterable[str], tool: str, *, queues
     """Comments that name what the tool has no words for."""
     names = [key(field) for field, _ in settings(device.coalescing) if field not in expressed]
     if names:
-        yield from _comment(f"NOT HERE: {', '.join(names)} of {device.name}: {tool} has no name for it.")
+        yield from _comment(f"{NOT_HERE}: {', '.join(names)} of {device.name}: {tool} has no name for it.")
     for each in device.queues:
         missing = [key(field) for field, _ in settings(each.coalescing) if not queues or field not in expressed]
         if missing or each.queue >= MOST_QUEUES:
             what = ", ".join(missing) or "settings"
-            yield from _comment(f"NOT HERE: {what} of queue {each.queue} of {device.name}: {tool} cannot set it.")
+            yield from _comment(f"{NOT_HERE}: {what} of queue {each.queue} of {device.name}: {tool} cannot set it.")
     if device.deferral is not None and any(settings(device.deferral)):
         names = [key(field) for field, _ in settings(device.deferral)]
         yield from _comment(
-            f"NOT HERE: {' and '.join(names)} of the NAPI instances of {device.name}: {tool} does not have them. "
+            f"{NOT_HERE}: {' and '.join(names)} of the NAPI instances of {device.name}: {tool} does not have them. "
             "sysfs has them for the whole device only, which reaches traffic that was not meant. napctl apply has them."
         )
 

@@ -11,7 +11,7 @@ from napctl.attach.target import find_process
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
-from napctl.cli.options import Duration, json_option, process_names
+from napctl.cli.options import Duration, json_option, offered, process_names
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed
 from napctl.cli.table import note, paragraph, percent, print_table
@@ -35,7 +35,7 @@ S32_MAX = 2**31 - 1
     epilog="\b\nExamples:\n  napctl attach memcached\n  napctl attach 1234 --gro-flush-timeout 50us\n"
     "  napctl attach 1234 --window 0s --json"
 )
-@click.argument("target", shell_complete=process_names)
+@click.argument("target", shell_complete=offered(process_names))
 @click.option("--defer-hard-irqs", type=click.IntRange(1, S32_MAX), default=DEFAULT.defer_hard_irqs, show_default=True,
               help="Empty polls before the interrupt is unmasked.")  # fmt: skip
 @click.option("--gro-flush-timeout", type=Duration(least_ns=1), default="200us", show_default=True,

@@ -6,9 +6,10 @@ from typing import get_args
 import click
 from msgspec.structs import replace
 
-from napctl.advise.export import Format
+from napctl.advise.export import NOT_HERE, Format
 from napctl.advise.export import export as export_text
 from napctl.cli.planfile import read_plan
+from napctl.cli.table import note
 from napctl.model.errors import BadInput
 from napctl.model.plan import Plan
 
@@ -30,13 +31,15 @@ def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None
     \b
     ethtool         a shell script
     systemd-link    a .link file, for one device
-    networkmanager  a shell script that adds the settings to the active profile
+    networkmanager  a shell script that adds them to the active profile
     ansible         tasks that install the ethtool script and a systemd unit
 
     Comments name what the format has no words for: deferral of NAPI instances in all of them. No safety bound is
     checked: `napctl apply` does that.
     """
     text = export_text(_chosen(plan, devices), form)
+    if NOT_HERE in text:
+        note(f"napctl: a part of the plan is not in it: see the comments {NOT_HERE}")
     if output is None:
         click.echo(text, nl=False)
         return

@@ -109,7 +109,8 @@ def _run() -> NoReturn:
         _fail(str(error), error.exit_status)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "napctl"
-        _fail(f"{error.format_message().replace(chr(10), ' ')} (see {where} --help)", 2)
+        words = " ".join(error.format_message().split()).removesuffix(".")
+        _fail(f"{words} (see {where} --help)", 2)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:

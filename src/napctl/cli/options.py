@@ -1,6 +1,6 @@
 """Options that several commands share, and the units people write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -71,13 +71,13 @@ def netns_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default="ours",
         metavar="NAME|PATH|pid:N",
         help="Network namespace to look into.",
-        shell_complete=lambda *_: _netns_names(),
+        shell_complete=offered(_netns_names),
     )(command)
 
 
 def devices_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """[DEV]…: the devices to look at."""
-    return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=lambda *_: device_names())(command)
+    return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=offered(device_names))(command)
 
 
 def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -85,8 +85,13 @@ def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return click.option("--json", "as_json", is_flag=True, help=f"{what} (schema: docs/json.md).")
 
 
-def process_names(*_: Any) -> list[str]:
-    """For completion: processes that hold an epoll instance."""
+def offered(find: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """A `shell_complete`: what is found that begins like the word. bash takes all that it is offered for a match."""
+    return lambda _context, _parameter, word: [name for name in find() if name.startswith(word)]
+
+
+def process_names() -> list[str]:
+    """Processes that hold an epoll instance."""
     from napctl.kernel import processes  # noqa: PLC0415 - only while completing
 
     found = set()
@@ -98,7 +103,7 @@ def process_names(*_: Any) -> list[str]:
 
 
 def device_names() -> list[str]:
-    """For completion."""
+    """Devices here, without loopback."""
     return [link.name for link in links() if not link.loopback]
 
 

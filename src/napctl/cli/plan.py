@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from napctl.advise.goals import GOALS, Goal
 from napctl.advise.planfile import plan_text
 from napctl.advise.propose import ANY_DEVICE, propose, worth_planning
-from napctl.cli.options import Duration, device_names, devices_argument, json_option, netns_option
+from napctl.cli.options import Duration, device_names, devices_argument, json_option, netns_option, offered
 from napctl.cli.settingtext import setting_name, value_text
 from napctl.cli.table import WIDTH, note, print_table
 from napctl.kernel.namespaces import NetworkNamespace
@@ -61,7 +61,7 @@ class Speed(click.ParamType[tuple[str, int]]):
 @click.option("--max-added-latency", "budget_ns", type=Duration(most_ns=MOST_LATENCY_NS), metavar="TIME",
               help="Latency that hardware and software together may add, instead of the goal's.")  # fmt: skip
 @click.option("--speed", "given", type=Speed(), multiple=True, metavar="[DEV=]SPEED",
-              shell_complete=lambda *_: [f"{name}=" for name in device_names()],
+              shell_complete=offered(lambda: [f"{name}=" for name in device_names()]),
               help="Link speed that a driver does not tell: 10G, 25000, eth0=10G. For all devices without one, or for "
               "one; of two the faster counts.")  # fmt: skip
 @click.option("--window", "window_ns", type=Duration(most_ns=60 * 10**9), default="2s", show_default=True,
@@ -189,7 +189,8 @@ def _show_next(advice: Advice, output: str | None) -> None:
         click.echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s")
     elif advice.proposals:
         click.echo()
-        _paragraph("not written to a file; with --output FILE it is, for: napctl apply FILE --confirm-within 60s")
+        click.echo("the plan is not written; to have it in a file, add --output FILE; then:")
+        click.echo("  napctl apply FILE --confirm-within 60s")
 
 
 def _paragraph(text: str, indent: int = 0) -> None:

@@ -26,7 +26,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent
         table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # a process may call itself [red]
-    console().print(Padding(table, (0, 0, 0, indent)))
+    console().print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def console() -> "Console":
@@ -47,10 +47,10 @@ def note(text: str) -> None:
 
 
 def number(value: float | None) -> str:
-    """1,234 or 12.3 or 0.05; ABSENT for None."""
+    """1,234 or 12.3 or 0.05; whole numbers whole; ABSENT for None."""
     if value is None:
         return ABSENT
-    if value == 0 or value >= 100:
+    if value == 0 or value >= 100 or isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 

@@ -9,7 +9,7 @@ from napctl.advise.bounds import beyond, mismatch
 from napctl.change.journal import Journal
 from napctl.change.planned import changes
 from napctl.cli.loading import load_tables
-from napctl.cli.options import Seconds, device_names, json_option, netns_option
+from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
 from napctl.cli.planfile import read_plan
 from napctl.cli.restored import recover_leavings
 from napctl.cli.table import note
@@ -24,11 +24,16 @@ from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
 
 
+def _targets() -> list[str]:
+    """What may stand where [PLAN|DEV] does."""
+    return [*device_names(), *sorted(str(path) for path in Path().glob("*.toml"))]
+
+
 @click.command(
     epilog="\b\nExamples:\n  napctl verify eth0\n  napctl verify eth0.toml --seconds 2\n"
     "  napctl verify eth0 --settings rx-usecs --json"
 )
-@click.argument("target", metavar="[PLAN|DEV]", required=False, shell_complete=lambda *_: _targets())
+@click.argument("target", metavar="[PLAN|DEV]", required=False, shell_complete=offered(_targets))
 @click.option(
     "--seconds", type=Seconds(min=0.1, max=3600), default=1.0, show_default=True, help="Length of a window, s."
 )
@@ -119,11 +124,6 @@ def _is_file(target: str, netns: NetworkNamespace) -> bool:
     if target in {link.name for link in links(netns)}:
         return False
     return target == "-" or "/" in target or target.endswith(".toml") or Path(target).exists()
-
-
-def _targets() -> list[str]:
-    """For completion."""
-    return [*device_names(), *sorted(str(path) for path in Path().glob("*.toml"))]
 
 
 def _time(seconds: float) -> str:

@@ -50,7 +50,7 @@ def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
     for name in names:
         if name not in by_name:
             raise BadInput(f"{name}: no such network device here; there are {', '.join(by_name)}")
-    return [by_name[name] for name in names] if names else [link for link in found if not link.loopback]
+    return [by_name[name] for name in dict.fromkeys(names)] if names else [link for link in found if not link.loopback]
 
 
 def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], list[Queue]]:
