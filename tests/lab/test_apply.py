@@ -19,6 +19,7 @@ from tests.lab.helpers import PROGRAM, Napctl, ask, at, at_server, ending, in_mo
 from tests.lab.plans import (
     HEAD,
     TUN,
+    VETH,
     assert_way_back,
     frames_of,
     killed_at_random,
@@ -219,6 +220,54 @@ def test_a_refused_plan_leaves_no_guard(bed: Lab, napctl: Napctl, tmp_path: Path
     guards = {each.pid for each in processes.named("napctl-guard")}
     assert napctl("apply", plan, "--force", "--confirm-within", "60s", *at_server(bed)).status == 6
     until(lambda: {each.pid for each in processes.named("napctl-guard")} <= guards, "the end of the guard")
+
+
+def test_a_confirmation_that_comes_too_late_is_refused_though_the_guard_has_not_come_either(
+    bed: Lab, napctl: Napctl, plan: Path
+) -> None:
+    assert napctl("apply", plan, "--confirm-within", "1s", *at_server(bed)).status == 0
+    (waiting,) = napctl.live()
+    assert waiting.guard is not None
+    os.kill(waiting.guard.pid, signal.SIGSTOP)
+    try:
+        time.sleep(1.1)
+        assert napctl("confirm").failed_with(2, "too late")
+    finally:
+        os.kill(waiting.guard.pid, signal.SIGCONT)
+    until(lambda: states(napctl) == ["restored"], "the end of the guard's work")
+
+
+def test_history_can_be_read_while_another_napctl_is_at_work(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    assert napctl("apply", plan, *at_server(bed)).status == 0
+    with Journal(napctl.state):
+        start = time.monotonic()
+        assert states(napctl) == ["applied"]
+        assert time.monotonic() - start < 4, "it did not wait for the lock"
+    assert napctl("rollback").status == 0
+
+
+def test_many_napi_instances_are_one_row(napctl: Napctl, tmp_path: Path) -> None:
+    text = VETH.format(defer=3, flush="9us").replace("queues = 2", "queues = 8")
+    (tmp_path / "plan.toml").write_text(HEAD + text)
+    with Lab.build(queues=8) as lab:
+        done = napctl("apply", tmp_path / "plan.toml", *at_server(lab))
+        assert done.status == 0
+        assert len([line for line in done.stdout.splitlines() if "8 NAPI instances of server0" in line]) == 2
+
+
+def test_a_server_can_be_attached_upon_a_plan_and_comes_off_first(napctl: Napctl, tmp_path: Path) -> None:
+    text = VETH.format(defer=5, flush="30us").replace("queues = 2", "queues = 1")
+    (tmp_path / "plan.toml").write_text(HEAD + text)
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        before = machine_of(lab.server)
+        assert napctl("apply", tmp_path / "plan.toml", *at_server(lab)).status == 0
+        planned = machine_of(lab.server)
+        assert napctl("attach", server.pid, "--window", "0s").status == 0
+        assert napctl("rollback").failed_with(2, "memcached", f"napctl detach {server.pid}")
+        assert napctl("detach", server.pid).status == 0
+        assert machine_of(lab.server) == planned
+        assert napctl("rollback").status == 0
+        assert machine_of(lab.server) == before
 
 
 # Kills

@@ -129,10 +129,10 @@ def test_a_transaction_comes_back_as_it_was_recorded(transaction: Transaction) -
 
 @given(TRANSACTIONS, TRANSACTIONS)
 @settings(max_examples=10, deadline=None)
-def test_finishing_records_what_became_of_the_changes(transaction: Transaction, found: Transaction) -> None:
+def test_updating_records_what_became_of_the_changes(transaction: Transaction, found: Transaction) -> None:
     with tempfile.TemporaryDirectory() as directory, Journal(Path(directory)) as journal:
         finished = replace(transaction, number=journal.begin(transaction), changes=found.changes)
-        journal.finish(finished, "applied")
+        journal.update(finished, "applied")
         assert live(journal) == [replace(finished, state="applied")]
 
 

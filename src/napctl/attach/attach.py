@@ -94,14 +94,17 @@ def _refuse_second(process: Process, live: list[Transaction]) -> None:
 
 
 def _refuse_shared(transaction: Transaction, live: list[Transaction]) -> None:
-    """Two transactions on one NAPI instance could not both restore its former values."""
-    held = {napi: each for each in live for napi in _napis(each)}
+    """Two attachments of one NAPI instance could not both restore its former values.
+
+    Upon an applied plan one may be made: its former values are the plan's. One that nobody has confirmed yet may go.
+    """
+    held = {napi: each for each in live if each.state != "applied" for napi in _napis(each)}
     for napi in _napis(transaction):
         if napi in held:
             other = held[napi]
             if other.kind == "attach":
                 raise BadInput(f"NAPI {napi[1]} is already attached for {other.title}; detach that first")
-            raise BadInput(f"NAPI {napi[1]} is set by {other.title}; `napctl rollback {other.number}` first")
+            raise BadInput(f"NAPI {napi[1]}: {other.title} waits for `napctl confirm {other.number}`")
 
 
 def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:

@@ -31,6 +31,7 @@ TABLE = f"""
         body TEXT NOT NULL
     ) STRICT
 """
+SELECT = "SELECT number, state, since_unix_ns, body FROM transactions ORDER BY number"
 FROM_VERSION_1 = (
     "BEGIN IMMEDIATE",
     "ALTER TABLE transactions RENAME TO earlier",
@@ -81,6 +82,25 @@ class Journal:
         except PermissionError:  # raised by Python 3.11
             raise NotPermitted(f"{path}: not readable; be root or set NAPCTL_STATE_DIR") from None
 
+    @classmethod
+    def read(cls, directory: Path | None = None) -> list[Transaction]:
+        """All that was recorded, oldest first, without the lock: also while another napctl is at work.
+
+        Raises what opening raises.
+        """
+        if not cls.exists(directory):
+            return []
+        path = (directory or state_directory()) / "journal.sqlite"
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+                if version == VERSION:
+                    return [_transaction(path, *row) for row in database.execute(SELECT)]
+        except sqlite3.DatabaseError:
+            pass  # half written by one that was killed, or no journal: opening it for writing mends it, or says so
+        with cls(directory) as journal:
+            return journal.all()
+
     def __enter__(self) -> Self:
         return self
 
@@ -112,36 +132,25 @@ class Journal:
             query = "UPDATE transactions SET state = ?, since_unix_ns = ? WHERE number = ?"
             cursor.execute(query, (state, time.time_ns(), number))
 
-    def finish(self, transaction: Transaction, state: State) -> None:
-        """Record that all changes are made, and what came of them. Raises RolledBack."""
+    def update(self, transaction: Transaction, state: State) -> Transaction:
+        """Record what came of its changes so far, and how far it has come; as it is recorded now. Raises RolledBack."""
+        now = replace(transaction, state=state, since_unix_ns=time.time_ns())
         with self._writing() as cursor:
             query = "UPDATE transactions SET state = ?, since_unix_ns = ?, body = ? WHERE number = ?"
-            body = to_json(transaction).decode()
-            cursor.execute(query, (state, time.time_ns(), body, transaction.number))
+            cursor.execute(query, (state, now.since_unix_ns, to_json(now).decode(), now.number))
+        return now
 
     def live(self) -> list[Transaction]:
         """Everything that is not restored, oldest first. Raises BadInput if a record cannot be read."""
-        return self._select("state <> 'restored'")
+        return [each for each in self.all() if each.state != "restored"]
 
     def all(self) -> list[Transaction]:
         """Everything that was ever recorded, oldest first. Raises BadInput if a record cannot be read."""
-        return self._select("TRUE")
-
-    def _select(self, condition: str) -> list[Transaction]:
-        columns = "number, state, since_unix_ns, body"
-        query = f"SELECT {columns} FROM transactions WHERE {condition} ORDER BY number"  # noqa: S608 - two constants
         try:
-            with closing(self._database.execute(query)) as rows:
-                return [self._read(*row) for row in rows]
+            with closing(self._database.execute(SELECT)) as rows:
+                return [_transaction(self.path, *row) for row in rows]
         except sqlite3.DatabaseError as error:
             raise self._unreadable(str(error)) from None
-
-    def _read(self, number: int, state: State, since_unix_ns: int, body: str) -> Transaction:
-        try:
-            recorded = from_json(body, Transaction)
-        except ValueError as error:
-            raise self._unreadable(f"record {number}: {error}") from None
-        return replace(recorded, number=number, state=state, since_unix_ns=since_unix_ns)
 
     def _take_lock(self) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -212,7 +221,19 @@ class Journal:
             raise self._unreadable(str(error)) from None
 
     def _unreadable(self, why: str) -> BadInput:
-        return BadInput(f"{self.path}: unreadable journal: {why}; move it away to start a new one")
+        return _unreadable(self.path, why)
+
+
+def _transaction(path: Path, number: int, state: State, since_unix_ns: int, body: str) -> Transaction:
+    try:
+        recorded = from_json(body, Transaction)
+    except ValueError as error:
+        raise _unreadable(path, f"record {number}: {error}") from None
+    return replace(recorded, number=number, state=state, since_unix_ns=since_unix_ns)
+
+
+def _unreadable(path: Path, why: str) -> BadInput:
+    return BadInput(f"{path}: unreadable journal: {why}; move it away to start a new one")
 
 
 def _cannot_write(directory: Path, why: str) -> RolledBack:

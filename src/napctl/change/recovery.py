@@ -1,13 +1,14 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from napctl.change.journal import Journal
+from napctl.change.planned import devices_of
 from napctl.change.transaction import restore
 from napctl.kernel import processes, system
 from napctl.model.change import EpollChange, Restored, Transaction
-from napctl.model.errors import NapctlError
+from napctl.model.errors import BadInput, NapctlError
 
 GRACE_NS = 2 * 10**9
 """A guard that has not restored its transaction that long after its time does not work."""
@@ -72,3 +73,16 @@ def guarded(transaction: Transaction) -> bool:
         return False
     found = processes.process(guard.pid)
     return found is not None and found.started_ticks == guard.started_ticks
+
+
+def refuse_unconfirmed(journal: Journal, devices: Collection[str] | None = None) -> None:
+    """Raises BadInput if a plan on one of these devices (None: on any) waits for a confirmation.
+
+    Its guard needs the journal in time, and leaves alone what somebody has set upon it.
+    """
+    for each in journal.live():
+        if each.state == "unconfirmed" and (devices is None or set(devices) & set(devices_of(each.changes))):
+            raise BadInput(
+                f"{each.title} waits for a confirmation; `napctl confirm {each.number}` or "
+                f"`napctl rollback {each.number}` first"
+            )

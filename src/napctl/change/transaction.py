@@ -11,7 +11,7 @@ from napctl.change.journal import Journal
 from napctl.change.make import all_gone, make, undo
 from napctl.change.targets import Places, recognisable
 from napctl.kernel import system
-from napctl.model.change import Change, Restored, RingsChange, State, Transaction
+from napctl.model.change import Change, CoalescingChange, Restored, RingsChange, State, Transaction
 from napctl.model.errors import NapctlError, RolledBack
 
 
@@ -32,12 +32,16 @@ def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transac
                 changes = list(made.changes)
                 changes[number] = make(change, places)
                 made = replace(made, changes=tuple(changes))
-            journal.finish(made, then)
+                if isinstance(change, CoalescingChange | RingsChange):
+                    made = journal.update(
+                        made, "changing"
+                    )  # what the driver made of it, for who undoes it after a kill
+            made = journal.update(made, then)
             _stop_if(interrupted())
         except BaseException as error:
             _take_back(journal, replace(made, changes=made.changes[:tried]), places, error)
             raise
-    return replace(made, state=then)
+    return made
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:

@@ -11,13 +11,14 @@ from napctl.change.guard import dismiss, needed, now_boot_ns, post_guard
 from napctl.change.journal import Journal, state_directory
 from napctl.change.make import altered, side_effects
 from napctl.change.planned import changes, devices_of
+from napctl.change.recovery import refuse_unconfirmed
 from napctl.change.transaction import apply as apply_changes
 from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, json_option, netns_option
 from napctl.cli.planfile import read_plan
 from napctl.cli.restored import recover_leavings
-from napctl.cli.settingtext import changed, made_rows, setting_name
+from napctl.cli.settingtext import changed, grouped, made_rows, setting_name
 from napctl.cli.table import note, paragraph, print_table
 from napctl.cli.verdicttext import show as show_verification
 from napctl.cli.verify import Notes
@@ -120,7 +121,8 @@ def _asked(plan: Plan, netns: NetworkNamespace, *, force: bool) -> tuple[tuple[C
 def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verification:
     progress = Notes()
     with Journal() as journal:
-        recover_leavings(journal, as_json=True)
+        recover_leavings(journal, as_json=as_json)
+        refuse_unconfirmed(journal)
         found = verify_plan(netns, plan, journal, Options(), progress)
     progress.end()
     if not as_json:
@@ -151,7 +153,7 @@ def _applied(
         asked, forced = _asked(plan, netns, force=force)
         if not asked:
             return None
-        _refuse_unconfirmed(journal, asked)
+        refuse_unconfirmed(journal, devices_of(asked))
         transaction = Transaction(
             kind="apply",
             boot_id=system.boot_id(),
@@ -164,16 +166,6 @@ def _applied(
         return apply_changes(journal, transaction, then="unconfirmed" if guard else "applied")
 
 
-def _refuse_unconfirmed(journal: Journal, asked: tuple[Change, ...]) -> None:
-    """What is set upon a plan that nobody confirms would keep its guard from putting everything back."""
-    for each in journal.live():
-        if each.state == "unconfirmed" and set(devices_of(each.changes)) & set(devices_of(asked)):
-            raise BadInput(
-                f"{each.title} waits for a confirmation; `napctl confirm {each.number}` or "
-                f"`napctl rollback {each.number}` first"
-            )
-
-
 def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
     """Nothing to do, or nothing to be done."""
     if as_json:
@@ -181,11 +173,13 @@ def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
     elif not asked:
         click.echo("nothing to change: all of it is in force already")
     else:
-        print_table(("where", "setting", "now", "planned"), [row for each in asked for row in changed(each)], left=2)
+        print_table(
+            ("where", "setting", "now", "planned"), grouped(row for each in asked for row in changed(each)), left=2
+        )
 
 
 def _show(made: Transaction) -> None:
-    rows = [row for change in made.changes for row in made_rows(change)]
+    rows = grouped(row for change in made.changes for row in made_rows(change))
     print_table(("where", "setting", "was", "asked", "is now"), rows, left=2)
     for change in made.changes:
         for name in altered(change):

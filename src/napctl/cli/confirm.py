@@ -2,7 +2,7 @@
 
 import click
 
-from napctl.change.guard import dismiss
+from napctl.change.guard import dismiss, now_boot_ns
 from napctl.change.journal import Journal
 from napctl.cli.history import transaction_argument
 from napctl.cli.restored import recover_leavings
@@ -22,9 +22,12 @@ def confirm(number: int | None) -> None:
     with Journal() as journal:
         recover_leavings(journal, as_json=False)  # its time may be over and its guard killed
         transaction = _choose(journal.all(), number)
+        guard = transaction.guard
+        assert guard is not None
+        if now_boot_ns() > guard.deadline_boot_ns:
+            raise BadInput(f"transaction {transaction.number}: too late; its guard is putting it back")
         journal.set_state(transaction.number, "applied")
-    assert transaction.guard is not None
-    dismiss(transaction.guard)
+    dismiss(guard)
     click.echo(f"confirmed {transaction.number} on {transaction.name}; undo with: napctl rollback {transaction.number}")
 
 

@@ -8,7 +8,7 @@ import click
 
 from napctl.change.journal import Journal
 from napctl.cli.options import json_option
-from napctl.cli.settingtext import made_rows
+from napctl.cli.settingtext import grouped, made_rows
 from napctl.cli.table import ABSENT, paragraph, print_table
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput, NapctlError
@@ -37,7 +37,7 @@ def transaction_argument(wanted: Callable[[Transaction], bool]) -> Callable[[Cal
 
     def complete(*_: Any) -> list[str]:
         try:
-            return [str(each.number) for each in _recorded() if wanted(each)]
+            return [str(each.number) for each in Journal.read() if wanted(each)]
         except NapctlError:  # no right to read it: nothing to offer
             return []
 
@@ -52,7 +52,7 @@ def history(number: int | None, as_json: bool) -> None:
 
     "in force" says that napctl has not undone it; whether somebody else has changed it since, `napctl status` shows.
     """
-    recorded = [each for each in _recorded() if number in (None, each.number)]
+    recorded = [each for each in Journal.read() if number in (None, each.number)]
     if number is not None and not recorded:
         raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
     if as_json:
@@ -63,13 +63,6 @@ def history(number: int | None, as_json: bool) -> None:
         print_table(("ID", "made", "what", "settings", "state", "since"), [_row(each) for each in recorded], left=3)
     else:
         click.echo("nothing was ever changed here")
-
-
-def _recorded() -> list[Transaction]:
-    if not Journal.exists():
-        return []
-    with Journal() as journal:
-        return journal.all()
 
 
 def _row(transaction: Transaction) -> tuple[str, ...]:
@@ -85,7 +78,7 @@ def _show(transaction: Transaction) -> None:
     click.echo(f"{WORDS[transaction.state]} since {since}")
     for sentence in transaction.forced:
         paragraph(f"forced: {sentence}")
-    rows = [row for change in transaction.changes for row in made_rows(change)]
+    rows = grouped(row for change in transaction.changes for row in made_rows(change))
     print_table(("where", "setting", "was", "asked", "became"), rows, left=2)
 
 

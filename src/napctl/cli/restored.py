@@ -4,7 +4,7 @@ import click
 
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover
-from napctl.cli.settingtext import setting_name, value_text
+from napctl.cli.settingtext import grouped, setting_name, value_text
 from napctl.cli.table import note, print_table
 from napctl.kernel import system
 from napctl.model.change import Restored, Transaction
@@ -34,7 +34,7 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
     else:
         print_table(
             ("where", "setting", "found", "former", "outcome"),
-            [(row.where, setting_name(row.setting), *_values(row), WORDS[row.outcome]) for row in rows],
+            grouped((row.where, setting_name(row.setting), *_values(row), WORDS[row.outcome]) for row in rows),
             left=2,
         )
     return ChangedMeanwhile.exit_status if _name_left(rows) else 0

@@ -13,7 +13,8 @@ from napctl.cli.restored import report
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
-IN_FORCE = ("applied", "unconfirmed")
+IN_FORCE = ("applied", "unconfirmed", "restoring")
+"""Wholly, or what is left of it after the kernel refused to undo it."""
 
 
 @click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force")
@@ -60,11 +61,12 @@ def _choose(recorded: list[Transaction], number: int | None, *, force: bool) -> 
 
 
 def _refuse_buried(transaction: Transaction, recorded: list[Transaction]) -> None:
-    """The way back from what was applied upon it leads to its own values: that comes first."""
-    later = [each for each in recorded if each.number > transaction.number and each.state in IN_FORCE]
-    for each in reversed(later):
-        if _settings(each) & _settings(transaction):
-            raise BadInput(f"{each.title} was made upon it; `napctl rollback {each.number}` first")
+    """The way back from what was applied or attached upon it leads to its own values: that comes first."""
+    for each in reversed(recorded):
+        in_force = each.state in (*IN_FORCE, "attached")
+        if in_force and each.number > transaction.number and _settings(each) & _settings(transaction):
+            way = f"detach {each.pid}" if each.kind == "attach" else f"rollback {each.number}"
+            raise BadInput(f"{each.title} was made upon it; `napctl {way}` first")
 
 
 def _settings(transaction: Transaction) -> set[tuple[int, str, str]]:

@@ -1,12 +1,14 @@
 """Settings and their values as people know them: `gro-flush-timeout 200us`, not `gro_flush_timeout_ns 200000`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from napctl.change.make import kernel_name, side_effects, touched
 from napctl.cli.table import ABSENT
 from napctl.model.change import Change
 from napctl.model.settings import EpollParams
 from napctl.model.units import duration_text
+
+MANY = 3
 
 
 def changed(change: Change) -> Iterator[tuple[str, str, str, str]]:
@@ -22,6 +24,19 @@ def made_rows(change: Change) -> Iterator[tuple[str, str, str, str, str]]:
     for name in [*touched(change), *side_effects(change)]:
         values = (value_text(name, getattr(block, name)) for block in (change.before, change.after, found))
         yield (change.where, setting_name(name), *values)  # type: ignore[misc] # three values
+
+
+def grouped(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows that differ only in the NAPI instance, their first cell, as one row for them all if they are many."""
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in rows:
+        napi, of, device = row[0].partition(" of ")
+        instance = bool(of) and napi.startswith("NAPI ")
+        groups.setdefault((device if instance else row[0], *row[1:]), []).append(row)
+    found = []
+    for (device, *rest), alike in groups.items():
+        found += [(f"{len(alike)} NAPI instances of {device}", *rest)] if len(alike) > MANY else alike
+    return found
 
 
 def setting_name(field: str) -> str:
