@@ -237,6 +237,17 @@ def test_a_confirmation_that_comes_too_late_is_refused_though_the_guard_has_not_
     until(lambda: states(napctl) == ["restored"], "the end of the guard's work")
 
 
+def test_nothing_else_is_begun_on_a_device_whose_plan_is_unconfirmed(
+    bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path
+) -> None:
+    """The guard needs the journal in time, and would leave alone what was set upon its plan."""
+    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
+    other = write_plan(tmp_path / "other.toml", frames=32)
+    assert napctl("apply", other, *at_server(bed)).failed_with(2, "waits for a confirmation", "napctl confirm 1")
+    assert napctl("verify", "tun0", *at_server(bed)).failed_with(2, "waits for a confirmation")
+    assert napctl("rollback").status == 0
+
+
 def test_history_can_be_read_while_another_napctl_is_at_work(bed: Lab, napctl: Napctl, plan: Path) -> None:
     assert napctl("apply", plan, *at_server(bed)).status == 0
     with Journal(napctl.state):

@@ -8,6 +8,7 @@ import click
 from napctl.advise.bounds import beyond, mismatch
 from napctl.change.journal import Journal
 from napctl.change.planned import changes
+from napctl.change.recovery import refuse_unconfirmed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
 from napctl.cli.planfile import read_plan
@@ -71,6 +72,7 @@ def verify(
     progress = Notes()
     with Journal() as journal:
         recover_leavings(journal, as_json=as_json)
+        refuse_unconfirmed(journal)
         if plan is not None:
             found = verify_plan(netns, plan, journal, options, progress)
         else:
