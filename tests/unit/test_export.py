@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from tests.strategies import PLANS
 
 from napctl.advise.export import LINK_NAMES, NM_FIELDS, NO_ETHTOOL_NAME, Format, ethtool_name, export
-from napctl.advise.planfile import key
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes, settings
+from napctl.model.settings import kernel_name
 
 ETH0 = DevicePlan(
     name="eth0",
@@ -164,7 +164,7 @@ def test_each_setting_of_any_plan_is_either_expressed_or_named_as_left_out(plan:
                 "systemd-link": LINK_NAMES.get(field, "\0"),
             }[form]
             there = re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", body) is not None
-            assert there or re.search(rf"NOT HERE: [^:]*\b{key(field)}\b", comments(text)), field
+            assert there or re.search(rf"NOT HERE: [^:]*\b{kernel_name(field)}\b", comments(text)), field
     if form == "ansible":
         assert len(yaml.safe_load(text)) == 3 * len(plan.devices)
 

@@ -91,7 +91,7 @@ def test_of_a_plan_every_setting_is_tried() -> None:
         (None, "use_adaptive_rx"),
         (1, "rx_usecs"),
         (None, DEFERRAL),
-        (None, "rx ring"),
+        (None, "rx_ring"),
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_value_that_the_driver_altered_is_compared_as_it_reads_back() -> None:
 @pytest.mark.parametrize(
     ("each", "outcome"),
     [
-        (Wanted(device="eth0", setting="rx ring", value=512), "accepted"),
+        (Wanted(device="eth0", setting="rx_ring", value=512), "accepted"),
         (Wanted(device="eth0", setting="pkt_rate_low", value=9), "accepted"),
         (Wanted(device="eth0", setting="pkt_rate_low", value=10), "clamped"),
         (Wanted(device="eth0", setting="tx_usecs", value=0), "accepted"),

@@ -43,7 +43,7 @@ verdicts = st.builds(
     Verdict,
     device=st.just("enp197s0f1np1vf"),
     queue=st.none() | st.integers(0, 999),
-    setting=st.sampled_from(["rx_usecs", "use_adaptive_rx", "deferral", "rx ring", "rx_max_frames"]),
+    setting=st.sampled_from(["rx_usecs", "use_adaptive_rx", "deferral", "rx_ring", "rx_max_frames"]),
     wanted=values,
     without=st.none() | values,
     read_back=st.none() | values,

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from napctl.advise.applied import software_delay_ns, with_coalescing, with_plan
-from napctl.advise.planfile import key
 from napctl.model.limits import Bound, frames_bound, rx_usecs_bound, tx_usecs_bound
 from napctl.model.machine import Coalescing, Device, Machine, Napi
 from napctl.model.plan import DevicePlan, Plan, queue_counts, settings
+from napctl.model.settings import kernel_name
 
 RX_TIMES = ("rx_usecs", "rx_usecs_irq", "rx_usecs_low", "rx_usecs_high")
 TX_TIMES = ("tx_usecs", "tx_usecs_irq", "tx_usecs_low", "tx_usecs_high")
@@ -102,7 +102,8 @@ class _Device:
         if touched and getattr(after, time) == 0 and getattr(after, frames) not in (None, 1):
             number = getattr(after, frames)
             what = "no interrupt would ever come" if number == 0 else "the last frames would wait for ever"
-            yield f"{where}: {key(time)} 0 with {key(frames)} {number} means that {what}: 1 is the safe number"
+            pair = f"{kernel_name(time)} 0 with {kernel_name(frames)} {number}"
+            yield f"{where}: {pair} means that {what}: 1 is the safe number"
 
     def _deferral(self) -> Iterator[str]:
         """The delay of the hardware and that of the software add up, against one budget."""
@@ -135,7 +136,7 @@ def _field(field: str) -> str:
 
 
 def _name(field: str) -> str:
-    return key(field).replace(".", " ")
+    return kernel_name(field).replace(".", " ")
 
 
 def mismatch(plan: Plan, machine: Machine) -> tuple[str, ...]:
@@ -168,7 +169,7 @@ def _not_had(planned: DevicePlan, device: Device) -> Iterator[str]:
     name = planned.name
     for field, _ in settings(planned.coalescing):
         if getattr(device.coalescing, field, None) is None:
-            yield f"{name}: the driver {device.driver} has no {key(field)}"
+            yield f"{name}: the driver {device.driver} has no {kernel_name(field)}"
     by_queue = {each.queue: each.coalescing for each in device.queue_coalescing}
     for each in planned.queues:
         if each.queue not in by_queue:
@@ -176,7 +177,7 @@ def _not_had(planned: DevicePlan, device: Device) -> Iterator[str]:
             continue
         for field, _ in settings(each.coalescing):
             if getattr(by_queue[each.queue], field) is None:
-                yield f"queue {each.queue} of {name}: the driver {device.driver} has no {key(field)}"
+                yield f"queue {each.queue} of {name}: the driver {device.driver} has no {kernel_name(field)}"
     for field, value in settings(planned.rings):
         most = getattr(device.rings, f"{field}_max", None)
         if getattr(device.rings, field, None) is None:
@@ -188,9 +189,10 @@ def _not_had(planned: DevicePlan, device: Device) -> Iterator[str]:
 def _deferral_mismatch(planned: DevicePlan, device: Device) -> Iterator[str]:
     for field, _ in settings(planned.deferral):
         if not device.napis:
-            yield f"{planned.name}: it has no NAPI instance{'' if device.up else ' while it is down'} for {key(field)}"
+            when = "" if device.up else " while it is down"
+            yield f"{planned.name}: it has no NAPI instance{when} for {kernel_name(field)}"
         elif any(getattr(napi.settings, field) is None for napi in device.napis):
-            yield f"{planned.name}: this kernel has no {key(field)} per NAPI instance (Linux 6.13 has)"
+            yield f"{planned.name}: this kernel has no {kernel_name(field)} per NAPI instance (Linux 6.13 has)"
     if planned.deferral is not None:
         for napi in filter(attached, device.napis):
             yield (

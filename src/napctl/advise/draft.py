@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from napctl.advise.goals import Goal
-from napctl.advise.planfile import key
 from napctl.model.machine import Device
 from napctl.model.plan import Proposal
+from napctl.model.settings import kernel_name
 from napctl.model.window import Window
 
 COALESCING = "coalescing: ethtool netlink"
@@ -100,7 +100,7 @@ class Draft:
         for setting in settings:
             if len({getattr(each.coalescing, setting) for each in self.device.queue_coalescing}) > 1:
                 self.leave(
-                    f"its queues differ in {key(setting)}, and a device-wide value would level them: "
+                    f"its queues differ in {kernel_name(setting)}, and a device-wide value would level them: "
                     f"plan [{self.device.name}.queue.N] by hand"
                 )
                 return True

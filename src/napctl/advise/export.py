@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import indent, wrap
 from typing import Any, Literal
 
-from napctl.advise.planfile import key
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing
 from napctl.model.plan import DevicePlan, Plan, settings
+from napctl.model.settings import kernel_name
 from napctl.model.units import duration_text
 
 Format = Literal["ethtool", "systemd-link", "networkmanager", "ansible"]
@@ -53,16 +53,16 @@ def _comment(text: str) -> list[str]:
 
 def _left_out(device: DevicePlan, expressed: Iterable[str], tool: str, *, queues: bool = False) -> Iterator[str]:
     """Comments that name what the tool has no words for."""
-    names = [key(field) for field, _ in settings(device.coalescing) if field not in expressed]
+    names = [kernel_name(field) for field, _ in settings(device.coalescing) if field not in expressed]
     if names:
         yield from _comment(f"{NOT_HERE}: {', '.join(names)} of {device.name}: {tool} has no name for it.")
     for each in device.queues:
-        missing = [key(field) for field, _ in settings(each.coalescing) if not queues or field not in expressed]
+        missing = [kernel_name(field) for field, _ in settings(each.coalescing) if not queues or field not in expressed]
         if missing or each.queue >= MOST_QUEUES:
             what = ", ".join(missing) or "settings"
             yield from _comment(f"{NOT_HERE}: {what} of queue {each.queue} of {device.name}: {tool} cannot set it.")
     if device.deferral is not None and any(settings(device.deferral)):
-        names = [key(field) for field, _ in settings(device.deferral)]
+        names = [kernel_name(field) for field, _ in settings(device.deferral)]
         yield from _comment(
             f"{NOT_HERE}: {' and '.join(names)} of the NAPI instances of {device.name}: {tool} does not have them. "
             "sysfs has them for the whole device only, which reaches traffic that was not meant. napctl apply has them."
@@ -114,8 +114,8 @@ def _ethtool_words(coalescing: Coalescing | None) -> str:
 def ethtool_name(field: str) -> str:
     """The argument of ethtool -C: rx-frames for rx_max_frames, adaptive-rx for use_adaptive_rx."""
     if field.startswith("tx_aggr_"):
-        return key(field)
-    return key(field.removeprefix("use_").removeprefix("rate_").replace("_max_frames", "_frames"))
+        return kernel_name(field)
+    return kernel_name(field.removeprefix("use_").removeprefix("rate_").replace("_max_frames", "_frames"))
 
 
 def _on_or_number(value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA, Coalescing, DimProfile, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, GoalName, Plan, Proposal, RingSizes, settings
+from napctl.model.settings import kernel_name
 from napctl.model.units import duration_ns, duration_text
 from napctl.model.value import Value
 
@@ -28,11 +29,6 @@ HEADER = "napctl-plan-file"
 U32_MAX = 2**32 - 1
 NUMBER = f"a whole number from 0 to {U32_MAX}"
 WIDTH = 100
-
-
-def key(field: str) -> str:
-    """The key of a field: rx_usecs is rx-usecs, gro_flush_timeout_ns is gro-flush-timeout."""
-    return field.removesuffix("_ns").replace("_", "-")
 
 
 # Writing
@@ -82,7 +78,7 @@ def _setting_lines(block: Value, reasons: Mapping[str, Proposal]) -> Iterator[st
         if field in reasons:
             yield from _comment(reasons[field].why)
             yield from _comment(f"At most: {reasons[field].bound}")
-        yield f"{key(field)} = {_value_text(field, value)}"
+        yield f"{kernel_name(field)} = {_value_text(field, value)}"
 
 
 def _value_text(field: str, value: Any) -> str:
@@ -191,7 +187,7 @@ def _read(
 
 def _block(kind: type[V]) -> Callable[[Any, str], V]:
     """Reads a table of settings."""
-    fields = {key(field): field for field in kind.__struct_fields__}
+    fields = {kernel_name(field): field for field in kind.__struct_fields__}
     known = {name: _reader(field) for name, field in fields.items()}
 
     def read(value: Any, where: str) -> V:

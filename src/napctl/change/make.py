@@ -11,6 +11,7 @@ from napctl.kernel.netlink import Refused
 from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, Restored, RingsChange
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing
+from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 
 Outcome = Literal["restored", "unchanged", "left", "gone"]
@@ -91,11 +92,6 @@ def altered(change: Change) -> list[str]:
     found = getattr(change, "found", None)
     names = touched(change) if found is not None else []
     return [name for name in names if getattr(found, name) != getattr(change.after, name) and not _drifts(name, found)]
-
-
-def kernel_name(field: str) -> str:
-    """A field's name in netlink: with dashes, without the unit."""
-    return field.removesuffix("_ns").replace("_", "-")
 
 
 def explain(change: Change, error: OSError | Refused) -> NapctlError:

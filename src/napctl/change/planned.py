@@ -7,7 +7,7 @@ from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChang
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing, Device, Machine
 from napctl.model.plan import DevicePlan, Plan, RingSizes, settings
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, kernel_name
 from napctl.model.value import Value
 
 
@@ -62,7 +62,7 @@ def _refuse_to_level(device: Device, asked: Iterable[str]) -> None:
         values = {getattr(each.coalescing, name) for each in device.queue_coalescing}
         if len(values) > 1:
             raise BadInput(
-                f"{device.name}: its queues differ in {name.replace('_', '-')}, which a device-wide change would "
+                f"{device.name}: its queues differ in {kernel_name(name)}, which a device-wide change would "
                 f"level; plan [{device.name}.queue.N] instead"
             )
 

@@ -6,14 +6,20 @@ from napctl.attach.attach import attachments
 from napctl.attach.attach import detach as detach_attachments
 from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
-from napctl.cli.options import json_option
+from napctl.cli.options import json_option, offered
 from napctl.cli.restored import report
 from napctl.model.change import Restored
 from napctl.model.errors import BadInput
 
 
+def attached_names() -> list[str]:
+    """Names and process ids of what is attached."""
+    live = (each for each in Journal.read() if each.kind == "attach" and each.state != "restored")
+    return sorted({name for each in live for name in (each.name, str(each.pid))})
+
+
 @click.command(epilog="\b\nExamples:\n  napctl detach memcached\n  napctl detach 1234\n  napctl detach --all")
-@click.argument("target", required=False, shell_complete=lambda *_: attached_names())
+@click.argument("target", required=False, shell_complete=offered(attached_names))
 @click.option("--all", "everything", is_flag=True, help="Everything that is attached.")
 @click.option(
     "--force",
@@ -39,11 +45,3 @@ def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> 
         click.echo("nothing was attached")
         return 0
     return report(rows, as_json=as_json)
-
-
-def attached_names() -> list[str]:
-    """For completion."""
-    if not Journal.exists():
-        return []
-    with Journal() as journal:
-        return sorted({name for each in attachments(journal) for name in (each.name, str(each.pid))})

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from napctl.change.journal import Journal
-from napctl.cli.options import json_option
+from napctl.cli.options import json_option, offered
 from napctl.cli.settingtext import grouped, made_rows
 from napctl.cli.table import ABSENT, paragraph, print_table
 from napctl.model.change import Transaction
@@ -15,6 +15,7 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value, to_json
 
+DAY = len("2026-11-22")
 WORDS = {
     "changing": "interrupted",
     "attached": "attached",
@@ -32,16 +33,31 @@ class History(Value, frozen=True, kw_only=True):
     transactions: tuple[Transaction, ...]
 
 
+class Id(click.IntRange):
+    """The number of a transaction."""
+
+    name = "id"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """To a number."""
+        if isinstance(value, str) and not value.isdecimal():
+            self.fail(f"'{value}' is no ID of a transaction; `napctl history` lists them", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 def transaction_argument(wanted: Callable[[Transaction], bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """[ID]: a transaction of the journal; completed with those that are `wanted`."""
 
-    def complete(*_: Any) -> list[str]:
+    def numbers() -> list[str]:
         try:
             return [str(each.number) for each in Journal.read() if wanted(each)]
         except NapctlError:  # no right to read it: nothing to offer
             return []
 
-    return click.argument("number", metavar="[ID]", required=False, type=click.IntRange(min=1), shell_complete=complete)
+    return click.argument("number", metavar="[ID]", required=False, type=Id(), shell_complete=offered(numbers))
 
 
 @click.command(epilog="\b\nExamples:\n  napctl history\n  napctl history 7\n  napctl history --json")
@@ -60,7 +76,7 @@ def history(number: int | None, as_json: bool) -> None:
     elif number is not None:
         _show(recorded[0])
     elif recorded:
-        print_table(("ID", "made", "what", "settings", "state", "since"), [_row(each) for each in recorded], left=3)
+        print_table(("ID", "made", "what", "settings", "state"), [_row(each) for each in recorded], left=3)
     else:
         click.echo("nothing was ever changed here")
 
@@ -69,7 +85,9 @@ def _row(transaction: Transaction) -> tuple[str, ...]:
     rows = [row for change in transaction.changes for row in made_rows(change)]
     what = f"{transaction.kind} {transaction.name}"
     made, since = _when(transaction.made_unix_ns), _when(transaction.since_unix_ns)
-    return str(transaction.number), made, what, str(len(rows)), WORDS[transaction.state], since
+    day = since[:DAY]
+    state = f"{WORDS[transaction.state]} since {since[DAY:].strip() if made.startswith(day) else since[: DAY + 6]}"
+    return str(transaction.number), made[: DAY + 6], what, str(len(rows)), state
 
 
 def _show(transaction: Transaction) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from napctl.change.make import kernel_name, side_effects, touched
+from napctl.change.make import side_effects, touched
 from napctl.cli.table import ABSENT
 from napctl.model.change import Change
-from napctl.model.settings import EpollParams
+from napctl.model.settings import EpollParams, kernel_name
 from napctl.model.units import duration_text
 
 MANY = 3

@@ -8,8 +8,8 @@ import click
 from napctl.cli.settingtext import value_text
 from napctl.cli.table import ABSENT, WIDTH, number, paragraph, percent, print_table
 from napctl.cli.windowtext import RANGES
-from napctl.measure.trials import kernel_name
 from napctl.model.histogram import Histogram
+from napctl.model.settings import kernel_name
 from napctl.model.verdict import Arm, Estimate, Regression, Verdict, Verification
 
 WORDS = {"without effect": "accepted but without effect"}

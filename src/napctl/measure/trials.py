@@ -10,11 +10,11 @@ from napctl.measure.trial import DEFERRAL, JUDGED, NEUTRAL, TIMED, Raw, Trial, s
 from napctl.model.change import Change, CoalescingChange, NapiChange, Transaction
 from napctl.model.machine import Coalescing, Device, DimProfile, Machine, Napi, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes, settings
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, kernel_name
 from napctl.model.value import Value
 from napctl.model.verdict import Outcome, Verdict
 
-RING = {"rx": "rx ring", "tx": "tx ring"}
+RING = {"rx": "rx_ring", "tx": "tx_ring"}
 Asked = int | bool | tuple[DimProfile, ...] | NapiSettings
 
 
@@ -24,7 +24,7 @@ class Wanted(Value, frozen=True, kw_only=True):
     device: str
     queue: int | None = None
     setting: str
-    """Field of Coalescing; "rx ring", "tx ring"; or "deferral"."""
+    """Field of Coalescing; "rx_ring", "tx_ring"; or "deferral"."""
     value: Asked
 
 
@@ -244,11 +244,6 @@ def settled(wanted: Wanted, outcome: Outcome, reason: str, *, read_back: Asked |
 def chosen(wanted: Iterable[Wanted], names: Collection[str]) -> list[Wanted]:
     """Those of the named settings ("rx-usecs", "deferral"); all if none is named."""
     return [each for each in wanted if not names or kernel_name(each.setting) in names]
-
-
-def kernel_name(setting: str) -> str:
-    """As ethtool's netlink family has it: rx-usecs."""
-    return setting.replace("_", "-").replace(" ", "-")
 
 
 def _read_back(wanted: Wanted, found: Asked) -> Verdict:

@@ -12,9 +12,9 @@ from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.contrast import orders
 from napctl.measure.trial import Sample, Statistic, Trial, sample, statistic_of
-from napctl.measure.trials import kernel_name
 from napctl.model.counts import Deliveries
 from napctl.model.machine import Device
+from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 from napctl.observe.window import Observer
 from napctl.probe import DeliveryProbe, ProbeUnavailable

@@ -22,7 +22,6 @@ from napctl.measure.trials import (
     changes_to,
     chosen,
     complete,
-    kernel_name,
     of_machine,
     of_plan,
     plan_for,
@@ -36,6 +35,7 @@ from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Plan
+from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 from napctl.model.verdict import Regression, Verdict, Verification
 from napctl.observe.machine import take_machine

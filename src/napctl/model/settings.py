@@ -35,3 +35,8 @@ class EpollParams(Value, frozen=True, kw_only=True):
     def polls(self) -> bool:
         """Whether a task waiting on this instance polls the NAPI instance itself."""
         return self.prefer_busy_poll or self.busy_poll_usecs > 0
+
+
+def kernel_name(field: str) -> str:
+    """A field's name as netlink and ethtool have it: rx_usecs is rx-usecs, gro_flush_timeout_ns gro-flush-timeout."""
+    return field.removesuffix("_ns").replace("_", "-")

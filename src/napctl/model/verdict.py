@@ -67,7 +67,7 @@ class Verdict(Value, frozen=True, kw_only=True):
     queue: int | None = None
     """None: device-wide."""
     setting: str
-    """Field name of Coalescing, "rx" or "tx" ring, or "deferral"."""
+    """Field name of Coalescing, "rx_ring", "tx_ring", or "deferral"."""
     wanted: Setting
     without: Setting | None = None
     """The value it was compared with."""
