@@ -5,3 +5,4 @@ from bench import probecost, startup
 probecost.run()
 startup.first_sample()
 startup.status()
+startup.apply()

@@ -1,7 +1,9 @@
-"""Time of whole commands: to the first sample, against bpftrace; and `status` of a device with 64 queues."""
+"""Time of whole commands: to the first sample, against bpftrace; `status`, `plan` and `apply` with 64 queues."""
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -39,6 +41,27 @@ def status() -> None:
     )
     print(f"{median(b for _, b in pairs):.2f}")
     print("  (bound: 0.5)")
+
+
+def apply() -> None:
+    """`plan`, `apply` and `rollback` of deferral on 64 NAPI instances, against `status` of the same device."""
+    with tempfile.TemporaryDirectory() as directory, Lab.build(queues=64) as lab, lab.server.namespace.entered():
+        os.environ["NAPCTL_STATE_DIR"] = directory
+        file = f"{directory}/plan.toml"
+        commands = {
+            "plan": ["plan", lab.server.device, "--window", "0", "--output", file],
+            "apply": ["apply", file],
+            "rollback": ["rollback"],
+            "status": ["status"],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(ROUNDS):
+            for name, command in commands.items():
+                times[name].append(_seconds([NAPCTL, *command]))
+    print(f"deferral on 64 NAPI instances, s: median of {ROUNDS} rounds (least-most)")
+    for name, column in times.items():
+        ratio = median(ours / status for ours, status in zip(column, times["status"], strict=True))
+        print(f"  {name:<9} {median(column):.2f} ({min(column):.2f}-{max(column):.2f}), {ratio:.1f} x status")
 
 
 def _seconds(command: list[str]) -> float:
