@@ -1,12 +1,16 @@
 """Rules about interrupts: too many of them, and completions that wait too long."""
 
 from collections.abc import Iterator
+from shlex import join
 
+from napctl.advise.bounds import attached
 from napctl.advise.quirks import no_tx_delay, without_coalescing
 from napctl.advise.seen import (
     COALESCING_NOTE,
     ETHTOOL,
     LINK,
+    NAPI_DOC,
+    NETDEV,
     PROBE,
     Rule,
     napi_name,
@@ -24,7 +28,9 @@ from napctl.advise.seen import (
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.histogram import total
 from napctl.model.limits import ring_fill_us, tx_stall_us, tx_usecs_bound
-from napctl.model.machine import Coalescing, Device, DimProfile
+from napctl.model.machine import Coalescing, Device, DimProfile, EpollPoller, Napi
+from napctl.model.suspension import Suspension
+from napctl.model.units import duration_text
 from napctl.model.window import NapiWindow
 
 TX_ONLY_SHARE = 0.2
@@ -35,6 +41,12 @@ LEAST_POLLS = 1000
 """The share of so many polls is exact to ±3 percentage points."""
 NEARLY_AT_BOUND = 0.75
 """A delay that near to its safe bound has nothing more to give."""
+
+DEFERRAL_TIMER = "gro-flush-timeout"
+STALL = (
+    "tcp_small_queue_check() in net/ipv4/tcp_output.c; one flow fell to 9 Mb/s where 146 were possible "
+    "(commit 4e8683a95c96)"
+)
 
 SINGLE_PACKETS = 1.2
 """Mean packets per poll that found any. Below it four of five interrupts or more bring one packet."""
@@ -116,7 +128,7 @@ def tx_completions_too_late(seen: Checkup) -> Iterator[Finding]:
         if device.bus is None or device.speed_mbps is None:
             continue
         for delay_us, setting in _tx_delays(device):
-            stalls = tuple(_stalls(delay_us, device, device.speed_mbps, limit))
+            stalls = tuple(_stalls(delay_us, setting, device, device.speed_mbps, limit))
             if stalls:
                 yield Finding(
                     rule="tx-completions-too-late",
@@ -129,9 +141,75 @@ def tx_completions_too_late(seen: Checkup) -> Iterator[Finding]:
                     remedy="Lower the delay below that time; `plan` computes the bound.",
                     commands=plan_commands(device.name),
                     certainty="likely",
-                    basis="tcp_small_queue_check() in net/ipv4/tcp_output.c; one flow fell to 9 Mb/s where 146 were "
-                    "possible (commit 4e8683a95c96)",
+                    basis=STALL,
                 )
+        yield from _attached_too_late(seen, device, device.speed_mbps, limit)
+
+
+def _attached_too_late(seen: Checkup, device: Device, speed_mbps: int, limit: int | None) -> Iterator[Finding]:
+    """Instances with IRQ suspension: `plan` leaves them alone, and while their server polls there is no such wait."""
+    late = [
+        (napi, stalls)
+        for napi in device.napis
+        if attached(napi) and napi.settings.defers
+        if (stalls := tuple(_stalls(_timer_us(napi), DEFERRAL_TIMER, device, speed_mbps, limit)))
+    ]
+    if not late:
+        return
+    slowest, stalls = max(late, key=lambda pair: _timer_us(pair[0]))
+    delay_us, suspend_ns = _timer_us(slowest), max(napi.settings.irq_suspend_timeout_ns or 0 for napi, _ in late)
+    bound = tx_usecs_bound(limit, speed_mbps, device.rings.tx if device.rings else None)
+    timer = f"{max(1, bound.value)}us"
+    ids = {napi.napi_id: napi for napi, _ in late}
+    watched = ((poller, [ids[each] for each in poller.napi_ids if each in ids]) for poller in seen.machine.pollers)
+    polling = [(poller, napis[0]) for poller, napis in watched if napis]
+    names = [napi_name(device, napi_id) for napi_id in ids]
+    yield Finding(
+        rule="tx-completions-too-late",
+        severity="risk" if polling else "danger",
+        where=device.name if len(names) > 1 else names[0],
+        title=f"TX completions may wait {delay_us:,.0f} µs ({DEFERRAL_TIMER}) when nobody polls: sending stalls before",
+        evidence=(
+            Evidence(text=f"{some(names)}: irq-suspend-timeout {duration_text(suspend_ns)}", source=NETDEV),
+            *stalls,
+        ),
+        consequence=f"{_who_frees(polling)} A flow at link rate, or the queue, stops meanwhile. (A server that works "
+        f"longer than that between two polls has the same effect, up to irq-suspend-timeout, whatever the timer.)",
+        remedy=f"Attach the server anew with a timer of {timer} at most ({bound.by}); a shorter one takes polls away "
+        "from the server, so look at the polls again."
+        if polling
+        else f"Nobody is known to poll: put back what an ended server left, or attach its server anew with "
+        f"--gro-flush-timeout {timer} ({bound.by}).",
+        commands=tuple(dict.fromkeys(_attach_anew(poller, napi, timer) for poller, napi in polling))
+        or ("napctl recover", "napctl history"),
+        certainty="possible",
+        basis=f"{NAPI_DOC}, IRQ suspension; {STALL}",
+    )
+
+
+def _who_frees(polling: list[tuple[EpollPoller, Napi]]) -> str:
+    if not polling:
+        return "No process is known to poll here, so this timer frees what was sent."
+    names = some(dict.fromkeys(f"{poller.name} ({poller.pid})" for poller, _ in polling))
+    return f"The polls of {names} free what was sent; while it waits, for example to go on writing, this timer does."
+
+
+def _attach_anew(poller: EpollPoller, napi: Napi, timer: str) -> str:
+    """With what differs from the defaults of `attach`. One that it would refuse is detached only."""
+    pid, default = str(poller.pid), Suspension()
+    if len(poller.napi_ids) > 1:
+        return f"napctl detach {pid}"
+    now = {
+        "--defer-hard-irqs": (napi.settings.defer_hard_irqs, default.defer_hard_irqs),
+        "--irq-suspend-timeout": (napi.settings.irq_suspend_timeout_ns, default.irq_suspend_timeout_ns),
+        "--busy-poll-usecs": (poller.params.busy_poll_usecs, default.busy_poll_usecs),
+        "--busy-poll-budget": (poller.params.busy_poll_budget, default.busy_poll_budget),
+    }
+    words = ["napctl", "attach", pid, "--gro-flush-timeout", timer]
+    for option, (value, usual) in now.items():
+        if value and value != usual:
+            words += [option, duration_text(value) if option.endswith("timeout") else str(value)]
+    return f"napctl detach {pid} && {join(words)}"
 
 
 def _tx_delays(device: Device) -> Iterator[tuple[float, str]]:
@@ -140,13 +218,19 @@ def _tx_delays(device: Device) -> Iterator[tuple[float, str]]:
     usecs = max((block.tx_usecs or 0 for block in blocks if block is not None), default=0)
     if usecs:
         yield usecs, "tx-usecs"
-    deferring = [napi.settings.gro_flush_timeout_ns or 0 for napi in device.napis if napi.settings.defers]
+    deferring = [_timer_us(napi) for napi in device.napis if napi.settings.defers and not attached(napi)]
     if deferring:
-        yield max(deferring) / 1000, "gro-flush-timeout"
+        yield max(deferring), DEFERRAL_TIMER
 
 
-def _stalls(delay_us: float, device: Device, speed_mbps: int, limit_bytes: int | None) -> Iterator[Evidence]:
-    """What ends before the delay does."""
+def _timer_us(napi: Napi) -> float:
+    return (napi.settings.gro_flush_timeout_ns or 0) / 1000
+
+
+def _stalls(
+    delay_us: float, setting: str, device: Device, speed_mbps: int, limit_bytes: int | None
+) -> Iterator[Evidence]:
+    """What ends before the delay does. A number of frames ends no deferral: the interrupt is masked."""
     if limit_bytes is not None and delay_us > (stall := tx_stall_us(limit_bytes, speed_mbps)):
         yield Evidence(
             text=f"a TCP flow at {speed_mbps:,} Mb/s sends its tcp_limit_output_bytes ({limit_bytes:,}) in "
@@ -155,7 +239,7 @@ def _stalls(delay_us: float, device: Device, speed_mbps: int, limit_bytes: int |
         )
     ring = device.rings.tx if device.rings else None
     frames = device.coalescing.tx_max_frames if device.coalescing else None
-    bounded_by_frames = bool(frames) and ring is not None and (frames or 0) < ring
+    bounded_by_frames = setting != DEFERRAL_TIMER and bool(frames) and ring is not None and (frames or 0) < ring
     if ring and not bounded_by_frames and delay_us > (fill := ring_fill_us(ring, speed_mbps)):
         yield Evidence(text=f"full frames fill the TX ring of {ring:,} in {fill:.0f} µs", source=ETHTOOL)
 

@@ -34,16 +34,14 @@ def ring_fill_us(frames: int, speed_mbps: int) -> float:
     return frames * FRAME_BITS / speed_mbps
 
 
-def tx_usecs_bound(limit_bytes: int, speed_mbps: int, ring: int | None) -> Bound:
+def tx_usecs_bound(limit_bytes: int | None, speed_mbps: int, ring: int | None) -> Bound:
     """The longest safe delay of TX completions: min(200 µs, safety × TSQ bytes / link rate, ring share)."""
-    bounds = [
-        Bound(value=TX_USECS_CEILING, by=f"little is gained above {TX_USECS_CEILING} µs"),
-        Bound(
-            value=int(TSQ_SAFETY * tx_stall_us(limit_bytes, speed_mbps)),
-            by=f"{TSQ_SAFETY:.0%} of the {tx_stall_us(limit_bytes, speed_mbps):.0f} µs after which "
-            f"tcp_limit_output_bytes ({limit_bytes:,}) stalls a TCP flow at {speed_mbps:,} Mb/s",
-        ),
-    ]
+    bounds = [Bound(value=TX_USECS_CEILING, by=f"little is gained above {TX_USECS_CEILING} µs")]
+    if limit_bytes is not None:
+        stall_us = tx_stall_us(limit_bytes, speed_mbps)
+        by = f"tcp_limit_output_bytes ({limit_bytes:,}) stalls a TCP flow at {speed_mbps:,} Mb/s"
+        after = f"{TSQ_SAFETY:.0%} of the {stall_us:.0f} µs after which {by}"
+        bounds.append(Bound(value=int(TSQ_SAFETY * stall_us), by=after))
     if ring is not None:
         bounds.append(_ring_bound(ring, speed_mbps, "TX"))
     return min(bounds, key=lambda bound: bound.value)
