@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.unit.checkups import OFF, SPINNING, SUSPENDED, checkup, device, idle_cpus, napi, poller, process, row
+from tests.unit.checkups import (
+    OFF,
+    PREFERS,
+    SPINNING,
+    SUSPENDED,
+    checkup,
+    device,
+    idle_cpus,
+    napi,
+    poller,
+    process,
+    row,
+)
 
 from napctl.advise.rules import RULES, diagnose, diagnosis, unjudged
 from napctl.advise.rules_coalescing import tx_only_share
@@ -14,7 +26,7 @@ from napctl.advise.rules_polling import PERSISTENT
 from napctl.model.counts import CpuCounts, PollerCounts, QueueCounts
 from napctl.model.finding import Checkup, Diagnosis, Finding
 from napctl.model.machine import Coalescing, DeviceDeferral, DimProfile, QueueCoalescing, Rings
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import from_json, to_json
 
 BEFORE = {0: 298525, 1: 233080, 2: 15828, 3: 2180, 4: 750}
@@ -175,6 +187,62 @@ def test_deferral_and_the_slowest_queue_delay_tx_completions_too() -> None:
     assert found.title == "TX completions may wait 5,000 µs (gro-flush-timeout): sending stalls before"
     per_queue = (QueueCoalescing(queue=0, coalescing=Coalescing(tx_usecs=4000)),)
     assert "4,000 µs (tx-usecs)" in only(checkup(row(), on=device(queue_coalescing=per_queue))).title
+
+
+def test_no_number_of_frames_ends_a_deferral_as_the_interrupt_is_masked() -> None:
+    deferring = napi(settings=replace(OFF, defer_hard_irqs=100, gro_flush_timeout_ns=600_000))
+    on = device(deferring, coalescing=Coalescing(tx_usecs=16, tx_max_frames=128))
+    assert "fill the TX ring of 1,024 in 504 µs" in told(only(checkup(row(), on=on)))
+
+
+def attached_at(timer_us: int, *, limit: int = 1 << 20, params: EpollParams = PREFERS, **own: int) -> Checkup:
+    """1 MiB at 25 Gb/s: a flow stalls after 336 µs, and a quarter of the ring fills in 125 µs."""
+    settings = replace(SUSPENDED, gro_flush_timeout_ns=timer_us * 1000, **own)
+    each = napi(settings=settings)
+    return checkup(row(each), on=device(each), tcp_limit=limit, pollers=(poller(8193, params=params),))
+
+
+def test_an_attached_server_with_too_long_a_timer_is_attached_anew_and_not_planned() -> None:
+    """`plan` leaves attached instances alone. While the server polls, nothing waits: it is a risk, and possible."""
+    found = only(attached_at(400))
+    assert (found.rule, found.severity, found.certainty) == ("tx-completions-too-late", "risk", "possible")
+    assert found.where == "NAPI 8193 of eth0 (rx0 tx0)"
+    assert found.title == "TX completions may wait 400 µs (gro-flush-timeout) when nobody polls: sending stalls before"
+    assert found.consequence.startswith("The polls of memcached (7) free what was sent")
+    assert found.commands == ("napctl detach 7 && napctl attach 7 --gro-flush-timeout 125us",)
+    assert "timer of 125us at most" in found.remedy
+    assert "25% of the TX ring" in found.remedy
+
+
+@pytest.mark.parametrize(("timer_us", "found"), [(335, False), (336, True)])
+def test_the_timer_of_an_attached_server_is_judged_from_the_stall_on(timer_us: int, found: bool) -> None:
+    assert rules(attached_at(timer_us)) == ["tx-completions-too-late"] * found
+
+
+def test_attaching_anew_keeps_what_was_chosen_at_the_first_time() -> None:
+    params = EpollParams(busy_poll_usecs=50, busy_poll_budget=32, prefer_busy_poll=True)
+    found = only(attached_at(400, params=params, defer_hard_irqs=7, irq_suspend_timeout_ns=5_000_000))
+    (command,) = found.commands
+    assert command.endswith(
+        " --gro-flush-timeout 125us --defer-hard-irqs 7 --irq-suspend-timeout 5ms --busy-poll-usecs 50 "
+        "--busy-poll-budget 32"
+    )
+
+
+def test_an_attachment_that_nobody_is_known_to_poll_delays_tx_completions_as_any_deferral() -> None:
+    found = only(replace(attached_at(400), machine=replace(attached_at(400).machine, pollers=())))
+    assert (found.severity, found.certainty) == ("danger", "possible")
+    assert found.commands == ("napctl recover", "napctl history")
+    assert "--gro-flush-timeout 125us" in found.remedy
+
+
+def test_many_attached_workers_are_one_finding_with_a_command_for_each() -> None:
+    own = [napi(number, settings=replace(SUSPENDED, gro_flush_timeout_ns=400_000)) for number in range(8)]
+    workers = tuple(poller(8193 + number, pid=100 + number) for number in range(8))
+    found = only(checkup(row(), on=device(*own), tcp_limit=1 << 20, pollers=workers))
+    assert found.where == "eth0"
+    assert len(found.commands) == 8
+    assert "(100), memcached (101), memcached (102) and 5 more" in found.consequence
 
 
 def test_without_speed_or_limit_the_tx_delay_is_not_judged() -> None:
@@ -477,14 +545,26 @@ def test_more_busy_queues_than_full_cpus(queues: int, busy: float, found: bool) 
 
 def test_irqbalance_is_named_only_if_an_interrupt_moved_while_it_runs() -> None:
     was, now = device(napi(cpus="0")), device(napi(cpus="1"))
-    balancing = (process(70, "irqbalance"),)
-    found = only(checkup(row(), was=was, on=now, processes=balancing))
-    assert (found.rule, found.certainty) == ("irqbalance-moves-interrupts", "likely")
+    balancing, busy = (process(70, "irqbalance"),), row(softirq={2: 500})
+    found = only(checkup(busy, was=was, on=now, processes=balancing))
+    assert (found.rule, found.certainty) == ("irqbalance-moves-interrupts", "possible")
     assert "interrupt 24 (NAPI 8193 of eth0 (rx0 tx0)) from CPU 0 to 1" in told(found)
-    assert diagnose(checkup(row(), was=was, on=was, processes=balancing)) == ()
-    assert diagnose(checkup(row(), was=was, on=now)) == ()
+    assert diagnose(checkup(busy, was=was, on=was, processes=balancing)) == ()
+    assert diagnose(checkup(busy, was=was, on=now)) == ()
     thread = [device(napi(cpus=cpu, thread_pid=99)) for cpu in "01"]
-    assert diagnose(checkup(row(), was=thread[0], on=thread[1], processes=balancing)) == (), "a thread has moved"
+    assert diagnose(checkup(busy, was=thread[0], on=thread[1], processes=balancing)) == (), "a thread has moved"
+
+
+@pytest.mark.parametrize(
+    ("packets", "certainty"), [((1000, 1000), "likely"), ((1000, 999), "possible"), ((9, 9), None)]
+)
+def test_only_moves_of_busy_interrupts_count_and_one_alone_proves_little(
+    packets: tuple[int, int], certainty: str | None
+) -> None:
+    was, now = ((napi(cpus=cpus[0]), napi(1, cpus=cpus[1])) for cpus in ("01", "10"))
+    rows = [row(each, softirq={1: count}) for each, count in zip(now, packets, strict=True)]
+    seen = checkup(*rows, was=device(*was), on=device(*now), processes=(process(70, "irqbalance"),))
+    assert [each.certainty for each in diagnose(seen)] == [certainty] * (certainty is not None)
 
 
 # Losses.

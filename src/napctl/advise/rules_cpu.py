@@ -146,11 +146,11 @@ def more_busy_queues_than_cpus(seen: Checkup) -> Iterator[Finding]:
 
 
 def irqbalance_moves_interrupts(seen: Checkup) -> Iterator[Finding]:
-    """irqbalance has moved a queue's interrupt during the window: whoever placed it there will wonder."""
+    """irqbalance has moved interrupts of busy queues: whoever placed them will wonder. One may move for any reason."""
     running = [process for process in seen.processes if process.name == IRQBALANCE]
     was = {napi.napi_id: napi for device in seen.before.devices for napi in device.napis}
     for device in seen.machine.devices:
-        pairs = [(was[napi.napi_id], napi) for napi in device.napis if napi.napi_id in was]
+        pairs = [(was[napi.napi_id], napi) for napi, _ in busy(seen, device) if napi.napi_id in was]
         moved = [(then, now) for then, now in pairs if _has_interrupt(now) and now.cpus != then.cpus]
         if not running or not moved:
             continue
@@ -158,7 +158,7 @@ def irqbalance_moves_interrupts(seen: Checkup) -> Iterator[Finding]:
             rule="irqbalance-moves-interrupts",
             severity="cost",
             where=device.name,
-            title=f"{len(moved)} interrupt{'s' * (len(moved) > 1)} of {device.name} moved in "
+            title=f"{len(moved)} busy interrupt{'s' * (len(moved) > 1)} of {device.name} moved in "
             f"{seen.window.seconds:.1f} s, and irqbalance runs",
             evidence=(
                 *(_moved(device, then, now) for then, now in moved),
@@ -171,7 +171,7 @@ def irqbalance_moves_interrupts(seen: Checkup) -> Iterator[Finding]:
                 "systemctl stop irqbalance",
                 f"irqbalance {' '.join(f'--banirq={now.irq}' for _, now in moved)}",
             ),
-            certainty="likely",
+            certainty="likely" if len(moved) > 1 else "possible",
             basis=f"irqbalance(1); {SCALING}",
         )
 
@@ -231,5 +231,5 @@ RULES = (
     Rule("several-queues-on-one-cpu", several_queues_on_one_cpu, (no_probe, no_napis, no_traffic, no_irqs)),
     Rule("interrupt-on-application-cpu", interrupt_on_application_cpu, (no_probe, no_napis, no_traffic, no_irqs)),
     Rule("more-busy-queues-than-cpus", more_busy_queues_than_cpus, (no_probe, no_napis, no_traffic)),
-    Rule("irqbalance-moves-interrupts", irqbalance_moves_interrupts, (no_irqs,)),
+    Rule("irqbalance-moves-interrupts", irqbalance_moves_interrupts, (no_probe, no_traffic, no_irqs)),
 )
