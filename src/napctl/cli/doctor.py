@@ -1,13 +1,14 @@
 """napctl doctor: what costs or endangers here, what shows it, and what to do."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
 
 import click
 
 from napctl.advise.rules import diagnosis
+from napctl.advise.seen import some
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
 from napctl.cli.table import WIDTH, note
 from napctl.kernel.namespaces import NetworkNamespace
@@ -17,6 +18,10 @@ from napctl.observe.checkup import take_checkup
 
 WITHOUT_A_WORD = 2.0
 """So long a command may be silent, s."""
+MANY = 3
+"""So many findings alike are still told one by one."""
+MOST_LINES = 8
+"""Of evidence or of commands of one finding."""
 
 
 @click.command(
@@ -71,29 +76,55 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
 
 
 def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
-    for number, finding in enumerate(found.findings, start=1):
-        yield from _finding_lines(number, finding)
-        yield ""
+    first = 1
+    for alike in grouped(found.findings):
+        for shown in [alike] if len(alike) > MANY else [[each] for each in alike]:
+            yield from _finding_lines(first, shown)
+            yield ""
+            first += len(shown)
     if elsewhere and any(finding.commands for finding in found.findings):
         yield from wrap("Run the commands in the network namespace that was looked at (nsenter --net=…).", WIDTH)
     yield from wrap(_looked_at(found), WIDTH)
     for each in found.unjudged:
-        where = f"{', '.join(each.devices)}: " if each.devices else ""
-        yield from _told("not judged", f"{where}{each.why} ({', '.join(each.rules)})")
+        where = f"{some(each.devices)}: " if each.devices else ""
+        rules = each.rules[0] if len(each.rules) == 1 else f"{len(each.rules)} rules"
+        yield from _told("not judged", f"{where}{each.why} ({rules})")
     for lack in dict.fromkeys((*found.checkup.machine.lacks, *found.checkup.window.lacks)):
         yield from _told("not known", lack)
 
 
-def _finding_lines(number: int, finding: Finding) -> Iterator[str]:
-    yield from wrap(f"{number}. {_titled(finding)}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)
+def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Of one rule, about one device (or processes of one name, or CPUs) together, in the order of the first of each."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for each in findings:
+        what = (each.where.partition(" of ")[2] or each.where).split()[0]
+        groups.setdefault((each.rule, each.severity, each.certainty, what), []).append(each)
+    return list(groups.values())
+
+
+def _finding_lines(first: int, alike: Sequence[Finding]) -> Iterator[str]:
+    """One finding, or many alike: of those the first, and the names of some others."""
+    finding, others = alike[0], alike[1:]
+    numbers = f"{first}-{first + len(others)}" if others else str(first)
+    yield from wrap(f"{numbers}. {_titled(finding)}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)
     yield f"   {finding.severity}, {finding.certainty} ({finding.rule})"
-    for evidence in finding.evidence:
-        yield from _told("evidence", f"{evidence.text} [{evidence.source}]")
+    for text in _shortened([f"{evidence.text} [{evidence.source}]" for evidence in finding.evidence]):
+        yield from _told("evidence", text)
+    if others:
+        yield from _told("alike", f"{len(others)} more: {some(each.where for each in others)} (all: --json)")
     yield from _told("means", finding.consequence)
     yield from _told("remedy", finding.remedy)
-    for command in finding.commands:
+    for command in _shortened(finding.commands):
         yield f"                 {command}"
     yield from _told("basis", finding.basis)
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    """All of some; of many the first few, how many more, and the last, which may be of another kind."""
+    if len(lines) <= MOST_LINES:
+        return list(lines)
+    left_out = len(lines) - MANY - 1
+    return [*lines[:MANY], f"… {left_out} more (all: --json)", lines[-1]]
 
 
 def _titled(finding: Finding) -> str:
