@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from napctl.measure.trial import DEFERRAL, Trial, sample, statistic_of
 from napctl.measure.trials import Wanted, changes_to, complete, of_machine, of_plan, plan_for, plan_of_devices, trial_of
+from napctl.measure.verify import without_link
 from napctl.model.change import CoalescingChange, NapiChange, Transaction
 from napctl.model.counts import Deliveries, DeviceCounts
 from napctl.model.histogram import Histogram
@@ -246,3 +247,12 @@ def test_a_device_without_instances_is_judged_by_its_runs() -> None:
 
 def test_an_empty_plan_of_devices_changes_nothing() -> None:
     assert list(of_plan(plan_of_devices(machine(device())))) == []
+
+
+def test_a_device_that_no_packet_can_pass_is_told_with_the_reason() -> None:
+    nic = Device(name="eth0", ifindex=2, up=True, bus="0000:00:03.0")
+    tun = Device(name="tun0", ifindex=3, up=True)
+    down = Device(name="eth1", ifindex=4, up=False)
+    assert without_link([nic, tun], {2, 3}) == {}
+    assert without_link([nic, down], {2, 4}) == {"eth1": "eth1 is down (ip link set eth1 up)"}
+    assert without_link([nic, tun], {3}) == {"eth0": "eth0 has no carrier: no cable, or nobody at its other end"}

@@ -57,8 +57,8 @@ def verify(
 ) -> int:
     """Tell whether devices obey their settings on the wire, under the traffic that is there.
 
-    Each setting of a PLAN (a file, in force or not), or each that delays anything on DEV (default: on all devices), is
-    compared with another value: the one before it, or none. Windows with the one and the other take turns in random
+    Each setting of a PLAN (a file, in force or not), or each that delays anything on DEV (default: on all that are up),
+    is compared with another value: the one before it, or none. Windows with the one and the other take turns in random
     order, until the figures tell or there have been enough; afterwards all is as it was. That needs traffic: napctl
     makes none, and says how much would be enough. Exit status 1 if a setting is not obeyed, or harms.
     """

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
@@ -11,6 +11,7 @@ from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
 from napctl.change.transaction import alternating
 from napctl.kernel import system
+from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.contrast import MOST_PAIRS
 from napctl.measure.judge import Pairs, compared, enough, judge, verdict
@@ -62,19 +63,49 @@ def verify_plan(
 ) -> Verification:
     """Every setting of a plan, whether it is in force or not; afterwards all is as it was before.
 
-    Raises BadInput, NotPermitted, and Unsupported where napctl cannot do it at all; a driver's refusal is a verdict.
+    Raises BadInput (also for a device that is down), NotPermitted, and Unsupported where napctl cannot do it at all; a
+    driver's refusal is a verdict.
     """
     machine = take_machine(netns, [device.name for device in plan.devices])
+    _refuse_down(machine, netns)
     return _Verifying(netns, machine, plan, journal, options, progress).run(list(of_plan(plan)))
 
 
 def verify_devices(
     netns: NetworkNamespace, names: Collection[str], journal: Journal, options: Options, progress: Progress = SILENCE
 ) -> Verification:
-    """Every setting of these devices (all by default) that delays anything now. Raises what verify_plan() raises."""
+    """Every setting of these devices (by default all that are up) that delays anything now. Raises as verify_plan()."""
     machine = take_machine(netns, names)
+    if names:
+        _refuse_down(machine, netns)
+    down = without_link(machine.devices, _with_carrier(netns))
+    machine = replace(machine, devices=tuple(each for each in machine.devices if each.name not in down))
     wanted = list(of_machine(machine))
-    return _Verifying(netns, machine, plan_of_devices(machine), journal, options, progress).run(wanted)
+    found = _Verifying(netns, machine, plan_of_devices(machine), journal, options, progress).run(wanted)
+    return replace(found, lacks=(*found.lacks, f"what {', '.join(down)} would do: no link")) if down else found
+
+
+def without_link(devices: Iterable[Device], with_carrier: Collection[int]) -> dict[str, str]:
+    """Devices that no packet can pass, and what is wrong."""
+    found = {}
+    for device in devices:
+        if not device.up:
+            found[device.name] = f"{device.name} is down (ip link set {device.name} up)"
+        elif device.ifindex not in with_carrier:
+            found[device.name] = f"{device.name} has no carrier: no cable, or nobody at its other end"
+    return found
+
+
+def _with_carrier(netns: NetworkNamespace) -> frozenset[int]:
+    """The carrier of a software device comes and goes with its user: it is not asked for."""
+    return frozenset(link.ifindex for link in links(netns) if link.carrier or link.virtual)
+
+
+def _refuse_down(machine: Machine, netns: NetworkNamespace) -> None:
+    """At once, instead of windows in which nothing can come."""
+    down = without_link(machine.devices, _with_carrier(netns))
+    if down:
+        raise BadInput(f"nothing can be verified without traffic: {'; '.join(down.values())}")
 
 
 class _Verifying:
