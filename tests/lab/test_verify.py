@@ -15,7 +15,7 @@ from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json, to_json
 from napctl.model.verdict import Verification
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl, at_server, machine_of, set_napi, until
+from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, set_napi, until
 from tests.lab.plans import HEAD, states, two_devices, write_plan
 from tests.lab.tap import Tap, written_to
 
@@ -40,6 +40,7 @@ def silent() -> Iterator[Tap]:
 
 def verdicts(napctl: Napctl, *arguments: object) -> list[dict[str, Any]]:
     found = napctl("verify", *arguments, "--json", timeout_s=100)
+    assert found.stdout, found
     assert from_json(found.stdout, Verification).schema == 1
     return list(found.json["verdicts"])
 
@@ -107,6 +108,17 @@ def test_with_nothing_that_delays_there_is_nothing_to_verify(tap: Tap, napctl: N
     assert (done.status, done.stdout) == (0, "nothing to verify: no setting of these devices delays anything\n")
 
 
+def test_a_device_that_is_down_is_said_to_be_at_once(silent: Tap, napctl: Napctl, tmp_path: Path) -> None:
+    silent.frames = 64
+    file = plan(tmp_path / "plan", rx_max_frames=32)
+    in_namespace(silent.namespace, "ip", "link", "set", "tap0", "down")
+
+    for words in (("verify", "tap0"), ("verify", file), ("apply", "--verify", file)):
+        assert napctl(*words, *silent.here).failed_with(2, "tap0 is down (ip link set tap0 up)")
+    assert napctl("verify", *silent.here).stdout.endswith("\nnot known: what tap0 would do: no link\n")
+    assert silent.frames == 64
+
+
 def plan(path: Path, **values: int) -> Path:
     path.write_text(PLAN + "".join(f"{name.replace('_', '-')} = {value}\n" for name, value in values.items()))
     return path
@@ -132,6 +144,22 @@ def test_an_applied_plan_is_compared_with_what_was_there_before(tap: Tap, napctl
     assert (found["wanted"], found["without"], found["outcome"]) == (32, 3, "without effect")
     assert tap.frames == 32
     assert [each.state for each in napctl.live()] == ["applied"]
+
+
+def test_what_is_applied_though_it_could_not_be_judged_is_said_last(
+    silent: Tap, napctl: Napctl, tmp_path: Path
+) -> None:
+    file = plan(tmp_path / "plan", rx_max_frames=32)
+    done = napctl("apply", "--verify", file, *silent.here, timeout_s=100)
+
+    assert done.status == 0, done
+    number = napctl.live()[0].number
+    assert done.stdout.splitlines()[-3:] == [
+        f"applied as {number}; 1 of 1 setting could not be judged: not enough traffic",
+        "applied unverified: tap0 rx-max-frames",
+        f"undo with: napctl rollback {number}",
+    ]
+    assert napctl("rollback").status == 0
 
 
 def test_what_is_refused_is_said_in_the_kernels_words_and_the_rest_is_tried(napctl: Napctl, tmp_path: Path) -> None:

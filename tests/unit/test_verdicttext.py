@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napctl.cli.verdicttext import show
+from napctl.cli.verdicttext import show, unverified
 from napctl.model.histogram import Histogram
 from napctl.model.value import from_json, to_json
 from napctl.model.verdict import Arm, Estimate, Regression, Verdict, Verification
@@ -127,3 +127,23 @@ def test_a_regression_is_a_bad_answer_as_is_a_setting_that_is_not_obeyed() -> No
     assert not Verification(netns=1, seed=1, verdicts=(fine, unclear)).bad
     assert Verification(netns=1, seed=1, verdicts=(fine, IGNORED)).bad
     assert Verification(netns=1, seed=1, verdicts=(fine,), regressions=(warning,)).bad
+
+
+def test_what_was_applied_unverified_is_named_with_the_reason() -> None:
+    fine = Verdict(device="eth0", setting="rx_usecs", wanted=50, outcome="honoured", reason="")
+    frames = Verdict(device="eth0", setting="rx_max_frames", wanted=9, outcome="not enough traffic", reason="")
+    late = Verdict(device="eth1", queue=3, setting="tx_usecs", wanted=9, outcome="not enough traffic", reason="")
+    ring = Verdict(device="eth1", setting="rx_ring", wanted=512, outcome="accepted", reason="")
+
+    def told(*verdicts: Verdict) -> tuple[str, str] | None:
+        return unverified(Verification(netns=1, seed=1, verdicts=verdicts))
+
+    assert told(fine) is None
+    assert told(fine, frames, late) == (
+        "2 of 3 settings could not be judged: not enough traffic",
+        "eth0 rx-max-frames; eth1 queue 3 tx-usecs",
+    )
+    assert told(frames, ring) == (
+        "2 of 2 settings could not be judged: not enough traffic (1), nothing on the wire shows it (1)",
+        "eth0 rx-max-frames; eth1 rx-ring",
+    )

@@ -21,6 +21,7 @@ from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed, grouped, made_rows, setting_name
 from napctl.cli.table import note, paragraph, print_table
 from napctl.cli.verdicttext import show as show_verification
+from napctl.cli.verdicttext import unverified
 from napctl.cli.verify import Notes
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
@@ -102,7 +103,7 @@ def apply(
     if as_json:
         click.echo(to_json(Applied(transaction=made, altered=tuple(names), verification=verification)))
     else:
-        _show(made)
+        _show(made, verification)
     return 1 if names else 0
 
 
@@ -178,7 +179,7 @@ def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
         )
 
 
-def _show(made: Transaction) -> None:
+def _show(made: Transaction, verification: Verification | None) -> None:
     rows = grouped(row for change in made.changes for row in made_rows(change))
     print_table(("where", "setting", "was", "asked", "is now"), rows, left=2)
     for change in made.changes:
@@ -186,8 +187,16 @@ def _show(made: Transaction) -> None:
             paragraph(f"the driver made another value of {setting_name(name)} on {change.where} than it was asked for")
         for name in side_effects(change):
             paragraph(f"side effect: the driver changed {setting_name(name)} of {change.where}, which nobody asked for")
-    if made.guard is None:
+    unclear = unverified(verification) if verification else None
+    if made.guard is None and unclear is None:
         click.echo(f"applied as {made.number}; undo with: napctl rollback {made.number}")
+        return
+    if unclear is not None:
+        how_many, which = unclear
+        paragraph(f"applied as {made.number}; {how_many}")
+        paragraph(f"applied unverified: {which}")
+    if made.guard is None:
+        click.echo(f"undo with: napctl rollback {made.number}")
         return
     left_ns = made.guard.deadline_boot_ns - now_boot_ns()
     when = time.strftime("%H:%M:%S", time.localtime(time.time() + left_ns / 1e9))

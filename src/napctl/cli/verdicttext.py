@@ -1,5 +1,6 @@
 """Verdicts in words: a table, what each stands on, and warnings."""
 
+from collections import Counter
 from collections.abc import Iterator
 from textwrap import wrap
 
@@ -25,6 +26,7 @@ def show(verification: Verification) -> None:
     """Print it."""
     if not verification.verdicts:
         click.echo("nothing to verify: no setting of these devices delays anything")
+        _show_lacks(verification)
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
     print_table(("device", "setting", "value", "verdict", "ratio", "99 % interval"), rows, left=4)
@@ -42,8 +44,35 @@ def show(verification: Verification) -> None:
             f"{unclear} of {len(verification.verdicts)} settings could not be judged: not enough traffic. "
             "That is no verdict on the device."
         )
+    _show_lacks(verification)
+
+
+def _show_lacks(verification: Verification) -> None:
     for lack in verification.lacks:
         paragraph(f"not known: {lack}")
+
+
+UNCLEAR = {
+    "not enough traffic": "not enough traffic",
+    "accepted": "nothing on the wire shows it",
+    "not tried": "not to be compared",
+}
+"""Outcomes that are no judgement, and why there is none."""
+
+
+def unverified(verification: Verification) -> tuple[str, str] | None:
+    """(how many settings could not be judged and why, which); None if all could be."""
+    unclear = [verdict for verdict in verification.verdicts if verdict.outcome in UNCLEAR]
+    if not unclear:
+        return None
+    reasons = Counter(UNCLEAR[verdict.outcome] for verdict in unclear)
+    why = ", ".join(reasons) if len(reasons) == 1 else ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
+    count = len(verification.verdicts)
+    devices: dict[str, list[str]] = {}
+    for verdict in unclear:
+        devices.setdefault(_device(verdict), []).append(kernel_name(verdict.setting))
+    which = "; ".join(f"{device} {', '.join(names)}" for device, names in devices.items())
+    return f"{len(unclear)} of {count} setting{'s' * (count > 1)} could not be judged: {why}", which
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
