@@ -184,6 +184,14 @@ def test_an_export_says_aloud_that_a_part_of_the_plan_is_not_in_it(tmp_path: Pat
         assert (done.returncode, "NOT HERE" in done.stderr) == (0, warned)
 
 
+def test_an_export_of_nothing_is_one_line_and_status_3(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.partition("[eth0.coalescing]")[0] + '[eth0.deferral]\ngro-flush-timeout = "50us"\n')
+    done = napctl("export", str(plan), "--format", "ethtool", "--output", str(tmp_path / "script"))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (3, "", 1)
+    assert not (tmp_path / "script").exists()
+
+
 def test_a_table_ends_with_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("device", "now"), [("eth0", "3"), ("a device", "50")], indent=2)
     assert capsys.readouterr().out == "  device    now\n  eth0        3\n  a device   50\n"

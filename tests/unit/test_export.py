@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.strategies import PLANS
 
-from napctl.advise.export import LINK_NAMES, NM_FIELDS, NO_ETHTOOL_NAME, Format, ethtool_name, export
-from napctl.model.errors import BadInput
+from napctl.advise.export import (
+    ETHTOOL_FIELDS,
+    LINK_NAMES,
+    MOST_QUEUES,
+    NM_FIELDS,
+    NO_ETHTOOL_NAME,
+    Format,
+    ethtool_name,
+    export,
+)
+from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Coalescing, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes, settings
 from napctl.model.settings import kernel_name
@@ -147,13 +156,40 @@ def test_a_name_that_a_tool_would_read_as_something_else_is_refused(name: str, f
         export(replace(PLAN, devices=(replace(ETH1, name=name),)), form)
 
 
+DEFERRAL_ALONE = replace(ETH1, coalescing=None, deferral=Deferral(defer_hard_irqs=2, gro_flush_timeout_ns=50_000))
+
+
+@pytest.mark.parametrize("form", get_args(Format))
+def test_a_plan_of_which_nothing_can_be_expressed_is_refused(form: Format) -> None:
+    names = r"defer-hard-irqs, gro-flush-timeout\): `napctl apply`"
+    with pytest.raises(Unsupported, match=f"{form} has no words for anything in this plan .*{names}"):
+        export(replace(PLAN, devices=(DEFERRAL_ALONE,)), form)
+
+
+def test_ansible_gets_no_unit_that_would_do_nothing() -> None:
+    text = export(replace(PLAN, devices=(ETH0, DEFERRAL_ALONE)), "ansible")
+    assert len(yaml.safe_load(text)) == 3
+    assert "gro-flush-timeout of the NAPI instances of eth1.7" in comments(text)
+
+
 @given(PLANS, st.sampled_from(get_args(Format)))
 def test_each_setting_of_any_plan_is_either_expressed_or_named_as_left_out(plan: Plan, form: Format) -> None:
     devices = tuple(replace(device, name=f"eth{number}") for number, device in enumerate(plan.devices))
     plan = replace(plan, devices=devices[:1] if form == "systemd-link" else devices)
     if form == "systemd-link" and not devices:
         return
-    text = export(plan, form)
+    words = {"ethtool": ETHTOOL_FIELDS, "ansible": ETHTOOL_FIELDS, "networkmanager": NM_FIELDS}.get(form, LINK_NAMES)
+
+    def expressed(device: DevicePlan) -> bool:
+        queues = [each for each in device.queues if each.queue < MOST_QUEUES and words is ETHTOOL_FIELDS]
+        blocks = [device.coalescing, *(each.coalescing for each in queues)]
+        return any(settings(device.rings)) or any(field in words for each in blocks for field, _ in settings(each))
+
+    try:
+        text = export(plan, form)
+    except Unsupported:
+        assert not any(map(expressed, plan.devices))
+        return
     body = "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
     for device in plan.devices:
         for field, _ in settings(device.coalescing):
@@ -166,7 +202,7 @@ def test_each_setting_of_any_plan_is_either_expressed_or_named_as_left_out(plan:
             there = re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", body) is not None
             assert there or re.search(rf"NOT HERE: [^:]*\b{kernel_name(field)}\b", comments(text)), field
     if form == "ansible":
-        assert len(yaml.safe_load(text)) == 3 * len(plan.devices)
+        assert len(yaml.safe_load(text)) == 3 * sum(map(expressed, plan.devices))
 
 
 def test_every_setting_has_a_word_in_ethtool_or_is_known_to_have_none() -> None:

@@ -7,11 +7,11 @@ and sysfs has it device-wide only. `napctl apply` has.
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from textwrap import indent, wrap
 from typing import Any, Literal
 
-from napctl.model.errors import BadInput
+from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.plan import DevicePlan, Plan, settings
 from napctl.model.settings import kernel_name
@@ -29,13 +29,30 @@ NO_ETHTOOL_NAME = ("rx_profile", "tx_profile", "rx_cqe_frames", "rx_cqe_nsecs")
 
 
 def export(plan: Plan, form: Format) -> str:
-    """The text. Raises BadInput for what the format cannot hold at all."""
+    """The text. Raises BadInput for what the format cannot hold, Unsupported if it has no word for any setting."""
     for device in plan.devices:
         if not re.fullmatch(PLAIN_NAME, device.name):
             raise BadInput(
                 f"{device.name!a}: a device with such a name cannot be exported, as tools read it as something else"
             )
-    return FORMATS[form](plan)
+    text = FORMATS[form](plan)
+    if NOT_HERE in text and not any(_expressible(device, form) for device in plan.devices):
+        names = ", ".join(dict.fromkeys(name for device in plan.devices for name in _names(device)))
+        raise Unsupported(f"{form} has no words for anything in this plan ({names}): `napctl apply` sets it")
+    return text
+
+
+def _names(device: DevicePlan) -> Iterator[str]:
+    for block in (device.coalescing, *(each.coalescing for each in device.queues), device.deferral):
+        yield from (kernel_name(field) for field, _ in settings(block))
+
+
+def _expressible(device: DevicePlan, form: Format) -> bool:
+    """Whether the format has words for anything of that device."""
+    words = EXPRESSED[form]
+    queues = device.queues if form in ("ethtool", "ansible") else ()
+    blocks = [device.coalescing, *(each.coalescing for each in queues if each.queue < MOST_QUEUES)]
+    return any(settings(device.rings)) or any(field in words for block in blocks for field, _ in settings(block))
 
 
 def _head(plan: Plan, *lines: str) -> Iterator[str]:
@@ -89,8 +106,7 @@ def _ethtool(plan: Plan) -> str:
 
 def _ethtool_commands(device: DevicePlan) -> Iterator[str]:
     """Rings first: many drivers start their queues anew for them, and lose coalescing on the way."""
-    expressed = [field for field in Coalescing.__struct_fields__ if field not in NO_ETHTOOL_NAME]
-    yield from _left_out(device, expressed, "ethtool", queues=True)
+    yield from _left_out(device, EXPRESSED["ethtool"], "ethtool", queues=True)
     rings = " ".join(f"{name} {size}" for name, size in settings(device.rings))
     if rings:
         yield f"ethtool -G {shlex.quote(device.name)} {rings}"
@@ -248,6 +264,9 @@ def _ansible(plan: Plan) -> str:
         "---",
     ]
     for device in plan.devices:
+        if not _expressible(device, "ansible"):
+            lines += _left_out(device, ETHTOOL_FIELDS, "ethtool", queues=True)
+            continue
         alone = Plan(goal=plan.goal, max_added_latency_ns=plan.max_added_latency_ns, devices=(device,))
         script = f"/usr/local/sbin/napctl-{device.name}"
         unit = f"napctl-{device.name}.service"
@@ -274,7 +293,8 @@ def _ansible(plan: Plan) -> str:
             f"    state: \"{{{{ 'restarted' if napctl_script_{_identifier(device.name)} is changed",
             f"      or napctl_unit_{_identifier(device.name)} is changed else 'started' }}}}\"",
         ]
-    return "\n".join(lines if plan.devices else [*lines, "[]"]) + "\n"
+    some = any(_expressible(device, "ansible") for device in plan.devices)
+    return "\n".join(lines if some else [*lines, "[]"]) + "\n"
 
 
 def _copy(task: str, path: str, mode: str, text: str, register: str) -> Iterator[str]:
@@ -312,6 +332,13 @@ def _identifier(device: str) -> str:
     return "".join(letter if letter.isalnum() else f"_{ord(letter)}_" for letter in device)
 
 
+ETHTOOL_FIELDS = tuple(field for field in Coalescing.__struct_fields__ if field not in NO_ETHTOOL_NAME)
+EXPRESSED: Mapping[Format, Collection[str]] = {
+    "ethtool": ETHTOOL_FIELDS,
+    "systemd-link": LINK_NAMES,
+    "networkmanager": NM_FIELDS,
+    "ansible": ETHTOOL_FIELDS,
+}
 FORMATS: Mapping[Format, Callable[[Plan], str]] = {
     "ethtool": _ethtool,
     "systemd-link": _systemd_link,
