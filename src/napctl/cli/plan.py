@@ -20,7 +20,7 @@ from napctl.cli.table import WIDTH, note, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, Machine
-from napctl.model.plan import Advice, GoalName, Proposal
+from napctl.model.plan import Advice, Deferral, GoalName, Proposal
 from napctl.model.units import duration_text
 from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
@@ -164,10 +164,19 @@ def _show_device(advice: Advice, device: Device) -> None:
         click.echo("  nothing to propose")
     for proposal in proposals:
         _show_reasons(proposal)
-    for proposal in advice.unsupported:
-        if proposal.device == device.name:
-            value = value_text(proposal.setting, proposal.proposed)
-            _paragraph(f"{setting_name(proposal.setting)} {value} would be proposed, but is not to be had here", 2)
+    for sentence in not_to_be_had(advice, device):
+        _paragraph(sentence, 2)
+
+
+def not_to_be_had(advice: Advice, device: Device) -> Iterator[str]:
+    """What would be proposed: what the driver has no setting for, and deferral, which is the NAPI instances'."""
+    lacking = [proposal for proposal in advice.unsupported if proposal.device == device.name]
+    kernel = "this kernel has none per NAPI instance, Linux 6.13 has" if device.napis else "no NAPI instance"
+    for where, deferral in (("with this driver", False), ("here", True)):
+        mine = [each for each in lacking if (each.setting in Deferral.__struct_fields__) is deferral]
+        values = ", ".join(f"{setting_name(each.setting)} {value_text(each.setting, each.proposed)}" for each in mine)
+        if mine:
+            yield f"not to be had {where}: {values}{f' ({kernel})' if deferral else ''}"
 
 
 def _row(proposal: Proposal) -> tuple[str, str, str]:
