@@ -1,6 +1,7 @@
 """Bad input, missing rights and missing kernel features: one clear line, the documented status, nothing changed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,6 +159,17 @@ def test_a_state_directory_of_somebody_else_is_named(unchanged: None, server: Se
     done = napctl("attach", server.pid, under=NOBODY)
 
     assert done.failed_with(4, str(napctl.state), "NAPCTL_STATE_DIR")
+
+
+def test_status_names_the_processes_that_it_may_not_look_into_and_why(
+    unchanged: None, lab: Lab, server: Server, napctl: Napctl
+) -> None:
+    """Other root processes have a capability more than it has then."""
+    with lab.server.namespace.entered():
+        done = napctl("status", "--json", under=without("sys_ptrace"))
+    (lack,) = (each for each in done.json["lacks"] if each.startswith("epoll instances of "))
+    assert re.search(r" of \S+ \(\d+\).*: CAP_SYS_PTRACE is missing$", lack), lack
+    assert lack.count("(") <= 3, "and how many more"
 
 
 def test_watch_without_bpf_rights_counts_from_proc_and_says_what_is_missing(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from napctl.kernel import epoll, processes
+from napctl.kernel import capabilities, epoll, processes
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
@@ -93,8 +93,8 @@ def _explained(process: Process) -> Iterator[None]:
     try:
         yield
     except PermissionError:
-        needs = "CAP_SYS_PTRACE, and CAP_DAC_READ_SEARCH if it is another user's"
-        raise NotPermitted(f"{who}: reading its descriptors needs {needs}") from None
+        why = capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())
+        raise NotPermitted(f"{who}: its descriptors cannot be read: {why}") from None
     except (FileNotFoundError, ProcessLookupError):
         raise BadInput(f"{who}: it ended meanwhile") from None
     except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from napctl.kernel import epoll, interrupts, processes, sysctl, system
+from napctl.kernel import capabilities, epoll, interrupts, processes, sysctl, system
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
@@ -16,6 +16,9 @@ from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
+
+MOST_NAMED = 3
+"""Of processes into which we may not look."""
 
 
 def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
@@ -142,7 +145,7 @@ def _thread_cpus(pid: int) -> str | None:
 def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPoller]:
     """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process."""
     ours = {napi.napi_id for device in devices for napi in device.napis}
-    hidden = 0
+    hidden: list[str] = []
     for process in processes.processes():
         try:
             yield from _pollers_of(process, ours)
@@ -150,9 +153,17 @@ def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPol
             if error.errno == errno.ENOTTY:
                 lacks.append("busy-poll parameters of epoll instances: this kernel is older than Linux 6.9")
                 return
-            hidden += isinstance(error, PermissionError)  # else: gone meanwhile
+            if isinstance(error, PermissionError):  # else: gone meanwhile
+                hidden.append(f"{process.name} ({process.pid})")
     if hidden:
-        lacks.append(f"epoll instances of {hidden} process{'es' * (hidden > 1)}: CAP_SYS_PTRACE over them is missing")
+        why = capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())
+        lacks.append(f"epoll instances of {_some(hidden)}: {why}")
+
+
+def _some(names: list[str]) -> str:
+    """As an ordinary user there are hundreds."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMED])} and {more} more"
 
 
 def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
