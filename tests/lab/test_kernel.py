@@ -23,7 +23,8 @@ from napctl.lab.servers import Server
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing
 from napctl.model.settings import EpollParams, NapiSettings
-from tests.lab.helpers import ask, free_pid, until
+from napctl.observe.machine import take_devices
+from tests.lab.helpers import ask, free_pid, in_namespace, until
 
 pytestmark = pytest.mark.lab
 
@@ -296,3 +297,14 @@ def test_a_namespace_that_is_not_there_is_bad_input() -> None:
 def test_the_machine_is_named_as_uname_and_proc_name_it() -> None:
     assert system.kernel_release() == subprocess.check_output(["uname", "-r"], text=True).strip()
     assert system.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize("kind", [["tuntap", "add", "dev", "virtual0", "mode", "tun"],
+                                  ["link", "add", "virtual0", "type", "bridge"],
+                                  ["link", "add", "virtual0", "type", "veth"]])  # fmt: skip
+def test_a_virtual_device_sits_nowhere(kind: list[str]) -> None:
+    """Also where the driver names itself for a bus ("tun") or says "N/A" (bridge)."""
+    with NetworkNamespace.create() as netns:
+        in_namespace(netns, "ip", *kind)
+        (device,) = (each for each in take_devices(netns, ["virtual0"], []))
+    assert device.bus is None

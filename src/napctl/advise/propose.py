@@ -13,8 +13,6 @@ from napctl.model.window import Window
 
 ANY_DEVICE = ""
 """The key of a speed that is given for all devices whose driver tells none: no device has that name."""
-SOFTWARE_BUSES = (None, "N/A", "tun", "tap")
-"""What ETHTOOL_GDRVINFO says of devices that are no hardware: br_getinfo() and tun_get_drvinfo()."""
 
 
 def propose(
@@ -58,7 +56,7 @@ def worth_planning(devices: Iterable[Device]) -> tuple[Device, ...]:
     return tuple(
         device
         for device in devices
-        if device.up and device.bus not in SOFTWARE_BUSES and (device.coalescing is not None or device.napis)
+        if device.up and device.bus is not None and (device.coalescing is not None or device.napis)
     )
 
 

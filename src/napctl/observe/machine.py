@@ -86,7 +86,7 @@ def _device(link: Link, ethtool: Ethtool, ioctl: EthtoolIoctl, napis: list[Napi]
         ifindex=link.ifindex,
         up=link.up,
         driver=driver[0] if driver else None,
-        bus=driver[1] if driver else None,
+        bus=driver[1] if driver and not link.virtual else None,  # tun says "tun", a bridge "N/A"
         speed_mbps=ethtool.speed_mbps(link.ifindex),
         coalescing=coalescing,
         queue_coalescing=_queue_coalescing(ioctl, link.name, coalescing, {queue.index for queue in own_queues}),
