@@ -9,7 +9,7 @@ import napctl
 
 PACKAGE = Path(napctl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-ABOVE = {"measure", "attach", "change", "advise", "observe", "lab"}
+ABOVE = {"measure", "verify", "attach", "change", "advise", "observe", "lab"}
 MAY_IMPORT = {
     "model": {"model"},
     "kernel": {"kernel", "model"},
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "change": {"change", "kernel", "model"},
     "attach": {"attach", "change", "observe", "kernel", "probe", "model"},
     "lab": {"lab", "kernel", "model"},
+    "verify": {"verify", "change", "advise", "observe", "kernel", "probe", "model"},
     "measure": ABOVE | {"kernel", "probe", "model"},
     "cli": ABOVE | {"cli", "kernel", "probe", "model"},
 }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.measure.contrast import CONFIDENCE, Counted, Pair, interval, is_look, orders, pairs_needed, student_quantile
+from napctl.verify.contrast import CONFIDENCE, Counted, Pair, interval, is_look, orders, pairs_needed, student_quantile
 
 PUBLISHED = {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.604, 5: 4.032, 8: 3.355, 11: 3.106, 30: 2.750, 120: 2.617}
 """Of Student's distribution, two-sided 99 % (any table of it)."""

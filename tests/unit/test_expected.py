@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.measure.expected import SHOWABLE, Expectation, Load, of_deferral, of_delay, of_frames
 from napctl.model.settings import NapiSettings
+from napctl.verify.expected import SHOWABLE, Expectation, Load, of_deferral, of_delay, of_frames
 
 SECONDS = 5.0
 

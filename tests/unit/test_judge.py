@@ -7,12 +7,12 @@ from math import exp
 import pytest
 from msgspec.structs import replace
 
-from napctl.measure.contrast import EQUAL, MARGIN, MOST_PAIRS
-from napctl.measure.judge import compared, enough, judge, verdict
-from napctl.measure.regression import regressions
-from napctl.measure.trial import Instance, Sample, Statistic, Trial
 from napctl.model.settings import NapiSettings
 from napctl.model.verdict import Outcome, Verdict
+from napctl.verify.contrast import EQUAL, MARGIN, MOST_PAIRS
+from napctl.verify.judge import compared, enough, judge, verdict
+from napctl.verify.regression import regressions
+from napctl.verify.trial import Instance, Sample, Statistic, Trial
 
 RATE = 10_000
 """Packets per second, one interrupt each without a delay."""

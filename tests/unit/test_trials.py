@@ -3,9 +3,6 @@
 import pytest
 from msgspec.structs import replace
 
-from napctl.measure.trial import DEFERRAL, Trial, sample, statistic_of
-from napctl.measure.trials import Wanted, changes_to, complete, of_machine, of_plan, plan_for, plan_of_devices, trial_of
-from napctl.measure.verify import without_link
 from napctl.model.change import CoalescingChange, NapiChange, Transaction
 from napctl.model.counts import Deliveries, DeviceCounts
 from napctl.model.histogram import Histogram
@@ -14,6 +11,9 @@ from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes
 from napctl.model.settings import NapiSettings
 from napctl.model.verdict import Verdict
 from napctl.model.window import EmptyPolls, NapiWindow, Window
+from napctl.verify.trial import DEFERRAL, Trial, sample, statistic_of
+from napctl.verify.trials import Wanted, changes_to, complete, of_machine, of_plan, plan_for, plan_of_devices, trial_of
+from napctl.verify.verify import without_link
 
 NETNS = 4026531840
 OFF = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)

@@ -25,7 +25,6 @@ from napctl.cli.verdicttext import unverified
 from napctl.cli.verify import Notes
 from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.verify import Options, verify_plan
 from napctl.model.change import Change, Guard, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA
@@ -33,6 +32,7 @@ from napctl.model.plan import Plan
 from napctl.model.value import Value, to_json
 from napctl.model.verdict import Verification
 from napctl.observe.machine import take_machine
+from napctl.verify.verify import Options, verify_plan
 
 
 class Applied(Value, frozen=True, kw_only=True):

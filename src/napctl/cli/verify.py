@@ -17,12 +17,12 @@ from napctl.cli.table import note
 from napctl.cli.verdicttext import show
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.contrast import MOST_PAIRS
-from napctl.measure.verify import Options, verify_devices, verify_plan
 from napctl.model.errors import BadInput
 from napctl.model.plan import Plan
 from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
+from napctl.verify.contrast import MOST_PAIRS
+from napctl.verify.verify import Options, verify_devices, verify_plan
 
 
 def _targets() -> list[str]:

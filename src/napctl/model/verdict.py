@@ -54,7 +54,7 @@ class Estimate(Value, frozen=True, kw_only=True):
     confidence: float
     """Of the interval from low to high, 0 … 1."""
     expected: float | None = None
-    """The ratio that this traffic would give if the setting were obeyed, by the model of measure/expected.py."""
+    """The ratio that this traffic would give if the setting were obeyed, by the model of verify/expected.py."""
     pairs: int
     seconds: float
     """Of one window; a pair has two."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from statistics import fmean, stdev
 
-from napctl.measure.contrast import CONFIDENCE, Interval, student_quantile
-from napctl.measure.expected import Load
-from napctl.measure.trial import Raw, Sample, Trial, shown
 from napctl.model.histogram import total
 from napctl.model.verdict import Arm
+from napctl.verify.contrast import CONFIDENCE, Interval, student_quantile
+from napctl.verify.expected import Load
+from napctl.verify.trial import Raw, Sample, Trial, shown
 
 
 def arm(value: Raw, samples: Sequence[Sample]) -> Arm:

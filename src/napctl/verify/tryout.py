@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.contrast import orders
-from napctl.measure.trial import Sample, Statistic, Trial, sample, statistic_of
 from napctl.model.counts import Deliveries
 from napctl.model.machine import Device
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 from napctl.observe.window import Observer
 from napctl.probe import DeliveryProbe, ProbeUnavailable
+from napctl.verify.contrast import orders
+from napctl.verify.trial import Sample, Statistic, Trial, sample, statistic_of
 
 SETTLE_SECONDS = 0.1
 """Between a change and its window: what was on its way under the other value has passed."""

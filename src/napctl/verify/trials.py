@@ -6,13 +6,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from napctl.advise.quirks import is_a_mode
-from napctl.measure.trial import DEFERRAL, JUDGED, NEUTRAL, TIMED, Raw, Trial, shown
 from napctl.model.change import Change, CoalescingChange, NapiChange, Transaction
 from napctl.model.machine import Coalescing, Device, DimProfile, Machine, Napi, QueueCoalescing
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes, settings
 from napctl.model.settings import NapiSettings, kernel_name
 from napctl.model.value import Value
 from napctl.model.verdict import Outcome, Verdict
+from napctl.verify.trial import DEFERRAL, JUDGED, NEUTRAL, TIMED, Raw, Trial, shown
 
 RING = {"rx": "rx_ring", "tx": "tx_ring"}
 Asked = int | bool | tuple[DimProfile, ...] | NapiSettings

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal
 
-from napctl.measure.contrast import Counted
 from napctl.model.counts import Deliveries, DeviceCounts
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.machine import Device
@@ -13,6 +12,7 @@ from napctl.model.units import duration_text
 from napctl.model.value import Value
 from napctl.model.verdict import Setting
 from napctl.model.window import NapiWindow, Window
+from napctl.verify.contrast import Counted
 
 Statistic = Literal[
     "interrupts per packet",

@@ -13,11 +13,20 @@ from napctl.change.transaction import alternating
 from napctl.kernel import system
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.contrast import MOST_PAIRS
-from napctl.measure.judge import Pairs, compared, enough, judge, verdict
-from napctl.measure.regression import regressions
-from napctl.measure.trial import Sample, Statistic, Trial
-from napctl.measure.trials import (
+from napctl.model.change import Change, Transaction
+from napctl.model.errors import BadInput, Unsupported
+from napctl.model.machine import Device, Machine
+from napctl.model.plan import Plan
+from napctl.model.settings import kernel_name
+from napctl.model.value import Value
+from napctl.model.verdict import Regression, Verdict, Verification
+from napctl.observe.machine import take_machine
+from napctl.observe.window import Observer
+from napctl.verify.contrast import MOST_PAIRS
+from napctl.verify.judge import Pairs, compared, enough, judge, verdict
+from napctl.verify.regression import regressions
+from napctl.verify.trial import Sample, Statistic, Trial
+from napctl.verify.trials import (
     RING,
     Wanted,
     changes_to,
@@ -31,16 +40,7 @@ from napctl.measure.trials import (
     settled,
     trial_of,
 )
-from napctl.measure.tryout import SILENCE, Progress, Tried, Windows, try_out
-from napctl.model.change import Change, Transaction
-from napctl.model.errors import BadInput, Unsupported
-from napctl.model.machine import Device, Machine
-from napctl.model.plan import Plan
-from napctl.model.settings import kernel_name
-from napctl.model.value import Value
-from napctl.model.verdict import Regression, Verdict, Verification
-from napctl.observe.machine import take_machine
-from napctl.observe.window import Observer
+from napctl.verify.tryout import SILENCE, Progress, Tried, Windows, try_out
 
 BLIND = "napctl has nothing on this device by which the wire could show it"
 

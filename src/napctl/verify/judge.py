@@ -6,13 +6,13 @@ from statistics import fmean
 
 from msgspec.structs import replace
 
-from napctl.measure.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
-from napctl.measure.expected import Expectation, frames_bound, of_deferral, of_delay, of_frames
-from napctl.measure.figures import arm, gap_interval, implied_us, least_gap_us, loads
-from napctl.measure.trial import COUNTED, DEFERRAL, TIMED, Sample, Statistic, Trial, shown
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 from napctl.model.verdict import Estimate, Outcome, Verdict
+from napctl.verify.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
+from napctl.verify.expected import Expectation, frames_bound, of_deferral, of_delay, of_frames
+from napctl.verify.figures import arm, gap_interval, implied_us, least_gap_us, loads
+from napctl.verify.trial import COUNTED, DEFERRAL, TIMED, Sample, Statistic, Trial, shown
 
 Pairs = Sequence[tuple[Sample, Sample]]
 """With the setting, and without it."""

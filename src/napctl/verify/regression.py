@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from napctl.measure.contrast import CONFIDENCE, Counted, Interval, interval
-from napctl.measure.judge import Pairs
-from napctl.measure.trial import Sample, Trial
 from napctl.model.verdict import Estimate, Regression
+from napctl.verify.contrast import CONFIDENCE, Counted, Interval, interval
+from napctl.verify.judge import Pairs
+from napctl.verify.trial import Sample, Trial
 
 FEWEST = 10
 """Retransmits or drops with the setting, below which none is worth a warning."""

@@ -1,0 +1,1 @@
+"""Verification: windows with and without each setting, in turns, and what they say of the device."""
