@@ -1,6 +1,7 @@
 """Applying a plan when the world is not as it seemed: leavings, late interruptions, namesakes."""
 
 import os
+import random
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -78,15 +79,14 @@ def test_a_guard_finds_its_journal_by_a_relative_path(bed: Lab, napctl: Napctl, 
     until(lambda: machine_of(bed.server) == before, "the former settings")
 
 
-def test_an_interruption_at_any_step_leaves_no_plan_without_its_guard(
-    bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path
-) -> None:
+def test_an_interruption_leaves_no_plan_without_its_guard(bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:
     before = machine_of(bed.server)
     trial = Napctl(napctl.state / "trial")
     steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
     assert trial("rollback").status == 0
     in_force = 0
-    for number, step in enumerate(steps):
+    some = [*random.Random(4).sample(steps[:-6], 8), *steps[-6:]]  # all is made before the last ones
+    for number, step in enumerate(some):
         victim = Napctl(napctl.state / str(number))
         under = [word for word in at(step, "signal=SIGTERM") if word != "-f"]  # the guard goes its own way
         victim("apply", plan, "--confirm-within", "60s", *at_server(bed), under=under)

@@ -1,7 +1,7 @@
 """What keeps a plan from being applied, for plans that people have edited or brought from elsewhere."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from msgspec.structs import replace
 from tests.strategies import PLANS, machines
 
@@ -124,6 +124,7 @@ def test_the_limit_of_tcp_bounds_the_tx_delay() -> None:
 
 @given(PLANS, machines())
 def test_any_plan_is_judged_on_any_machine(found: Plan, here: Machine) -> None:
+    assume(not any("None" in device.name for device in found.devices))
     for sentence in (*beyond(found, here), *mismatch(found, here)):
         assert sentence
         assert "None" not in sentence or "driver None" in sentence

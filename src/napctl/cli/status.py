@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import click
 
 from napctl.cli.options import devices_argument, json_option, netns_option
-from napctl.cli.table import ABSENT, optional, print_table
+from napctl.cli.table import ABSENT, optional, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi
 from napctl.model.units import duration_text
@@ -38,7 +38,7 @@ def show(machine: Machine) -> None:
         click.echo()
     _show_pollers(machine.pollers)
     for lack in machine.lacks:
-        click.echo(f"not known: {lack}")
+        paragraph(f"not known: {lack}")
 
 
 def _show_device(device: Device) -> None:

@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from textwrap import wrap
 from types import FrameType
 
 import click
 
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import console, note
+from napctl.cli.table import WIDTH, console, note
 from napctl.cli.windowtext import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.value import to_json
@@ -68,7 +69,7 @@ def _lines(window: Window) -> Iterator[str]:
         yield from napi_lines(napi, window.seconds)
     yield from machine_lines(window)
     for lack in window.lacks:
-        yield f"not known: {lack}"
+        yield from wrap(f"not known: {lack}", WIDTH)
 
 
 def _show_live(
