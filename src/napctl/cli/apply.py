@@ -202,6 +202,6 @@ def _show(made: Transaction, verification: Verification | None) -> None:
     when = time.strftime("%H:%M:%S", time.localtime(time.time() + left_ns / 1e9))
     paragraph(
         f"applied as {made.number} until {when} (in {left_ns / 1e9:.0f} s): then the guard, process {made.guard.pid}, "
-        "puts everything back, also if this session or napctl has ended by then"
+        "puts everything back, also if this connection or napctl has ended by then"
     )
     click.echo(f"keep it with: napctl confirm {made.number}")
