@@ -1,9 +1,12 @@
 """For all tests."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.lab.helpers import Napctl
 
 # How long one example takes is the machine's business, not a promise of napctl.
 settings.register_profile("napctl", deadline=None)
@@ -22,3 +25,13 @@ def trials(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
         return long if request.config.getoption("--long") else short
 
     return count
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def napctl(state: Path) -> Napctl:
+    return Napctl(state)

@@ -15,7 +15,8 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import Load, LoadSpec, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
-from tests.lab.helpers import Napctl, ask, ending, machine_of
+from tests.lab.helpers import ask, ending, machine_of
+from tests.lab.plans import two_devices, write_plan
 
 TOOLS = ("bpftrace", "cc", "ethtool", "ip", "memcached", "setpriv", "strace", "taskset", "unshare")
 
@@ -44,16 +45,6 @@ def _possible(request: pytest.FixtureRequest) -> None:
         pytest.fail(f"the lab must run in CI: {reason}")
     if reason is not None:
         pytest.skip(reason)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def napctl(state: Path) -> Napctl:
-    return Napctl(state)
 
 
 @pytest.fixture
@@ -112,3 +103,16 @@ def unchanged(lab: Lab, server: Server, client: socket.socket) -> Iterator[None]
     before = machine_of(lab.server)
     yield
     assert machine_of(lab.server) == before
+
+
+@pytest.fixture
+def bed() -> Iterator[Lab]:
+    """A lab whose server namespace has a tun as well."""
+    with two_devices() as lab:
+        yield lab
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """A plan for both devices of `bed`."""
+    return write_plan(tmp_path / "plan.toml")

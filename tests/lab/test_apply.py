@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,22 +25,10 @@ from tests.lab.plans import (
     killed_at_random,
     set_frames,
     states,
-    two_devices,
     write_plan,
 )
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture
-def bed() -> Iterator[Lab]:
-    with two_devices() as lab:
-        yield lab
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Path:
-    return write_plan(tmp_path / "plan.toml")
 
 
 def deferrals(lab: Lab) -> set[tuple[int | None, int | None]]:

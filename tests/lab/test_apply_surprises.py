@@ -3,31 +3,23 @@
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from napctl.change.journal import Journal
+from napctl.change.transaction import begun
 from napctl.kernel import processes
+from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
+from napctl.model.change import CoalescingChange
+from napctl.model.machine import Coalescing
 from tests.lab.helpers import PROGRAM, Napctl, at, at_server, in_namespace, machine_of, until
-from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, two_devices, write_plan
+from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, write_plan
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture
-def bed() -> Iterator[Lab]:
-    with two_devices() as lab:
-        yield lab
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Path:
-    return write_plan(tmp_path / "plan.toml")
 
 
 def left_half_done(napctl: Napctl) -> None:
@@ -211,3 +203,31 @@ def test_what_lies_below_a_later_plan_is_not_rolled_back_first(bed: Lab, napctl:
     for number in (2, 1, 3):
         assert napctl("rollback", number).status == 0
     assert machine_of(bed.server) == before
+
+
+def test_after_a_kill_only_the_change_that_was_being_made_is_put_back_as_a_whole(napctl: Napctl) -> None:
+    """What was not begun yet is somebody else's, if it is not as it was."""
+    with NetworkNamespace.create() as netns:
+        for name in ("tun0", "tun1"):
+            in_namespace(netns, "ip", "tuntap", "add", "dev", name, "mode", "tun")
+        indexes = {link.name: link.ifindex for link in links(netns)}
+        changes = tuple(
+            CoalescingChange(
+                netns=netns.inode,
+                device=name,
+                ifindex=indexes[name],
+                before=Coalescing(rx_max_frames=0),
+                after=Coalescing(rx_max_frames=16),
+            )
+            for name in ("tun0", "tun1")
+        )
+        with Journal(napctl.state) as journal:
+            journal.begin(begun("apply", "tun0, tun1", changes))
+        for name in ("tun0", "tun1"):
+            in_namespace(netns, "ethtool", "-C", name, "rx-frames", "7")
+
+        recovered = napctl("recover", "--json")
+
+        assert recovered.status == 5
+        outcomes = {row["where"]: row["outcome"] for row in recovered.json["settings"]}
+        assert outcomes == {"tun0": "restored", "tun1": "left"}

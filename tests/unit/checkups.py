@@ -4,8 +4,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from napctl.advise.rules import diagnose
 from napctl.model.counts import CpuCounts, DeviceCounts, PollerCounts, QueueCounts
-from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
+from napctl.model.finding import Checkup, CpuUse, Finding, ProcessUse, ThreadUse
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.model.machine import (
     Coalescing,
@@ -142,4 +143,45 @@ def checkup(
         ),
         processes=processes,
         cpus=cpus or idle_cpus(),
+    )
+
+
+def rules(seen: Checkup) -> list[str]:
+    return [finding.rule for finding in diagnose(seen)]
+
+
+def only(seen: Checkup) -> Finding:
+    (finding,) = diagnose(seen)
+    return finding
+
+
+def by(rule: str, seen: Checkup) -> Finding:
+    (finding,) = (finding for finding in diagnose(seen) if finding.rule == rule)
+    return finding
+
+
+def told(finding: Finding) -> str:
+    return " | ".join(f"{evidence.text} [{evidence.source}]" for evidence in finding.evidence)
+
+
+def two_on_cpu_0(**changes: object) -> tuple[Checkup, Checkup]:
+    """(both busy queues on CPU 0, one on each CPU), CPU 0 three quarters busy."""
+    apart, together = (napi(), napi(1)), (napi(), napi(1, cpus="0"))
+    found = []
+    for pair in (together, apart):
+        rows = [row(each, softirq={2: 500}) for each in pair]
+        found.append(checkup(*rows, on=device(*pair), cpus=idle_cpus(cpu0=0.75)))
+    return found[0], found[1]
+
+
+def on_application_cpu(
+    *, cpu0: float = 0.95, cpu1: float = 0.5, share: float = 0.3, cpu: int = 0, **polls: object
+) -> Checkup:
+    own = napi()
+    counts = {"softirq": {2: 500}} | polls
+    return checkup(
+        row(own, **counts),  # type: ignore[arg-type]
+        on=device(own),
+        cpus=idle_cpus(cpu0=cpu0, cpu1=cpu1),
+        processes=(process(share=share, cpu=cpu, feeds=own),),
     )

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "probe": {"probe", "kernel", "model"},
     "observe": {"observe", "kernel", "probe", "model"},
     "advise": {"advise", "model"},
-    "change": {"change", "kernel", "model"},
+    "change": {"change", "advise", "observe", "kernel", "model"},
     "attach": {"attach", "change", "observe", "kernel", "probe", "model"},
     "lab": {"lab", "kernel", "model"},
     "verify": {"verify", "change", "advise", "observe", "kernel", "probe", "model"},

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROBE = ROOT / "src" / "napctl" / "probe"
+HEADER = PROBE / "common.bpf.h"
 NAMES = sorted(source.name.removesuffix(".c") for source in PROBE.glob("*.bpf.c"))
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -27,7 +28,7 @@ def recorded(fact: str, image: bytes) -> str:
 
 @each
 def test_it_was_built_from_this_source(name: str) -> None:
-    source = hashlib.sha256((PROBE / f"{name}.c").read_bytes()).hexdigest()
+    source = hashlib.sha256(HEADER.read_bytes() + (PROBE / f"{name}.c").read_bytes()).hexdigest()
 
     assert recorded("built-from-sha256", packaged(name)) == source, f"{name}.c was edited: run scripts/build-bpf"
 
@@ -51,7 +52,7 @@ def test_building_them_elsewhere_gives_the_same_bytes(tmp_path: Path) -> None:
     if not Path("/usr/include/bpf/bpf_helpers.h").exists():
         pytest.skip("libbpf-dev is not installed")
     elsewhere = tmp_path / "a" / "checkout" / "elsewhere"
-    for path in ("scripts/build-bpf", *(f"src/napctl/probe/{name}.c" for name in NAMES)):
+    for path in ("scripts/build-bpf", str(HEADER.relative_to(ROOT)), *(f"src/napctl/probe/{name}.c" for name in NAMES)):
         (elsewhere / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, elsewhere / path)
 

@@ -9,22 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.helpers import Napctl
 from tests.vm.wire import Wire, run
 
 # `pytest` alone is meant for the host, where these have nothing to run on; `make test-vm` runs them.
 if "NAPCTL_VM" not in os.environ:
     collect_ignore_glob = ["*"]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def napctl(state: Path) -> Napctl:
-    return Napctl(state)
 
 
 @pytest.fixture(scope="session")

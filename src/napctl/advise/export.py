@@ -8,9 +8,10 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from textwrap import indent, wrap
+from textwrap import indent
 from typing import Any, Literal
 
+from napctl.advise.planfile import comment
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.plan import DevicePlan, Plan, settings
@@ -18,7 +19,6 @@ from napctl.model.settings import kernel_name
 from napctl.model.units import duration_text
 
 Format = Literal["ethtool", "systemd-link", "networkmanager", "ansible"]
-WIDTH = 100
 NOT_HERE = "NOT HERE"
 """In comments: what of the plan the format has no words for."""
 PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -58,29 +58,24 @@ def _expressible(device: DevicePlan, form: Format) -> bool:
 def _head(plan: Plan, *lines: str) -> Iterator[str]:
     """What every export begins with, as comments."""
     budget = duration_text(plan.max_added_latency_ns)
-    yield from _comment(f"Made by napctl export. Goal {plan.goal}; packets may be delayed by up to {budget}.")
+    yield from comment(f"Made by napctl export. Goal {plan.goal}; packets may be delayed by up to {budget}.")
     for line in lines:
-        yield from _comment(line)
-
-
-def _comment(text: str) -> list[str]:
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return wrap(printable, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+        yield from comment(line)
 
 
 def _left_out(device: DevicePlan, expressed: Iterable[str], tool: str, *, queues: bool = False) -> Iterator[str]:
     """Comments that name what the tool has no words for."""
     names = [kernel_name(field) for field, _ in settings(device.coalescing) if field not in expressed]
     if names:
-        yield from _comment(f"{NOT_HERE}: {', '.join(names)} of {device.name}: {tool} has no name for it.")
+        yield from comment(f"{NOT_HERE}: {', '.join(names)} of {device.name}: {tool} has no name for it.")
     for each in device.queues:
         missing = [kernel_name(field) for field, _ in settings(each.coalescing) if not queues or field not in expressed]
         if missing or each.queue >= MOST_QUEUES:
             what = ", ".join(missing) or "settings"
-            yield from _comment(f"{NOT_HERE}: {what} of queue {each.queue} of {device.name}: {tool} cannot set it.")
+            yield from comment(f"{NOT_HERE}: {what} of queue {each.queue} of {device.name}: {tool} cannot set it.")
     if device.deferral is not None and any(settings(device.deferral)):
         names = [kernel_name(field) for field, _ in settings(device.deferral)]
-        yield from _comment(
+        yield from comment(
             f"{NOT_HERE}: {' and '.join(names)} of the NAPI instances of {device.name}: {tool} does not have them. "
             "sysfs has them for the whole device only, which reaches traffic that was not meant. napctl apply has them."
         )
@@ -200,7 +195,7 @@ def _match(device: DevicePlan) -> Iterator[str]:
     if device.bus and re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", device.bus):
         yield f"Path=pci-{device.bus}"
         return
-    yield from _comment(
+    yield from comment(
         f"This is the name that the kernel gives. If udev named {device.name}, match MACAddress= or Path= instead."
     )
     yield f"OriginalName={device.name}"

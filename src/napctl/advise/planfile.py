@@ -76,8 +76,8 @@ def _device_lines(device: DevicePlan, reasons: Reasons) -> Iterator[str]:
 def _setting_lines(block: Value, reasons: Mapping[str, Proposal]) -> Iterator[str]:
     for field, value in settings(block):
         if field in reasons:
-            yield from _comment(reasons[field].why)
-            yield from _comment(f"At most: {reasons[field].bound}")
+            yield from comment(reasons[field].why)
+            yield from comment(f"At most: {reasons[field].bound}")
         yield f"{kernel_name(field)} = {_value_text(field, value)}"
 
 
@@ -95,9 +95,10 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _comment(text: str) -> list[str]:
+def comment(text: str) -> list[str]:
+    """Lines of a comment, for a plan and for what is exported from one: nothing in `text` can end it."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return wrap(printable, WIDTH, initial_indent="# ", subsequent_indent="# ")
+    return wrap(printable, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 # Reading

@@ -19,7 +19,6 @@ from napctl.advise.seen import (
     no_probe,
     no_speed,
     no_traffic,
-    percent,
     plan_commands,
     rows,
     rx_packets,
@@ -30,7 +29,7 @@ from napctl.model.histogram import total
 from napctl.model.limits import ring_fill_us, tx_stall_us, tx_usecs_bound
 from napctl.model.machine import Coalescing, Device, DimProfile, EpollPoller, Napi
 from napctl.model.suspension import Suspension
-from napctl.model.units import duration_text
+from napctl.model.units import duration_text, percent
 from napctl.model.window import NapiWindow
 
 TX_ONLY_SHARE = 0.2

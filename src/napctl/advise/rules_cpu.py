@@ -20,11 +20,11 @@ from napctl.advise.seen import (
     no_napis,
     no_probe,
     no_traffic,
-    percent,
     single_cpu,
 )
 from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse, ThreadUse
 from napctl.model.machine import Device, Napi
+from napctl.model.units import percent
 from napctl.model.window import NapiWindow
 
 CROWDED = 0.75

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from napctl.advise.seen import LINK, MOST_NAMED, NETDEV, SOFTNET, Rule, cpu_names, no_queue_counts, percent
+from napctl.advise.seen import LINK, MOST_NAMED, NETDEV, SOFTNET, Rule, cpu_names, no_queue_counts
 from napctl.model.counts import DeviceCounts
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.machine import Device, Rings
+from napctl.model.units import percent
 
 LEAST_DROPS = 10
 """In a window. A lost packet or two in a burst harm nobody: TCP sends them again."""

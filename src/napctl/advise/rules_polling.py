@@ -14,7 +14,6 @@ from napctl.advise.seen import (
     no_deferral,
     no_napis,
     no_probe,
-    percent,
     pollers_of,
     rows,
     some,
@@ -22,7 +21,7 @@ from napctl.advise.seen import (
 from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse
 from napctl.model.histogram import total
 from napctl.model.machine import Device, EpollPoller, Napi
-from napctl.model.units import duration_text
+from napctl.model.units import duration_text, percent
 from napctl.model.window import NapiWindow, own_polls
 
 IDLE_POLLS = 0.9

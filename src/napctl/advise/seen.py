@@ -69,11 +69,6 @@ def napi_name(device: Device, napi_id: int) -> str:
     return f"NAPI {napi_id} of {device.name}" + (f" ({queues})" if queues else "")
 
 
-def percent(share: float) -> str:
-    """54.2 %."""
-    return f"{share * 100:.1f} %"
-
-
 def each(items: Iterable[object]) -> str:
     """1, 2 and 3."""
     *first, last = map(str, items)
@@ -114,70 +109,47 @@ def plan_commands(device: str) -> tuple[str, ...]:
 Lack = tuple[str, str]
 
 
-def up(seen: Checkup) -> list[Device]:
-    """Devices that can take packets."""
-    return [device for device in seen.machine.devices if device.up]
-
-
 def no_probe(seen: Checkup) -> Iterator[Lack]:
     """Packets per poll, and who polled, are the probe's alone."""
     if seen.window.source != "bpf":
         yield "", "no probe here, so nothing counts polls"
 
 
-def no_traffic(seen: Checkup) -> Iterator[Lack]:
-    """By device."""
-    for device in up(seen):
-        if rx_packets(seen, device) < LEAST_PACKETS:
-            yield device.name, f"fewer than {LEAST_PACKETS} packets came"
+def _lacking(why: str, lacks: Callable[[Checkup, Device], bool]) -> Callable[[Checkup], Iterator[Lack]]:
+    """Of each device that is up and `lacks` it."""
+
+    def find(seen: Checkup) -> Iterator[Lack]:
+        for device in seen.machine.devices:
+            if device.up and lacks(seen, device):
+                yield device.name, why
+
+    return find
 
 
-def no_hardware(seen: Checkup) -> Iterator[Lack]:
-    """Interrupts and TX completions are a NIC's."""
-    for device in up(seen):
-        if device.bus is None:
-            yield device.name, "a software device has no interrupts"
+def _counts_queues(seen: Checkup, device: Device) -> bool:
+    return any(counts.queues is not None for counts in seen.window.devices if counts.ifindex == device.ifindex)
 
 
-def no_coalescing(seen: Checkup) -> Iterator[Lack]:
-    """By driver."""
-    for device in up(seen):
-        if device.bus is not None and device.coalescing is None:
-            yield device.name, "the driver tells no coalescing"
+def _tells_irqs(device: Device) -> bool:
+    return not device.napis or any(napi.irq is not None or napi.cpus is not None for napi in device.napis)
 
 
-def no_speed(seen: Checkup) -> Iterator[Lack]:
-    """Bounds in time stand on the link's rate."""
-    for device in up(seen):
-        if device.bus is not None and device.speed_mbps is None:
-            yield device.name, "the link speed is not told"
-
-
-def no_queue_counts(seen: Checkup) -> Iterator[Lack]:
-    """Half of a NIC's drops are counted per queue only."""
-    counted = {counts.ifindex for counts in seen.window.devices if counts.queues is not None}
-    for device in up(seen):
-        if device.bus is not None and device.ifindex not in counted:
-            yield device.name, "the driver counts no drops per queue"
-
-
-def no_deferral(seen: Checkup) -> Iterator[Lack]:
-    """The device-wide values, from sysfs."""
-    for device in up(seen):
-        if device.deferral is None:
-            yield device.name, "device-wide deferral could not be read"
-
-
-def no_napis(seen: Checkup) -> Iterator[Lack]:
-    """A driver or kernel that tells none."""
-    for device in up(seen):
-        if not device.napis:
-            yield device.name, "no NAPI instance is told"
-
-
-def no_irqs(seen: Checkup) -> Iterator[Lack]:
-    """Some drivers do not tell which interrupt belongs to which NAPI instance."""
-    for device in up(seen):
-        told = any(napi.irq is not None or napi.cpus is not None for napi in device.napis)
-        if device.bus is not None and device.napis and not told:
-            yield device.name, "the driver does not tell its interrupts"
+no_traffic = _lacking(
+    f"fewer than {LEAST_PACKETS} packets came", lambda seen, device: rx_packets(seen, device) < LEAST_PACKETS
+)
+no_hardware = _lacking("a software device has no interrupts", lambda _, device: device.bus is None)
+no_coalescing = _lacking(
+    "the driver tells no coalescing", lambda _, device: device.bus is not None and device.coalescing is None
+)
+no_speed = _lacking(
+    "the link speed is not told", lambda _, device: device.bus is not None and device.speed_mbps is None
+)
+no_queue_counts = _lacking(
+    "the driver counts no drops per queue",
+    lambda seen, device: device.bus is not None and not _counts_queues(seen, device),
+)
+no_deferral = _lacking("device-wide deferral could not be read", lambda _, device: device.deferral is None)
+no_napis = _lacking("no NAPI instance is told", lambda _, device: not device.napis)
+no_irqs = _lacking(
+    "the driver does not tell its interrupts", lambda _, device: device.bus is not None and not _tells_irqs(device)
+)

@@ -1,13 +1,11 @@
 """Attach and detach: the one transaction that gives a running server IRQ suspension, and the way back."""
 
-import time
 from collections.abc import Iterator
 
 from napctl.attach.examine import Examination, examine
 from napctl.attach.fitness import misfit
 from napctl.change.journal import Journal
-from napctl.change.transaction import apply, restore
-from napctl.kernel import system
+from napctl.change.transaction import apply, begun, restore
 from napctl.kernel.processes import Process
 from napctl.model.change import Change, EpollChange, NapiChange, Restored, Transaction
 from napctl.model.errors import BadInput, Unsupported
@@ -59,14 +57,8 @@ def plan(found: Examination, wanted: Suspension) -> Transaction:
         for instance in found.instances
         if instance.sockets_by_napi and instance.params != wanted.epoll
     ]
-    return Transaction(
-        boot_id=system.boot_id(),
-        made_unix_ns=time.time_ns(),
-        pid=found.process.pid,
-        name=found.process.name,
-        started_ticks=found.process.started_ticks,
-        changes=tuple(changes),
-    )
+    process = found.process
+    return begun("attach", process.name, tuple(changes), pid=process.pid, started_ticks=process.started_ticks)
 
 
 def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,6 +48,20 @@ def post_guard(seconds: float, directory: Path) -> Guard:
     return Guard(pid=pid, started_ticks=found.started_ticks, deadline_boot_ns=deadline)
 
 
+@contextmanager
+def watched(seconds: float, directory: Path) -> Iterator[Guard]:
+    """A guard, posted before the first change of the block, that stays for as long as the journal names it.
+
+    So it does after an interruption that came when all was made, and if what was made could not be undone.
+    """
+    guard = post_guard(seconds, directory)
+    try:
+        yield guard
+    finally:
+        if not _needed(guard, directory):
+            dismiss(guard)
+
+
 def dismiss(guard: Guard) -> None:
     """Let it go home: the transaction is confirmed, or was put back already."""
     found = processes.process(guard.pid)
@@ -55,13 +70,12 @@ def dismiss(guard: Guard) -> None:
             os.kill(guard.pid, signal.SIGTERM)
 
 
-def needed(guard: Guard) -> bool:
+def _needed(guard: Guard, directory: Path) -> bool:
     """Whether the journal has anything that it is to put back, or cannot be asked."""
     try:
-        with Journal() as journal:
-            return any(each.guard == guard for each in journal.live())
+        return any(each.guard == guard and each.state != "restored" for each in Journal.read(directory))
     except NapctlError:
-        return Journal.exists()
+        return Journal.exists(directory)
 
 
 def now_boot_ns() -> int:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -11,8 +12,26 @@ from napctl.change.journal import Journal
 from napctl.change.make import all_gone, make, undo
 from napctl.change.targets import Places, recognisable
 from napctl.kernel import system
-from napctl.model.change import Change, CoalescingChange, Restored, RingsChange, State, Transaction
+from napctl.model.change import Change, CoalescingChange, Guard, Kind, Restored, RingsChange, State, Transaction
 from napctl.model.errors import NapctlError, RolledBack
+
+
+def begun(
+    kind: Kind, name: str, changes: tuple[Change, ...], *, pid: int = 0, started_ticks: int = 0,
+    forced: tuple[str, ...] = (), guard: Guard | None = None,
+) -> Transaction:  # fmt: skip
+    """A transaction of now, not yet recorded."""
+    return Transaction(
+        kind=kind,
+        boot_id=system.boot_id(),
+        made_unix_ns=time.time_ns(),
+        name=name,
+        pid=pid,
+        started_ticks=started_ticks,
+        forced=forced,
+        guard=guard,
+        changes=changes,
+    )
 
 
 def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transaction:
@@ -81,10 +100,11 @@ def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable
         def switch(on: bool) -> Transaction:
             nonlocal made
             with undisturbed():
-                if on:
-                    made = replace(made, changes=tuple(make(change, places) for change in made.changes))
-                else:
+                if not on:
                     _undo_all(made, places, force=False)
+                    return made
+                for number in range(len(made.changes)):
+                    made = _make_one(journal, made, number, places)
             return made
 
         try:
@@ -93,6 +113,16 @@ def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable
             with undisturbed():
                 _undo_all(made, places, force=False)
                 journal.set_state(made.number, "restored")
+
+
+def _make_one(journal: Journal, transaction: Transaction, number: int, places: Places) -> Transaction:
+    """Make one change, and record what the driver made of it before the next: undoing needs it, also after a kill."""
+    before = transaction.changes[number]
+    made = make(before, places)
+    transaction = replace(
+        transaction, changes=(*transaction.changes[:number], made, *transaction.changes[number + 1 :])
+    )
+    return transaction if made == before else journal.update(transaction, "changing")
 
 
 def undoing_order(changes: Sequence[Change]) -> list[Change]:
@@ -122,15 +152,24 @@ def _undo_all(transaction: Transaction, places: Places, *, force: bool) -> list[
     """
     rows: list[Restored] = []
     errors: list[NapctlError] = []
+    interrupted = _interrupted(transaction)
     for change in undoing_order(transaction.changes):
-        interrupted = transaction.state == "changing" and getattr(change, "found", None) is None
         try:
-            rows += undo(change, places, force=force, interrupted=interrupted)
+            rows += undo(change, places, force=force, interrupted=change is interrupted)
         except NapctlError as error:
             errors.append(error)
     if errors:
         raise type(errors[0])(f"{errors[0]}; still to be restored: `napctl recover`")
     return rows
+
+
+def _interrupted(transaction: Transaction) -> Change | None:
+    """The one change that may have been made without a record of what came of it: the first that has none.
+
+    Those after it were not begun, as _make_one() records one before the next.
+    """
+    devices = (each for each in transaction.changes if isinstance(each, CoalescingChange | RingsChange))
+    return next((each for each in devices if each.found is None), None) if transaction.state == "changing" else None
 
 
 def _stop_if(interrupted: bool) -> None:

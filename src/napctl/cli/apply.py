@@ -1,18 +1,16 @@
 """napctl apply: make a plan true, as one transaction, with a way back."""
 
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
-from napctl.advise.bounds import beyond, mismatch
-from napctl.change.guard import dismiss, needed, now_boot_ns, post_guard
+from napctl.change.guard import now_boot_ns, watched
 from napctl.change.journal import Journal, state_directory
 from napctl.change.make import altered, side_effects
-from napctl.change.planned import changes, devices_of
+from napctl.change.plans import admitted, apply_plan
 from napctl.change.recovery import refuse_unconfirmed
-from napctl.change.transaction import apply as apply_changes
 from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, json_option, netns_option
@@ -23,15 +21,12 @@ from napctl.cli.table import note, paragraph, print_table
 from napctl.cli.verdicttext import show as show_verification
 from napctl.cli.verdicttext import unverified
 from napctl.cli.verify import Notes
-from napctl.kernel import system
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Guard, Transaction
-from napctl.model.errors import BadInput
+from napctl.model.change import Change, Transaction
 from napctl.model.machine import SCHEMA
 from napctl.model.plan import Plan
 from napctl.model.value import Value, to_json
 from napctl.model.verdict import Verification
-from napctl.observe.machine import take_machine
 from napctl.verify.verify import Options, verify_plan
 
 
@@ -76,7 +71,7 @@ def apply(
     or if --verify found that the plan is not obeyed or harms; then everything is as it was.
     """
     wanted = read_plan(plan)
-    asked, forced = _asked(wanted, netns, force=force)
+    asked, forced = admitted(wanted, netns, force=force)
     for sentence in forced:
         note(f"napctl: forced: {sentence}")
     if dry_run or (not asked and not Journal.exists()):
@@ -92,10 +87,10 @@ def apply(
             click.echo("not applied: everything is as it was before")
         return 1
 
-    def applied(guard: Guard | None = None) -> Transaction | None:
-        return _applied(wanted, netns, guard, force=force, as_json=as_json)
-
-    made = _guarded(applied, confirm_within) if confirm_within else applied()
+    guarding = watched(confirm_within / 1e9, state_directory()) if confirm_within else nullcontext()
+    with guarding as guard, undisturbed(), Journal() as journal:
+        recover_leavings(journal, as_json=as_json)
+        made = apply_plan(journal, wanted, netns, force=force, guard=guard)
     if made is None:
         _show_untouched((), as_json=as_json)
         return 0
@@ -105,18 +100,6 @@ def apply(
     else:
         _show(made, verification)
     return 1 if names else 0
-
-
-def _asked(plan: Plan, netns: NetworkNamespace, *, force: bool) -> tuple[tuple[Change, ...], tuple[str, ...]]:
-    """What differs now, and the safety bounds that the plan goes beyond, if that is forced. Raises BadInput."""
-    machine = take_machine(netns, [device.name for device in plan.devices])
-    wrong = mismatch(plan, machine)
-    if wrong:
-        raise BadInput(f"this plan does not fit here: {'; '.join(wrong)}")
-    unsafe = beyond(plan, machine)
-    if unsafe and not force:
-        raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force applies it nevertheless)")
-    return changes(plan, machine), unsafe
 
 
 def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verification:
@@ -129,42 +112,6 @@ def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verifica
     if not as_json:
         show_verification(found)
     return found
-
-
-def _guarded(applied: Callable[[Guard], Transaction | None], confirm_within_ns: int) -> Transaction | None:
-    """Watched over by a guard from before the first change on. It stays for as long as it is needed: also if an
-    interruption came when all was made, or what was made could not be undone."""
-    guard = post_guard(confirm_within_ns / 1e9, state_directory())
-    made = None
-    try:
-        made = applied(guard)
-    finally:
-        if made is None and not needed(guard):
-            dismiss(guard)
-    return made
-
-
-def _applied(
-    plan: Plan, netns: NetworkNamespace, guard: Guard | None, *, force: bool, as_json: bool
-) -> Transaction | None:
-    """None: everything is in force already. What differs is read under the journal's lock, when no other napctl is at
-    work, and after its leavings were put back: only then are the former values the right ones."""
-    with undisturbed(), Journal() as journal:
-        recover_leavings(journal, as_json=as_json)
-        asked, forced = _asked(plan, netns, force=force)
-        if not asked:
-            return None
-        refuse_unconfirmed(journal, devices_of(asked))
-        transaction = Transaction(
-            kind="apply",
-            boot_id=system.boot_id(),
-            made_unix_ns=time.time_ns(),
-            name=", ".join(devices_of(asked)),
-            forced=forced,
-            guard=guard,
-            changes=asked,
-        )
-        return apply_changes(journal, transaction, then="unconfirmed" if guard else "applied")
 
 
 def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:

@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from textwrap import wrap
 
 import click
 
 from napctl.advise.rules import diagnosis
 from napctl.advise.seen import some
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import WIDTH, note
+from napctl.cli.table import note, wrapped
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.finding import Diagnosis, Finding
 from napctl.model.value import to_json
@@ -83,8 +82,8 @@ def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
             yield ""
             first += len(shown)
     if elsewhere and any(finding.commands for finding in found.findings):
-        yield from wrap("Run the commands in the network namespace that was looked at (nsenter --net=…).", WIDTH)
-    yield from wrap(_looked_at(found), WIDTH)
+        yield from wrapped("Run the commands in the network namespace that was looked at (nsenter --net=…).")
+    yield from wrapped(_looked_at(found))
     for each in found.unjudged:
         where = f"{some(each.devices)}: " if each.devices else ""
         rules = each.rules[0] if len(each.rules) == 1 else f"{len(each.rules)} rules"
@@ -106,7 +105,7 @@ def _finding_lines(first: int, alike: Sequence[Finding]) -> Iterator[str]:
     """One finding, or many alike: of those the first, and the names of some others."""
     finding, others = alike[0], alike[1:]
     numbers = f"{first}-{first + len(others)}" if others else str(first)
-    yield from wrap(f"{numbers}. {_titled(finding)}", WIDTH, subsequent_indent="   ", break_on_hyphens=False)
+    yield from wrapped(f"{numbers}. {_titled(finding)}", rest="   ")
     yield f"   {finding.severity}, {finding.certainty} ({finding.rule})"
     for text in _shortened([f"{evidence.text} [{evidence.source}]" for evidence in finding.evidence]):
         yield from _told("evidence", text)
@@ -133,7 +132,7 @@ def _titled(finding: Finding) -> str:
 
 
 def _told(label: str, text: str) -> list[str]:
-    return wrap(text, WIDTH, initial_indent=f"   {label:<12}", subsequent_indent=" " * 15, break_on_hyphens=False)
+    return wrapped(text, first=f"   {label:<12}", rest=" " * 15)
 
 
 def _looked_at(found: Diagnosis) -> str:

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, get_args
 
 import click
@@ -16,7 +15,7 @@ from napctl.advise.planfile import plan_text
 from napctl.advise.propose import ANY_DEVICE, propose, worth_planning
 from napctl.cli.options import Duration, device_names, devices_argument, json_option, netns_option, offered
 from napctl.cli.settingtext import setting_name, value_text
-from napctl.cli.table import WIDTH, note, print_table
+from napctl.cli.table import note, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, Machine
@@ -203,11 +202,5 @@ def _show_next(advice: Advice, output: str | None) -> None:
 
 
 def _paragraph(text: str, indent: int = 0) -> None:
-    """In lines of 80 columns, names of settings kept whole; what follows the first line stands further in."""
-    for line in _wrapped(text, indent):
-        click.echo(line)
-
-
-def _wrapped(text: str, indent: int) -> Iterator[str]:
-    blanks = " " * indent
-    yield from wrap(text, WIDTH, initial_indent=blanks, subsequent_indent=f"{blanks}  ", break_on_hyphens=False)
+    """What follows the first line stands further in."""
+    paragraph(text, first=" " * indent, rest=" " * (indent + 2))

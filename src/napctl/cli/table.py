@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from napctl.model import units
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,9 +38,15 @@ def console() -> "Console":
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
 
 
-def paragraph(text: str) -> None:
-    """Sentences, in lines of 80 columns."""
-    click.echo("\n".join(wrap(text, WIDTH)))
+def wrapped(text: str, *, first: str = "", rest: str = "") -> list[str]:
+    """Sentences in lines of 80 columns, the first behind `first`, the others behind `rest`; names are kept whole."""
+    return wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def paragraph(text: str, *, first: str = "", rest: str = "") -> None:
+    """Print them."""
+    for line in wrapped(text, first=first, rest=rest):
+        click.echo(line)
 
 
 def note(text: str) -> None:
@@ -57,7 +65,7 @@ def number(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """A share of 0 … 1 as "97.3 %"."""
-    return ABSENT if share is None else f"{share * 100:.1f} %"
+    return ABSENT if share is None else units.percent(share)
 
 
 def optional(value: object) -> str:

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from textwrap import wrap
 
 import click
 
 from napctl.cli.settingtext import value_text
-from napctl.cli.table import ABSENT, WIDTH, number, paragraph, percent, print_table
+from napctl.cli.table import ABSENT, number, paragraph, percent, print_table, wrapped
 from napctl.cli.windowtext import RANGES
 from napctl.model.histogram import Histogram
 from napctl.model.settings import kernel_name
@@ -88,9 +87,8 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _details(verdict: Verdict) -> Iterator[str]:
-    yield from wrap(
-        f"{_device(verdict)} {kernel_name(verdict.setting)} {_value(verdict.wanted)}: {_outcome(verdict)}", WIDTH
-    )
+    setting = f"{kernel_name(verdict.setting)} {_value(verdict.wanted)}"
+    yield from wrapped(f"{_device(verdict)} {setting}: {_outcome(verdict)}")
     yield from _indented(f"{verdict.reason}.")
     if verdict.needs:
         yield from _indented(f"It would need {verdict.needs}.")
@@ -189,4 +187,4 @@ def _value(value: object) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    return wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return wrapped(text, first="  ", rest="  ")

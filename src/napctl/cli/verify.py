@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from napctl.advise.bounds import beyond, mismatch
 from napctl.change.journal import Journal
-from napctl.change.planned import changes
+from napctl.change.plans import admitted
 from napctl.change.recovery import refuse_unconfirmed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
@@ -17,10 +16,7 @@ from napctl.cli.table import note
 from napctl.cli.verdicttext import show
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.errors import BadInput
-from napctl.model.plan import Plan
 from napctl.model.value import to_json
-from napctl.observe.machine import take_machine
 from napctl.verify.contrast import MOST_PAIRS
 from napctl.verify.verify import Options, verify_devices, verify_plan
 
@@ -66,7 +62,7 @@ def verify(
     options = Options(seconds=seconds, pairs=pairs, settings=names, seed=seed)
     plan = read_plan(target) if target is not None and _is_file(target, netns) else None
     if plan is not None:
-        _admit(plan, netns, force=force)
+        admitted(plan, netns, force=force)
     if not as_json:
         load_tables()
     progress = Notes()
@@ -109,16 +105,6 @@ class Notes:
         """Clear the line."""
         if sys.stderr.isatty():
             click.echo("\r\033[K", err=True, nl=False)
-
-
-def _admit(plan: Plan, netns: NetworkNamespace, *, force: bool) -> None:
-    """What `apply` would refuse is not tried either, unless it is in force already. Raises BadInput."""
-    machine = take_machine(netns, [device.name for device in plan.devices])
-    if wrong := mismatch(plan, machine):
-        raise BadInput(f"this plan is not for this machine: {'; '.join(wrong)}")
-    unsafe = beyond(plan, machine)
-    if unsafe and not force and changes(plan, machine):
-        raise BadInput(f"{'; '.join(unsafe)}; nothing was changed (--force tries it nevertheless)")
 
 
 def _is_file(target: str, netns: NetworkNamespace) -> bool:

@@ -5,13 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from textwrap import wrap
 from types import FrameType
 
 import click
 
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import WIDTH, console, note
+from napctl.cli.table import console, note, wrapped
 from napctl.cli.windowtext import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.value import to_json
@@ -69,7 +68,7 @@ def _lines(window: Window) -> Iterator[str]:
         yield from napi_lines(napi, window.seconds)
     yield from machine_lines(window)
     for lack in window.lacks:
-        yield from wrap(f"not known: {lack}", WIDTH)
+        yield from wrapped(f"not known: {lack}")
 
 
 def _show_live(

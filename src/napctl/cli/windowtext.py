@@ -1,9 +1,8 @@
 """A Window in words and bars, for `watch`, `attach` and the demo."""
 
 from collections.abc import Iterable, Iterator
-from textwrap import wrap
 
-from napctl.cli.table import ABSENT, WIDTH, number, percent
+from napctl.cli.table import ABSENT, number, percent, wrapped
 from napctl.model.histogram import Histogram
 from napctl.model.window import NapiWindow, Window
 
@@ -75,12 +74,12 @@ def machine_lines(window: Window) -> Iterator[str]:
             drops[f"{queue.kind}{queue.index} dropped by the device"] = queue.hw_drops or 0
         told = [f"{count:,} {name}" for name, count in drops.items() if count]
         if told:
-            yield from wrap(f"{device.device}: {', '.join(told)}", WIDTH, subsequent_indent="  ")
+            yield from wrapped(f"{device.device}: {', '.join(told)}", rest="  ")
 
 
 def _listed(title: str, items: Iterable[str]) -> list[str]:
     """A title and its items, on as many lines of 80 columns as they need."""
-    return wrap(", ".join(items), WIDTH, initial_indent=f"  {title:<13}", subsequent_indent=" " * 15)
+    return wrapped(", ".join(items), first=f"  {title:<13}", rest=" " * 15)
 
 
 def _empty(napi: NapiWindow, polls: Histogram) -> Iterator[str]:

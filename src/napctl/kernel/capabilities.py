@@ -1,8 +1,15 @@
-"""Capabilities (capabilities(7)): what we hold, and so why a process cannot be looked into."""
+"""Capabilities (capabilities(7)): what we hold, and what the lack of one keeps us from."""
 
 from pathlib import Path
 
-CAPABILITIES = {"CAP_DAC_OVERRIDE": 1, "CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}
+CAPABILITIES = {
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 """Bits, from include/uapi/linux/capability.h."""
 PROC_USER_INIT_INO = 0xEFFFFFFD
 """include/linux/proc_ns.h."""
@@ -20,6 +27,16 @@ def in_initial_user_namespace() -> bool:
     return Path("/proc/self/ns/user").stat().st_ino == PROC_USER_INIT_INO
 
 
+def missing_for_bpf(held: frozenset[str]) -> str | None:
+    """What is not held of what loading a BPF program needs, as a clause; None if nothing.
+
+    CAP_SYS_ADMIN stands in for both: bpf_capable() and perfmon_capable() in include/linux/capability.h.
+    """
+    needed = () if "CAP_SYS_ADMIN" in held else ("CAP_BPF", "CAP_PERFMON")
+    missing = [name for name in needed if name not in held]
+    return _are_missing(missing) if missing else None
+
+
 def why_refused(held: frozenset[str], *, everywhere: bool) -> str:
     """Why the kernel does not let us look into a process (__ptrace_may_access() in kernel/ptrace.c, and the mode of
     /proc/PID/fd). `everywhere`: in_initial_user_namespace().
@@ -30,7 +47,11 @@ def why_refused(held: frozenset[str], *, everywhere: bool) -> str:
     if not held & {"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"}:
         missing.append("CAP_DAC_READ_SEARCH")
     if missing:
-        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        return _are_missing(missing)
     if not everywhere:
         return "CAP_SYS_PTRACE is held in our user namespace only, or a security module refuses"
     return "a security module refuses, though CAP_SYS_PTRACE is held"
+
+
+def _are_missing(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"

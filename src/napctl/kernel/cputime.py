@@ -12,18 +12,8 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def run_seconds(pid: int) -> float:
-    """CPU time of all threads of a process since their start, s. Raises OSError if it is gone.
-
-    From schedstat, in ns; on kernels without CONFIG_SCHED_INFO from stat, whose sum of user and system time is the
-    same figure in steps of 10 ms (cputime_adjust() in kernel/sched/cputime.c).
-    """
-    try:
-        tasks = list((PROC / str(pid) / "task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    except FileNotFoundError:
-        text = (PROC / str(pid) / "stat").read_text()
-        fields = text[text.rindex(")") + 2 :].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    """CPU time of all threads of a process since their start, s. Raises OSError if it is gone."""
+    return sum(run_seconds_by_thread(pid).values())
 
 
 def run_seconds_by_thread(pid: int) -> dict[int, float]:
@@ -38,6 +28,8 @@ def run_seconds_by_thread(pid: int) -> dict[int, float]:
 
 
 def _thread_seconds(task: Path) -> float:
+    """From schedstat, in ns; on kernels without CONFIG_SCHED_INFO from stat, whose sum of user and system time is the
+    same figure in steps of 10 ms (cputime_adjust() in kernel/sched/cputime.c)."""
     try:
         return int((task / "schedstat").read_text().split()[0]) / 1e9
     except FileNotFoundError:

@@ -8,8 +8,12 @@ from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
 
 
-class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
-    """Interrupt coalescing of one device, or of one of its queues."""
+class _DeviceChange(Value, frozen=True, kw_only=True):
+    """Of settings that a driver is given as a whole, and of which it may make something else than was asked.
+
+    `before` is all that it reported, `after` what is asked for (None: not touched), `found` all that it reported then
+    (None: that was not recorded).
+    """
 
     netns: int
     """Inode number of the device's network namespace."""
@@ -19,14 +23,16 @@ class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
     ifindex: int
     bus: str | None = None
     """Where the NIC sits, by which it is known again in another namespace."""
+
+
+class CoalescingChange(_DeviceChange, frozen=True, kw_only=True, tag="coalescing"):
+    """Interrupt coalescing of one device, or of one of its queues."""
+
     queue: int | None = None
     """None: device-wide."""
     before: Coalescing
-    """All that the driver reported: it is given all of it anew, and may change more than it is asked."""
     after: Coalescing
-    """What is asked for. None stands for: not touched."""
     found: Coalescing | None = None
-    """All that the driver reported afterwards; None: that was not recorded."""
 
     @property
     def where(self) -> str:
@@ -34,14 +40,9 @@ class CoalescingChange(Value, frozen=True, kw_only=True, tag="coalescing"):
         return self.device if self.queue is None else f"queue {self.queue} of {self.device}"
 
 
-class RingsChange(Value, frozen=True, kw_only=True, tag="rings"):
-    """Ring sizes of one device; the fields as those of CoalescingChange."""
+class RingsChange(_DeviceChange, frozen=True, kw_only=True, tag="rings"):
+    """Ring sizes of one device."""
 
-    netns: int
-    netns_cookie: int = 0
-    device: str
-    ifindex: int
-    bus: str | None = None
     before: RingSizes
     after: RingSizes
     found: RingSizes | None = None

@@ -1,4 +1,4 @@
-"""Times as people write them: 200us, 20ms, 0."""
+"""Times and shares as people write them: 200us, 20ms, 0; 54.2 %."""
 
 import re
 from decimal import Decimal
@@ -20,3 +20,8 @@ def duration_text(ns: int) -> str:
         if ns and ns % NS_PER[unit] == 0:
             return f"{ns // NS_PER[unit]}{unit}"
     return f"{ns}ns" if ns else "0"
+
+
+def percent(share: float) -> str:
+    """A share of 0 … 1 as "97.3 %"."""
+    return f"{share * 100:.1f} %"

@@ -20,6 +20,10 @@ Setting = int | bool | str
 """The value of a setting; of deferral, which is two, text: "100 x 200us", defer-hard-irqs and gro-flush-timeout."""
 
 
+What = Literal["throughput", "retransmits", "drops"]
+"""What may be worse with a setting than without."""
+
+
 class Arm(Value, frozen=True, kw_only=True):
     """What happened while the setting had one of its two values: the sum of all its windows. None: cannot be told."""
 
@@ -100,7 +104,7 @@ class Regression(Value, frozen=True, kw_only=True):
     device: str
     queue: int | None = None
     setting: str
-    what: Literal["throughput", "retransmits", "drops"]
+    what: What
     estimate: Estimate
     text: str
     """One sentence with the figures."""

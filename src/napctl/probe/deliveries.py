@@ -6,9 +6,10 @@ import struct
 from pathlib import Path
 from typing import Self
 
+from napctl.kernel import capabilities
 from napctl.model.counts import Deliveries
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing
-from napctl.probe.napi import ProbeUnavailable, missing_capabilities, online_cpus
+from napctl.probe.napi import ProbeUnavailable, online_cpus
 
 CPUS = 8192
 PAUSE_NS = 1_000
@@ -32,7 +33,7 @@ class DeliveryProbe:
     @classmethod
     def load(cls, netns: int, ifindex: int) -> Self:
         """For one device of the network namespace with that inode number. Raises ProbeUnavailable."""
-        if missing := missing_capabilities():
+        if missing := capabilities.missing_for_bpf(capabilities.held()):
             raise ProbeUnavailable(missing)
         try:
             program = BpfObject.open(Path(__file__).with_name("deliveries.bpf.o").read_bytes(), "napctl")

@@ -5,45 +5,14 @@
  * All counters are one global variable: the kernel maps it into napctl, which reads it without a system call
  * (napi.py mirrors struct counters). Compiled by scripts/build-bpf; users get the object, relocated by libbpf.
  */
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef short __s16;
-typedef unsigned int __u32;
-typedef int __s32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef __u16 __be16;
-typedef __u32 __be32;
-typedef __u32 __wsum;
-
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
-
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+#include "common.bpf.h"
 
 #define SLOTS 1024	/* NAPI instances; a power of two */
 #define POLLERS 1024	/* pairs of NAPI instance and busy-polling process; a power of two */
 #define HASH_SHIFT 22	/* 32 bits less the 10 of SLOTS and POLLERS */
 #define PROBES 8	/* neighbouring entries tried before giving up: bounds both time and the verifier's work */
-#define CPUS 8192	/* CONFIG_NR_CPUS of x86-64 distributions; a power of two */
 #define TOP 64		/* NAPI_POLL_WEIGHT of include/linux/netdevice.h */
 #define NAME 16		/* IFNAMSIZ of include/uapi/linux/if.h, TASK_COMM_LEN of include/linux/sched.h */
-
-/* The few kernel fields used; libbpf finds their offsets in the running kernel's BTF. */
-#define RELOCATED __attribute__((preserve_access_index))
-
-struct ns_common {
-	unsigned int inum;
-} RELOCATED;
-
-struct net {
-	struct ns_common ns;
-	__u64 net_cookie;
-} RELOCATED;
-
-typedef struct {
-	struct net *net;
-} RELOCATED possible_net_t;
 
 struct net_device {
 	int ifindex;

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from napctl.kernel import capabilities
 from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.probe import btf
@@ -17,11 +18,6 @@ from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explainin
 
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
-
-_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
-"""Bit numbers of include/uapi/linux/capability.h."""
-_CAP_SYS_ADMIN = 21
-"""Stands in for both: bpf_capable() and perfmon_capable() in include/linux/capability.h."""
 
 
 class ProbeUnavailable(Exception):
@@ -44,7 +40,7 @@ class Probe:
     def load(cls) -> Self:
         """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
         # The kernel would refuse as well, but does not say which capability it missed.
-        if missing := missing_capabilities():
+        if missing := capabilities.missing_for_bpf(capabilities.held()):
             raise ProbeUnavailable(missing)
         constants = struct.pack("=I", _net_rx_softirq())
         image = Path(__file__).with_name("napi.bpf.o").read_bytes()
@@ -217,13 +213,3 @@ def _net_rx_softirq() -> int:
     if found is None:
         raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
     return found
-
-
-def missing_capabilities() -> str | None:
-    """What this process lacks to load a BPF program, as a clause; None if nothing."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    if effective >> _CAP_SYS_ADMIN & 1:
-        return None
-    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
-    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from napctl.model.verdict import Estimate, Regression
+from napctl.model.verdict import Estimate, Regression, What
 from napctl.verify.contrast import CONFIDENCE, Counted, Interval, interval
 from napctl.verify.judge import Pairs
 from napctl.verify.trial import Sample, Trial
@@ -13,50 +13,38 @@ FEWEST = 10
 
 def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regression]:
     """Warnings, each with the ratio that it stands on."""
-
-    def found(of: Interval, what: str) -> Estimate:
-        return Estimate(
-            statistic=what,
-            ratio=of.ratio,
-            low=of.low,
-            high=of.high,
-            confidence=CONFIDENCE,
-            pairs=len(pairs),
-            seconds=seconds,
-        )
-
     on, off = [on for on, _ in pairs], [off for _, off in pairs]
-    packets = _interval(pairs, lambda each: Counted(events=each.rx_packets + each.tx_packets, per=each.seconds))
+    again, before = (sum(each.retransmits or 0 for each in arm) for arm in (on, off))
+    lost, lost_before = (sum(each.drops for each in arm) for arm in (on, off))
+    packets = _interval(pairs, lambda each: Counted(events=_packets(each), per=each.seconds))
+    retransmits = _interval(pairs, lambda each: Counted(events=each.retransmits or 0, per=max(each.segments or 0, 1)))
+    drops = _interval(pairs, lambda each: Counted(events=each.drops, per=max(_packets(each), 1)))
+    found: list[tuple[What, str, Interval, str]] = []
     if packets is not None and packets.below:
+        text = f"{_rate(on):,.0f} packets/s with it, {_rate(off):,.0f} without"
+        found.append(("throughput", "packets per second", packets, text))
+    if retransmits is not None and retransmits.above and again >= FEWEST:
+        text = f"{again:,} TCP retransmits with it, {before:,} without (of all devices)"
+        found.append(("retransmits", "retransmits per TCP segment", retransmits, text))
+    if drops is not None and drops.above and lost >= FEWEST:
+        text = f"{lost:,} packets dropped with it, {lost_before:,} without"
+        found.append(("drops", "drops per packet", drops, text))
+    for what, statistic, ratio, text in found:
         yield Regression(
             device=trial.device,
             queue=trial.queue,
             setting=trial.setting,
-            what="throughput",
-            estimate=found(packets, "packets per second"),
-            text=f"{_rate(on):,.0f} packets/s with it, {_rate(off):,.0f} without",
-        )
-    again = _interval(pairs, lambda each: Counted(events=each.retransmits or 0, per=max(each.segments or 0, 1)))
-    sent = sum(each.retransmits or 0 for each in on), sum(each.retransmits or 0 for each in off)
-    if again is not None and again.above and sent[0] >= FEWEST:
-        yield Regression(
-            device=trial.device,
-            queue=trial.queue,
-            setting=trial.setting,
-            what="retransmits",
-            estimate=found(again, "retransmits per TCP segment"),
-            text=f"{sent[0]:,} TCP retransmits with it, {sent[1]:,} without (of all devices)",
-        )
-    lost = _interval(pairs, lambda each: Counted(events=each.drops, per=max(each.rx_packets + each.tx_packets, 1)))
-    drops = sum(each.drops for each in on), sum(each.drops for each in off)
-    if lost is not None and lost.above and drops[0] >= FEWEST:
-        yield Regression(
-            device=trial.device,
-            queue=trial.queue,
-            setting=trial.setting,
-            what="drops",
-            estimate=found(lost, "drops per packet"),
-            text=f"{drops[0]:,} packets dropped with it, {drops[1]:,} without",
+            what=what,
+            estimate=Estimate(
+                statistic=statistic,
+                ratio=ratio.ratio,
+                low=ratio.low,
+                high=ratio.high,
+                confidence=CONFIDENCE,
+                pairs=len(pairs),
+                seconds=seconds,
+            ),
+            text=text,
         )
 
 
@@ -64,5 +52,9 @@ def _interval(pairs: Pairs, figure: Callable[[Sample], Counted]) -> Interval | N
     return interval([(figure(on), figure(off)) for on, off in pairs])
 
 
+def _packets(sample: Sample) -> int:
+    return sample.rx_packets + sample.tx_packets
+
+
 def _rate(samples: Sequence[Sample]) -> float:
-    return sum(each.rx_packets + each.tx_packets for each in samples) / sum(each.seconds for each in samples)
+    return sum(map(_packets, samples)) / sum(each.seconds for each in samples)

@@ -1,7 +1,6 @@
 """Verifying: does the device obey, on the wire? Windows with and without each setting, in turns, under live traffic."""
 
 import random
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
@@ -9,8 +8,7 @@ from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
-from napctl.change.transaction import alternating
-from napctl.kernel import system
+from napctl.change.transaction import alternating, begun
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
@@ -241,10 +239,4 @@ class _Verifying:
 
 
 def _transaction(asked: tuple[Change, ...]) -> Transaction:
-    return Transaction(
-        kind="verify",
-        boot_id=system.boot_id(),
-        made_unix_ns=time.time_ns(),
-        name=", ".join(devices_of(asked)),
-        changes=asked,
-    )
+    return begun("verify", ", ".join(devices_of(asked)), asked)
