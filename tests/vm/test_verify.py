@@ -25,7 +25,7 @@ while True:
     time.sleep(0.0002)
 """
 """Some thousand datagrams per second, as fast as an emulated CPU sleeps and wakes."""
-VIRTIO = '[virtio1]\ndriver = "virtio_net"\nrx-queues = 0\ntx-queues = 0\n[virtio1.coalescing]\nrx-usecs = 20\n'
+VIRTIO = '[virtio0]\ndriver = "virtio_net"\nrx-queues = 1\ntx-queues = 1\n[virtio0.coalescing]\nrx-usecs = 20\n'
 
 
 @contextmanager
@@ -74,9 +74,9 @@ def test_what_a_driver_refuses_is_said_in_its_words(wire: Wire, napctl: Napctl, 
     """virtio_net has no rx-usecs unless its device offers it, and says so only when it is to set it."""
     plan = tmp_path / "plan.toml"
     plan.write_text(HEAD + VIRTIO)
-    done = napctl("verify", plan, "--json", timeout_s=120)
+    done = napctl("verify", plan, "--json", "--netns", wire.peer_namespace, timeout_s=120)
 
     (found,) = done.json["verdicts"]
     assert done.status == 1
-    assert (found["device"], found["outcome"]) == ("virtio1", "refused")
+    assert (found["device"], found["outcome"]) == (wire.peer, "refused")
     assert "the driver refuses rx-usecs 20" in found["reason"]

@@ -124,7 +124,8 @@ def _expectation(
 def _needs(least_events: float | None, busiest: Load | None) -> str | None:
     if least_events is None:
         return None
-    gathered = busiest.packets / busiest.events if busiest else 1
+    # A few stray packets say nothing of how many come with an event: at least one is what surely is enough.
+    gathered = max(1.0, busiest.packets / busiest.events) if busiest else 1
     enough, now = least_events * gathered * 1.01, busiest.packets if busiest else 0
     if busiest and enough <= now:  # the frames bound, or packets that come together anyway
         return "traffic in which packets come one by one: here they are gathered already"
