@@ -1,0 +1,184 @@
+"""Suspensions, resumes and waits of every NAPI instance: loads suspension.bpf.o, reads its counters from memory."""
+
+import ctypes
+import errno
+import mmap
+import struct
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from napctl.kernel import capabilities
+from napctl.model.suspensioncounts import WAIT_BUCKETS, SuspensionCounts
+from napctl.probe import btf
+from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
+from napctl.probe.napi import ProbeUnavailable
+
+CPUS = 8192
+SLOTS = 1024
+FIELD = b"\0irq_suspend_timeout\0"
+"""Of struct napi_struct since commit 5dc51ec86df6 (Linux 6.13), as BTF has names."""
+ATTEMPTS = 10_000
+"""To find a slot's state and its counts as they belong together, some 30 ms: an event that changes them takes 0.1 µs,
+unless its CPU is taken from this machine meanwhile."""
+
+_u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
+
+
+class _Slot(ctypes.Structure):
+    """struct slot of suspension.bpf.c: one NAPI instance."""
+
+    _fields_ = (
+        ("napi", _u64),
+        ("net", _u64),
+        ("napi_id", _u32),
+        ("netns", _u32),
+        ("suspended_since", _u64),
+        ("armed_until", _u64),
+        ("_state", _u64 * 3),
+        ("arms", _u64),
+        ("suspensions", _u64),
+        ("resumes", _u64),
+        ("timeouts", _u64),
+        ("suspended_ns", _u64),
+        ("waits", _u64 * WAIT_BUCKETS),
+    )
+
+
+class _Counters(ctypes.Structure):
+    """struct counters, the program's one global variable."""
+
+    _fields_ = (
+        ("_cpus", ctypes.c_char * 64 * CPUS),
+        ("slots", _Slot * SLOTS),
+        ("published", _u32 * SLOTS),
+        ("publications", _u32),
+        ("watchdog", _u64),
+        ("lost_polls", _u64),
+        ("_padding", ctypes.c_char * 104),
+    )
+
+
+class SuspensionProbe:
+    """The loaded and attached program; a context manager. Its counts are its own: any number may run at once."""
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        self._program = program
+        self._memory = memory
+        self._counters = _Counters.from_buffer(memory)
+
+    @classmethod
+    def load(cls) -> Self:
+        """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable.
+
+        What is suspended already is seen to be so at its next epoll_wait that returns events.
+        """
+        if missing := capabilities.missing_for_bpf(capabilities.held()):
+            raise ProbeUnavailable(missing)
+        constants = struct.pack("=I", _net_rx_softirq_of_a_kernel_that_suspends())
+        image = Path(__file__).with_name("suspension.bpf.o").read_bytes()
+        try:
+            try:
+                return cls._loaded(image, constants)
+            except LibbpfError:
+                with explaining():  # once more, for the reason
+                    return cls._loaded(image, constants)
+        except LibbpfMissing as error:
+            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
+        except LibbpfError as error:
+            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
+            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
+
+    @classmethod
+    def _loaded(cls, image: bytes, constants: bytes) -> Self:
+        program = BpfObject.open(image, "napctl")
+        try:
+            program.set_constants(constants)
+            program.load()
+            fd, size = program.map_fd(".bss")
+            assert size == ctypes.sizeof(_Counters), f"suspension.bpf.o has {size} bytes of counters"
+            probe = cls(program, mmap.mmap(fd, size))
+            program.attach()
+        except LibbpfError:
+            program.close()
+            raise
+        return probe
+
+    def read(self) -> tuple[SuspensionCounts, ...]:
+        """The counts since load(), from memory, of every instance with an id that was polled since.
+
+        Instances come in the order in which they were first seen; those since removed keep their last counts. No
+        count is ever smaller than at an earlier reading.
+        """
+        used = sorted((order, slot) for slot, order in enumerate(self._counters.published) if order)
+        found: dict[tuple[int, int], SuspensionCounts] = {}
+        for _, slot in used:
+            counts = _read(self._counters.slots[slot])
+            # A driver with persistent NAPI configuration gives a new instance the old one's id (see Probe.read()).
+            key = (counts.netns, counts.napi_id)
+            found[key] = found[key] + counts if key in found else counts
+        return tuple(found.values())
+
+    @property
+    def lost_polls(self) -> int:
+        """Polls of instances that found no free place in the table; 0 means that read() is complete."""
+        return int(self._counters.lost_polls)
+
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
+    def close(self) -> None:
+        """Detach and free; may be called again. read() cannot be called any more."""
+        self._program.close()
+        if not self._memory.closed:
+            del self._counters
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _read(slot: Any) -> SuspensionCounts:
+    """One instance's counts, with the suspension that is still open."""
+    for _ in range(ATTEMPTS):
+        now = time.monotonic_ns()  # the clock of bpf_ktime_get_ns(); before the state is read, which then holds for it
+        since, closed_ns, suspensions, resumes, timeouts = state = _state(slot)
+        # The program counts a transition just after it made it, and the time just before it counts a resume.
+        if _state(slot) == state and (since != 0) == (suspensions != resumes):
+            break
+    # An instance that has been removed is not suspended for ever: it was until its timer would have fired, at most.
+    open_ns = max(0, min(now, slot.armed_until) - since) if since else 0
+    return SuspensionCounts(
+        napi_id=slot.napi_id,
+        netns=slot.netns,
+        arms=slot.arms,
+        suspensions=suspensions,
+        resumes=resumes,
+        timeouts=timeouts,
+        suspended_ns=closed_ns + open_ns,
+        waits=tuple(slot.waits),
+    )
+
+
+def _state(slot: Any) -> tuple[int, int, int, int, int]:
+    return slot.suspended_since, slot.suspended_ns, slot.suspensions, slot.resumes, slot.timeouts
+
+
+def _net_rx_softirq_of_a_kernel_that_suspends() -> int:
+    """NET_RX_SOFTIRQ of include/linux/interrupt.h as the running kernel has it. Raises ProbeUnavailable."""
+    try:
+        image = btf.VMLINUX.read_bytes()
+        found = btf.enum_value(image, "NET_RX_SOFTIRQ", after="NET_TX_SOFTIRQ")
+    except FileNotFoundError as error:
+        raise ProbeUnavailable(f"no BTF: {btf.VMLINUX} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
+    if found is None:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
+    if FIELD not in image:
+        raise ProbeUnavailable("this kernel has no irq_suspend_timeout (Linux 6.13)")
+    return found
