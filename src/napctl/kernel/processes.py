@@ -1,8 +1,8 @@
-"""Processes: who they are, which epoll instances they hold, and what those watch (proc(5))."""
+"""Processes: who they are, which epoll instances and sockets they hold, and what those watch (proc(5))."""
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from napctl.kernel.syscalls import pidfd_getfd
 PROC = Path("/proc")
 EPOLL_LINK = "anon_inode:[eventpoll]"
 SOCKET_LINK = "socket:["
+PF_KTHREAD = 0x00200000
+"""Flag of a kernel thread: include/linux/sched.h."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,91 @@ class Process:
     started_ticks: int
 
 
-def process(pid: int) -> Process | None:
-    """The process with that pid; None if there is none (a zombie is none)."""
+@dataclass(frozen=True)
+class Seen:
+    """What one reading of /proc/PID/stat says, also of a process that has ended and still waits for its parent."""
+
+    process: Process
+    state: str
+    """One letter, as `ps` prints it: "Z" for a zombie."""
+    parent: int
+    """Pid of its parent; 0 if it has none, or none in this PID namespace."""
+    is_kernel_thread: bool
+    threads: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it (or at least its first thread, with which /proc/PID/fd goes) has ended."""
+        return self.state in "ZX"
+
+
+def look(pid: int) -> Seen | None:
+    """One process or thread, zombies included; None if there is none."""
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        text = (PROC / str(pid) / "stat").read_text(errors="backslashreplace")  # a name may be any bytes
     except (FileNotFoundError, ProcessLookupError):
         return None
     name = text[text.index("(") + 1 : text.rindex(")")]  # the name may hold blanks and parentheses
-    state, *rest = text[text.rindex(")") + 2 :].split()
-    return None if state in "ZX" else Process(pid=pid, name=name, started_ticks=int(rest[18]))
+    if not name.isprintable():  # a line break or a terminal's escape sequence would reach our messages
+        name = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in name)
+    fields = text[text.rindex(")") + 2 :].split()  # from field 3 of proc_pid_stat(5) on
+    return Seen(
+        process=Process(pid=pid, name=name, started_ticks=int(fields[19])),
+        state=fields[0],
+        parent=int(fields[1]),
+        is_kernel_thread=bool(int(fields[6]) & PF_KTHREAD),
+        threads=int(fields[17]),
+    )
+
+
+def look_at_all() -> dict[int, Seen]:
+    """All processes of this PID namespace by pid, zombies and kernel threads included, from one pass over /proc."""
+    return {pid: found for pid in pids() if (found := look(pid)) is not None}
+
+
+def process(pid: int) -> Process | None:
+    """The process with that pid; None if there is none (a zombie is none)."""
+    found = look(pid)
+    return None if found is None or found.ended else found.process
+
+
+def state(pid: int) -> str | None:
+    """The letter of its state, "Z" for a zombie; None if it has vanished."""
+    found = look(pid)
+    return None if found is None else found.state
+
+
+def parent(pid: int) -> int | None:
+    """Pid of its parent, 0 if that is outside of this PID namespace; None if the process has vanished."""
+    found = look(pid)
+    return None if found is None else found.parent
+
+
+def is_kernel_thread(pid: int) -> bool:
+    """Whether it is the kernel's own (PF_KTHREAD in field 9 of stat); False if it has vanished."""
+    found = look(pid)
+    return found is not None and found.is_kernel_thread
+
+
+def user_namespace(pid: int) -> int | None:
+    """Inode number of its user namespace; None if it has vanished. Raises PermissionError without ptrace-read rights.
+
+    Compare with capabilities.PROC_USER_INIT_INO: in another one, capabilities reach that namespace's objects only.
+    """
+    try:
+        return int((PROC / str(pid) / "ns/user").readlink().name.removeprefix("user:[").removesuffix("]"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def pids() -> list[int]:
+    """Ids of all processes of this PID namespace, in order."""
+    return sorted(int(entry) for entry in os.listdir(PROC) if entry.isdigit())  # noqa: PTH208 - ten times faster
 
 
 def processes() -> Iterator[Process]:
     """All processes of this PID namespace, by pid."""
-    for pid in sorted(int(entry) for entry in os.listdir(PROC) if entry.isdigit()):  # noqa: PTH208 - ten times faster
+    for pid in pids():
         found = process(pid)
         if found is not None:
             yield found
@@ -45,7 +118,13 @@ def processes() -> Iterator[Process]:
 
 def named(name: str) -> list[Process]:
     """Processes with that name: as `ps -C` has it (15 characters), or the file name of the program that runs."""
-    return [found for found in processes() if found.name == name[:15] or _program(found.pid) == name]
+    return [found for found in processes() if has_name(found, name)]
+
+
+def has_name(process: Process, name: str) -> bool:
+    """Whether that is its name, in either sense of named()."""
+    # Of a kernel thread stat has the name at full length: proc_task_name() in fs/proc/array.c.
+    return process.name in (name, name[:15]) or _program(process.pid) == name
 
 
 def _program(pid: int) -> str | None:
@@ -58,7 +137,7 @@ def _program(pid: int) -> str | None:
 def process_of_thread(tid: int) -> int | None:
     """The process to which a thread belongs (its own id for the first thread); None if there is none."""
     try:
-        status = (PROC / str(tid) / "status").read_text()
+        status = (PROC / str(tid) / "status").read_text(errors="backslashreplace")  # a name may be any bytes
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(status.split("\nTgid:", 1)[1].split(maxsplit=1)[0])
@@ -95,10 +174,33 @@ def _fds(pid: int, link: str) -> list[int]:
     return sorted(found)
 
 
+def holders_of_sockets(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:
+    """Who holds these sockets: {socket inode: [(pid, fd), …]}, from one pass over /proc/*/fd.
+
+    Sockets that nobody holds are not in it. Processes into which we may not look are passed over.
+    """
+    wanted = {f"{SOCKET_LINK}{inode}]": inode for inode in inodes}
+    found: dict[int, list[tuple[int, int]]] = {}
+    for pid in pids() if wanted else ():
+        path = f"{PROC}/{pid}/fd"
+        try:
+            fds = os.listdir(path)  # noqa: PTH208 - thousands of processes
+        except OSError:  # gone meanwhile, or not ours to read
+            continue
+        for fd in fds:
+            try:
+                inode = wanted.get(os.readlink(f"{path}/{fd}"))  # noqa: PTH115 - many thousands
+            except OSError:  # closed meanwhile
+                continue
+            if inode is not None:
+                found.setdefault(inode, []).append((pid, int(fd)))
+    return {inode: sorted(holders) for inode, holders in found.items()}
+
+
 def last_cpu(pid: int, tid: int) -> int | None:
     """The CPU on which a thread runs or ran last (field 39 of its stat file); None if it is gone."""
     try:
-        text = (PROC / str(pid) / "task" / str(tid) / "stat").read_text()
+        text = (PROC / str(pid) / "task" / str(tid) / "stat").read_text(errors="backslashreplace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(text[text.rindex(")") + 2 :].split()[36])
