@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from napctl.attach.attach import attach
+from napctl.attach.attach import attach_process
+from napctl.attach.examine import examine
 from napctl.change.journal import Journal
 from napctl.kernel import epoll, processes
 from napctl.kernel.namespaces import NetworkNamespace
@@ -110,7 +111,7 @@ class Napctl:
         found = processes.process(pid)
         assert found is not None
         with Journal(self.state) as journal:
-            return attach(journal, found, Suspension())
+            return attach_process(journal, examine(found.name, [found]), Suspension())
 
     def steps(self, trace: Path, *arguments: object) -> list[tuple[str, int]]:
         """Run it once: its system calls of STEPS from the moment it opens the journal, as (name, how manieth)."""

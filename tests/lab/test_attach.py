@@ -99,11 +99,9 @@ def test_only_the_epoll_instance_with_napi_sockets_is_touched(
     server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
     assert set(params_of(server.pid).values()) == {UNSET}
-    (fed,) = (
-        instance.fd
-        for instance in examine(processes.Process(server.pid, "memcached", 0)).instances
-        if instance.sockets_by_napi
-    )
+    running = processes.process(server.pid)
+    assert running is not None
+    (fed,) = (instance.fd for instance in examine("memcached", [running]).instances if instance.sockets_by_napi)
 
     assert napctl("attach", server.pid, "--window", "0s").status == 0
 
@@ -129,7 +127,7 @@ def test_only_the_napi_instance_that_feeds_the_server_is_touched(napctl: Napctl)
 
 
 def test_each_option_sets_its_value(lab: Lab, server: Server, client: socket.socket, napctl: Napctl) -> None:
-    device = ("--defer-hard-irqs", 7, "--gro-flush-timeout", "50us", "--irq-suspend-timeout", "1ms")
+    device = ("--defer-hard-irqs", 7, "--defer-us", "50us", "--irq-suspend-timeout", "1ms")
     process = ("--busy-poll-usecs", 9, "--busy-poll-budget", 32)
 
     done = napctl("attach", server.pid, *device, *process, "--window", 0)
@@ -168,7 +166,7 @@ def test_the_server_is_never_stopped_and_every_request_is_answered(
     watcher.start()
     try:
         for _ in range(3):
-            assert napctl("attach", server.pid, "--window", "0s").status == 0
+            assert napctl("attach", server.pid, "--window", "0s", "--defer-us", 200).status == 0
             assert napctl("detach", server.pid).status == 0
     finally:
         done.set()

@@ -51,7 +51,7 @@ def test_an_epoll_instance_over_two_napi_instances_is_refused_and_both_are_named
 
         def both() -> bool:  # veth's queue follows the flow's hash: each connection has an even chance
             connections.enter_context(ask(lab, server))
-            return len(examine(found).napis) == 2
+            return len(examine(found.name, [found]).napis) == 2
 
         until(both, "connections over both queues")
         before = napctl.machine(lab.server)
@@ -83,7 +83,7 @@ def test_a_process_without_epoll_is_refused(lab: Lab, napctl: Napctl) -> None:
 def test_a_kernel_thread_is_refused(lab: Lab, napctl: Napctl) -> None:
     (napi,) = lab.server.napis()
 
-    assert napctl("attach", napi.thread_pid).failed_with(3, str(napi.thread_pid), "no epoll instance")
+    assert napctl("attach", napi.thread_pid).failed_with(2, str(napi.thread_pid), "no epoll instance")
 
 
 def test_a_name_that_several_processes_have_is_refused_and_their_pids_are_listed(

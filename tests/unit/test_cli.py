@@ -68,8 +68,8 @@ def test_it_tells_its_version() -> None:
         ("plan --goal fast", "efficiency' (see"),
         ("export -", "from: ethtool, systemd-link, networkmanager, ansible (see"),
         ("attach one two", "two"),
-        ("attach x --gro-flush-timeout", "--gro-flush-timeout"),
-        ("attach x --gro-flush-timeout 200", "200us"),
+        ("attach x --defer-us", "--defer-us"),
+        ("attach x --defer-us soon", "auto"),
         ("attach x --defer-hard-irqs many", "many"),
         ("detach", "TARGET"),
         ("detach x --all", "TARGET"),
@@ -128,9 +128,7 @@ def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
     assert f"{shell}_complete" in shown.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "offered"), [("napctl st", "status"), ("napctl attach --gro", "--gro-flush-timeout")]
-)
+@pytest.mark.parametrize(("words", "offered"), [("napctl st", "status"), ("napctl attach --def", "--defer-us")])
 def test_completion_offers_commands_and_options(words: str, offered: str) -> None:
     environment = {"_NAPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False)

@@ -1,93 +1,255 @@
-"""Which processes suspension fits: every case, without a kernel."""
+"""Which epoll instances suspension fits, and which only after steering: every case, without a kernel."""
 
-from napctl.attach.attach import plan
-from napctl.attach.examine import EpollInstance, Examination, LocatedNapi
-from napctl.attach.fitness import misfit
-from napctl.kernel.processes import Process
-from napctl.model.change import EpollChange, NapiChange
-from napctl.model.machine import Napi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.targets import GROUP, examination, instance, listener, loose, waits
+
+from napctl.attach.attach import choose, planned, why_not
+from napctl.attach.examine import Examination
+from napctl.attach.explain import explain
+from napctl.attach.fitness import Verdict, loop_of, verdicts
+from napctl.attach.hints import steers_itself
+from napctl.attach.look import EpollInstance
+from napctl.attach.loose import loose_fitness
+from napctl.kernel.program import Program
+from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange
+from napctl.model.machine import EpollPoller
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 
-UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
-ABLE = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0, threaded="disabled")
+
+def judged(found: Examination) -> list[str]:
+    return [each.judgement for each in verdicts(found)]
 
 
-def instance(fd: int, sockets_by_napi: dict[int, int], params: EpollParams = UNSET) -> EpollInstance:
-    return EpollInstance(
-        fd=fd, params=params, watched=2 + sum(sockets_by_napi.values()), sockets_by_napi=sockets_by_napi
+def only(found: Examination) -> Verdict:
+    (verdict,) = verdicts(found)
+    assert "\n" not in verdict.why
+    return verdict
+
+
+def workers(*sockets: dict[int, int], reuseport: bool = True) -> tuple[EpollInstance, ...]:
+    """One for each: a process with a listening socket of its own."""
+    return tuple(
+        instance(5, each, pid=100 + number, listeners=[listener(50 + number, reuseport=reuseport)])
+        for number, each in enumerate(sockets)
     )
-
-
-def examination(*instances: EpollInstance, settings: NapiSettings = ABLE, known: bool = True) -> Examination:
-    ids = {napi_id for each in instances for napi_id in each.sockets_by_napi} if known else set()
-    return Examination(
-        process=Process(pid=42, name="server", started_ticks=7),
-        netns=1,
-        instances=instances,
-        napis={
-            napi_id: LocatedNapi(Napi(napi_id=napi_id, ifindex=3, irq=None, settings=settings), "eth0", 1)
-            for napi_id in ids
-        },
-    )
-
-
-def reason(found: Examination) -> str:
-    why = misfit(found)
-    assert why is not None
-    assert "\n" not in why
-    return why
 
 
 def test_a_server_whose_instances_follow_one_napi_instance_each_fits() -> None:
-    assert misfit(examination(instance(5, {300: 10}))) is None
-    assert misfit(examination(instance(3, {}), instance(5, {300: 10}), instance(6, {300: 1}))) is None
-    assert misfit(examination(instance(5, {300: 10}), instance(6, {301: 10}))) is None
+    assert judged(examination(instance(5, {300: 10}))) == ["fits"]
+    assert judged(examination(instance(5, {300: 10}), instance(6, {300: 1}))) == ["fits", "fits"]
+    assert judged(examination(instance(5, {300: 10}), instance(6, {301: 10}))) == ["fits", "fits"]
 
 
-def test_without_an_epoll_instance_it_does_not_fit() -> None:
-    assert "no epoll instance" in reason(examination())
-
-
-def test_without_a_socket_that_a_napi_instance_feeds_it_does_not_fit() -> None:
-    why = reason(examination(instance(3, {}), instance(5, {})))
-
-    assert "loopback" in why
-    assert "4 descriptors" in why
+def test_an_instance_without_a_socket_of_a_napi_instance_is_nothing_to_poll() -> None:
+    assert judged(examination(instance(3, {}), instance(5, {300: 10}))) == ["nothing to poll", "fits"]
 
 
 def test_one_epoll_instance_over_two_napi_instances_does_not_fit_and_both_are_named() -> None:
-    why = reason(examination(instance(3, {300: 1}), instance(5, {301: 7, 300: 2})))
+    verdict = only(examination(instance(5, {301: 7, 300: 2})))
 
-    assert "epoll instance 5" in why
-    assert "2 of NAPI 300, 7 of NAPI 301" in why
+    assert verdict.judgement == "does not fit"
+    assert "epoll instance 5" in verdict.why
+    assert "2 of NAPI 300, 7 of NAPI 301" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("nginx", "`reuseport`"), ("memcached", "-N 2"), ("redis-server", "ethtool -N eth0"), ("haproxy", "by-thread")],
+)
+def test_a_server_that_cannot_be_steered_is_told_what_would_make_it_so(program: str, words: str) -> None:
+    found = examination(instance(5, {300: 1, 301: 1}), program=Program(program, (program,)))
+
+    assert words in only(found).hint
+    assert "eth0" in only(found).hint or "2" in only(found).hint
 
 
 def test_a_napi_instance_that_no_visible_device_has_does_not_fit() -> None:
-    assert "NAPI 300 belongs to no device" in reason(examination(instance(5, {300: 1}), known=False))
+    assert "NAPI 300 belongs to no device" in only(examination(instance(5, {300: 1}), known=False)).why
 
 
 def test_a_kernel_without_suspension_does_not_fit() -> None:
-    without = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=None)
-
-    assert "no IRQ suspension" in reason(examination(instance(5, {300: 1}), settings=without))
-    assert "Linux 6.13" in reason(examination(instance(5, {300: 1}), settings=NapiSettings()))
+    for settings in (NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0), NapiSettings()):
+        assert "Linux 6.13" in only(examination(instance(5, {300: 1}), settings=settings)).why
 
 
-def test_the_plan_changes_exactly_the_fed_instances_the_device_first() -> None:
+def test_a_loop_that_never_waits_does_not_fit() -> None:
+    spinning = instance(5, {300: 1}, threads=(waits(calls=1000, nonblocking=1000, blocked=False),))
+
+    assert "timeout 0" in only(examination(spinning)).why
+
+
+@given(calls=st.integers(0, 10_000), share=st.floats(0, 1), blocked=st.booleans())
+def test_only_a_loop_that_hardly_ever_waits_is_said_to_spin(calls: int, share: float, blocked: bool) -> None:
+    at_once = int(calls * share)
+    loop = loop_of([waits(calls=calls, nonblocking=at_once, blocked=blocked)])
+
+    assert (loop == "spins") <= (calls >= 20 and at_once >= 0.99 * calls)
+    assert (loop == "not seen") == (calls == 0 and not blocked)
+
+
+def test_an_instance_that_several_threads_wait_in_does_not_fit() -> None:
+    shared = instance(5, {300: 1}, threads=(waits(42), waits(43)))
+
+    assert "2 threads" in only(examination(shared)).why
+    assert judged(examination(instance(5, {300: 1}, threads=(waits(42),)))) == ["fits"]
+
+
+def test_a_go_program_does_not_fit() -> None:
+    assert "Go runtime" in only(examination(instance(5, {300: 1}), program=Program("caddy", go=True))).why
+
+
+def test_a_napi_instance_that_another_process_polls_does_not_fit_and_it_is_named() -> None:
+    prefers = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
+    other = EpollPoller(pid=7, name="haproxy", epoll_fd=4, params=prefers, napi_ids=(300,))
+
+    assert "haproxy (7)" in only(examination(instance(5, {300: 1}), others=(other,))).why
+
+
+def test_workers_with_listeners_of_their_own_fit_after_steering_and_then_one_queue_each() -> None:
+    found = examination(*workers({300: 2, 301: 1}, {301: 4}), queues=2)
+
+    assert judged(found) == ["fits after steering"] * 2
+    assert choose(found, verdicts(found), steer=False, force=False).empty
+
+    choice = choose(found, verdicts(found), steer=True, force=False)
+
+    assert [each.process.pid for each in choice.instances] == [101], "the first has connections of both queues"
+    assert [len(group.members) for group in choice.steered] == [2]
+    assert choice.napis == (300, 301)
+
+
+def test_once_steered_only_connections_from_before_keep_a_worker_from_fitting() -> None:
+    found = examination(*workers({300: 2, 301: 1}, {301: 4}, {}), queues=3)
+    after = verdicts(found, steered=frozenset({50, 51, 52}))
+
+    assert [each.judgement for each in after] == ["does not fit", "fits", "fits"]
+    assert "from before are still open" in after[0].why
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (examination(*workers({300: 1, 301: 1}, {300: 1}), queues=3), "2 workers for 3 RX queues"),
+        (examination(*workers({300: 1, 301: 1}, {300: 1}, {300: 1}), queues=2), "3 workers for 2 RX queues"),
+        (
+            examination(*workers({300: 1, 301: 1}, {300: 1}), queues=2, sharers={GROUP: frozenset({50, 51, 77})}),
+            "1 sockets of other processes",
+        ),
+        (
+            examination(
+                instance(5, {300: 1, 301: 1}, pid=100, listeners=[listener(50), listener(51)]),
+                instance(5, {300: 1, 301: 1}, pid=101, listeners=[listener(50), listener(51)]),
+            ),
+            "share listening sockets",
+        ),
+        (
+            examination(
+                instance(5, {300: 1, 301: 1}, pid=100, listeners=[listener(50), listener(9, reuseport=False)]),
+                instance(5, {300: 1, 301: 1}, pid=101, listeners=[listener(51), listener(9, reuseport=False)]),
+            ),
+            "also share the listening socket of 10.0.0.1:8080",
+        ),
+    ],
+    ids=["fewer workers", "more workers", "strangers", "shared listeners", "one port not reuseport"],
+)
+def test_a_group_that_steering_would_harm_is_not_steered_and_the_reason_is_told(found: Examination, words: str) -> None:
+    assert "does not fit" in judged(found)
+    assert any(words in each.hint for each in verdicts(found))
+    assert choose(found, verdicts(found), steer=True, force=False).steered == ()
+
+
+def test_datagrams_of_anybody_over_several_queues_do_not_fit_one_instance() -> None:
+    udp = instance(5, {300: 1}, listeners=[listener(50, reuseport=False, kind="udp")])
+
+    assert "any of 2 queues" in only(examination(udp, queues=2)).why
+    assert judged(examination(udp, queues=1)) == ["fits"]
+
+
+def test_force_takes_what_the_kernel_takes_and_nothing_else() -> None:
+    found = examination(instance(3, {}), instance(5, {300: 1, 301: 1}))
+
+    assert [each.fd for each in choose(found, verdicts(found), steer=False, force=True).instances] == [5]
+    unable = examination(instance(5, {300: 1}), settings=NapiSettings())
+    assert choose(unable, verdicts(unable), steer=False, force=True).empty
+
+
+@pytest.mark.parametrize(
+    ("call", "nonblocking", "sysctl", "fits"),
+    [("recv", False, 0, True), ("recv", True, 0, False), ("poll", False, 0, False), ("poll", False, 50, True),
+     ("select", False, None, False)],
+)  # fmt: skip
+def test_a_socket_read_without_epoll_fits_where_the_kernel_busy_polls_for_it(
+    call: str, nonblocking: bool, sysctl: int | None, fits: bool
+) -> None:
+    socket = loose(threads=(waits(call=call, fd=9),), nonblocking=nonblocking)  # type: ignore[arg-type] # from the table
+    ((_, verdict),) = loose_fitness(examination(loose=(socket,)), poll_sysctl=sysctl)
+
+    assert (verdict.judgement == "fits") == fits
+    assert ("net.core.busy_poll" in verdict.why) == (call != "recv")
+
+
+def test_rings_are_recognised_and_refused() -> None:
+    found = examination(rings=1)
+
+    assert "io_uring" in why_not(found, verdicts(found))
+    (ring,) = explain(found, verdicts(found)).sockets
+    assert (ring.kind, ring.judgement) == ("io_uring", "does not fit")
+
+
+def test_without_an_epoll_instance_that_is_said() -> None:
+    assert "no epoll instance" in why_not(examination(), ())
+
+
+def test_without_a_connection_that_is_said_with_the_number_of_descriptors() -> None:
+    found = examination(instance(3, {}), instance(5, {}))
+
+    assert "loopback" in why_not(found, verdicts(found))
+    assert "4 descriptors" in why_not(found, verdicts(found))
+
+
+def test_memcached_that_steers_itself_is_recognised() -> None:
+    assert steers_itself("memcached", ("memcached", "-t", "4", "-N", "4")) == "-N"
+    assert steers_itself("memcached", ("memcached", "--napi_ids=4")) == "--napi_ids=4"
+    assert steers_itself("memcached", ("memcached", "-t", "4")) is None
+    assert steers_itself("nginx", ("nginx", "-N")) is None
+
+
+def test_more_napi_instances_than_epoll_instances_are_noted() -> None:
+    found = examination(instance(5, {300: 1, 301: 1, 302: 1}))
+
+    assert any("(3) feed it than epoll instances (1)" in note for note in explain(found, verdicts(found)).notes)
+
+
+def test_the_plan_changes_exactly_what_was_chosen_the_device_before_the_application() -> None:
     wanted = Suspension()
+    socket = loose(302, threads=(waits(call="recv", fd=9),))
     found = examination(
-        instance(3, {}), instance(5, {301: 10}), instance(6, {300: 2}), instance(7, {300: 1}, wanted.epoll)
-    )
+        instance(3, {}), instance(5, {301: 10}), instance(6, {300: 2}), instance(7, {300: 1}, wanted.epoll),
+        loose=(socket,),
+    )  # fmt: skip
 
-    changes = plan(found, wanted).changes
+    changes = planned(found, choose(found, verdicts(found), steer=False, force=False), wanted)
 
     napis = [change for change in changes if isinstance(change, NapiChange)]
     epolls = [change for change in changes if isinstance(change, EpollChange)]
-    assert list(changes) == [*napis, *epolls], "the deferral must be there before the first task polls"
-    assert [change.napi_id for change in napis] == [300, 301]
+    sockets = [change for change in changes if isinstance(change, SocketChange)]
+    assert list(changes) == [*napis, *epolls, *sockets], "the deferral must be there before the first task polls"
+    assert [change.napi_id for change in napis] == [300, 301, 302]
     assert [change.epoll_fd for change in epolls] == [5, 6], "3 has no socket of a device, 7 is as wanted already"
+    assert [(change.after.busy_poll_usecs, change.after.prefer_busy_poll) for change in sockets] == [(50, True)]
     for change in napis:
         assert change.after == wanted.napi
         assert change.before == NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
         assert change.before.threaded is None, "not touched, so not recorded"
+
+
+def test_steering_comes_first_in_the_plan_and_names_every_member() -> None:
+    found = examination(*workers({300: 1}, {301: 1}), queues=2)
+
+    first, *_ = planned(found, choose(found, verdicts(found), steer=True, force=False), Suspension())
+
+    assert isinstance(first, SteeringChange)
+    assert (first.inodes, first.address) == ((50, 51), "tcp 10.0.0.1:8080")

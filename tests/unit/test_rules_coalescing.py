@@ -142,7 +142,7 @@ def test_an_attached_server_with_too_long_a_timer_is_attached_anew_and_not_plann
     assert found.where == "NAPI 8193 of eth0 (rx0 tx0)"
     assert found.title == "TX completions may wait 400 µs (gro-flush-timeout) when nobody polls: sending stalls before"
     assert found.consequence.startswith("The polls of memcached (7) free what was sent")
-    assert found.commands == ("napctl detach 7 && napctl attach 7 --gro-flush-timeout 125us",)
+    assert found.commands == ("napctl detach 7 && napctl attach 7 --defer-us 125us",)
     assert "timer of 125us at most" in found.remedy
     assert "25% of the TX ring" in found.remedy
 
@@ -157,8 +157,7 @@ def test_attaching_anew_keeps_what_was_chosen_at_the_first_time() -> None:
     found = only(attached_at(400, params=params, defer_hard_irqs=7, irq_suspend_timeout_ns=5_000_000))
     (command,) = found.commands
     assert command.endswith(
-        " --gro-flush-timeout 125us --defer-hard-irqs 7 --irq-suspend-timeout 5ms --busy-poll-usecs 50 "
-        "--busy-poll-budget 32"
+        " --defer-us 125us --defer-hard-irqs 7 --irq-suspend-timeout 5ms --busy-poll-usecs 50 --busy-poll-budget 32"
     )
 
 
@@ -166,7 +165,7 @@ def test_an_attachment_that_nobody_is_known_to_poll_delays_tx_completions_as_any
     found = only(replace(attached_at(400), machine=replace(attached_at(400).machine, pollers=())))
     assert (found.severity, found.certainty) == ("danger", "possible")
     assert found.commands == ("napctl recover", "napctl history")
-    assert "--gro-flush-timeout 125us" in found.remedy
+    assert "--defer-us 125us" in found.remedy
 
 
 def test_many_attached_workers_are_one_finding_with_a_command_for_each() -> None:

@@ -20,8 +20,8 @@ from tests.unit.checkups import (
 )
 
 from napctl.advise.rules import diagnose
-from napctl.advise.rules_polling import PERSISTENT
 from napctl.model.counts import PollerCounts
+from napctl.model.drivers import PERSISTENT
 from napctl.model.machine import DeviceDeferral
 from napctl.model.settings import NapiSettings
 

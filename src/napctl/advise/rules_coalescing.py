@@ -178,7 +178,7 @@ def _attached_too_late(seen: Checkup, device: Device, speed_mbps: int, limit: in
         "from the server, so look at the polls again."
         if polling
         else f"Nobody is known to poll: put back what an ended server left, or attach its server anew with "
-        f"--gro-flush-timeout {timer} ({bound.by}).",
+        f"--defer-us {timer} ({bound.by}).",
         commands=tuple(dict.fromkeys(_attach_anew(poller, napi, timer) for poller, napi in polling))
         or ("napctl recover", "napctl history"),
         certainty="possible",
@@ -204,7 +204,7 @@ def _attach_anew(poller: EpollPoller, napi: Napi, timer: str) -> str:
         "--busy-poll-usecs": (poller.params.busy_poll_usecs, default.busy_poll_usecs),
         "--busy-poll-budget": (poller.params.busy_poll_budget, default.busy_poll_budget),
     }
-    words = ["napctl", "attach", pid, "--gro-flush-timeout", timer]
+    words = ["napctl", "attach", pid, "--defer-us", timer]
     for option, (value, usual) in now.items():
         if value and value != usual:
             words += [option, duration_text(value) if option.endswith("timeout") else str(value)]

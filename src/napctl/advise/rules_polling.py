@@ -18,6 +18,7 @@ from napctl.advise.seen import (
     rows,
     some,
 )
+from napctl.model.drivers import PERSISTENT
 from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse
 from napctl.model.histogram import total
 from napctl.model.machine import Device, EpollPoller, Napi
@@ -34,26 +35,6 @@ SPINNING_POLLS_PER_CPU_SECOND = 50_000
 between them, in a loop that never blocks."""
 LEAST_POLLS = 1000
 """Below it the share of empty polls is noise."""
-
-PERSISTENT = frozenset(
-    {
-        "bnge",
-        "bnxt_en",
-        "ena",
-        "fbnic",
-        "iavf",
-        "ice",
-        "idpf",
-        "igb",
-        "mlx4_en",
-        "mlx5_core",
-        "netdevsim",
-        "rtase",
-        "virtio_net",  # its RX instances; the TX ones have no id, so no settings of their own
-    }
-)
-"""Drivers that call netif_napi_add_config() (commit 86e25f40aa1e, Linux 6.13), as of Linux 7.3; older ones have fewer.
-i40e, igc, ixgbe, gve, mana, hv_netvsc, r8169, e1000e and veth are not among them."""
 
 
 def device_wide_deferral(seen: Checkup) -> Iterator[Finding]:

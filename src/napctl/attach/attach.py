@@ -1,64 +1,156 @@
 """Attach and detach: the one transaction that gives a running server IRQ suspension, and the way back."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
-from napctl.attach.examine import Examination, examine
-from napctl.attach.fitness import misfit
+from napctl.attach.examine import Examination
+from napctl.attach.fitness import Verdict, verdicts
+from napctl.attach.look import EpollInstance, LooseSocket
+from napctl.attach.loose import loose_fitness
+from napctl.attach.steering import Group, groups
 from napctl.change.journal import Journal
 from napctl.change.transaction import apply, begun, restore
 from napctl.kernel.processes import Process
-from napctl.model.change import Change, EpollChange, NapiChange, Restored, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    Guard,
+    Keeper,
+    NapiChange,
+    Restored,
+    SocketChange,
+    SteeringChange,
+    Transaction,
+)
 from napctl.model.errors import BadInput, Unsupported
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, SocketPolling
 from napctl.model.suspension import Suspension
 
+SOCKET_BUSY_POLL_USECS = 50
+"""Of a blocking read: what Documentation/admin-guide/sysctl/net.rst recommends for busy_read."""
 
-def attach(journal: Journal, process: Process, wanted: Suspension) -> Transaction:
-    """Set suspension on exactly the NAPI and epoll instances of a process. Returns what was recorded and made.
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a target is attached."""
+
+    instances: tuple[EpollInstance, ...]
+    sockets: tuple[LooseSocket, ...]
+    steered: tuple[Group, ...]
+    """Groups that are given a program."""
+    napis: tuple[int, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would be polled by anybody."""
+        return not (self.instances or self.sockets or self.steered)
+
+
+def choose(
+    found: Examination, judged: Iterable[Verdict], *, steer: bool, force: bool, poll_sysctl: int | None = None
+) -> Choice:
+    """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take.
+
+    A worker that still has connections of several queues is left alone when it is steered: until they close, all but
+    one of these queues would wait for the suspend timer.
+    """
+    judged = tuple(judged)
+    after = [each.instance for each in judged if each.judgement == "fits after steering"]
+    chosen = [each.instance for each in judged if each.judgement == "fits"]
+    if force:
+        chosen += [each.instance for each in judged if each.judgement == "does not fit" and _possible(each, found)]
+        chosen += after
+    elif steer:
+        chosen += [each for each in after if len(each.sockets_by_napi) < 2]
+    members = {id(each) for each in after}
+    steered = [each for each in groups(found) if steer and any(id(one.instance) in members for one in each.members)]
+    sockets = [one for one, each in loose_fitness(found, poll_sysctl=poll_sysctl) if each.judgement == "fits"]
+    ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
+    if steered or (steer and any(each.listeners and not each.sockets_by_napi for each in chosen)):
+        ids |= {other for napi in found.napis for other in found.receiving(napi)}
+    return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)))
+
+
+def attach(
+    journal: Journal,
+    found: Examination,
+    choice: Choice,
+    wanted: Suspension,
+    *,
+    guard: Guard | None = None,
+    keeper: Keeper | None = None,
+) -> Transaction:
+    """Set suspension on what was chosen. Returns what was recorded and made.
 
     To be called after recover(): else the leavings of a dead server would be recorded as former values.
-    Raises Unsupported if suspension does not fit, BadInput if the process or one of its NAPI instances is attached
-    already, and what examine() and apply() raise.
+    Raises BadInput if a process or one of its NAPI instances is attached already, and what apply() raises.
     """
     live = journal.live()
-    _refuse_second(process, live)
-    found = examine(process)
-    reason = misfit(found)
-    if reason is not None:
-        raise Unsupported(f"{process.name} ({process.pid}): {reason}; nothing was changed")
-    transaction = plan(found, wanted)
-    _refuse_shared(transaction, live)
+    refuse_second(found.processes, live)
+    changes = planned(found, choice, wanted)
+    first = found.processes[0]
+    transaction = begun(
+        "attach", first.name, changes, pid=first.pid, started_ticks=first.started_ticks, guard=guard, keeper=keeper
+    )
+    refuse_shared(_napis(transaction), live)
     return apply(journal, transaction, then="attached")
 
 
-def plan(found: Examination, wanted: Suspension) -> Transaction:
-    """The changes that attach a process which fits: the device's half first, so that the deferral is there before
-    the first task polls. An epoll instance without NAPI sockets, or already as wanted, is not touched."""
-    changes: list[Change] = [
-        NapiChange(
-            netns=located.netns,
-            device=located.device,
-            ifindex=located.napi.ifindex,
-            napi_id=napi_id,
-            before=_touched(located.napi.settings),
-            after=wanted.napi,
-        )
-        for napi_id, located in sorted(found.napis.items())
-    ]
+def attach_process(journal: Journal, found: Examination, wanted: Suspension) -> Transaction:
+    """Attach whatever fits without further ado. Raises Unsupported if nothing does, and as attach()."""
+    judged = verdicts(found)
+    choice = choose(found, judged, steer=False, force=False)
+    if choice.empty:
+        raise Unsupported(f"{who(found)}: {why_not(found, judged)}; nothing was changed")
+    return attach(journal, found, choice, wanted)
+
+
+def planned(found: Examination, choice: Choice, wanted: Suspension) -> tuple[Change, ...]:
+    """The changes that attach what was chosen: steering, then the device's half, so that the deferral is there before
+    the first task polls. An epoll instance already as wanted is not touched."""
+    changes: list[Change] = [_steering(group) for group in choice.steered]
+    devices = {(each.netns, each.device.ifindex): each for each in found.napis.values()}
+    for located in devices.values():
+        changes += [
+            NapiChange(
+                netns=located.netns,
+                device=located.device.name,
+                ifindex=located.device.ifindex,
+                napi_id=napi.napi_id,
+                before=_touched(napi.settings),
+                after=wanted.napi,
+            )
+            for napi in located.device.napis
+            if napi.napi_id in choice.napis
+        ]
     changes += [
         EpollChange(
-            pid=found.process.pid,
-            name=found.process.name,
-            started_ticks=found.process.started_ticks,
-            epoll_fd=instance.fd,
-            before=instance.params,
+            pid=each.process.pid,
+            name=each.process.name,
+            started_ticks=each.process.started_ticks,
+            epoll_fd=each.fd,
+            before=each.params,
             after=wanted.epoll,
         )
-        for instance in found.instances
-        if instance.sockets_by_napi and instance.params != wanted.epoll
+        for each in choice.instances
+        if each.params != wanted.epoll
     ]
-    process = found.process
-    return begun("attach", process.name, tuple(changes), pid=process.pid, started_ticks=process.started_ticks)
+    polling = SocketPolling(busy_poll_usecs=wanted.busy_poll_usecs or SOCKET_BUSY_POLL_USECS, prefer_busy_poll=True)
+    changes += [
+        SocketChange(
+            pid=each.process.pid,
+            name=each.process.name,
+            started_ticks=each.process.started_ticks,
+            fd=each.fd,
+            inode=each.inode,
+            budget=wanted.busy_poll_budget,
+            before=each.polling,
+            after=polling,
+        )
+        for each in choice.sockets
+        if each.polling != polling
+    ]
+    return tuple(changes)
 
 
 def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:
@@ -71,6 +163,80 @@ def attachments(journal: Journal) -> list[Transaction]:
     return [each for each in journal.live() if each.kind == "attach"]
 
 
+def who(found: Examination) -> str:
+    """The target, for messages."""
+    first, more = found.processes[0], len(found.processes) - 1
+    return f"{first.name} ({first.pid})" + (f" and {more} more" if more else "")
+
+
+def why_not(found: Examination, judged: Iterable[Verdict]) -> str:
+    """Why nothing of a target can be attached as it is, in one clause."""
+    judged = tuple(judged)
+    for judgement in ("does not fit", "fits after steering"):
+        alike = [each for each in judged if each.judgement == judgement]
+        if alike:
+            more = f" (so do {len(alike) - 1} more)" if len(alike) > 1 else ""
+            advice = "`--steer` would give each worker one queue" if judgement != "does not fit" else alike[0].hint
+            return alike[0].why + more + (f"; what would help: {advice}" if advice else "")
+    if found.rings:
+        process, fd = found.rings[0]
+        return f"it waits in io_uring (ring {fd} of {process.name}); the kernel suspends interrupts only for epoll"
+    loose = [each for _, each in loose_fitness(found, poll_sysctl=None)]
+    if loose:
+        return f"socket {loose[0].fd}: {loose[0].why}"
+    watched = sum(each.watched for each in found.instances)
+    if found.instances:
+        return (
+            f"none of the {watched} descriptors that its epoll instances watch has received a packet through a NAPI "
+            "instance: it has no connection yet, or only over loopback, which has no NAPI instance"
+        )
+    return "it has no epoll instance; the kernel suspends interrupts only for tasks that wait in epoll"
+
+
+def refuse_second(found: Collection[Process], live: list[Transaction]) -> None:
+    """Raises BadInput if one of the processes is attached already."""
+    keys = {(process.pid, process.started_ticks) for process in found}
+    for each in live:
+        if keys & set(_processes(each)):
+            raise BadInput(f"{each.title}: already attached; `napctl detach {each.pid}` first")
+
+
+def refuse_shared(wanted: Iterable[tuple[int, int]], live: list[Transaction]) -> None:
+    """Raises BadInput if one of these NAPI instances (network namespace and id) is attached already: two attachments
+    of it could not both restore its former values.
+
+    Upon an applied plan one may be made: its former values are the plan's. One that nobody has confirmed yet may go.
+    """
+    held = {napi: each for each in live if each.state != "applied" for napi in _napis(each)}
+    for napi in wanted:
+        if napi in held:
+            other = held[napi]
+            if other.kind == "attach":
+                raise BadInput(f"NAPI {napi[1]} is already attached for {other.title}; detach that first")
+            raise BadInput(f"NAPI {napi[1]}: {other.title} waits for `napctl confirm {other.number}`")
+
+
+def _possible(verdict: Verdict, found: Examination) -> bool:
+    """Whether the kernel would take it at all."""
+    ids = verdict.instance.sockets_by_napi
+    located = [found.napis[napi] for napi in ids if napi in found.napis]
+    return bool(ids) and len(located) == len(ids) and all(
+        each.napi.settings.irq_suspend_timeout_ns is not None for each in located
+    )  # fmt: skip
+
+
+def _steering(group: Group) -> SteeringChange:
+    first = group.members[0]
+    return SteeringChange(
+        pid=first.instance.process.pid,
+        name=first.instance.process.name,
+        started_ticks=first.instance.process.started_ticks,
+        fd=first.listener.fd,
+        inodes=tuple(member.listener.inode for member in group.members),
+        address=f"{group.kind} {group.address}",
+    )
+
+
 def _touched(settings: NapiSettings) -> NapiSettings:
     """Those settings that attaching changes."""
     return NapiSettings(
@@ -80,23 +246,12 @@ def _touched(settings: NapiSettings) -> NapiSettings:
     )
 
 
-def _refuse_second(process: Process, live: list[Transaction]) -> None:
-    if any(each.pid == process.pid and each.started_ticks == process.started_ticks for each in live):
-        raise BadInput(f"{process.name} ({process.pid}): already attached; `napctl detach {process.pid}` first")
-
-
-def _refuse_shared(transaction: Transaction, live: list[Transaction]) -> None:
-    """Two attachments of one NAPI instance could not both restore its former values.
-
-    Upon an applied plan one may be made: its former values are the plan's. One that nobody has confirmed yet may go.
-    """
-    held = {napi: each for each in live if each.state != "applied" for napi in _napis(each)}
-    for napi in _napis(transaction):
-        if napi in held:
-            other = held[napi]
-            if other.kind == "attach":
-                raise BadInput(f"NAPI {napi[1]} is already attached for {other.title}; detach that first")
-            raise BadInput(f"NAPI {napi[1]}: {other.title} waits for `napctl confirm {other.number}`")
+def _processes(transaction: Transaction) -> Iterator[tuple[int, int]]:
+    if transaction.kind == "attach":
+        yield transaction.pid, transaction.started_ticks
+        for change in transaction.changes:
+            if isinstance(change, EpollChange | SocketChange):
+                yield change.pid, change.started_ticks
 
 
 def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:

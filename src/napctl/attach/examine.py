@@ -1,103 +1,221 @@
-"""Examine a process: its epoll instances, the NAPI instances that feed their sockets, and the devices of those."""
+"""Examine the processes of a target: what feeds their epoll instances and sockets, and the devices behind."""
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
-from napctl.kernel import capabilities, epoll, processes
-from napctl.kernel.links import links
+from napctl.attach.look import EpollInstance, Look, LooseSocket, look_at, loose_sockets
+from napctl.kernel import openfiles
+from napctl.kernel.links import addresses
+from napctl.kernel.listeners import listeners_of
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netdev import Netdev
 from napctl.kernel.processes import Process
-from napctl.model.errors import BadInput, NotPermitted, Unsupported
-from napctl.model.machine import Napi
-from napctl.model.settings import EpollParams
+from napctl.kernel.program import Program, program
+from napctl.kernel.sockets import host_and_port
+from napctl.model.errors import BadInput
+from napctl.model.machine import Device, EpollPoller, Napi
+from napctl.model.waits import Waits
+from napctl.observe.machine import epoll_pollers, take_devices
+from napctl.observe.waits import observe_waits
 
-
-@dataclass(frozen=True)
-class EpollInstance:
-    """One epoll instance of a process: its parameters, and its sockets by the NAPI instance that feeds them."""
-
-    fd: int
-    params: EpollParams
-    watched: int
-    """Descriptors it watches, of any kind."""
-    sockets_by_napi: dict[int, int] = field(default_factory=dict)
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True)
 class LocatedNapi:
-    """A NAPI instance, the name of its device, and the network namespace (inode number) in which both are."""
+    """A NAPI instance, its device, and the network namespace (inode number) in which both are."""
 
     napi: Napi
-    device: str
+    device: Device
     netns: int
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found. A NAPI id that belongs to no device of the process's namespace nor of ours is not in `napis`."""
+    """What was found."""
 
-    process: Process
-    netns: int
+    name: str
+    """Of the target."""
+    processes: tuple[Process, ...]
     instances: tuple[EpollInstance, ...]
-    napis: dict[int, LocatedNapi]
+    loose: tuple[LooseSocket, ...] = ()
+    rings: tuple[tuple[Process, int], ...] = ()
+    """io_uring instances: process and descriptor."""
+    napis: Mapping[int, LocatedNapi] = field(default_factory=dict)
+    """All instances of the devices that feed the target, or that it listens at. One that feeds it and is not here
+    belongs to no device of its network namespace nor of ours."""
+    others: tuple[EpollPoller, ...] = ()
+    """Processes outside the target that poll one of these NAPI instances."""
+    programs: Mapping[int, Program] = field(default_factory=dict)
+    """By process."""
+    sharers: Mapping[tuple[str, int, bytes], frozenset[int]] = field(default_factory=dict)
+    """By group of listening sockets: inodes of all sockets of the network namespace that share its port and address."""
+    lacks: tuple[str, ...] = ()
+
+    def receiving(self, napi_id: int) -> tuple[int, ...]:
+        """NAPI instances that receive for the device of this one; all of its instances if the driver does not tell."""
+        device = self.napis[napi_id].device
+        told = sorted({queue.napi_id for queue in device.queues if queue.kind == "rx" and queue.napi_id})
+        return tuple(told) or tuple(napi.napi_id for napi in device.napis)
+
+    @property
+    def feeding(self) -> frozenset[tuple[int, int]]:
+        """Network namespace and id of the NAPI instances that feed the target's epoll instances."""
+        ids = {napi_id for each in self.instances for napi_id in each.sockets_by_napi}
+        return frozenset((self.napis[napi_id].netns, napi_id) for napi_id in ids if napi_id in self.napis)
+
+    def without_former_napis(self) -> "Examination":
+        """As if sockets whose NAPI instance is no more had received nothing yet."""
+
+        def present(counts: Mapping[int, int]) -> dict[int, int]:
+            return {napi_id: count for napi_id, count in counts.items() if napi_id in self.napis}
+
+        return replace(
+            self,
+            instances=tuple(replace(each, sockets_by_napi=present(each.sockets_by_napi)) for each in self.instances),
+            loose=tuple(each for each in self.loose if each.napi_id in self.napis or each.kind == "xdp"),
+        )
+
+    @property
+    def queues(self) -> int:
+        """RX queues of the device with the most of them that feeds the target; 0: none does yet."""
+        return max((len(self.receiving(napi_id)) for napi_id in self.napis), default=0)
+
+    def strangers(self, group: tuple[str, int, bytes], members: Collection[int]) -> int:
+        """Sockets that share a group's port and are none of these."""
+        return len(self.sharers.get(group, frozenset()) - set(members))
 
 
-def examine(process: Process) -> Examination:
-    """Look at a process from outside, changing and stopping nothing.
+def examine(name: str, found: Sequence[Process], watch_seconds: float = 0) -> Examination:
+    """Look at processes from outside, changing and stopping nothing; for `watch_seconds` at how their threads wait.
 
-    Raises BadInput if it goes meanwhile, NotPermitted without ptrace rights over it, Unsupported on kernels without
-    EPIOCGPARAMS (before Linux 6.9) or without the netdev family.
+    Raises BadInput if all of them have gone, NotPermitted without ptrace rights over one, Unsupported on kernels
+    without EPIOCGPARAMS (before Linux 6.9) or without the netdev family.
     """
-    with _explained(process), NetworkNamespace.of_process(process.pid) as netns:
-        instances = tuple(_instances(process))
-        ids = {napi_id for instance in instances for napi_id in instance.sockets_by_napi}
-        napis = _locate(ids, netns) if ids else {}
-        return Examination(process=process, netns=netns.inode, instances=instances, napis=napis)
+    looks = [look for process in found if (look := look_at(process)) is not None]
+    if not looks:
+        raise BadInput(
+            f"{found[0].name} ({found[0].pid}): it ended meanwhile" if found else f"{name}: it ended meanwhile"
+        )
+    instances = tuple(_merged([instance for look in looks for instance in look.instances]))
+    in_epoll = {inode for look in looks for inode in look.watched}
+    loose = tuple(
+        each for look in looks for each in loose_sockets(look, in_epoll) if each.napi_id or each.kind == "xdp"
+    )
+    ids = {napi for each in instances for napi in each.sockets_by_napi} | {s.napi_id for s in loose if s.napi_id}
+    napis = _locate(ids, looks)
+    lacks: list[str] = []
+    others = tuple(_others(napis, ids, {look.process.pid for look in looks}, lacks))
+    if watch_seconds:
+        waits = observe_waits([look.process.pid for look in looks], watch_seconds)
+        instances = tuple(_in_epoll(waits, each) for each in instances)
+        loose = tuple(_on_socket(waits, each) for each in loose)
+        lacks += waits.lacks
+    return Examination(
+        name=name,
+        processes=tuple(look.process for look in looks),
+        instances=instances,
+        loose=loose,
+        rings=tuple((look.process, fd) for look in looks for fd in look.files.rings),
+        napis=napis,
+        others=others,
+        programs={look.process.pid: program(look.process.pid) for look in looks if look.instances},
+        sharers=_sharers(looks),
+        lacks=tuple(lacks),
+    )
 
 
-def _instances(process: Process) -> Iterator[EpollInstance]:
-    fds = processes.epoll_fds(process.pid)
-    with processes.Handle(process.pid) as handle:
-        for fd in fds:
-            with handle.copy_of(fd) as copy:
-                params = epoll.params(copy)
-            watched = processes.watched_fds(process.pid, fd)
-            yield EpollInstance(
-                fd=fd, params=params, watched=len(watched), sockets_by_napi=handle.incoming_napi_ids(watched)
-            )
+def _merged(instances: list[EpollInstance]) -> Iterator[EpollInstance]:
+    """Each instance once: processes share those that they inherited. Only such as watch the same can be the same."""
+    alike: dict[tuple[object, ...], list[EpollInstance]] = defaultdict(list)
+    for each in instances:
+        key = (each.watched, tuple(sorted(each.sockets_by_napi.items())), tuple(one.inode for one in each.listeners))
+        alike[key if each.watched else (each.process.pid, each.fd)].append(each)
+    for candidates in alike.values():
+        by_place = {(each.process.pid, each.fd): each for each in candidates}
+        pids = {pid for pid, _ in by_place}
+        groups = openfiles.distinct(list(by_place)) if len(pids) > 1 else [[place] for place in by_place]
+        for first, *rest in groups:
+            yield replace(by_place[first], also=tuple(rest))
 
 
-def _locate(ids: set[int], netns: NetworkNamespace) -> dict[int, LocatedNapi]:
-    """In the process's namespace; else in ours, where a bridge or router passes a container's packets on."""
-    found: dict[int, LocatedNapi] = {}
-    with NetworkNamespace.current() as ours:
-        for namespace in (netns, ours):
-            names = {link.ifindex: link.name for link in links(namespace)}
-            with Netdev(namespace) as netdev:
-                for napi_id in ids - found.keys():
-                    napi = netdev.napi(napi_id)
-                    if napi is not None:
-                        found[napi_id] = LocatedNapi(
-                            napi, names.get(napi.ifindex, f"if{napi.ifindex}"), namespace.inode
-                        )
+def _sharers(looks: Sequence[Look]) -> dict[tuple[str, int, bytes], frozenset[int]]:
+    found: dict[tuple[str, int, bytes], frozenset[int]] = {}
+    for look in looks:
+        for group in {one.group for each in look.instances for one in each.listeners if one.reuseport} - found.keys():
+            kind, netns, address = group
+            host, port = host_and_port(address)
+            sharing = listeners_of(netns, look.process.pid, port)
+            found[group] = frozenset(one.inode for one in sharing if (one.protocol, one.address) == (kind, host))
     return found
 
 
-@contextmanager
-def _explained(process: Process) -> Iterator[None]:
-    who = f"{process.name} ({process.pid})"
-    try:
-        yield
-    except PermissionError:
-        why = capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())
-        raise NotPermitted(f"{who}: its descriptors cannot be read: {why}") from None
-    except (FileNotFoundError, ProcessLookupError):
-        raise BadInput(f"{who}: it ended meanwhile") from None
-    except OSError as error:
-        if error.errno == errno.ENOTTY:
-            raise Unsupported("this kernel has no busy-poll parameters of epoll instances (Linux 6.9)") from None
-        raise Unsupported(f"{who}: {os.strerror(error.errno or 0)}") from None
+def _locate(ids: set[int], looks: Sequence[Look]) -> dict[int, LocatedNapi]:
+    """All NAPI instances of the devices that feed the target; if none does yet, of those at whose addresses it listens.
+
+    Looked for in the namespaces of its processes, and then in ours, where a bridge or router passes a container's
+    packets on.
+    """
+    located: dict[int, LocatedNapi] = {}
+    expected: dict[int, LocatedNapi] = {}
+    done: set[int] = set()
+    for netns in _namespaces(looks):
+        with netns:
+            if netns.inode not in done and not (done and ids <= located.keys()):
+                done.add(netns.inode)
+                devices = take_devices(netns, (), [])
+                hosts = _listening(looks, netns.inode)
+                at = addresses(netns) if hosts and not ids else {}
+                for device in devices:
+                    there = {napi.napi_id: LocatedNapi(napi, device, netns.inode) for napi in device.napis}
+                    if ids & there.keys():
+                        located |= there
+                    elif hosts & (at.get(device.ifindex, frozenset()) | EVERYWHERE):
+                        expected |= there
+    return located or expected
+
+
+def _namespaces(looks: Sequence[Look]) -> Iterator[NetworkNamespace]:
+    """Those of the processes, and ours; the caller closes them."""
+    seen: set[int] = set()
+    for look in looks:
+        if look.netns and look.netns not in seen:
+            seen.add(look.netns)
+            with suppress(BadInput):  # that process has gone
+                yield NetworkNamespace.of_process(look.process.pid)
+    yield NetworkNamespace.current()
+
+
+def _listening(looks: Sequence[Look], netns: int) -> frozenset[str]:
+    """Addresses on which workers with listening sockets of their own wait."""
+    return frozenset(
+        host_and_port(one.group[2])[0]
+        for look in looks
+        for each in look.instances
+        for one in each.listeners
+        if one.reuseport and look.netns == netns
+    )
+
+
+def _others(napis: Mapping[int, LocatedNapi], ids: set[int], ours: set[int], lacks: list[str]) -> Iterator[EpollPoller]:
+    devices = {(each.netns, each.device.ifindex): each.device for each in napis.values()}
+    for poller in epoll_pollers(tuple(devices.values()), lacks) if devices else ():
+        if poller.pid not in ours and ids & set(poller.napi_ids):
+            yield poller
+
+
+def _in_epoll(waits: Waits, instance: EpollInstance) -> EpollInstance:
+    places = set(instance.places)
+    found = (each for each in waits.threads if each.call == "epoll" and (each.pid, each.fd) in places)
+    return replace(instance, threads=tuple(found))
+
+
+def _on_socket(waits: Waits, socket: LooseSocket) -> LooseSocket:
+    """poll and select name no descriptor: all of its process's may mean this socket."""
+    found = (
+        each
+        for each in waits.threads
+        if each.pid == socket.process.pid and (each.fd == socket.fd or each.call in ("poll", "select"))
+    )
+    return replace(socket, threads=tuple(found))

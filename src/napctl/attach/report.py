@@ -1,13 +1,16 @@
 """What an attachment does right now: measured in a window after the fact, never assumed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-from napctl.kernel import system
+from napctl.kernel import epoll, processes, system
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
-from napctl.model.change import NapiChange, Restored, Transaction
+from napctl.model.change import EpollChange, NapiChange, Restored, SocketChange, Transaction
+from napctl.model.fitness import Fitness
 from napctl.model.histogram import total
 from napctl.model.machine import SCHEMA
+from napctl.model.suspensioncounts import SuspensionCounts
+from napctl.model.timer import TimerChoice
 from napctl.model.value import Value
 from napctl.model.window import Window, own_polls
 
@@ -15,65 +18,187 @@ FEW_POLLS = 20
 """Below this number of polls that found packets nothing can be told."""
 OWN_PER_FRUITFUL = 0.1
 """A server that waits in epoll polls once for every time it found events; one that never does is at 0."""
+STARVED_PER_SECOND = 2
+"""From so many rescues by the suspend timer a second, packets wait for it. A server that pauses now and then (a log to
+rotate, a garbage to collect) is rescued once each time."""
 
 
-class Attached(Value, frozen=True, kw_only=True):
+class Now(Value, frozen=True, kw_only=True):
+    """What an attachment did in a window. Shares are 0 … 1; None: not measured, or too little traffic to tell."""
+
+    verdict: str
+    """"active", "not active", "starving", "quiet", "not measured", "gone"."""
+    why: str = ""
+    """A clause, where the verdict needs one."""
+    server_poll_share: float | None = None
+    """Share of the NAPI instances' polls that the attached processes made themselves."""
+    server_packet_share: float | None = None
+    """Share of their packets that they found by polling themselves: near 1 under heavy load, less under light."""
+    empty_poll_share: float | None = None
+    packets_per_second: float | None = None
+    interrupts_per_second: float | None = None
+    """Of the interrupt lines of these NAPI instances; None where the driver does not tell them."""
+    suspensions_per_second: float | None = None
+    resumes_per_second: float | None = None
+    timeouts_per_second: float | None = None
+    """Resumes for which the suspend timer was the reason: packets waited as long as irq-suspend-timeout."""
+    suspended_share: float | None = None
+    """Of the time, mean over the NAPI instances."""
+    wait_p50_us: float | None = None
+    """Upper bound of how long half of the packets waited for their poll."""
+    wait_p99_us: float | None = None
+
+
+class Attached(Now, frozen=True, kw_only=True):
     """What was set, and who polled in the window after it."""
 
     schema: int = SCHEMA
     transaction: Transaction
     attach_seconds: float
-    """From the first look at the process until the last setting was read back."""
+    """From the first look at the processes until the last setting was read back, without the trials of timers."""
+    fitness: Fitness
+    timer: TimerChoice
     window: Window | None
     """None: no window was asked for."""
-    verdict: str
-    """"active", "not active", "too little traffic to tell", "not measured"."""
-    server_poll_share: float | None
-    """Share of the NAPI instances' polls, 0 … 1, that the attached process made itself."""
-    server_packet_share: float | None
-    """Share of their packets, 0 … 1, that it found by polling itself: near 1 under heavy load, less under light."""
     warnings: tuple[str, ...]
     """What may go wrong with this attachment: one sentence each."""
     recovered: tuple[Restored, ...]
     """What was put back first: settings of interrupted operations and of servers that have ended."""
 
 
-def judge(transaction: Transaction, window: Window | None) -> tuple[str, float | None, float | None]:
-    """(verdict, share of polls, share of packets) of the attached process.
+class Standing(Now, frozen=True, kw_only=True):
+    """One attachment, and what it does right now."""
 
-    Active means: the process polls its NAPI instances itself whenever it has work.
-    """
-    if window is None or window.source != "bpf" or not system.in_initial_pid_namespace():
-        return "not measured", None, None
-    polls = total(napi.polls for napi in window.napis)
-    own = own_polls(window.napis, transaction.pid)
-    fruitful = polls.polls - polls.empty
-    if fruitful < FEW_POLLS:
-        return "too little traffic to tell", None, None
-    verdict = "active" if own.polls >= OWN_PER_FRUITFUL * fruitful else "not active"
-    return verdict, own.polls / polls.polls, own.packets / polls.packets
+    transaction: Transaction
+    kept_by: int | None
+    """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
 
 
-def attached(
+def judge(
     transaction: Transaction,
     window: Window | None,
-    attach_seconds: float,
-    warnings: Iterable[str] = (),
-    recovered: Iterable[Restored] = (),
-) -> Attached:
-    """The report of an attachment."""
-    window = _only(window, transaction) if window else None
-    verdict, poll_share, packet_share = judge(transaction, window)
-    return Attached(
-        transaction=transaction,
-        attach_seconds=attach_seconds,
-        window=window,
+    suspended: Mapping[tuple[int, int], SuspensionCounts] | None = None,
+    lost: str = "",
+) -> Now:
+    """From a window, the difference of two readings of the suspension probe, and lost_settings().
+
+    Active means: the processes poll their NAPI instances themselves whenever they have work.
+    """
+    if window is None or window.source != "bpf" or not system.in_initial_pid_namespace():
+        return Now(verdict="not active", why=lost) if lost else Now(verdict="not measured")
+    napis = only(window, transaction).napis
+    polls = total(napi.polls for napi in napis)
+    own = [own_polls(napis, pid) for pid in attached_pids(transaction)]
+    own_count, own_packets = sum(each.polls for each in own), sum(each.packets for each in own)
+    fruitful, seconds = polls.polls - polls.empty, window.seconds
+    interrupts = [napi.interrupts for napi in napis if napi.interrupts is not None]
+    figures = _suspension_figures(transaction, suspended, seconds)
+    timeouts = figures.get("timeouts_per_second") or 0
+    if lost:
+        verdict, why = "not active", lost
+    elif timeouts >= STARVED_PER_SECOND:
+        verdict = "starving"
+        why = f"the suspend timer had to rescue packets {timeouts:.0f} times a second, each of which waited until then"
+    elif fruitful < FEW_POLLS:
+        verdict, why = "quiet", "too little traffic to tell"
+    elif own_count >= OWN_PER_FRUITFUL * fruitful:
+        verdict, why = "active", ""
+    elif any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
+        verdict, why = "not active", "it does not poll"
+    else:
+        verdict, why = "not active", "none of its epoll instances is attached yet"
+    told = fruitful >= FEW_POLLS
+    return Now(
         verdict=verdict,
-        server_poll_share=poll_share,
-        server_packet_share=packet_share,
-        warnings=tuple(warnings),
-        recovered=tuple(recovered),
+        why=why,
+        server_poll_share=own_count / polls.polls if told else None,
+        server_packet_share=own_packets / polls.packets if told else None,
+        empty_poll_share=polls.empty_share,
+        packets_per_second=polls.packets / seconds,
+        interrupts_per_second=sum(interrupts) / seconds if interrupts else None,
+        **figures,
     )
+
+
+def _suspension_figures(
+    transaction: Transaction, suspended: Mapping[tuple[int, int], SuspensionCounts] | None, seconds: float
+) -> dict[str, float | None]:
+    if suspended is None:
+        return {}
+    ours = [suspended[key] for key in _napis(transaction) if key in suspended]
+    if not ours:
+        return {"suspensions_per_second": 0.0, "resumes_per_second": 0.0, "timeouts_per_second": 0.0}
+    together = ours[0]
+    for each in ours[1:]:
+        together = together + each
+    return {
+        "suspensions_per_second": together.suspensions / seconds,
+        "resumes_per_second": together.resumes / seconds,
+        "timeouts_per_second": together.timeouts / seconds,
+        "suspended_share": min(1.0, together.suspended_ns / 1e9 / seconds / len(ours)),
+        "wait_p50_us": together.wait_percentile_us(0.5),
+        "wait_p99_us": together.wait_percentile_us(0.99),
+    }
+
+
+def suspended_between(
+    before: Sequence[SuspensionCounts], after: Sequence[SuspensionCounts]
+) -> dict[tuple[int, int], SuspensionCounts]:
+    """What came between two readings of one suspension probe, by network namespace and NAPI id."""
+    earlier = {(each.netns, each.napi_id): each for each in before}
+    found = {(each.netns, each.napi_id): each for each in after}
+    return {key: each - earlier[key] if key in earlier else each for key, each in found.items()}
+
+
+def attached_pids(transaction: Transaction) -> tuple[int, ...]:
+    """Processes whose epoll instances or sockets it made poll; the one attached to if it changed none."""
+    pids = {change.pid for change in transaction.changes if isinstance(change, EpollChange | SocketChange)}
+    return tuple(sorted(pids)) or (transaction.pid,)
+
+
+def only(window: Window, transaction: Transaction) -> Window:
+    """The window of the attached NAPI instances alone."""
+    ours = set(_napis(transaction))
+    fields = {name: getattr(window, name) for name in Window.__struct_fields__}
+    return Window(**fields | {"napis": tuple(napi for napi in window.napis if (napi.netns, napi.napi_id) in ours)})
+
+
+def lost_settings(transaction: Transaction) -> str:
+    """What is no longer as it was attached, in a clause; "" if everything is."""
+    for change in transaction.changes:
+        if isinstance(change, EpollChange):
+            running = processes.process(change.pid)
+            if running is None or running.started_ticks != change.started_ticks:
+                continue  # a worker has gone; the others are told of
+            try:
+                with processes.Handle(change.pid) as handle, handle.copy_of(change.epoll_fd) as copy:
+                    if epoll.params(copy) != change.after:
+                        return f"{change.where} has other parameters than it was given"
+            except OSError:
+                return f"{change.where} has been closed, or is not ours to look at"
+    return _lost_napis(transaction)
+
+
+def _lost_napis(transaction: Transaction) -> str:
+    for inode in {change.netns for change in transaction.changes if isinstance(change, NapiChange)}:
+        netns = NetworkNamespace.find(inode)
+        if netns is None:
+            return "its network namespace has gone"
+        with netns, Netdev(netns) as netdev:
+            there = {napi.napi_id: napi.settings for napi in netdev.napis()}
+        for change in transaction.changes:
+            if isinstance(change, NapiChange) and change.netns == inode:
+                now = there.get(change.napi_id)
+                if now is None:
+                    return f"{change.where} is no more: the device was reset, or is down"
+                if any(getattr(now, name) != value for name, value in _set(change)):
+                    return f"{change.where} has lost its settings, or somebody else has set them"
+    return ""
+
+
+def _set(change: NapiChange) -> Iterable[tuple[str, object]]:
+    names = change.after.__struct_fields__
+    return ((name, value) for name in names if (value := getattr(change.after, name)) is not None)
 
 
 def several_queues(transaction: Transaction) -> list[str]:
@@ -98,8 +223,5 @@ def several_queues(transaction: Transaction) -> list[str]:
     return words
 
 
-def _only(window: Window, transaction: Transaction) -> Window:
-    """The window of the attached NAPI instances alone."""
-    ours = {(change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange)}
-    fields = {name: getattr(window, name) for name in Window.__struct_fields__}
-    return Window(**fields | {"napis": tuple(napi for napi in window.napis if (napi.netns, napi.napi_id) in ours)})
+def _napis(transaction: Transaction) -> list[tuple[int, int]]:
+    return [(change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange)]

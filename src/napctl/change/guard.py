@@ -7,6 +7,7 @@ after a kill of the guard, `napctl recover` puts the transaction back.)
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import time
@@ -21,23 +22,26 @@ from napctl.kernel import processes
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError
 
+NO_DEADLINE = 0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
 PR_SET_NAME = 15
 
 
-def post_guard(seconds: float, directory: Path) -> Guard:
-    """Start a guard. After that time it restores every unconfirmed transaction of the journal there that names it.
+def post_guard(seconds: float | None, directory: Path) -> Guard:
+    """Start a guard. After that time, or (None) when this process has ended, it restores every transaction of the
+    journal there that names it and is not confirmed.
 
     To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
     """
-    deadline = now_boot_ns() + int(seconds * 1e9)
+    deadline = NO_DEADLINE if seconds is None else now_boot_ns() + int(seconds * 1e9)
     directory = directory.absolute()  # the guard leaves for /
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
+    watched_pid = os.getpid()
     between = os.fork()
     if between == 0:
-        _become_guard(write, deadline, directory)
+        _become_guard(write, deadline, directory, watched_pid)
     os.close(write)
     os.waitpid(between, 0)
     with os.fdopen(read) as told:
@@ -49,7 +53,7 @@ def post_guard(seconds: float, directory: Path) -> Guard:
 
 
 @contextmanager
-def watched(seconds: float, directory: Path) -> Iterator[Guard]:
+def watched(seconds: float | None, directory: Path) -> Iterator[Guard]:
     """A guard, posted before the first change of the block, that stays for as long as the journal names it.
 
     So it does after an interruption that came when all was made, and if what was made could not be undone.
@@ -83,7 +87,7 @@ def now_boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def _become_guard(told: int, deadline: int, directory: Path) -> NoReturn:
+def _become_guard(told: int, deadline: int, directory: Path, watched_pid: int) -> NoReturn:
     """Fork once more, so that init is the parent, and watch. Whatever happens here never returns to the caller."""
     try:
         os.setsid()
@@ -95,10 +99,13 @@ def _become_guard(told: int, deadline: int, directory: Path) -> NoReturn:
         for number in range(3):
             os.dup2(nothing, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        watched_end = os.pidfd_open(watched_pid) if deadline == NO_DEADLINE else -1
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(PR_SET_NAME, b"napctl-guard", 0, 0, 0)
+        if deadline == NO_DEADLINE:
+            select.select([watched_end], [], [])
         _watch(deadline, directory)
     finally:
         os._exit(1)
@@ -124,7 +131,7 @@ def _restored(directory: Path) -> bool:
                     me.pid,
                     me.started_ticks,
                 )
-                if mine and each.state in ("changing", "unconfirmed", "restoring"):
+                if mine and each.state != "applied":
                     restore(journal, each)
     except Exception:
         return False

@@ -8,7 +8,15 @@ from msgspec.structs import replace
 
 from napctl.change.targets import Places, Target, opened
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, Restored, RingsChange
+from napctl.model.change import (
+    Change,
+    CoalescingChange,
+    EpollChange,
+    Restored,
+    RingsChange,
+    SocketChange,
+    SteeringChange,
+)
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.settings import kernel_name
@@ -76,7 +84,7 @@ def all_gone(change: Change) -> list[Restored]:
 def touched(change: Change) -> list[str]:
     """Names of the settings that a change asks for."""
     names = change.after.__struct_fields__
-    if isinstance(change, EpollChange):  # its parameters are set together: those that are to differ
+    if isinstance(change, EpollChange | SocketChange):  # its parameters are set together: those that are to differ
         return [name for name in names if getattr(change.before, name) != getattr(change.after, name)]
     return [name for name in names if getattr(change.after, name) is not None]
 
@@ -97,7 +105,9 @@ def altered(change: Change) -> list[str]:
 def explain(change: Change, error: OSError | Refused) -> NapctlError:
     """The kernel's refusal as one line for a person."""
     if isinstance(error, PermissionError) or getattr(error, "exit_status", None) == NotPermitted.exit_status:
-        needs = "CAP_SYS_PTRACE" if isinstance(change, EpollChange) else "CAP_NET_ADMIN in the initial user namespace"
+        needs = "CAP_NET_ADMIN in the initial user namespace"
+        if isinstance(change, EpollChange | SocketChange | SteeringChange):
+            needs = "CAP_SYS_PTRACE" + (" and CAP_NET_ADMIN" if isinstance(change, SocketChange) else "")
         return NotPermitted(f"{change.where}: not permitted; changing it needs {needs}")
     if isinstance(error, ProcessLookupError | FileNotFoundError):
         return BadInput(f"{change.where}: gone meanwhile")
@@ -114,7 +124,7 @@ def _write(change: Change, target: Target, wanted: Mapping[str, Any]) -> None:
         named = getattr(error, "attribute", None)
         names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)
         asked = ", ".join(f"{kernel_name(name)} {_plain(wanted[name])}" for name in names)
-        who = "kernel" if isinstance(change, NapiChange) else "driver"
+        who = "driver" if isinstance(change, CoalescingChange | RingsChange) else "kernel"
         raise Unsupported(f"{change.where}: the {who} refuses {asked}: {_words(error)}") from None
 
 

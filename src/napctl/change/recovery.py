@@ -2,13 +2,25 @@
 
 import time
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 from napctl.change.journal import Journal
 from napctl.change.planned import devices_of
 from napctl.change.transaction import restore
 from napctl.kernel import processes, system
-from napctl.model.change import EpollChange, Restored, Transaction
+from napctl.model.change import Change, EpollChange, Restored, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import BadInput, NapctlError
+
+
+class HasProcess(Protocol):
+    """What names a process so that it is known again."""
+
+    @property
+    def pid(self) -> int: ...  # noqa: D102
+
+    @property
+    def started_ticks(self) -> int: ...  # noqa: D102
+
 
 GRACE_NS = 2 * 10**9
 """A guard that has not restored its transaction that long after its time does not work."""
@@ -39,10 +51,16 @@ def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
 
 def _objects(transaction: Transaction) -> set[tuple[int, int]]:
     """Devices and epoll instances that it changes."""
-    return {
-        (change.pid, change.epoll_fd) if isinstance(change, EpollChange) else (change.netns, change.ifindex)
-        for change in transaction.changes
-    }
+    return {_object(change) for change in transaction.changes}
+
+
+def _object(change: Change) -> tuple[int, int]:
+    match change:
+        case EpollChange():
+            return change.pid, change.epoll_fd
+        case SocketChange() | SteeringChange():
+            return change.pid, change.fd
+    return change.netns, change.ifindex
 
 
 def orphaned(transaction: Transaction) -> bool:
@@ -51,7 +69,7 @@ def orphaned(transaction: Transaction) -> bool:
         return True
     match transaction.state:
         case "attached":
-            return not alive(transaction)
+            return not alive(transaction) or (transaction.keeper is not None and not running(transaction.keeper))
         case "unconfirmed":
             return not guarded(transaction)
         case "changing" | "restoring":
@@ -60,10 +78,15 @@ def orphaned(transaction: Transaction) -> bool:
 
 
 def alive(attachment: Transaction) -> bool:
-    """Whether the attached process still runs."""
-    found = processes.process(attachment.pid)
-    same_boot = attachment.boot_id == system.boot_id()
-    return same_boot and found is not None and found.started_ticks == attachment.started_ticks
+    """Whether the process attached to, or another one that it changes, still runs."""
+    changed = (each for each in attachment.changes if isinstance(each, EpollChange | SocketChange | SteeringChange))
+    return attachment.boot_id == system.boot_id() and any(running(each) for each in (attachment, *changed))
+
+
+def running(one: HasProcess) -> bool:
+    """Whether the very process runs that a record names, and not another one with its pid."""
+    found = processes.process(one.pid)
+    return found is not None and found.started_ticks == one.started_ticks
 
 
 def guarded(transaction: Transaction) -> bool:
@@ -71,8 +94,7 @@ def guarded(transaction: Transaction) -> bool:
     guard = transaction.guard
     if guard is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) > guard.deadline_boot_ns + GRACE_NS:
         return False
-    found = processes.process(guard.pid)
-    return found is not None and found.started_ticks == guard.started_ticks
+    return running(guard)
 
 
 def refuse_unconfirmed(journal: Journal, devices: Collection[str] | None = None) -> None:

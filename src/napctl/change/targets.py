@@ -1,19 +1,30 @@
 """What a change is made on: found again by what the journal recorded, read and written as one block of settings."""
 
 import errno
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
-from napctl.kernel import epoll, processes
+from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
-from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChange, RingsChange, Transaction
+from napctl.model.change import (
+    Change,
+    CoalescingChange,
+    EpollChange,
+    NapiChange,
+    RingsChange,
+    SocketChange,
+    Steered,
+    SteeringChange,
+    Transaction,
+)
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes
@@ -67,6 +78,9 @@ def opened(change: Change, places: Places) -> Iterator[Target | None]:
         case EpollChange():
             with _epoll(change) as target:
                 yield target
+        case SocketChange() | SteeringChange():
+            with _socket(change) as target:
+                yield target
         case NapiChange():
             with _napi(change, places) as target:
                 yield target
@@ -101,6 +115,64 @@ def _epoll(change: EpollChange) -> Iterator[Target | None]:
                 raise
             there = False
         yield target if there else None
+
+
+class _SocketTarget:
+    def __init__(self, change: SocketChange, fd: int):
+        self._change, self._fd = change, fd
+
+    def read(self) -> Value | None:
+        return sockets.polling(self._fd)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        wanted = replace(sockets.polling(self._fd), **values)
+        sockets.set_polling(self._fd, wanted, self._change.budget if wanted.prefer_busy_poll else 0)
+
+
+class _SteeringTarget:
+    """The kernel does not tell whether a group has a program: until it is told otherwise it is taken to have ours."""
+
+    def __init__(self, change: SteeringChange, fd: int):
+        self._change, self._fd, self._now = change, fd, change.after
+
+    def read(self) -> Value | None:
+        return self._now
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        self._now = Steered(**values)
+        if self._now.steered_by_queue:
+            sockets.steer_by_queue(self._fd, len(self._change.inodes))
+            return
+        with suppress(FileNotFoundError):  # it has none any more
+            sockets.stop_steering(self._fd)
+
+
+@contextmanager
+def _socket(change: SocketChange | SteeringChange) -> Iterator[Target | None]:
+    with ExitStack() as stack:
+        inodes = change.inodes if isinstance(change, SteeringChange) else (change.inode,)
+        copy = _copy_of_socket(stack, change.pid, change.fd, inodes)
+        if copy is None and isinstance(change, SteeringChange):  # its holder has gone; the group may live on
+            places = (place for each in processes.holders_of_sockets(inodes).values() for place in each)
+            copies = (_copy_of_socket(stack, pid, fd, inodes) for pid, fd in places)
+            copy = next((each for each in copies if each is not None), None)
+        if copy is None:
+            yield None
+        elif isinstance(change, SteeringChange):
+            yield _SteeringTarget(change, copy)
+        else:
+            yield _SocketTarget(change, copy)
+
+
+def _copy_of_socket(stack: ExitStack, pid: int, fd: int, inodes: Collection[int]) -> int | None:
+    """None if the process has gone, or if the descriptor is none of these sockets any more."""
+    try:
+        copy = stack.enter_context(stack.enter_context(processes.Handle(pid)).copy_of(fd))
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
+    return copy if os.fstat(copy).st_ino in inodes else None
 
 
 class _NapiTarget:

@@ -12,13 +12,23 @@ from napctl.change.journal import Journal
 from napctl.change.make import all_gone, make, undo
 from napctl.change.targets import Places, recognisable
 from napctl.kernel import system
-from napctl.model.change import Change, CoalescingChange, Guard, Kind, Restored, RingsChange, State, Transaction
+from napctl.model.change import (
+    Change,
+    CoalescingChange,
+    Guard,
+    Keeper,
+    Kind,
+    Restored,
+    RingsChange,
+    State,
+    Transaction,
+)
 from napctl.model.errors import NapctlError, RolledBack
 
 
 def begun(
     kind: Kind, name: str, changes: tuple[Change, ...], *, pid: int = 0, started_ticks: int = 0,
-    forced: tuple[str, ...] = (), guard: Guard | None = None,
+    forced: tuple[str, ...] = (), guard: Guard | None = None, keeper: Keeper | None = None,
 ) -> Transaction:  # fmt: skip
     """A transaction of now, not yet recorded."""
     return Transaction(
@@ -30,6 +40,7 @@ def begun(
         started_ticks=started_ticks,
         forced=forced,
         guard=guard,
+        keeper=keeper,
         changes=changes,
     )
 
@@ -61,6 +72,42 @@ def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transac
             _take_back(journal, replace(made, changes=made.changes[:tried]), places, error)
             raise
     return made
+
+
+def amend(
+    journal: Journal,
+    transaction: Transaction,
+    *,
+    more: Sequence[Change] = (),
+    without: Sequence[Change] = (),
+    forget: Sequence[Change] = (),
+) -> Transaction:
+    """Go on with a transaction that is in force: make further changes part of it, undo those `without` which it is to
+    be, and forget those whose objects are gone.
+
+    Returns it as it is recorded then. If one of `more` is refused, those made of them are undone, and the error raised:
+    the rest stays in force. A kill amid it leaves the transaction as one to be restored as a whole.
+    """
+    with undisturbed(), Places() as places:
+        for change in undoing_order(without):
+            undo(change, places)
+        dropped = (*without, *forget)
+        kept = replace(transaction, changes=tuple(each for each in transaction.changes if each not in dropped))
+        further = recognisable(replace(kept, changes=tuple(more)), places).changes
+        if not further:
+            return journal.update(kept, transaction.state)
+        grown = journal.update(replace(kept, changes=(*kept.changes, *further)), "changing")
+        tried: list[Change] = []
+        try:
+            for change in further:
+                tried.append(change)
+                make(change, places)
+        except BaseException:
+            for change in undoing_order(tried):
+                undo(change, places)
+            journal.update(kept, transaction.state)
+            raise
+        return journal.update(grown, transaction.state)
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:

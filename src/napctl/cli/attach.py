@@ -1,86 +1,76 @@
 """napctl attach: give a running server IRQ suspension, and say what really happens then."""
 
 import time
+from typing import Any
 
 import click
 
-from napctl.attach.attach import attach as attach_process
-from napctl.attach.attach import detach
-from napctl.attach.report import Attached, attached, several_queues
-from napctl.attach.target import find_process
+from napctl.attach.attach import detach, planned
+from napctl.attach.measure import Meter
+from napctl.attach.operate import Made, Wish, attach_target, look, warnings_of
+from napctl.attach.report import Attached, Now, only, several_queues
+from napctl.attach.target import Target, complete, parse, resolve
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
+from napctl.cli.fitnesstext import show_changes, show_fitness, show_placements, show_timer
 from napctl.cli.loading import load_tables
-from napctl.cli.options import Duration, json_option, offered, process_names
+from napctl.cli.nowtext import now_lines, verdict_line
+from napctl.cli.options import Duration, json_option
 from napctl.cli.restored import recover_leavings
-from napctl.cli.settingtext import changed
-from napctl.cli.table import note, paragraph, percent, print_table
+from napctl.cli.settingtext import changed, grouped
+from napctl.cli.staying import stay_attached
+from napctl.cli.table import note, paragraph, print_table
 from napctl.cli.windowtext import napi_lines
-from napctl.kernel.namespaces import NetworkNamespace
+from napctl.cli.wish import wish_of, wish_options
 from napctl.kernel.processes import Process
-from napctl.model.change import NapiChange, Transaction
-from napctl.model.errors import BadInput, NapctlError
-from napctl.model.suspension import Suspension
+from napctl.model.change import Restored, Transaction
+from napctl.model.errors import NapctlError
 from napctl.model.units import duration_text
 from napctl.model.value import to_json
 from napctl.model.window import Window
-from napctl.observe.window import run_window
 
-DEFAULT = Suspension()
-S32_MAX = 2**31 - 1
-"""What the kernel takes at most: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl()."""
+MOST_NAPIS = 8
+"""Of which each has its own picture."""
 
 
 @click.command(
-    epilog="\b\nExamples:\n  napctl attach memcached\n  napctl attach 1234 --gro-flush-timeout 50us\n"
+    epilog="\b\nExamples:\n  napctl attach memcached\n  napctl attach nginx --steer --stay\n"
+    "  napctl attach nginx.service --dry-run\n  napctl attach :6379 --defer-us 50\n"
     "  napctl attach 1234 --window 0s --json"
 )
-@click.argument("target", shell_complete=offered(process_names))
-@click.option("--defer-hard-irqs", type=click.IntRange(1, S32_MAX), default=DEFAULT.defer_hard_irqs, show_default=True,
-              help="Empty polls before the interrupt is unmasked.")  # fmt: skip
-@click.option("--gro-flush-timeout", type=Duration(least_ns=1), default="200us", show_default=True,
-              help="Timer of the deferred polls; short ones take polls away from the server.")  # fmt: skip
-@click.option("--irq-suspend-timeout", type=Duration(least_ns=1), default="20ms", show_default=True,
-              help="Longest time that interrupts stay suspended without the server coming back.")  # fmt: skip
-@click.option("--busy-poll-usecs", type=click.IntRange(0, S32_MAX), default=DEFAULT.busy_poll_usecs, show_default=True,
-              help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be killed.")  # fmt: skip
-@click.option("--busy-poll-budget", type=click.IntRange(1, 65535), default=DEFAULT.busy_poll_budget, show_default=True,
-              help="Packets that one busy poll may take.")  # fmt: skip
+@click.argument("target", shell_complete=lambda _context, _parameter, word: complete(word))
+@click.option("--dry-run", is_flag=True, help="Change nothing: say what would be done, and why.")
+@click.option("--stay", is_flag=True, help="Follow the target through reloads, restarts and link resets, until Ctrl-C.")
+@wish_options
 @click.option("--window", "window_ns", type=Duration(most_ns=3600 * 10**9), default="1s", show_default=True,
               help="How long to measure afterwards; 0: not at all.")  # fmt: skip
-@json_option("One JSON object")
-def attach(
-    target: str,
-    defer_hard_irqs: int,
-    gro_flush_timeout: int,
-    irq_suspend_timeout: int,
-    busy_poll_usecs: int,
-    busy_poll_budget: int,
-    window_ns: int,
-    as_json: bool,
-) -> int:
-    """Attach IRQ suspension to the running process TARGET (a pid or a name), without stopping or changing it.
+@json_option("One JSON object; with --stay one for each event")
+def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool, **values: Any) -> int:
+    """Attach IRQ suspension to a running TARGET, without stopping or changing it.
 
-    Sets deferral and suspension on exactly those NAPI instances that feed the sockets of its epoll instances, and
-    prefer_busy_poll on exactly these epoll instances. Everything is journalled before it is changed; `napctl detach`
-    brings every former value back. Then a window is measured: exit status 1 if the server does not poll by then.
-    Interrupted before that is over, it detaches again.
+    TARGET is a pid, a name, a systemd unit, a control group (/path), a container (its id), or a port (:8080); its
+    workers and children are part of it. Write kind:value (name:, unit:, cgroup:, container:, port:) where that is not
+    clear.
+
+    Each epoll instance is judged. Those that fit get prefer_busy_poll, and exactly those NAPI instances that feed them
+    deferral and suspension. Everything is journalled before it is changed; `napctl detach` brings every former value
+    back. Then a window is measured: exit status 1 if the server does not poll by then, or starves a queue. Interrupted
+    before that is over, it detaches again.
     """
-    process = find_process(target)
-    wanted = Suspension(
-        defer_hard_irqs=defer_hard_irqs,
-        gro_flush_timeout_ns=gro_flush_timeout,
-        irq_suspend_timeout_ns=irq_suspend_timeout,
-        busy_poll_usecs=busy_poll_usecs,
-        busy_poll_budget=busy_poll_budget,
-    )
-    if wanted.irq_suspend_timeout_ns <= wanted.gro_flush_timeout_ns:
-        raise BadInput("--irq-suspend-timeout must be longer than --gro-flush-timeout, or nothing is ever suspended")
+    meant, wish = parse(target), wish_of(values)
+    if dry_run and stay:
+        raise click.UsageError("--dry-run changes nothing, so there is nothing to stay for")
+    if dry_run:
+        return _explain(meant, wish, as_json=as_json)
+    if stay:
+        resolve(meant)  # a target that cannot be is refused; one that comes back later is waited for
+        return stay_attached(meant, wish, as_json=as_json)
+    found = resolve(meant)
     if not as_json:
         load_tables()
     made: list[Transaction] = []
     try:
-        report = _attach(process, wanted, window_ns, made, as_json=as_json)
+        report = _attach(meant.text, found, wish, window_ns, made, as_json=as_json)
     except (KeyboardInterrupt, SystemExit):
         _take_back(made)
         raise
@@ -88,28 +78,64 @@ def attach(
         click.echo(to_json(report))
     else:
         _show(report)
-    return 1 if report.verdict == "not active" else 0
+    return 1 if report.verdict in ("not active", "starving") else 0
+
+
+def _explain(meant: Target, wish: Wish, *, as_json: bool) -> int:
+    """Everything that attaching would do. Exit status 1: nothing would be attached."""
+    examined = look(meant.text, resolve(meant), wish)
+    if as_json:
+        click.echo(to_json(examined.fitness))
+        return int(examined.choice.empty)
+    show_fitness(examined.fitness)
+    if examined.choice.empty:
+        click.echo(
+            "nothing would be attached" + ("" if wish.steer or not examined.fitness.steering else "; see --steer")
+        )
+        return 1
+    show_changes(planned(examined.found, examined.choice, wish.suspension))
+    if wish.timer_ns is None:
+        paragraph("gro-flush-timeout: attach tries several under the traffic that is there, and takes the best")
+    for warning in warnings_of(examined):
+        paragraph(warning)
+    click.echo("nothing was changed")
+    return 0
 
 
 def _attach(
-    process: Process, wanted: Suspension, window_ns: int, made: list[Transaction], *, as_json: bool
+    name: str, found: tuple[Process, ...], wish: Wish, window_ns: int, made: list[Transaction], *, as_json: bool
 ) -> Attached:
     """Attach, tell, measure. `made` receives the transaction as soon as it is in force."""
-    start = time.monotonic()
-    with undisturbed(), Journal() as journal:  # no signal between the change and `made`
-        recovered = recover_leavings(journal, as_json=as_json)
-        transaction = attach_process(journal, process, wanted)
-        made.append(transaction)
-    seconds = time.monotonic() - start
-    warnings = several_queues(transaction)
+    done, recovered = _make(name, found, wish, made, as_json=as_json)
+    warnings = [*warnings_of(done.examined), *several_queues(done.transaction)]
     if not as_json:
-        _show_made(transaction, seconds)
-    window = None
+        _show_made(done)
+    now, window = Now(verdict="not measured"), None
     try:
-        window = _measure(transaction, window_ns)
+        if window_ns:
+            now, window = _measure(done.transaction, window_ns)
     except (NapctlError, OSError) as error:
         warnings.append(f"attached, but not measured: {error}")
-    return attached(transaction, window, seconds, warnings, recovered)
+    return Attached(
+        **{field: getattr(now, field) for field in Now.__struct_fields__},
+        transaction=done.transaction,
+        attach_seconds=done.seconds,
+        fitness=done.examined.fitness,
+        timer=done.timer,
+        window=window,
+        warnings=tuple(warnings),
+        recovered=tuple(recovered),
+    )
+
+
+def _make(
+    name: str, found: tuple[Process, ...], wish: Wish, made: list[Transaction], *, as_json: bool
+) -> tuple[Made, list[Restored]]:
+    with Journal() as journal:
+        with undisturbed():
+            recovered = recover_leavings(journal, as_json=as_json)
+        done = attach_target(journal, name, found, wish, note, made=lambda one: made.append(one.transaction))
+        return done, recovered
 
 
 def _take_back(made: list[Transaction]) -> None:
@@ -120,43 +146,40 @@ def _take_back(made: list[Transaction]) -> None:
         note(f"{transaction.name} ({transaction.pid}): detached again")
 
 
-def _measure(transaction: Transaction, window_ns: int) -> Window | None:
-    if not window_ns:
-        return None
-    napi = next(change for change in transaction.changes if isinstance(change, NapiChange))
-    netns = NetworkNamespace.find(napi.netns)
-    if netns is None:
-        return None
+def _measure(transaction: Transaction, window_ns: int) -> tuple[Now, Window | None]:
     if window_ns > 2e9:
         note(f"measuring for {duration_text(window_ns)}")
-    with netns:
-        return run_window(netns, window_ns / 1e9, [napi.device])
+    with Meter([transaction]) as meter:
+        meter.restart()
+        time.sleep(window_ns / 1e9)
+        ((now, window),) = meter.read()
+        return now, window and only(window, transaction)
 
 
-def _show_made(transaction: Transaction, seconds: float) -> None:
-    click.echo(f"attached {transaction.name} ({transaction.pid}) in {seconds * 1000:.0f} ms")
-    rows = [row for change in transaction.changes for row in changed(change)]
+def _show_made(made: Made) -> None:
+    transaction = made.transaction
+    click.echo(f"attached {transaction.name} ({transaction.pid}) in {made.seconds * 1000:.0f} ms")
+    rows = grouped(row for change in transaction.changes for row in changed(change))
     print_table(("where", "setting", "was", "is now"), rows, indent=2, left=2)
+    if made.timer.trials:
+        show_timer(made.timer)
+    if any(each.mismatch for each in made.examined.fitness.placements):
+        show_placements(made.examined.fitness)
 
 
 def _show(report: Attached) -> None:
-    window, name = report.window, report.transaction.name
+    window = report.window
     if window is not None:
-        for napi in window.napis:
+        for napi in window.napis[:MOST_NAPIS]:
             for line in napi_lines(napi, window.seconds):
                 click.echo(line)
+        if len(window.napis) > MOST_NAPIS:
+            click.echo(f"and {len(window.napis) - MOST_NAPIS} NAPI instances more; `napctl watch` shows them")
         for lack in window.lacks:
             paragraph(f"not known: {lack}")
-    for warning in report.warnings:
-        paragraph(f"warning: {warning}")
-    polls, packets = percent(report.server_poll_share), percent(report.server_packet_share)
-    own = f"{name} makes {polls} of the polls, taking {packets} of packets"
-    click.echo(
-        {
-            "active": f"active: {own}",
-            "not active": f"NOT active: {own}",
-            "too little traffic to tell": "too little traffic in this window to tell whether it is active",
-            "not measured": "not measured whether it is active; `napctl watch` shows it",
-        }[report.verdict]
-    )
+    for line in now_lines(report):
+        paragraph(line, rest="  ")
+    for each in (*report.warnings, *report.fitness.notes):
+        paragraph(f"warning: {each}" if each in report.warnings else f"note: {each}", rest="  ")
+    paragraph(verdict_line(report.transaction.name, report), rest="  ")
     click.echo(f"undo with: napctl detach {report.transaction.pid}")

@@ -19,6 +19,8 @@ COMMANDS = {
     "watch": "live: packets per poll, who polls, interrupts, drops",
     "doctor": "what wastes CPU time, delays or loses packets, and what to do",
     "attach": "give a running server IRQ suspension",
+    "attached": "what is attached, and what it does right now",
+    "run": "start a server with suspension, and follow it",
     "detach": "take it back: restore every former value",
     "plan": "propose coalescing and deferral for a goal, with reasons",
     "apply": "make a plan true, as one transaction with a way back",

@@ -37,7 +37,7 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
             grouped((row.where, setting_name(row.setting), *_values(row), WORDS[row.outcome]) for row in rows),
             left=2,
         )
-    return ChangedMeanwhile.exit_status if _name_left(rows) else 0
+    return ChangedMeanwhile.exit_status if name_left(rows) else 0
 
 
 def recover_leavings(journal: Journal, *, as_json: bool) -> list[Restored]:
@@ -52,7 +52,7 @@ def recover_leavings(journal: Journal, *, as_json: bool) -> list[Restored]:
         raise  # the journal itself cannot be read
     except NapctlError as error:
         note(f"napctl: {error}")  # what cannot be put back keeps its NAPI instances, not others, from being attached
-    _name_left(rows)
+    name_left(rows)
     return rows
 
 
@@ -64,7 +64,7 @@ def why_recovered(transaction: Transaction) -> str:
     return words.get(transaction.state, "it was interrupted")
 
 
-def _name_left(rows: list[Restored]) -> bool:
+def name_left(rows: list[Restored]) -> bool:
     """A line on stderr for each setting that was left alone; whether there is any."""
     left = [row for row in rows if row.outcome == "left"]
     for row in left:

@@ -1,15 +1,14 @@
 """napctl watch: what happens, as it happens, and a summary at the end."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from types import FrameType
 
 import click
 
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
+from napctl.cli.stop import Stop
 from napctl.cli.table import console, note, wrapped
 from napctl.cli.windowtext import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
@@ -43,7 +42,7 @@ def watch(
     Counts every poll of a NAPI instance with a BPF program, where this kernel and this user may; otherwise says what is
     missing. Ends with a summary of the whole time.
     """
-    stop = _Stop()
+    stop = Stop()
     with Observer(netns, devices) as observer:
         observer.restart()
         chosen = _choose(netns.inode, devices, all_namespaces)
@@ -72,7 +71,7 @@ def _lines(window: Window) -> Iterator[str]:
 
 
 def _show_live(
-    observer: Observer, stop: "_Stop", seconds: float | None, interval: float, chosen: Callable[[Window], Window]
+    observer: Observer, stop: Stop, seconds: float | None, interval: float, chosen: Callable[[Window], Window]
 ) -> None:
     if not sys.stdout.isatty():
         note(f"watching {'until Ctrl-C' if seconds is None else f'for {seconds:g} s'}; the summary follows")
@@ -89,7 +88,7 @@ def _show_live(
             live.update(Text("\n".join(_lines(chosen(window)))), refresh=True)
 
 
-def _windows(observer: Observer, stop: "_Stop", seconds: float | None, interval: float) -> Iterator[Window]:
+def _windows(observer: Observer, stop: Stop, seconds: float | None, interval: float) -> Iterator[Window]:
     """One window per interval, without drift, until the time is over or Ctrl-C; the last may be shorter."""
     start = time.monotonic()
     end = None if seconds is None else start + seconds
@@ -115,20 +114,3 @@ def _choose(netns: int, names: tuple[str, ...], everywhere: bool) -> Callable[[W
         return Window(**fields | {"napis": tuple(napi for napi in window.napis if wanted(napi))})
 
     return chosen
-
-
-class _Stop:
-    """Ctrl-C (and the end of the terminal) as a request to finish: the window at hand still ends, and is shown."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._ask)
-
-    def sleep_until(self, due: float) -> None:
-        """Sleep, but not past the request."""
-        while not self.asked and (left := due - time.monotonic()) > 0:
-            time.sleep(min(left, 0.1))
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True

@@ -1,16 +1,21 @@
 """Network devices and their counters, over rtnetlink (rtnetlink(7)): works in any namespace without its sysfs."""
 
+import socket
 import struct
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, decode
 
-NETLINK_ROUTE, RTM_GETLINK = 0, 18
+NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR = 0, 18, 22
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")
 LINK = {3: Attr("name", "string"), 18: Attr("info", "nest", nest={1: Attr("kind", "string")}),
         23: Attr("stats64", "binary")}  # fmt: skip
+
+
+IFADDR = struct.Struct("=BBBBI")
+ADDRESS = {1: Attr("address", "binary"), 2: Attr("local", "binary")}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,19 @@ def links(netns: NetworkNamespace | None = None) -> list[Link]:
     with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
         messages = rtnetlink.ask(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0), what="listing devices", dump=True)
         return sorted((_link(message) for message in messages), key=lambda link: link.ifindex)
+
+
+def addresses(netns: NetworkNamespace | None = None) -> dict[int, frozenset[str]]:
+    """Addresses of the devices of one network namespace, as people write them, by interface index."""
+    found: dict[int, frozenset[str]] = {}
+    with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
+        for message in rtnetlink.ask(RTM_GETADDR, IFADDR.pack(0, 0, 0, 0, 0), what="listing addresses", dump=True):
+            family, _, _, _, ifindex = IFADDR.unpack_from(message)
+            told = decode(ADDRESS, message[IFADDR.size :])
+            address = told.get("local", told.get("address"))  # of a point-to-point link "address" is the peer's
+            if address is not None and family in (socket.AF_INET, socket.AF_INET6):
+                found[ifindex] = found.get(ifindex, frozenset()) | {socket.inet_ntop(family, address)}
+    return found
 
 
 def _link(message: memoryview) -> Link:

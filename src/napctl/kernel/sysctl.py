@@ -17,3 +17,11 @@ def read_number(namespace: NetworkNamespace, name: str) -> int | None:
             return int((ROOT / name).read_text())
         except (OSError, ValueError):
             return None
+
+
+def read_global(name: str) -> int | None:
+    """One that all network namespaces share, such as "core/busy_poll"; None if this kernel does not have it."""
+    try:
+        return int((ROOT / name).read_text())
+    except (OSError, ValueError):
+        return None

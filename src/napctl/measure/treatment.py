@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from napctl.attach.attach import attach, detach
+from napctl.attach.attach import attach_process, detach
+from napctl.attach.examine import examine
 from napctl.change.journal import Journal
 from napctl.kernel.processes import Process
 from napctl.model.suspension import Suspension
@@ -37,7 +38,7 @@ def applied(treatment: Treatment, process: Process, journal: Journal) -> Iterato
     if treatment.settings is None:
         yield
         return
-    attach(journal, process, treatment.settings)
+    attach_process(journal, examine(process.name, [process]), treatment.settings)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.value import Value
 
 
@@ -87,7 +87,53 @@ class EpollChange(Value, frozen=True, kw_only=True, tag="epoll"):
         return f"epoll {self.epoll_fd} of {self.name} ({self.pid})"
 
 
-Change = NapiChange | EpollChange | CoalescingChange | RingsChange
+class SocketChange(Value, frozen=True, kw_only=True, tag="socket"):
+    """Busy polling by the reads of one socket that its process does not wait for in epoll."""
+
+    pid: int
+    name: str
+    started_ticks: int
+    fd: int
+    inode: int
+    """The socket's: tells it from another one that came to have its descriptor."""
+    budget: int
+    """Packets that one busy poll may take while this is in force. The kernel tells nobody what it was before: undoing
+    leaves its default."""
+    before: SocketPolling
+    after: SocketPolling
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"socket {self.fd} of {self.name} ({self.pid})"
+
+
+class Steered(Value, frozen=True, kw_only=True):
+    """How a SO_REUSEPORT group chooses: by the RX queue, or, as the kernel does, by a hash."""
+
+    steered_by_queue: bool
+
+
+class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
+    """The program of one SO_REUSEPORT group. It is reached through any member, whoever holds it by then."""
+
+    pid: int
+    name: str
+    started_ticks: int
+    fd: int
+    inodes: tuple[int, ...]
+    """Of its members; that of `fd` first."""
+    address: str
+    before: Steered = Steered(steered_by_queue=False)
+    after: Steered = Steered(steered_by_queue=True)
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{len(self.inodes)} listeners on {self.address}"
+
+
+Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
@@ -101,7 +147,14 @@ class Guard(Value, frozen=True, kw_only=True):
     pid: int
     started_ticks: int
     deadline_boot_ns: int
-    """On CLOCK_BOOTTIME, which goes on while the machine sleeps."""
+    """On CLOCK_BOOTTIME, which goes on while the machine sleeps; 0: none, it waits for the end of the keeper."""
+
+
+class Keeper(Value, frozen=True, kw_only=True):
+    """The napctl that keeps an attachment for as long as it runs."""
+
+    pid: int
+    started_ticks: int
 
 
 class Transaction(Value, frozen=True, kw_only=True):
@@ -124,6 +177,8 @@ class Transaction(Value, frozen=True, kw_only=True):
     forced: tuple[str, ...] = ()
     """Safety bounds that it goes beyond, as the user insisted."""
     guard: Guard | None = None
+    keeper: Keeper | None = None
+    """None: it stays until somebody detaches."""
     changes: tuple[Change, ...]
 
     @property

@@ -37,6 +37,15 @@ class EpollParams(Value, frozen=True, kw_only=True):
         return self.prefer_busy_poll or self.busy_poll_usecs > 0
 
 
+class SocketPolling(Value, frozen=True, kw_only=True):
+    """Busy polling by the reads of one socket that nobody waits for in epoll (socket(7))."""
+
+    busy_poll_usecs: int
+    """SO_BUSY_POLL: how long a blocking read may busy poll, µs."""
+    prefer_busy_poll: bool
+    """SO_PREFER_BUSY_POLL (Linux 5.11)."""
+
+
 def kernel_name(field: str) -> str:
     """A field's name as netlink and ethtool have it: rx_usecs is rx-usecs, gro_flush_timeout_ns gro-flush-timeout."""
     return field.removesuffix("_ns").replace("_", "-")

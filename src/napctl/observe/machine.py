@@ -28,7 +28,7 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
     """
     lacks: list[str] = []
     devices = take_devices(netns, names, lacks)
-    pollers = tuple(_pollers(devices, lacks))
+    pollers = tuple(epoll_pollers(devices, lacks))
     return Machine(
         kernel=system.kernel_release(),
         netns=netns.inode,
@@ -142,7 +142,7 @@ def _thread_cpus(pid: int) -> str | None:
         return None
 
 
-def _pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPoller]:
+def epoll_pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPoller]:
     """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process."""
     ours = {napi.napi_id for device in devices for napi in device.napis}
     hidden: list[str] = []

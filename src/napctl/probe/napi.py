@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from napctl.kernel import capabilities
 from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
+from napctl.model.cpus import parse_cpus
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.probe import btf
 from napctl.probe.layout import SLOTS, Counters
@@ -161,11 +162,7 @@ class Probe:
 
 def online_cpus() -> list[int]:
     """Numbers of the CPUs now online."""
-    cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip().split(","):
-        first, _, last = part.partition("-")
-        cpus.extend(range(int(first), int(last or first) + 1))
-    return cpus
+    return sorted(parse_cpus(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii")))
 
 
 def _histogram(found: Any) -> Histogram:

@@ -1,0 +1,184 @@
+"""Following a target: from what is attached and what is found now to what is to be done, and why. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from napctl.attach.attach import planned
+from napctl.attach.operate import Examined
+from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.settings import NapiSettings
+from napctl.model.suspension import Suspension
+
+NapiKey = tuple[int, int]
+"""Network namespace and NAPI id."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the kernel has by now, beside what an examination tells: settings of all NAPI instances of the network
+    namespaces in question, and those namespaces' devices that are down."""
+
+    napis: Mapping[NapiKey, NapiSettings]
+    of_devices: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    """By network namespace and interface index: the device's NAPI ids in the order in which they were made."""
+    down: frozenset[tuple[int, int]] = frozenset()
+    """Network namespace and interface index."""
+
+
+@dataclass
+class Step:
+    """What to do to an attachment, and the words for each part of it."""
+
+    more: list[Change] = field(default_factory=list)
+    without: list[Change] = field(default_factory=list)
+    forget: list[Change] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.more or self.without or self.forget)
+
+
+def next_step(transaction: Transaction, now: Examined, wanted: Suspension, present: Present) -> Step:
+    """What makes an attachment fit again what is there."""
+    step = Step()
+    kept: set[tuple[object, ...]] = set()
+    for change in transaction.changes:
+        match change:
+            case EpollChange():
+                stays = _epoll(change, now, step)
+            case NapiChange():
+                stays = _napi(change, present, step)
+            case SocketChange() | SteeringChange():
+                stays = _socket(change, now, step)
+            case _:
+                stays = True
+        if stays:
+            kept |= set(_keys(change))
+    for change in (*_renumbered(step, present), *planned(now.found, now.choice, wanted)):
+        if not kept & set(_keys(change)) and not _is_down(change, present):
+            kept |= set(_keys(change))
+            step.more.append(change)
+    step.words += _words(step, transaction)
+    return step
+
+
+def _keys(change: Change) -> Iterator[tuple[object, ...]]:
+    """What a change is known again by; a group of listeners by each of them."""
+    match change:
+        case EpollChange():
+            yield ("epoll", change.pid, change.started_ticks, change.epoll_fd)
+        case NapiChange():
+            yield ("napi", change.netns, change.napi_id)
+        case SocketChange():
+            yield ("socket", change.inode)
+        case SteeringChange():
+            yield from (("listener", inode) for inode in change.inodes)
+
+
+def _epoll(change: EpollChange, now: Examined, step: Step) -> bool:
+    """Whether it stays as it is."""
+    if not _runs(change, now):
+        step.forget.append(change)
+        step.words.append(f"{change.name} ({change.pid}) has ended")
+        return False
+    verdict = next((each for each in now.judged if (change.pid, change.epoll_fd) in each.instance.places), None)
+    if verdict is None:
+        step.forget.append(change)
+        step.words.append(f"{change.where} was closed")
+        return False
+    chosen = any(each is verdict.instance for each in now.choice.instances)
+    if verdict.judgement in ("does not fit", "fits after steering") and not chosen:
+        step.without.append(change)
+        step.words.append(f"{change.where} is let go: {verdict.why}")
+        return False
+    if verdict.instance.params == change.before != change.after:
+        step.forget.append(change)
+        step.words.append(f"{change.where} had lost its parameters")
+        return False
+    return True
+
+
+def _napi(change: NapiChange, present: Present, step: Step) -> bool:
+    settings = present.napis.get((change.netns, change.napi_id))
+    if settings is None:
+        if (change.netns, change.ifindex) in present.down:
+            return True  # they may come back with it
+        step.forget.append(change)
+        step.words.append(f"{change.where} is no more: the device was reset")
+        return False
+    now = NapiSettings(
+        defer_hard_irqs=settings.defer_hard_irqs,
+        gro_flush_timeout_ns=settings.gro_flush_timeout_ns,
+        irq_suspend_timeout_ns=settings.irq_suspend_timeout_ns,
+    )
+    if now == change.before != change.after:
+        step.forget.append(change)
+        step.words.append(f"{change.where} had lost its settings")
+        return False
+    return True
+
+
+def _renumbered(step: Step, present: Present) -> Iterator[NapiChange]:
+    """For each NAPI instance that a reset took away, its successor, if all of a device went: in the order of ids.
+
+    What a successor was born with may be the predecessor's: a driver that keeps its structures keeps the suspend timer,
+    as veth does (netif_napi_add_weight_locked() in net/core/dev.c sets deferral only). That is no former value.
+    """
+    gone: dict[tuple[int, int], list[NapiChange]] = {}
+    for change in step.forget:
+        if isinstance(change, NapiChange):
+            gone.setdefault((change.netns, change.ifindex), []).append(change)
+    for device, changes in gone.items():
+        successors = present.of_devices.get(device, ())
+        if len(successors) == len(changes) and not {each.napi_id for each in changes} & set(successors):
+            ordered = sorted(changes, key=lambda each: each.napi_id)
+            for change, napi_id in zip(ordered, successors, strict=True):
+                born = present.napis[device[0], napi_id]
+                former = {
+                    name: getattr(change.before, name) if getattr(born, name) == value else getattr(born, name)
+                    for name in change.after.__struct_fields__
+                    if (value := getattr(change.after, name)) is not None
+                }
+                yield replace(change, napi_id=napi_id, before=NapiSettings(**former))
+
+
+def _socket(change: SocketChange | SteeringChange, now: Examined, step: Step) -> bool:
+    if isinstance(change, SteeringChange):
+        groups = [{one.listener.inode for one in group.members} for group in now.choice.steered]
+        if any(set(change.inodes) & group for group in groups):  # it has other members now: to be counted anew
+            step.forget.append(change)
+            return False
+        sharing = frozenset[int]().union(*now.found.sharers.values())
+        if not sharing or sharing & set(change.inodes):
+            return True
+        step.forget.append(change)
+        step.words.append(f"the {change.where} are no more")
+        return False
+    if _runs(change, now):
+        return True
+    step.forget.append(change)
+    step.words.append(f"{change.name} ({change.pid}) has ended")
+    return False
+
+
+def _runs(change: EpollChange | SocketChange, now: Examined) -> bool:
+    return any((each.pid, each.started_ticks) == (change.pid, change.started_ticks) for each in now.found.processes)
+
+
+def _is_down(change: Change, present: Present) -> bool:
+    return isinstance(change, NapiChange) and (change.netns, change.ifindex) in present.down
+
+
+def _words(step: Step, transaction: Transaction) -> Iterator[str]:
+    known = {(change.pid, change.started_ticks) for change in transaction.changes if isinstance(change, EpollChange)}
+    for change in step.more:
+        match change:
+            case EpollChange():
+                new = (change.pid, change.started_ticks) not in known
+                yield f"attached {change.where}" + (": a new process" if new else "")
+            case SteeringChange():
+                yield f"steered the {change.where}, one RX queue each"
+            case _:
+                yield f"attached {change.where}"

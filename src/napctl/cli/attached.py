@@ -1,0 +1,134 @@
+"""napctl attached: what is attached, since when, and what it does right now."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from napctl.attach.measure import Meter
+from napctl.attach.report import Now, Standing
+from napctl.change.journal import Journal
+from napctl.cli.nowtext import now_lines, verdict_line
+from napctl.cli.options import Seconds, json_option
+from napctl.cli.stop import Stop
+from napctl.cli.table import console, note, number, percent, wrapped
+from napctl.model.change import EpollChange, NapiChange, Transaction
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value, to_json
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """What `attached --json` prints: one for each interval."""
+
+    schema: int = SCHEMA
+    seconds: float
+    attachments: tuple[Standing, ...]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl attached\n  napctl attached --watch\n"
+    "  napctl attached --json | jq '.attachments[] | {name: .transaction.name, verdict}'"
+)
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C, one window after the other.")
+@click.option("--interval", type=Seconds(min=0.05, max=3600), default=1.0, show_default=True,
+              help="Length of a window, s.")  # fmt: skip
+@json_option("One JSON object per window")
+def attached(watch: bool, interval: float, as_json: bool) -> int:
+    """List what is attached, since when, and what it does right now.
+
+    Who polls, suspensions and resumes, interrupts, empty polls, all measured in one window. A plain word says when
+    suspension is not active: exit status 1, as when a queue starves.
+    """
+    live = _attachments()
+    if not live:
+        click.echo(to_json(Report(seconds=0, attachments=())) if as_json else "nothing is attached")
+        return 0
+    stop = Stop()
+    if not (watch or as_json) and interval > 2:
+        note(f"measuring for {interval:g} s")
+    with Meter(live) as meter:
+        reports = _reports(meter, live, stop, interval, endless=watch)
+        if as_json:
+            worst = _print_json(reports)
+        elif watch and sys.stdout.isatty():
+            worst = _show_live(reports)
+        else:
+            worst = 0
+            for report in reports:
+                worst = _bad(report)
+                for line in _lines(report):
+                    click.echo(line)
+                sys.stdout.flush()
+    return worst
+
+
+def _attachments() -> list[Transaction]:
+    return [each for each in Journal.read() if each.kind == "attach" and each.state == "attached"]
+
+
+def _reports(meter: Meter, live: list[Transaction], stop: Stop, interval: float, *, endless: bool) -> Iterator[Report]:
+    due = time.monotonic()
+    while True:
+        due += interval
+        start = time.monotonic()
+        stop.sleep_until(due)
+        standing = tuple(_standing(each, now) for each, (now, _) in zip(live, meter.read(), strict=True))
+        yield Report(seconds=time.monotonic() - start, attachments=standing)
+        if stop.asked or not endless:
+            return
+
+
+def _standing(transaction: Transaction, now: Now) -> Standing:
+    return Standing(
+        **{field: getattr(now, field) for field in Now.__struct_fields__},
+        transaction=transaction,
+        kept_by=transaction.keeper.pid if transaction.keeper else None,
+    )
+
+
+def _print_json(reports: Iterator[Report]) -> int:
+    worst = 0
+    for report in reports:
+        worst = _bad(report)
+        click.echo(to_json(report))
+        sys.stdout.flush()
+    return worst
+
+
+def _show_live(reports: Iterator[Report]) -> int:
+    from rich.live import Live  # noqa: PLC0415 - needed only on a terminal
+    from rich.text import Text  # noqa: PLC0415
+
+    worst, last = 0, ""
+    with Live(console=console(), transient=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        for report in reports:
+            worst, last = _bad(report), "\n".join(_lines(report))
+            live.update(Text(last), refresh=True)
+    click.echo(last)
+    return worst
+
+
+def _bad(report: Report) -> int:
+    return int(any(each.verdict in ("not active", "starving", "gone") for each in report.attachments))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for each in report.attachments:
+        transaction = each.transaction
+        napis = sum(isinstance(change, NapiChange) for change in transaction.changes)
+        epolls = sum(isinstance(change, EpollChange) for change in transaction.changes)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(transaction.made_unix_ns / 1e9))
+        kept = f", kept by napctl ({each.kept_by})" if each.kept_by else ""
+        yield from wrapped(
+            f"{transaction.title}: since {since}, {napis} NAPI and {epolls} epoll instances{kept}", rest="  "
+        )
+        yield from wrapped(verdict_line(transaction.name, each), first="  ", rest="    ")
+        if each.packets_per_second is not None:
+            yield from wrapped(
+                f"{number(each.packets_per_second)} packets/s, {number(each.interrupts_per_second)} interrupts/s, "
+                f"{percent(each.empty_poll_share)} of polls empty",
+                first="  ", rest="    ",
+            )  # fmt: skip
+        for line in now_lines(each):
+            yield from wrapped(line, first="  ", rest="    ")

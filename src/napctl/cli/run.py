@@ -1,0 +1,52 @@
+"""napctl run: start a server with IRQ suspension from its first connection on."""
+
+import signal
+import subprocess
+from types import FrameType
+from typing import Any
+
+import click
+
+from napctl.attach.target import Target
+from napctl.cli.staying import stay_attached
+from napctl.cli.wish import wish_of, wish_options
+from napctl.model.errors import BadInput
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog="\b\nExamples:\n  napctl run -- memcached -u nobody -t 1\n"
+    "  napctl run --steer -- nginx -g 'daemon off;'\n  napctl run --defer-us 50 -- ./service --port 8080",
+)
+@wish_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], **values: Any) -> int:
+    """Run COMMAND, attach it and all that it starts as soon as connections come, and stay attached until it ends.
+
+    What napctl has to say goes to stderr. Ctrl-C, SIGTERM and SIGHUP reach COMMAND; its exit status is napctl's.
+    """
+    wish = wish_of(values)
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        raise BadInput(f"{command[0]}: {error.strerror}") from None
+    _leave_signals_to(child)
+    try:
+        target = Target(text=command[0], kind="pid", value=str(child.pid))
+        stay_attached(target, wish, until=lambda: child.poll() is not None, to_stderr=True)
+    finally:
+        if child.poll() is None:  # whatever went wrong here
+            child.terminate()
+        status = child.wait()
+    return 128 - status if status < 0 else status
+
+
+def _leave_signals_to(child: "subprocess.Popen[bytes]") -> None:
+    """It decides when to end: Ctrl-C reaches it from the terminal, the others by us."""
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, hand_on)

@@ -1,0 +1,98 @@
+"""What a process has open, as far as it bears on how packets are waited for: one pass over /proc/PID/fd (proc(5))."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from platform import machine
+
+from napctl.kernel.processes import PROC
+
+EPOLL, RING, SOCKET, PROGRAM = "anon_inode:[eventpoll]", "anon_inode:[io_uring]", "socket:[", "anon_inode:bpf-prog"
+KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(machine())
+KCMP_FILE = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    """Descriptors of one process, by what they are."""
+
+    epolls: list[int] = field(default_factory=list)
+    rings: list[int] = field(default_factory=list)
+    """io_uring instances."""
+    programs: list[int] = field(default_factory=list)
+    """BPF programs."""
+    sockets: dict[int, int] = field(default_factory=dict)
+    """Inode number of the socket by descriptor; a socket may have several."""
+
+
+def open_files(pid: int) -> OpenFiles:
+    """What it has open now.
+
+    Raises PermissionError without ptrace-read rights, FileNotFoundError or ProcessLookupError if it is gone.
+    """
+    found = OpenFiles()
+    with os.scandir(PROC / str(pid) / "fd") as entries:
+        for entry in entries:
+            try:
+                link = os.readlink(entry.path)  # noqa: PTH115 - 10,000 times
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if link.startswith(SOCKET):
+                found.sockets[int(entry.name)] = int(link[len(SOCKET) : -1])
+            elif link == EPOLL:
+                found.epolls.append(int(entry.name))
+            elif link == RING:
+                found.rings.append(int(entry.name))
+            elif link == PROGRAM:
+                found.programs.append(int(entry.name))
+    for descriptors in (found.epolls, found.rings, found.programs):
+        descriptors.sort()
+    return found
+
+
+def watched(pid: int, epoll_fd: int) -> dict[int, int]:
+    """Descriptors that an epoll instance watches, as the process numbered them when it added them, and the inode
+    number of what they were (ep_show_fdinfo() in fs/eventpoll.c).
+
+    The kernel holds the instance's lock while it writes the list: about 0.3 µs for each descriptor. Raises as
+    open_files().
+    """
+    found = {}
+    with Path(PROC / str(pid) / "fdinfo" / str(epoll_fd)).open() as lines:
+        for line in lines:
+            if line.startswith("tfd:"):
+                words = line.split()
+                found[int(words[1])] = int(words[-2].removeprefix("ino:"), 16)
+    return found
+
+
+def same_file(one: tuple[int, int], other: tuple[int, int]) -> bool | None:
+    """Whether two (process, descriptor) are the same open file, as after a fork (kcmp(2), KCMP_FILE).
+
+    None where the kernel does not tell: it was built without it, one of them has gone, or we may not look.
+    """
+    if one == other:
+        return True
+    if KCMP is None:
+        return None
+    (pid, fd), (other_pid, other_fd) = one, other
+    result = _libc.syscall(KCMP, pid, other_pid, KCMP_FILE, ctypes.c_ulong(fd), ctypes.c_ulong(other_fd))
+    return None if result < 0 else result == 0
+
+
+def distinct(
+    places: list[tuple[int, int]], same: Callable[..., bool | None] = same_file
+) -> list[list[tuple[int, int]]]:
+    """(process, descriptor) pairs that may be alike, grouped by the open file that they are."""
+    groups: list[list[tuple[int, int]]] = []
+    for place in places:
+        for group in groups:
+            if same(group[0], place):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups

@@ -1,0 +1,87 @@
+"""Examinations without a kernel: processes, epoll instances, listeners and devices as tests need them."""
+
+import socket
+from collections.abc import Iterable, Mapping
+
+from napctl.attach.examine import Examination, LocatedNapi
+from napctl.attach.look import EpollInstance, Listener, LooseSocket
+from napctl.kernel.processes import Process
+from napctl.kernel.program import Program
+from napctl.kernel.sockets import Kind
+from napctl.model.machine import Device, EpollPoller, Napi, Queue
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from napctl.model.waits import Call, ThreadWaits
+
+UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
+ABLE = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0, threaded="disabled")
+NETNS, IFINDEX = 1, 3
+PORT = socket.AF_INET.to_bytes(2, "little") + (8080).to_bytes(2, "big") + bytes([10, 0, 0, 1]) + bytes(8)
+GROUP = ("tcp", NETNS, PORT)
+
+
+def process(pid: int = 42, name: str = "server") -> Process:
+    return Process(pid=pid, name=name, started_ticks=pid)
+
+
+def listener(
+    inode: int, *, reuseport: bool = True, kind: Kind = "tcp", group: tuple[str, int, bytes] = GROUP
+) -> Listener:
+    return Listener(inode=inode, fd=inode, kind=kind, reuseport=reuseport, group=(kind, *group[1:]))
+
+
+def instance(
+    fd: int, sockets_by_napi: Mapping[int, int] | None = None, params: EpollParams = UNSET, *, pid: int = 42,
+    listeners: Iterable[Listener] = (), threads: tuple[ThreadWaits, ...] | None = None,
+    also: tuple[tuple[int, int], ...] = (),
+) -> EpollInstance:  # fmt: skip
+    by_napi = dict(sockets_by_napi or {})
+    listening = tuple(listeners)
+    return EpollInstance(
+        process(pid), fd, params, 2 + sum(by_napi.values()), by_napi, listening, also=also, threads=threads
+    )
+
+
+def waits(
+    tid: int = 42, calls: int = 100, nonblocking: int = 0, *, blocked: bool = True, call: Call = "epoll", fd: int = 5
+) -> ThreadWaits:
+    return ThreadWaits(
+        pid=42, tid=tid, call=call, fd=fd, calls=calls, nonblocking=nonblocking, fruitful=calls, blocked_now=blocked,
+        timeout_ms=-1 if blocked else None,
+    )  # fmt: skip
+
+
+def loose(
+    napi_id: int | None = 300, *, kind: Kind = "udp", threads: tuple[ThreadWaits, ...] | None = None,
+    nonblocking: bool = False,
+) -> LooseSocket:  # fmt: skip
+    off = SocketPolling(busy_poll_usecs=0, prefer_busy_poll=False)
+    return LooseSocket(process(), 9, 900, kind, napi_id, off, nonblocking, threads)
+
+
+def examination(
+    *instances: EpollInstance, queues: int | None = None, settings: NapiSettings = ABLE, known: bool = True,
+    loose: tuple[LooseSocket, ...] = (), others: tuple[EpollPoller, ...] = (), program: Program | None = None,
+    rings: int = 0, sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = None,
+) -> Examination:  # fmt: skip
+    """`queues`: NAPI instances of the device, 300 and on; by default those that feed somebody."""
+    used = {napi for each in instances for napi in each.sockets_by_napi} | {s.napi_id for s in loose if s.napi_id}
+    ids = sorted(used | set(range(300, 300 + (queues or 0))))
+    napis = tuple(Napi(napi_id=napi_id, ifindex=IFINDEX, irq=None, cpus="0", settings=settings) for napi_id in ids)
+    device = Device(
+        name="eth0", ifindex=IFINDEX, up=True, driver="veth", napis=napis,
+        queues=tuple(Queue(ifindex=IFINDEX, kind="rx", index=n, napi_id=i) for n, i in enumerate(ids)),
+    )  # fmt: skip
+    found = {each.process.pid: each.process for each in instances} or {42: process()}
+    return Examination(
+        name="server",
+        processes=tuple(found.values()),
+        instances=instances,
+        loose=loose,
+        rings=tuple((process(), 20 + number) for number in range(rings)),
+        napis={napi.napi_id: LocatedNapi(napi, device, NETNS) for napi in napis if napi.napi_id in used}
+        if known
+        else {},
+        others=others,
+        programs={pid: program or Program("server", ("server",)) for pid in found},
+        sharers=sharers or {GROUP: frozenset(one.inode for each in instances for one in each.listeners)},
+    )
