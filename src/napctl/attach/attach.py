@@ -82,11 +82,10 @@ def attach(
 ) -> Transaction:
     """Set suspension on what was chosen. Returns what was recorded and made.
 
-    To be called after recover(): else the leavings of a dead server would be recorded as former values.
-    Raises BadInput if a process or one of its NAPI instances is attached already, and what apply() raises.
+    To be called after recover(), else the leavings of a dead server would be recorded as former values, and after
+    refuse_second(). Raises BadInput if one of the NAPI instances is attached already, and what apply() raises.
     """
     live = journal.live()
-    refuse_second(found.processes, live)
     changes = planned(found, choice, wanted)
     first = found.processes[0]
     transaction = begun(
@@ -98,6 +97,7 @@ def attach(
 
 def attach_process(journal: Journal, found: Examination, wanted: Suspension) -> Transaction:
     """Attach whatever fits without further ado. Raises Unsupported if nothing does, and as attach()."""
+    refuse_second(found.processes, journal.live())
     judged = verdicts(found)
     choice = choose(found, judged, steer=False, force=False)
     if choice.empty:

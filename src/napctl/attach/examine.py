@@ -90,6 +90,8 @@ class Examination:
 def examine(name: str, found: Sequence[Process], watch_seconds: float = 0) -> Examination:
     """Look at processes from outside, changing and stopping nothing; for `watch_seconds` at how their threads wait.
 
+    0 is a glance, which also leaves out who else polls: that takes a look at every process of the machine.
+
     Raises BadInput if all of them have gone, NotPermitted without ptrace rights over one, Unsupported on kernels
     without EPIOCGPARAMS (before Linux 6.9) or without the netdev family.
     """
@@ -106,7 +108,7 @@ def examine(name: str, found: Sequence[Process], watch_seconds: float = 0) -> Ex
     ids = {napi for each in instances for napi in each.sockets_by_napi} | {s.napi_id for s in loose if s.napi_id}
     napis = _locate(ids, looks)
     lacks: list[str] = []
-    others = tuple(_others(napis, ids, {look.process.pid for look in looks}, lacks))
+    others = () if not watch_seconds else tuple(_others(napis, ids, {look.process.pid for look in looks}, lacks))
     if watch_seconds:
         waits = observe_waits([look.process.pid for look in looks], watch_seconds)
         instances = tuple(_in_epoll(waits, each) for each in instances)

@@ -82,7 +82,7 @@ class Stay:
             elif self._transaction is None:
                 self._attach()
             else:
-                self._follow(self._transaction)
+                return self._follow(self._transaction)
         except NapctlError as error:
             self._say(str(error))
         return True
@@ -114,20 +114,26 @@ class Stay:
         changed = len(made.transaction.changes)
         self._tell(f"attached {who(made.examined.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
 
-    def _follow(self, transaction: Transaction) -> None:
+    def _follow(self, transaction: Transaction) -> bool:
+        """Whether it is still ours to follow: somebody may have detached it."""
         assert self._suspension is not None
         present = _present(transaction)
         now = self._look(transaction)
         step = next_step(transaction, now, self._suspension, present)
         if not step:
-            return
+            return True
         first = now.found.processes[0]
         if not running(transaction):
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
         with undisturbed(), Journal(self._directory) as journal:
+            if all(each.number != transaction.number for each in journal.live()):
+                self._transaction = None
+                self._say(f"{transaction.title}: somebody else has detached it")
+                return False
             self._transaction = amend(journal, transaction, more=step.more, without=step.without, forget=step.forget)
         for line in dict.fromkeys(step.words):
             self._tell(line)
+        return True
 
     def _look(self, transaction: Transaction) -> Examined:
         """A glance; a longer look at how they wait when there is somebody new."""
