@@ -8,7 +8,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What napctl runs on; what the lab and the demo add; what the tests and the benchmark add; what the virtual machine needs.
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
-DEV_PACKAGES := bpftrace clang libbpf-dev llvm man-db mawk mount procps strace udev
+DEV_PACKAGES := bpftrace caddy clang haproxy libbpf-dev llvm man-db mawk mount nginx procps redis-server strace udev
 VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86 strace
 
 .PHONY: help setup demo test test-vm test-long bench bpf man format clean

@@ -18,7 +18,21 @@ from napctl.model.errors import NapctlError
 from tests.lab.helpers import ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
 
-TOOLS = ("bpftrace", "cc", "ethtool", "ip", "memcached", "setpriv", "strace", "taskset", "unshare")
+TOOLS = (
+    "bpftrace",
+    "caddy",
+    "cc",
+    "ethtool",
+    "haproxy",
+    "ip",
+    "memcached",
+    "nginx",
+    "redis-server",
+    "setpriv",
+    "strace",
+    "taskset",
+    "unshare",
+)
 
 
 @cache

@@ -12,12 +12,17 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import Unsupported
 
 PACKAGES = {
+    "caddy": "caddy",
     "cc": "gcc libc6-dev",
     "ethtool": "ethtool",
+    "haproxy": "haproxy",
     "ip": "iproute2",
     "memcached": "memcached",
+    "nginx": "nginx",
+    "redis-server": "redis-server",
     "setpriv": "util-linux",
     "taskset": "util-linux",
+    "unshare": "util-linux",
 }
 """Debian's packages of the tools that the lab runs."""
 

@@ -1,4 +1,4 @@
-"""Open-loop load on a memcached of the lab: `openloop.c`, compiled at first use, and its results."""
+"""Open-loop load on a server of the lab: `openloop.c`, compiled at first use, and its results."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
@@ -38,6 +39,11 @@ class LoadSpec(Value, frozen=True, kw_only=True):
     closed_depth: int = 0
     """Not 0: a closed loop with that many requests outstanding on each connection; only to find the saturating load."""
     seed: int = 1
+    protocol: Literal["memcached", "http", "redis"] = "memcached"
+    """What the server speaks. It is asked for key0, …; by HTTP/1.1 for /key0, on connections that stay."""
+    requests_per_connection: int = 0
+    """Not 0: after that many answers a connection is reset and opened anew, so it may come to another listener. What is
+    due meanwhile waits, and its latency says so. The first connections carry one request more, before the load."""
 
 
 class LoadResult(Value, frozen=True, kw_only=True):
@@ -139,6 +145,8 @@ def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[Load]:
         "keys": spec.keys_per_get,
         "closed": spec.closed_depth,
         "seed": spec.seed,
+        "protocol": spec.protocol,
+        "reconnect": spec.requests_per_connection,
     }
     command = [str(generator()), *(f"--{name}={value}" for name, value in options.items())]
     with _polling_its_own_device(lab):

@@ -1,5 +1,5 @@
 /*
- * openloop: an open-loop load generator for memcached's text protocol.
+ * openloop: an open-loop load generator for memcached's text protocol, for HTTP/1.1 and for redis.
  *
  * Requests have intended send times, a Poisson process on an absolute schedule. Latency counts from the intended time,
  * so a server that pauses is charged for every request it kept waiting, also for those that could not be sent meanwhile
@@ -42,19 +42,24 @@ struct connection {
 	uint32_t unsent;	 /* the newest of these whose last byte is not written */
 	size_t sent_bytes;	 /* of the oldest unsent request */
 	size_t got;		 /* bytes of the reply being read */
+	uint32_t may_send, awaited; /* of opt.reconnect requests: still to be sent, still to be answered here */
 };
 
 static struct {
 	const char *host;
-	int port, connections, keys, closed;
+	int port, connections, keys, closed, reconnect;
 	double rate, seconds, warmup, drain;
 	uint64_t seed;
+	const struct protocol *protocol;
 } opt = {.host = "127.0.0.1", .port = 11211, .connections = 16, .keys = 1,
 	 .seconds = 2, .warmup = 0.5, .drain = 1, .seed = 1};
 
+static int epoll;
+static struct sockaddr_in server;
 static struct connection *conns;
 static char *block;	   /* the request, BATCH times: any unsent tail is a slice of it */
 static size_t request_length, reply_length;
+static char reply_first, reply_last; /* its first and its last byte */
 static uint64_t histogram[BUCKETS];
 static int64_t from, until; /* the measured part of the schedule */
 static uint64_t sent, late, answered, throughput, outstanding;
@@ -118,17 +123,25 @@ static void flush_requests(struct connection *c)
 {
 	while (c->unsent) {
 		size_t batch = c->unsent < BATCH ? c->unsent : BATCH;
+		if (opt.reconnect && c->may_send < batch)
+			batch = c->may_send;
+		if (!batch)
+			return; /* the rest goes over the next connection */
 		ssize_t n = send(c->fd, block + c->sent_bytes, batch * request_length - c->sent_bytes,
 				 MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		if (n < 0 && (errno == EAGAIN || errno == EINTR)) /* full, or still being connected */
 			return;
 		if (n < 0)
 			die("the server closed a connection: %s", strerror(errno));
 		c->sent_bytes += n;
 		c->unsent -= c->sent_bytes / request_length;
+		if (opt.reconnect)
+			c->may_send -= c->sent_bytes / request_length;
 		c->sent_bytes %= request_length;
 	}
 }
+
+static void reopen(struct connection *c);
 
 static void complete(struct connection *c, int64_t now)
 {
@@ -143,19 +156,21 @@ static void complete(struct connection *c, int64_t now)
 		enqueue(c, now);
 		sent += now >= from;
 	}
+	if (opt.reconnect && !--c->awaited)
+		reopen(c);
 }
 
 /* Every reply is as long as the first one: counting bytes keeps the generator cheaper than the server. */
 static void take(struct connection *c, const char *data, size_t length, int64_t now)
 {
 	while (length) {
-		if (c->head == c->tail || (!c->got && data[0] != 'V'))
+		if (c->head == c->tail || (!c->got && data[0] != reply_first))
 			die("unexpected reply: %.*s", (int)strcspn(data, "\r\n"), data);
 		size_t n = reply_length - c->got < length ? reply_length - c->got : length;
 		c->got += n, data += n, length -= n;
 		if (c->got < reply_length)
 			return;
-		if (data[-1] != '\n')
+		if (data[-1] != reply_last)
 			die("unexpected reply: not of %zu bytes like the first one", reply_length);
 		c->got = 0;
 		complete(c, now);
@@ -177,12 +192,61 @@ static bool receive(struct connection *c)
 	return true;
 }
 
-/* One request, waited for: the server's event loop has seen the connection and its NAPI id. Returns the reply's
- * length. */
-static size_t greet(int fd)
+/*
+ * Each of these is given what has come of a reply, ended by a 0 byte, and returns its length once all of it is there,
+ * else 0. It dies if that is not an answer that a load can be made of.
+ */
+static size_t memcached_reply(const char *reply, size_t length)
+{
+	size_t values = 0;
+	if (length < 5 || strcmp(reply + length - 5, "END\r\n"))
+		return 0;
+	for (const char *at = reply; (at = strstr(at, "VALUE key")); at++)
+		values++;
+	if (values != (size_t)opt.keys)
+		die("%s:%d holds %zu of the %d keys asked for", opt.host, opt.port, values, opt.keys);
+	return length;
+}
+
+/* RFC 9112: a head, an empty line, as many bytes as Content-Length says. A Date in the head has a constant length. */
+static size_t http_reply(const char *reply, size_t length)
+{
+	const char *end = strstr(reply, "\r\n\r\n"), *size = strcasestr(reply, "\r\nContent-Length:");
+	if (!end)
+		return 0;
+	if (strncmp(reply, "HTTP/1.1 200", 12))
+		die("%s:%d answers: %.*s", opt.host, opt.port, (int)strcspn(reply, "\r\n"), reply);
+	if (!size || size > end)
+		die("%s:%d sends replies without Content-Length", opt.host, opt.port);
+	size_t total = end + 4 - reply + strtoul(size + 17, NULL, 10);
+	return length < total ? 0 : total;
+}
+
+/* A bulk string (RESP): $, its length, an end of line, the string, an end of line. */
+static size_t redis_reply(const char *reply, size_t length)
+{
+	const char *end = strstr(reply, "\r\n");
+	if (!end)
+		return 0;
+	if (!strncmp(reply, "$-1", 3))
+		die("%s:%d holds no key0", opt.host, opt.port);
+	if (reply[0] != '$')
+		die("%s:%d answers: %.*s", opt.host, opt.port, (int)(end - reply), reply);
+	size_t total = end + 4 - reply + strtoul(reply + 1, NULL, 10);
+	return length < total ? 0 : total;
+}
+
+static const struct protocol {
+	const char *name;
+	size_t (*reply)(const char *reply, size_t length);
+} protocols[] = {{"memcached", memcached_reply}, {"http", http_reply}, {"redis", redis_reply}};
+
+/* One request, waited for: the server's event loop has seen the connection and its NAPI id. Sets what is known of
+ * replies. */
+static void greet(int fd)
 {
 	static char reply[1 << 20];
-	size_t length = 0, values = 0;
+	size_t length = 0;
 	if (send(fd, block, request_length, MSG_NOSIGNAL) != (ssize_t)request_length)
 		die("cannot send to %s:%d: %s", opt.host, opt.port, strerror(errno));
 	do {
@@ -191,47 +255,86 @@ static size_t greet(int fd)
 			die("no answer from %s:%d: %s", opt.host, opt.port, n ? strerror(errno) : "it closed the connection");
 		length += n;
 		reply[length] = 0;
-	} while (length < 5 || strcmp(reply + length - 5, "END\r\n"));
-	for (char *at = reply; (at = strstr(at, "VALUE key")); at++)
-		values++;
-	if (values != (size_t)opt.keys)
-		die("%s:%d holds %zu of the %d keys asked for", opt.host, opt.port, values, opt.keys);
-	return length;
+		reply_length = opt.protocol->reply(reply, length);
+	} while (!reply_length);
+	if (reply_length != length)
+		die("%s:%d sent more than one answer", opt.host, opt.port);
+	reply_first = reply[0];
+	reply_last = reply[length - 1];
 }
 
-static void connect_all(int epoll)
+/* A new socket for the connection; connect() is the caller's. */
+static void open_socket(struct connection *c, int flags)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(opt.port)};
 	struct timeval patience = {.tv_sec = 5};
-	if (inet_pton(AF_INET, opt.host, &to.sin_addr) != 1)
+	int fd = c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1, usecs = 1;
+	if (fd < 0)
+		die("cannot open a socket: %s", strerror(errno));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() too */
+	if (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
+	    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one))
+		die("cannot poll its own device (CAP_NET_ADMIN, Linux 5.11): %s", strerror(errno));
+	c->may_send = c->awaited = opt.reconnect;
+}
+
+static void watch(struct connection *c)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
+		die("epoll_ctl: %s", strerror(errno));
+}
+
+/*
+ * All requests of this connection are answered: go on with a new one. It is not waited for: until it is there, sends and
+ * receives say EAGAIN, and what is due waits, which its latency shows. If this was the only connection on its NAPI
+ * instance, nobody polls that meanwhile, and the handshake waits for the deferral timer.
+ * The old one is reset: a port would stay taken for a minute (TIME_WAIT), and they would run out.
+ */
+static void reopen(struct connection *c)
+{
+	struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	close(c->fd);
+	open_socket(c, SOCK_NONBLOCK);
+	if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
+		die("cannot connect to %s:%d again: %s", opt.host, opt.port, strerror(errno));
+	watch(c);
+}
+
+static void connect_all(void)
+{
+	server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(opt.port)};
+	if (inet_pton(AF_INET, opt.host, &server.sin_addr) != 1)
 		die("%s is not an IPv4 address", opt.host);
 	conns = calloc(opt.connections, sizeof *conns);
 	for (int i = 0; i < opt.connections; i++) {
 		struct connection *c = &conns[i];
-		int fd = c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, usecs = 1;
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() too */
-		if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to))
+		open_socket(c, 0);
+		if (connect(c->fd, (struct sockaddr *)&server, sizeof server))
 			die("cannot connect to %s:%d: %s", opt.host, opt.port, strerror(errno));
-		if (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
-		    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one))
-			die("cannot poll its own device (CAP_NET_ADMIN, Linux 5.11): %s", strerror(errno));
 		c->size = 64;
 		c->times = malloc(c->size * sizeof *c->times);
-		reply_length = greet(fd);
-		struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-		if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-			die("epoll_ctl: %s", strerror(errno));
+		greet(c->fd);
+		watch(c);
 	}
 }
 
 static void prepare_block(void)
 {
-	char *request = malloc(16 + 16 * (size_t)opt.keys), *end = request + sprintf(request, "get");
-	for (int i = 0; i < opt.keys; i++)
-		end += sprintf(end, " key%d", i);
-	request_length = end - request + sprintf(end, "\r\n");
+	char *request = malloc(128 + 16 * (size_t)opt.keys), *end = request;
+	if (opt.protocol->reply == http_reply)
+		end += sprintf(end, "GET /key0 HTTP/1.1\r\nHost: %.15s:%d\r\n\r\n", opt.host, opt.port);
+	else if (opt.protocol->reply == redis_reply)
+		end += sprintf(end, "*2\r\n$3\r\nGET\r\n$4\r\nkey0\r\n");
+	else {
+		end += sprintf(end, "get");
+		for (int i = 0; i < opt.keys; i++)
+			end += sprintf(end, " key%d", i);
+		end += sprintf(end, "\r\n");
+	}
+	request_length = end - request;
 	block = malloc(BATCH * request_length);
 	for (int i = 0; i < BATCH; i++)
 		memcpy(block + i * request_length, request, request_length);
@@ -273,7 +376,7 @@ static bool send_due(double *next, int64_t now)
 }
 
 /* Take what has come, or, at rest, wait up to `timeout_ms` for something. Returns whether anything came. */
-static bool receive_ready(int epoll, int timeout_ms)
+static bool receive_ready(int timeout_ms)
 {
 	static unsigned turn;
 	struct epoll_event events[64];
@@ -285,17 +388,19 @@ static bool receive_ready(int epoll, int timeout_ms)
 }
 
 /* Make the load until the end, then wait for outstanding answers. Returns the time spent in fruitless passes. */
-static int64_t make_load(int epoll, double *cpu)
+static int64_t make_load(double *cpu)
 {
 	int64_t idle = 0, start = now_ns(), pass = start;
 	double next = start + gap_ns();
 	from = start + opt.warmup * SECOND;
 	until = from + opt.seconds * SECOND;
-	for (int i = 0; i < opt.connections * opt.closed; i++)
+	for (int i = 0; i < opt.connections * opt.closed; i++) {
 		enqueue(&conns[i % opt.connections], start);
+		sent += start >= from; /* without a warm-up they belong to the measured part */
+	}
 	while (pass < from && !stop) {
 		send_due(&next, pass);
-		receive_ready(epoll, 0);
+		receive_ready(0);
 		pass = now_ns();
 	}
 	*cpu = cpu_seconds();
@@ -303,7 +408,7 @@ static int64_t make_load(int epoll, double *cpu)
 		fprintf(stderr, "measuring\n");
 	while (pass < until && !stop) {
 		bool busy = send_due(&next, pass);
-		busy |= receive_ready(epoll, resting() ? (until - pass) / 1000000 + 1 : 0);
+		busy |= receive_ready(resting() ? (until - pass) / 1000000 + 1 : 0);
 		int64_t now = now_ns();
 		idle += busy ? 0 : now - pass;
 		pass = now;
@@ -314,7 +419,7 @@ static int64_t make_load(int epoll, double *cpu)
 	send_due(&next, until); /* what fell due since the last pass */
 	for (int64_t limit = pass + opt.drain * SECOND; outstanding && pass < limit; pass = now_ns()) {
 		send_due(&next, pass); /* what the sockets did not take before */
-		receive_ready(epoll, 0);
+		receive_ready(0);
 	}
 	return idle;
 }
@@ -336,12 +441,21 @@ static void report(uint64_t seed, int64_t idle, double cpu)
 	printf("]}\n");
 }
 
+static const struct protocol *protocol_named(const char *name)
+{
+	for (size_t i = 0; i < sizeof protocols / sizeof *protocols; i++)
+		if (!strcmp(protocols[i].name, name))
+			return &protocols[i];
+	die("it speaks memcached, http and redis, not %s", name);
+}
+
 static void read_options(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"rate", 1, 0, 'r'}, {"seconds", 1, 0, 's'},
 		{"warmup", 1, 0, 'w'}, {"drain", 1, 0, 'd'}, {"connections", 1, 0, 'c'}, {"keys", 1, 0, 'k'},
-		{"closed", 1, 0, 'C'}, {"seed", 1, 0, 'S'}, {0}};
+		{"closed", 1, 0, 'C'}, {"seed", 1, 0, 'S'}, {"protocol", 1, 0, 'P'}, {"reconnect", 1, 0, 'R'}, {0}};
+	opt.protocol = &protocols[0];
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
 		switch (o) {
 		case 'h': opt.host = optarg; break;
@@ -354,13 +468,18 @@ static void read_options(int argc, char **argv)
 		case 'k': opt.keys = atoi(optarg); break;
 		case 'C': opt.closed = atoi(optarg); break;
 		case 'S': opt.seed = strtoull(optarg, NULL, 10); break;
+		case 'P': opt.protocol = protocol_named(optarg); break;
+		case 'R': opt.reconnect = atoi(optarg); break;
 		default: exit(2);
 		}
 	/* Written so that NaN is out of range as well. */
 	if (!(opt.rate >= 0 && opt.rate <= 1e7 && opt.seconds > 0 && opt.seconds <= 86400 && opt.warmup >= 0 &&
 	      opt.warmup <= 3600 && opt.drain >= 0 && opt.drain <= 3600 && opt.keys >= 1 && opt.keys <= 100 &&
-	      opt.closed >= 0 && opt.closed <= 1024 && opt.connections >= 1 && opt.connections <= 4096))
+	      opt.closed >= 0 && opt.closed <= 1024 && opt.connections >= 1 && opt.connections <= 4096 &&
+	      opt.reconnect >= 0))
 		die("an option is out of range");
+	if (opt.keys > 1 && opt.protocol->reply != memcached_reply)
+		die("only memcached is asked for several keys at once");
 }
 
 int main(int argc, char **argv)
@@ -371,10 +490,10 @@ int main(int argc, char **argv)
 	uint64_t seed = opt.seed;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	epoll = epoll_create1(EPOLL_CLOEXEC);
 	prepare_block();
-	connect_all(epoll);
-	int64_t idle = make_load(epoll, &cpu);
+	connect_all();
+	int64_t idle = make_load(&cpu);
 	report(seed, idle, cpu);
 	return 0;
 }

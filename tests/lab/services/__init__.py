@@ -1,0 +1,1 @@
+"""Small servers as people write them, each a program of its own."""
