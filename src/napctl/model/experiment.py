@@ -1,0 +1,123 @@
+"""An experiment as plain data: what was asked for, each cell as it was measured, and what may be said of it."""
+
+from typing import Literal
+
+import msgspec
+
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value
+
+Judgement = Literal["better", "worse", "different", "no difference found"]
+"""`different`: of a metric of which neither way is better."""
+
+
+class RunConfig(Value, frozen=True, kw_only=True):
+    """What an experiment is: enough to repeat it, and to go on with it. `config.json` of a run."""
+
+    schema: int = SCHEMA
+    napctl: str
+    """Version of napctl that made it."""
+    name: str
+    made_unix_ns: int
+    treatments: tuple[str, ...]
+    """As they were asked for: "base", "defer:200us", "suspend:20us", "plan:nic.toml", …; the first is the reference."""
+    hooks: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
+    """By name of a treatment: shell commands that begin and end it."""
+    target: str = ""
+    """The server, as `attach` takes it."""
+    load: str = ""
+    """Command of the load, with {rate}, {seconds} and {seed} to be filled in; empty: live traffic, or the lab's own."""
+    adapter: str = ""
+    """How its output is read."""
+    rates: tuple[float, ...] = ()
+    """Requests per second asked for; 0 stands for as many as possible."""
+    rounds: int
+    seconds: float
+    """Length of the measured part of a cell."""
+    warmup_seconds: float
+    settle_seconds: float
+    seed: int
+    idle_watts: float | None = None
+    busy_watts: float | None = None
+    """Given by the user, for an estimate where nothing measures."""
+
+
+class Cell(Value, frozen=True, kw_only=True):
+    """One treatment under one load, once. One line of `cells.jsonl`."""
+
+    schema: int = SCHEMA
+    treatment: str
+    load: str
+    """Name of the load: "20,000/s", "max", "live"."""
+    asked_per_second: float | None
+    """None: as many as possible, or live traffic."""
+    round: int
+    """Block: each contains every treatment under every load once, in random order."""
+    position: int
+    """The how manieth cell of the run it was."""
+    started_unix_ns: int
+    seconds: float
+    failed: str = ""
+    """Why there are no figures; empty: there are."""
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    """By Metric.name; what was not measured is missing, never 0."""
+    sources: dict[str, str] = msgspec.field(default_factory=dict)
+    """Where a figure comes from, if it could come from more than one place."""
+    latency: tuple[tuple[float, int], ...] = ()
+    """(latency in µs, requests): with at most that latency and more than the entry before; empty: not told."""
+    polls: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)
+    """Polls by packets found (0 … 64, and more), by who made them: "softirq", "NAPI thread", "server", "others"."""
+    warnings: tuple[str, ...] = ()
+    """What makes its figures doubtful: one sentence each."""
+
+
+class Estimate(Value, frozen=True, kw_only=True):
+    """A metric of one treatment under one load: median over rounds with its bootstrap interval."""
+
+    treatment: str
+    load: str
+    metric: str
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+class Comparison(Value, frozen=True, kw_only=True):
+    """A treatment against another, paired by block."""
+
+    treatment: str
+    reference: str
+    load: str
+    metric: str
+    ratio: float
+    """Median over blocks of treatment by reference."""
+    low: float
+    high: float
+    """Interval of that ratio at 95 %, corrected for the number of comparisons."""
+    judgement: Judgement
+    smallest: float
+    """The smallest difference, as a share of the reference, that this experiment could have found."""
+    blocks: int
+
+
+class Bound(Value, frozen=True, kw_only=True):
+    """How much of the machine's CPU time a change of the way packets are taken can save at all."""
+
+    load: str
+    network_cpu_share: float
+    """Share of the busy CPU time that the reference spends on taking packets, 0 … 1: no change can save more."""
+    saved_share: dict[str, float]
+    """By treatment: share of the busy CPU time that it saved; negative: it costs."""
+
+
+class Summary(Value, frozen=True, kw_only=True):
+    """What may be said of a run. `summary.json` of it."""
+
+    schema: int = SCHEMA
+    estimates: tuple[Estimate, ...]
+    comparisons: tuple[Comparison, ...]
+    bounds: tuple[Bound, ...]
+    warnings: tuple[str, ...]
+    sentences: tuple[str, ...]
+    """The verdicts in words, the most important first."""
