@@ -35,6 +35,7 @@ STEPS = ("pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_g
 
 PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
 UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
+SUSPENDED = {"defer_hard_irqs": 100, "gro_flush_timeout_ns": 200_000, "irq_suspend_timeout_ns": 20_000_000}
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,17 @@ class Napctl:
             relevant = call[1] in STEPS and (call[1] != "ioctl" or "0x8a" in line)
             if begun and relevant:
                 found.append((call[1], counts[call[1]]))
-        return found
+        return _thinned(found)
+
+
+def _thinned(steps: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Without the inner ones of a long row of calls that only look: between its ends nothing else happens."""
+    kept = []
+    for place, step in enumerate(steps):
+        row = {name for name, _ in steps[max(0, place - 1) : place + 2]}
+        if step[0] != "pidfd_getfd" or row != {"pidfd_getfd"}:
+            kept.append(step)
+    return kept
 
 
 def at(step: tuple[str, int], fault: str, *, log: Path = Path("/dev/null")) -> list[str]:
@@ -151,6 +162,12 @@ def in_mounts(commands: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-ec", f'{commands}\nexec "$@"', "sh"]
 
 
+def bpftrace_command(script: str) -> list[str]:
+    """bpftrace with a tracefs, which is not mounted everywhere."""
+    mount = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing"
+    return [*in_mounts(mount), "bpftrace", "-e", script]
+
+
 def in_namespace(netns: NetworkNamespace, *command: str) -> str:
     """Run a tool in a network namespace; its output."""
     with netns.entered():
@@ -165,6 +182,12 @@ def at_server(lab: Lab) -> tuple[str, str]:
 def machine_of(end: End) -> Machine:
     """As `napctl status`, in this process."""
     return take_machine(end.namespace)
+
+
+def state_of(end: End) -> object:
+    """All that can be set there, without what `status` says of other processes, which come and go."""
+    machine = machine_of(end)
+    return machine.devices, machine.pollers
 
 
 def ask(lab: Lab, server: Server, *, inside: NetworkNamespace | None = None, address: str = "") -> socket.socket:

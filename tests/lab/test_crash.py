@@ -20,7 +20,7 @@ from tests.lab.helpers import Napctl, at, machine_of, open_files
 pytestmark = pytest.mark.lab
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-QUICKLY = ("--window", "0s")
+QUICKLY = ("--window", "0s", "--defer-us", 200)
 
 
 def fresh(napctl: Napctl, name: str) -> Napctl:

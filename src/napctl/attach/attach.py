@@ -15,6 +15,7 @@ from napctl.model.change import (
     Change,
     EpollChange,
     Guard,
+    Holder,
     Keeper,
     NapiChange,
     Restored,
@@ -51,8 +52,8 @@ def choose(
 ) -> Choice:
     """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take.
 
-    A worker that still has connections of several queues is left alone when it is steered: until they close, all but
-    one of these queues would wait for the suspend timer.
+    A worker that has connections from before is left alone when it is steered: they may be of another queue than the
+    one that it gets, and one of the two would wait for the suspend timer.
     """
     judged = tuple(judged)
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
@@ -61,7 +62,7 @@ def choose(
         chosen += [each.instance for each in judged if each.judgement == "does not fit" and _possible(each, found)]
         chosen += after
     elif steer:
-        chosen += [each for each in after if len(each.sockets_by_napi) < 2]
+        chosen += [each for each in after if not each.sockets_by_napi]
     members = {id(each) for each in after}
     steered = [each for each in groups(found) if steer and any(id(one.instance) in members for one in each.members)]
     sockets = [one for one, each in loose_fitness(found, poll_sysctl=poll_sysctl) if each.judgement == "fits"]
@@ -108,6 +109,7 @@ def attach_process(journal: Journal, found: Examination, wanted: Suspension) -> 
 def planned(found: Examination, choice: Choice, wanted: Suspension) -> tuple[Change, ...]:
     """The changes that attach what was chosen: steering, then the device's half, so that the deferral is there before
     the first task polls. An epoll instance already as wanted is not touched."""
+    started = {process.pid: process.started_ticks for process in found.processes}
     changes: list[Change] = [_steering(group) for group in choice.steered]
     devices = {(each.netns, each.device.ifindex): each for each in found.napis.values()}
     for located in devices.values():
@@ -129,6 +131,7 @@ def planned(found: Examination, choice: Choice, wanted: Suspension) -> tuple[Cha
             name=each.process.name,
             started_ticks=each.process.started_ticks,
             epoll_fd=each.fd,
+            also=tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in each.also if pid in started),
             before=each.params,
             after=wanted.epoll,
         )
@@ -251,7 +254,7 @@ def _processes(transaction: Transaction) -> Iterator[tuple[int, int]]:
         yield transaction.pid, transaction.started_ticks
         for change in transaction.changes:
             if isinstance(change, EpollChange | SocketChange):
-                yield change.pid, change.started_ticks
+                yield from ((each.pid, each.started_ticks) for each in change.holders)
 
 
 def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:

@@ -20,6 +20,13 @@ SPINS, MOSTLY_SPINS = 0.99, 0.5
 """Share of waits with timeout 0. Measured: a loop that only ever asks with timeout 0 finds every packet by the suspend
 timer (median latency 18 ms with 20 ms); libevent does so only while it has events to handle."""
 FEW_CALLS = 20
+ENOUGH_CONNECTIONS = 8
+"""With so many of one queue only, by chance in 1 of 128 cases where there are two, something steers them: a filter of
+the NIC, say."""
+MARKED = (
+    "its datagram socket keeps the NAPI id of its first datagram for good (sk_mark_napi_id_once() in "
+    "include/net/busy_poll.h); steered now, it might poll another queue than the one it gets"
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,20 @@ def _verdict(instance: EpollInstance, found: Examination, group: Group | None, s
         return Verdict(instance, "does not fit", bad)
     if len(ids) > 1 or (instance.open_udp and queues > 1):
         return _over_several(instance, found, group, steered, queues)
-    if steerable and group is not None and queues > 1 and not _is_steered(instance, steered):
+    return _over_one(instance, found, steerable, steered, queues)
+
+
+def _over_one(
+    instance: EpollInstance, found: Examination, steerable: bool, steered: frozenset[int], queues: int
+) -> Verdict:
+    """Now one NAPI instance feeds it: will it stay so?"""
+    ids = instance.sockets_by_napi
+    if queues > 1 and not steerable and _few_to_tell(instance):
+        return Verdict(instance, "does not fit", _too_few(instance, queues))
+    if steerable and queues > 1 and not _is_steered(instance, steered):
         return Verdict(instance, "fits after steering", "until then its connections may come over any queue")
+    if mixed := _mixed_sibling(instance, found):
+        return Verdict(instance, "does not fit", mixed, _hint(instance, found, queues))
     why = f"all its sockets are fed by NAPI {next(iter(ids))}" if ids else "its queue is steered to it"
     return Verdict(instance, "fits", why)
 
@@ -99,6 +118,10 @@ def _over_several(
         else f"its datagrams may come over any of {queues} queues, of which the kernel would follow one"
     )
     if group is not None and group.misfit is None:
+        if instance.open_udp and ids and not _is_steered(instance, steered):
+            return Verdict(
+                instance, "does not fit", MARKED, "attach it before its first datagram: `napctl run --steer`"
+            )
         if _is_steered(instance, steered) and len(ids) > 1:
             return Verdict(instance, "does not fit", f"steered, but connections from before are still open: {mix}")
         if _is_steered(instance, steered):
@@ -106,10 +129,43 @@ def _over_several(
         return Verdict(instance, "fits after steering", trap)
     if group is not None and group.misfit:
         return Verdict(instance, "does not fit", trap, group.misfit)
-    located = next((found.napis[napi] for napi in ids if napi in found.napis), None)
+    return Verdict(instance, "does not fit", trap, _hint(instance, found, queues))
+
+
+def _mixed_sibling(instance: EpollInstance, found: Examination) -> str | None:
+    """Why a worker that has connections of one NAPI instance will have others, too: those with whom it shares a
+    listening socket have, and which of them takes in a connection is chance."""
+    here = {each.inode for each in instance.listeners}
+    for other in found.instances:
+        if len(other.sockets_by_napi) > 1 and here & {each.inode for each in other.listeners}:
+            return (
+                f"it shares a listening socket with epoll instance {other.fd} of {other.process.name} "
+                f"({other.process.pid}), which watches sockets of {len(other.sockets_by_napi)} NAPI instances; later "
+                "connections of its own may come over any of them"
+            )
+    return None
+
+
+def _hint(instance: EpollInstance, found: Examination, queues: int) -> str:
+    """What would help a server whose instances are fed by several queues."""
+    located = next((found.napis[napi] for napi in instance.sockets_by_napi if napi in found.napis), None)
     device = located.device.name if located else "DEV"
     fed = sum(bool(each.sockets_by_napi) for each in found.instances)
-    return Verdict(instance, "does not fit", trap, hint(_program(instance, found), device, queues, fed))
+    return hint(_program(instance, found), device, queues, fed)
+
+
+def _few_to_tell(instance: EpollInstance) -> bool:
+    """It accepts connections itself, and so few that all of them may be of one queue by chance."""
+    accepts = any(each.kind == "tcp" for each in instance.listeners)
+    return accepts and sum(instance.sockets_by_napi.values()) < ENOUGH_CONNECTIONS
+
+
+def _too_few(instance: EpollInstance, queues: int) -> str:
+    count = sum(instance.sockets_by_napi.values())
+    return (
+        f"it has {count} connection{'s' if count > 1 else ''} so far: too few to tell whether later ones will come "
+        f"over other queues of the {queues}"
+    )
 
 
 def _is_steered(instance: EpollInstance, steered: frozenset[int]) -> bool:

@@ -1,6 +1,6 @@
 """Following a target: from what is attached and what is found now to what is to be done, and why. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -25,6 +25,8 @@ class Present:
     """By network namespace and interface index: the device's NAPI ids in the order in which they were made."""
     down: frozenset[tuple[int, int]] = frozenset()
     """Network namespace and interface index."""
+    resets: Mapping[tuple[int, int], NapiChange] = field(default_factory=dict)
+    """By device: the newest attached NAPI instance that an earlier reset took away."""
 
 
 @dataclass
@@ -56,12 +58,19 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
                 stays = True
         if stays:
             kept |= set(_keys(change))
+    resets = {**present.resets, **resets_of(step.forget)}
     for change in (*_renumbered(step, present), *planned(now.found, now.choice, wanted)):
-        if not kept & set(_keys(change)) and not _is_down(change, present):
+        if not kept & set(_keys(change)) and not _is_away(change, present):
             kept |= set(_keys(change))
-            step.more.append(change)
-    step.words += _words(step, transaction)
+            step.more.append(_as_before_reset(change, resets))
+    step.words += _words(step)
     return step
+
+
+def resets_of(forgotten: Iterable[Change]) -> dict[tuple[int, int], NapiChange]:
+    """By device: the newest NAPI instance among these that are gone."""
+    gone = (change for change in forgotten if isinstance(change, NapiChange))
+    return {(change.netns, change.ifindex): change for change in sorted(gone, key=lambda each: each.napi_id)}
 
 
 def _keys(change: Change) -> Iterator[tuple[object, ...]]:
@@ -83,7 +92,8 @@ def _epoll(change: EpollChange, now: Examined, step: Step) -> bool:
         step.forget.append(change)
         step.words.append(f"{change.name} ({change.pid}) has ended")
         return False
-    verdict = next((each for each in now.judged if (change.pid, change.epoll_fd) in each.instance.places), None)
+    places = {(place.pid, place.fd) for place in change.holders}
+    verdict = next((each for each in now.judged if places & set(each.instance.places)), None)
     if verdict is None:
         step.forget.append(change)
         step.words.append(f"{change.where} was closed")
@@ -136,12 +146,25 @@ def _renumbered(step: Step, present: Present) -> Iterator[NapiChange]:
             ordered = sorted(changes, key=lambda each: each.napi_id)
             for change, napi_id in zip(ordered, successors, strict=True):
                 born = present.napis[device[0], napi_id]
-                former = {
-                    name: getattr(change.before, name) if getattr(born, name) == value else getattr(born, name)
-                    for name in change.after.__struct_fields__
-                    if (value := getattr(change.after, name)) is not None
-                }
-                yield replace(change, napi_id=napi_id, before=NapiSettings(**former))
+                yield replace(change, napi_id=napi_id, before=_former(born, change))
+
+
+def _as_before_reset(change: Change, resets: Mapping[tuple[int, int], NapiChange]) -> Change:
+    """An instance that was born by a reset, as changed channels do, without what it was born with of ours."""
+    gone = resets.get((change.netns, change.ifindex)) if isinstance(change, NapiChange) else None
+    if gone is None or not isinstance(change, NapiChange) or change.napi_id <= gone.napi_id:  # ids are given upwards
+        return change
+    return replace(change, before=_former(change.before, gone))
+
+
+def _former(born: NapiSettings, predecessor: NapiChange) -> NapiSettings:
+    """What an instance would have been born with but for what napctl had set on its predecessor."""
+    former = {
+        name: getattr(predecessor.before, name) if getattr(born, name) == value else getattr(born, name)
+        for name in predecessor.after.__struct_fields__
+        if (value := getattr(predecessor.after, name)) is not None
+    }
+    return NapiSettings(**former)
 
 
 def _socket(change: SocketChange | SteeringChange, now: Examined, step: Step) -> bool:
@@ -164,21 +187,23 @@ def _socket(change: SocketChange | SteeringChange, now: Examined, step: Step) ->
 
 
 def _runs(change: EpollChange | SocketChange, now: Examined) -> bool:
-    return any((each.pid, each.started_ticks) == (change.pid, change.started_ticks) for each in now.found.processes)
+    """Whether a process that holds it is still among the target's."""
+    running = {(each.pid, each.started_ticks) for each in now.found.processes}
+    return any((each.pid, each.started_ticks) in running for each in change.holders)
 
 
-def _is_down(change: Change, present: Present) -> bool:
-    return isinstance(change, NapiChange) and (change.netns, change.ifindex) in present.down
+def _is_away(change: Change, present: Present) -> bool:
+    """Whether it is of a NAPI instance that cannot be set now: its device is down, or was reset since the look."""
+    if not isinstance(change, NapiChange):
+        return False
+    device = (change.netns, change.ifindex)
+    renumbered = device in present.of_devices and change.napi_id not in present.of_devices[device]
+    return device in present.down or renumbered
 
 
-def _words(step: Step, transaction: Transaction) -> Iterator[str]:
-    known = {(change.pid, change.started_ticks) for change in transaction.changes if isinstance(change, EpollChange)}
+def _words(step: Step) -> Iterator[str]:
     for change in step.more:
-        match change:
-            case EpollChange():
-                new = (change.pid, change.started_ticks) not in known
-                yield f"attached {change.where}" + (": a new process" if new else "")
-            case SteeringChange():
-                yield f"steered the {change.where}, one RX queue each"
-            case _:
-                yield f"attached {change.where}"
+        if isinstance(change, SteeringChange):
+            yield f"steered the {change.where}, one RX queue each"
+        else:
+            yield f"attached {change.where}"

@@ -21,6 +21,7 @@ from napctl.model.fitness import Fitness
 from napctl.model.suspension import Suspension
 from napctl.model.timer import TimerChoice
 
+STILL_OPEN = "connections from before the steering are open in it; `--stay` attaches it when they have closed"
 WATCH_SECONDS = 0.25
 """How long to look at the way in which the threads wait. Every system call of the machine costs some 0.15 µs more."""
 
@@ -101,7 +102,7 @@ def attach_target(
         refuse_shared(examined.found.feeding, journal.live())
         raise Unsupported(f"{who(examined.found)}: {why_not(examined.found, examined.judged)}; nothing was changed")
     looked = time.monotonic()
-    timer, suspension = pick_timer(journal, examined, wish, progress)
+    timer, suspension = pick_timer(journal, examined, wish, progress, guard)
     picked = time.monotonic()
     with undisturbed():
         transaction = attach(journal, examined.found, examined.choice, suspension, guard=guard, keeper=keeper)
@@ -111,15 +112,16 @@ def attach_target(
 
 
 def pick_timer(
-    journal: Journal, examined: Examined, wish: Wish, progress: Callable[[str], None]
+    journal: Journal, examined: Examined, wish: Wish, progress: Callable[[str], None], guard: Guard | None = None
 ) -> tuple[TimerChoice, Suspension]:
     """The timer that was asked for, or the best of a sweep."""
     if wish.timer_ns is not None:
         timer = TimerChoice(gro_flush_timeout_ns=wish.timer_ns, why="asked for")
     else:
         timer = choose_timer(
-            journal, examined.found, examined.choice, wish.suspension, budget_ns=wish.budget_ns, progress=progress
-        )
+            journal, examined.found, examined.choice, wish.suspension, budget_ns=wish.budget_ns, progress=progress,
+            guard=guard,
+        )  # fmt: skip
     return timer, replace(wish.suspension, gro_flush_timeout_ns=timer.gro_flush_timeout_ns)
 
 
@@ -137,7 +139,7 @@ def warnings_of(examined: Examined) -> list[str]:
         key = (each.instance.process.pid, each.instance.fd)
         if key not in chosen and each.judgement in ("does not fit", "fits after steering"):
             open_still = each.judgement == "fits after steering" and examined.choice.steered
-            why = "connections from before the steering are still open in it" if open_still else each.why
+            why = STILL_OPEN if open_still else each.why
             left.setdefault(why, []).append(f"epoll {key[1]} of {each.instance.process.name} ({key[0]})")
     return [
         f"left alone: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"

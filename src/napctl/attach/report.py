@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from napctl.change.recovery import running
 from napctl.kernel import epoll, processes, system
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
@@ -152,7 +153,9 @@ def suspended_between(
 
 def attached_pids(transaction: Transaction) -> tuple[int, ...]:
     """Processes whose epoll instances or sockets it made poll; the one attached to if it changed none."""
-    pids = {change.pid for change in transaction.changes if isinstance(change, EpollChange | SocketChange)}
+    pids: set[int] = set()
+    for change in transaction.changes:
+        pids |= {each.pid for each in change.holders} if isinstance(change, EpollChange | SocketChange) else set()
     return tuple(sorted(pids)) or (transaction.pid,)
 
 
@@ -165,18 +168,22 @@ def only(window: Window, transaction: Transaction) -> Window:
 
 def lost_settings(transaction: Transaction) -> str:
     """What is no longer as it was attached, in a clause; "" if everything is."""
-    for change in transaction.changes:
-        if isinstance(change, EpollChange):
-            running = processes.process(change.pid)
-            if running is None or running.started_ticks != change.started_ticks:
-                continue  # a worker has gone; the others are told of
-            try:
-                with processes.Handle(change.pid) as handle, handle.copy_of(change.epoll_fd) as copy:
-                    if epoll.params(copy) != change.after:
-                        return f"{change.where} has other parameters than it was given"
-            except OSError:
-                return f"{change.where} has been closed, or is not ours to look at"
-    return _lost_napis(transaction)
+    lost = (_lost_epoll(each) for each in transaction.changes if isinstance(each, EpollChange))
+    return next((why for why in lost if why), "") or _lost_napis(transaction)
+
+
+def _lost_epoll(change: EpollChange) -> str:
+    place = next((each for each in change.holders if running(each)), None)
+    if place is None:
+        return ""  # a worker has gone; the others are told of
+    try:
+        with processes.Handle(place.pid) as handle, handle.copy_of(place.fd) as copy:
+            same = epoll.params(copy) == change.after
+            return "" if same else f"{change.where} has other parameters than it was given"
+    except PermissionError:
+        return ""  # who polls is seen all the same
+    except OSError:
+        return f"{change.where} has been closed"
 
 
 def _lost_napis(transaction: Transaction) -> str:

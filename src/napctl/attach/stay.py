@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.attach.attach import detach, who, why_not
-from napctl.attach.following import NapiKey, Present, next_step
+from napctl.attach.following import NapiKey, Present, next_step, resets_of
+from napctl.attach.look import EpollInstance
 from napctl.attach.operate import Examined, Wish, attach_target, look, steered_inodes
 from napctl.attach.target import Target, resolve
 from napctl.change.journal import Journal
@@ -50,6 +51,7 @@ class Stay:
         self._transaction: Transaction | None = None
         self._suspension: Suspension | None = None
         self._refused: dict[tuple[int, int, int], str] = {}
+        self._resets: dict[tuple[int, int], NapiChange] = {}
         self._said = ""
 
     def run(self, stopped: Callable[[], bool]) -> list[Restored]:
@@ -117,8 +119,8 @@ class Stay:
     def _follow(self, transaction: Transaction) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
         assert self._suspension is not None
-        present = _present(transaction)
         now = self._look(transaction)
+        present = but(_present(transaction), resets=self._resets)
         step = next_step(transaction, now, self._suspension, present)
         if not step:
             return True
@@ -131,6 +133,7 @@ class Stay:
                 self._say(f"{transaction.title}: somebody else has detached it")
                 return False
             self._transaction = amend(journal, transaction, more=step.more, without=step.without, forget=step.forget)
+        self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._tell(line)
         return True
@@ -141,15 +144,16 @@ class Stay:
         glance = look(self._target.text, self._members, self._wish, watch_seconds=0, steered=steered, after_reset=True)
         epolls = (each for each in transaction.changes if isinstance(each, EpollChange))
         known = {(each.pid, each.started_ticks, each.epoll_fd) for each in epolls}
-        chosen = {(each.process.pid, each.process.started_ticks, each.fd) for each in glance.choice.instances}
-        if chosen - known - self._refused.keys():
+        chosen = {_key(each): set(each.sockets_by_napi) for each in glance.choice.instances}
+        if chosen.keys() - known - self._refused.keys():
             longer = look(self._target.text, self._members, self._wish, steered=steered, after_reset=True)
             for each in longer.judged:
-                if each.judgement == "does not fit":
-                    key = (each.instance.process.pid, each.instance.process.started_ticks, each.instance.fd)
-                    self._refused[key] = each.why
+                # What speaks against it is only seen by a longer look; connections of several queues a glance sees.
+                alike = chosen.get(_key(each.instance)) == set(each.instance.sockets_by_napi)
+                if each.judgement == "does not fit" and alike:
+                    self._refused[_key(each.instance)] = each.why
             return longer
-        return glance if not chosen & self._refused.keys() else _without(glance, self._refused)
+        return glance if not chosen.keys() & self._refused.keys() else _without(glance, self._refused)
 
     def _pause(self, seconds: float, stopped: Callable[[], bool]) -> None:
         """Until the time is over, or something happened to the device."""
@@ -183,11 +187,13 @@ class Stay:
             self._tell(line)
 
 
+def _key(instance: EpollInstance) -> tuple[int, int, int]:
+    return instance.process.pid, instance.process.started_ticks, instance.fd
+
+
 def _without(now: Examined, refused: dict[tuple[int, int, int], str]) -> Examined:
     """Without those instances that a longer look has refused: a glance does not see how they wait."""
-    kept = tuple(
-        each for each in now.choice.instances if (each.process.pid, each.process.started_ticks, each.fd) not in refused
-    )
+    kept = tuple(each for each in now.choice.instances if _key(each) not in refused)
     return but(now, choice=but(now.choice, instances=kept))
 
 
@@ -200,8 +206,10 @@ def _present(transaction: Transaction) -> Present:
         if netns is None:
             continue
         with netns, Netdev(netns) as netdev:
+            before = links(netns)
             for napi in netdev.napis():
                 napis[inode, napi.napi_id] = napi.settings
                 of_devices[inode, napi.ifindex] = (*of_devices.get((inode, napi.ifindex), ()), napi.napi_id)
-            down |= {(inode, link.ifindex) for link in links(netns) if not link.up}
+            # Down before or after: what is missing between the two may be missing for that.
+            down |= {(inode, link.ifindex) for link in (*before, *links(netns)) if not link.up}
     return Present(napis, of_devices, frozenset(down))

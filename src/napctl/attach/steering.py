@@ -67,7 +67,7 @@ def _misfit(members: list[Member], queues: int, found: Examination) -> str | Non
         )
     strangers = found.strangers(members[0].listener.group, sockets)
     if strangers:
-        return f"{strangers} sockets of other processes share its port; steering would miscount"
+        return f"other processes share its port ({strangers} sockets); steering would miscount"
     if queues and len(members) != queues:
         fewer = len(members) < queues
         trouble = (
@@ -86,14 +86,8 @@ def steering(found: Examination) -> Iterator[Steering]:
                 address=group.address,
                 members=len(group.members),
                 queues=group.queues,
-                present=sum(misplaced(member.instance) for member in group.members),
+                present=sum(sum(member.instance.sockets_by_napi.values()) for member in group.members),
             )
-
-
-def misplaced(instance: EpollInstance) -> int:
-    """Sockets that are not of the NAPI instance which feeds most of the epoll instance's."""
-    counts = instance.sockets_by_napi.values()
-    return sum(counts) - max(counts, default=0)
 
 
 def address_text(address: bytes) -> str:

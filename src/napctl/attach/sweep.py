@@ -1,5 +1,6 @@
 """Choosing the timer: a short measured sweep of gro-flush-timeout under the traffic that is there."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from napctl.change.transaction import undisturbed
 from napctl.kernel import processes
 from napctl.kernel.cputime import idle_seconds
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Transaction
+from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.cpus import parse_cpus
 from napctl.model.histogram import total
 from napctl.model.suspension import Suspension
@@ -42,10 +43,12 @@ def choose_timer(
     *,
     budget_ns: int | None,
     progress: Callable[[str], None],
+    guard: Guard | None = None,
 ) -> TimerChoice:
     """Attach with one timer after the other, look, and let go again; what the choice was made from is in it.
 
-    Nothing is left attached. Raises what attach() raises.
+    Nothing is left attached: if this process is killed, recover() (or the guard) puts the trial back. Raises what
+    attach() raises.
     """
     choice = but(choice, steered=())  # a program that comes and goes would mix connections for good
     timers = within(budget_ns)
@@ -61,7 +64,7 @@ def choose_timer(
             seen: dict[int, list[_Seen]] = {timer: [] for timer in timers}
             for turn in range(ROUNDS):
                 for timer in timers[:: 1 if turn % 2 else -1]:
-                    with _attached(journal, found, choice, replace(wanted, gro_flush_timeout_ns=timer)) as made:
+                    with _attached(journal, found, choice, replace(wanted, gro_flush_timeout_ns=timer), guard) as made:
                         time.sleep(SETTLE_SECONDS)
                         seen[timer].append(scale.look(made, TRIAL_SECONDS))
     except ProbeUnavailable:
@@ -70,11 +73,16 @@ def choose_timer(
 
 
 @contextmanager
-def _attached(journal: Journal, found: Examination, choice: Choice, wanted: Suspension) -> Iterator[Transaction]:
+def _attached(
+    journal: Journal, found: Examination, choice: Choice, wanted: Suspension, guard: Guard | None
+) -> Iterator[Transaction]:
+    me = processes.process(os.getpid())
+    assert me is not None
+    keeper = Keeper(pid=me.pid, started_ticks=me.started_ticks)  # without it nobody would undo it
     made: list[Transaction] = []
     try:
         with undisturbed():  # no signal between the change and `made`
-            made.append(attach(journal, found, choice, wanted))
+            made.append(attach(journal, found, choice, wanted, guard=guard, keeper=keeper))
         yield made[0]
     finally:
         detach(journal, made)
@@ -141,9 +149,10 @@ def _cpus(found: Examination, choice: Choice) -> frozenset[int]:
         if located is not None and located.napi.cpus:
             queue = parse_cpus(located.napi.cpus)
             cpus |= queue if len(queue) == 1 else frozenset()
-    for instance in choice.instances:
-        pid = instance.process.pid
-        ran = (processes.last_cpu(pid, tid) for tid in waiting_threads(instance.threads) or (pid,))
+    waiting = [(each.process.pid, each.threads) for each in choice.instances]
+    waiting += [(each.process.pid, each.threads) for each in choice.sockets]
+    for pid, threads in waiting:
+        ran = (processes.last_cpu(pid, tid) for tid in waiting_threads(threads) or (pid,))
         cpus |= {cpu for cpu in ran if cpu is not None}
     return frozenset(cpus)
 

@@ -13,7 +13,7 @@ from napctl.kernel import capabilities, processes
 from napctl.kernel.listeners import listeners
 from napctl.kernel.processes import Process, Seen
 from napctl.kernel.processtree import in_order, parents, tops, with_descendants
-from napctl.model.change import EpollChange, Transaction
+from napctl.model.change import EpollChange, SocketChange, Transaction
 from napctl.model.errors import BadInput, NotPermitted
 
 Kind = Literal["pid", "name", "unit", "cgroup", "container", "port"]
@@ -228,11 +228,17 @@ def _tree_at_port(target: Target, held: Mapping[int, set[tuple[str, int]]], seen
     if not servers and os.getpid() in held:
         _refuse_if_unfit(target, seen[os.getpid()])
     roots = tops(servers, parents(seen))
-    if len(roots) > 1:
+    if len(roots) > 1 and not _siblings(roots, seen):
         raise BadInput(f"{target.text}: {_unrelated(roots, held, seen)}; give a pid")
     for root in roots:
         _refuse_if_unfit(target, seen[root])
     return with_descendants(roots, parents(seen))
+
+
+def _siblings(pids: list[int], seen: Mapping[int, Seen]) -> bool:
+    """Whether they are workers of one master that holds no socket itself: same parent, which is not init, same name."""
+    masters = {seen[pid].parent for pid in pids}
+    return len(masters) == 1 and not masters & {0, 1} and len({seen[pid].process.name for pid in pids}) == 1
 
 
 def _unrelated(roots: list[int], held: Mapping[int, set[tuple[str, int]]], seen: Mapping[int, Seen]) -> str:
@@ -299,7 +305,8 @@ def find_attachments(target: str, live: list[Transaction]) -> list[Transaction]:
 
 def _members(transaction: Transaction) -> set[tuple[int, int]]:
     """Its processes, as (pid, start)."""
-    others = {(each.pid, each.started_ticks) for each in transaction.changes if isinstance(each, EpollChange)}
+    changed = (each for each in transaction.changes if isinstance(each, EpollChange | SocketChange))
+    others = {(each.pid, each.started_ticks) for each in changed}
     return {(transaction.pid, transaction.started_ticks)} | others
 
 

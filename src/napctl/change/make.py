@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from napctl.change.targets import Places, Target, opened
+from napctl.kernel import capabilities
 from napctl.kernel.netlink import Refused
 from napctl.model.change import (
     Change,
@@ -105,13 +106,19 @@ def altered(change: Change) -> list[str]:
 def explain(change: Change, error: OSError | Refused) -> NapctlError:
     """The kernel's refusal as one line for a person."""
     if isinstance(error, PermissionError) or getattr(error, "exit_status", None) == NotPermitted.exit_status:
-        needs = "CAP_NET_ADMIN in the initial user namespace"
-        if isinstance(change, EpollChange | SocketChange | SteeringChange):
-            needs = "CAP_SYS_PTRACE" + (" and CAP_NET_ADMIN" if isinstance(change, SocketChange) else "")
-        return NotPermitted(f"{change.where}: not permitted; changing it needs {needs}")
+        return NotPermitted(f"{change.where}: not permitted; {_why_not_permitted(change)}")
     if isinstance(error, ProcessLookupError | FileNotFoundError):
         return BadInput(f"{change.where}: gone meanwhile")
     return Unsupported(f"{change.where}: {_words(error)}")
+
+
+def _why_not_permitted(change: Change) -> str:
+    if not isinstance(change, EpollChange | SocketChange | SteeringChange):
+        return "changing it needs CAP_NET_ADMIN in the initial user namespace"
+    held = capabilities.held()
+    if isinstance(change, SocketChange) and "CAP_NET_ADMIN" not in held:
+        return "changing it needs CAP_NET_ADMIN"
+    return capabilities.why_refused(held, everywhere=capabilities.in_initial_user_namespace())
 
 
 def _write(change: Change, target: Target, wanted: Mapping[str, Any]) -> None:

@@ -79,8 +79,11 @@ def orphaned(transaction: Transaction) -> bool:
 
 def alive(attachment: Transaction) -> bool:
     """Whether the process attached to, or another one that it changes, still runs."""
-    changed = (each for each in attachment.changes if isinstance(each, EpollChange | SocketChange | SteeringChange))
-    return attachment.boot_id == system.boot_id() and any(running(each) for each in (attachment, *changed))
+    held: list[HasProcess] = [attachment]
+    for each in attachment.changes:
+        held += each.holders if isinstance(each, EpollChange | SocketChange) else ()
+        held += [each] if isinstance(each, SteeringChange) else ()
+    return attachment.boot_id == system.boot_id() and any(running(each) for each in held)
 
 
 def running(one: HasProcess) -> bool:
@@ -92,7 +95,10 @@ def running(one: HasProcess) -> bool:
 def guarded(transaction: Transaction) -> bool:
     """Whether a guard will restore it when its time has come."""
     guard = transaction.guard
-    if guard is None or time.clock_gettime_ns(time.CLOCK_BOOTTIME) > guard.deadline_boot_ns + GRACE_NS:
+    if guard is None:
+        return False
+    deadline = guard.deadline_boot_ns
+    if deadline and time.clock_gettime_ns(time.CLOCK_BOOTTIME) > deadline + GRACE_NS:
         return False
     return running(guard)
 

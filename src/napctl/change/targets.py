@@ -18,6 +18,7 @@ from napctl.model.change import (
     Change,
     CoalescingChange,
     EpollChange,
+    Holder,
     NapiChange,
     RingsChange,
     SocketChange,
@@ -90,13 +91,13 @@ def opened(change: Change, places: Places) -> Iterator[Target | None]:
 
 
 class _EpollTarget:
-    def __init__(self, change: EpollChange, fd: int):
-        self._change, self._fd = change, fd
+    def __init__(self, place: Holder, fd: int):
+        self._place, self._fd = place, fd
 
     def read(self) -> Value | None:
         params = epoll.params(self._fd)
-        found = processes.process(self._change.pid)  # our copy keeps the instance of a process that has ended
-        return params if found and found.started_ticks == self._change.started_ticks else None
+        found = processes.process(self._place.pid)  # our copy keeps the instance of a process that has ended
+        return params if found and found.started_ticks == self._place.started_ticks else None
 
     def write(self, values: Mapping[str, Any]) -> None:
         epoll.set_params(self._fd, replace(epoll.params(self._fd), **values))
@@ -104,17 +105,21 @@ class _EpollTarget:
 
 @contextmanager
 def _epoll(change: EpollChange) -> Iterator[Target | None]:
+    """Through whoever holds it by now."""
     with ExitStack() as stack:
-        try:
-            handle = stack.enter_context(processes.Handle(change.pid))
-            copy = stack.enter_context(handle.copy_of(change.epoll_fd))
-            target = _EpollTarget(change, copy)
-            there = target.read() is not None
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            there = False
-        yield target if there else None
+        found = (_held_epoll(stack, place) for place in change.holders)
+        yield next((target for target in found if target is not None), None)
+
+
+def _held_epoll(stack: ExitStack, place: Holder) -> Target | None:
+    try:
+        handle = stack.enter_context(processes.Handle(place.pid))
+        target = _EpollTarget(place, stack.enter_context(handle.copy_of(place.fd)))
+        return target if target.read() is not None else None
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return None
 
 
 class _SocketTarget:

@@ -28,7 +28,7 @@ class Report(Value, frozen=True, kw_only=True):
 
 @click.command(
     epilog="\b\nExamples:\n  napctl attached\n  napctl attached --watch\n"
-    "  napctl attached --json | jq '.attachments[] | {name: .transaction.name, verdict}'"
+    "  napctl attached --json | jq -r '.attachments[].verdict'"
 )
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C, one window after the other.")
 @click.option("--interval", type=Seconds(min=0.05, max=3600), default=1.0, show_default=True,

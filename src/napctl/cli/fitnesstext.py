@@ -31,8 +31,8 @@ def show_fitness(fitness: Fitness) -> None:
         _reason(f"socket {socket.fd} of {socket.name} ({socket.pid}), {socket.kind}", socket)
     for each in fitness.steering:
         paragraph(
-            f"steering {each.kind} {each.address}: RX queue q to worker q mod {each.members}; {each.queues} queues, "
-            f"{each.present} connections from before are at another worker's queue",
+            f"steering {each.kind} {each.address}: RX queue q to worker q mod {each.members}; {each.queues} queues; "
+            f"{each.present} connections exist, which stay with their workers until they close",
             first="  ", rest="    ",
         )  # fmt: skip
     show_placements(fitness)

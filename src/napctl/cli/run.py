@@ -26,11 +26,7 @@ def run(command: tuple[str, ...], **values: Any) -> int:
     What napctl has to say goes to stderr. Ctrl-C, SIGTERM and SIGHUP reach COMMAND; its exit status is napctl's.
     """
     wish = wish_of(values)
-    try:
-        child = subprocess.Popen(command)
-    except OSError as error:
-        raise BadInput(f"{command[0]}: {error.strerror}") from None
-    _leave_signals_to(child)
+    child = _started(command)
     try:
         target = Target(text=command[0], kind="pid", value=str(child.pid))
         stay_attached(target, wish, until=lambda: child.poll() is not None, to_stderr=True)
@@ -41,12 +37,28 @@ def run(command: tuple[str, ...], **values: Any) -> int:
     return 128 - status if status < 0 else status
 
 
-def _leave_signals_to(child: "subprocess.Popen[bytes]") -> None:
-    """It decides when to end: Ctrl-C reaches it from the terminal, the others by us."""
+def _started(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    """Start it. It decides when to end: Ctrl-C reaches it from the terminal, the other signals by us.
+
+    Also those that come while it is being started: or it would be left behind.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
-        child.send_signal(number)
+        if child is None:
+            early.append(number)
+        else:
+            child.send_signal(number)
 
-    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # which the command inherits
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, hand_on)
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        raise BadInput(f"{command[0]}: {error.strerror}") from None
+    for late in early:
+        child.send_signal(late)
+    return child

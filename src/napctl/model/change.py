@@ -70,6 +70,14 @@ class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
         return f"NAPI {self.napi_id} of {self.device}"
 
 
+class Holder(Value, frozen=True, kw_only=True):
+    """A process that holds what is changed, and under which descriptor."""
+
+    pid: int
+    started_ticks: int
+    fd: int
+
+
 class EpollChange(Value, frozen=True, kw_only=True, tag="epoll"):
     """Busy-poll parameters of one epoll instance of one process."""
 
@@ -78,8 +86,15 @@ class EpollChange(Value, frozen=True, kw_only=True, tag="epoll"):
     started_ticks: int
     """Start of the process in clock ticks after boot: tells it from a later process with the same pid."""
     epoll_fd: int
+    also: tuple[Holder, ...] = ()
+    """Others that held the same instance when it was changed, as after a fork: it lives as long as one does."""
     before: EpollParams
     after: EpollParams
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Wherever it is held."""
+        return (Holder(pid=self.pid, started_ticks=self.started_ticks, fd=self.epoll_fd), *self.also)
 
     @property
     def where(self) -> str:
@@ -101,6 +116,11 @@ class SocketChange(Value, frozen=True, kw_only=True, tag="socket"):
     leaves its default."""
     before: SocketPolling
     after: SocketPolling
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """The one that is known."""
+        return (Holder(pid=self.pid, started_ticks=self.started_ticks, fd=self.fd),)
 
     @property
     def where(self) -> str:

@@ -73,7 +73,7 @@ class Steering(Value, frozen=True, kw_only=True):
     queues: int
     """RX queues of the device."""
     present: int
-    """Connections that exist by now over a queue which another worker is to serve; they stay until they close."""
+    """Connections that exist by now, over whatever queue; they stay with their workers until they close."""
 
 
 class Fitness(Value, frozen=True, kw_only=True):

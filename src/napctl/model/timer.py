@@ -56,7 +56,7 @@ def chosen(trials: Sequence[Trial], budget_ns: int | None) -> TimerChoice:
     for each in told[1:]:
         assert each.cpu_us_per_packet is not None
         assert best.cpu_us_per_packet is not None
-        if each.cpu_us_per_packet <= (1 - WORTH) * best.cpu_us_per_packet:
+        if each.cpu_us_per_packet < (1 - WORTH) * best.cpu_us_per_packet:  # never so if that is 0
             best = each
     if best is told[0] and len(told) > 1:
         why = f"no longer one saves {WORTH:.0%} of the CPU time for each packet"

@@ -1,0 +1,127 @@
+"""RAPL counters through perf's `power` PMU: 64 bits wide, the kernel takes care of the wraps.
+
+arch/x86/events/rapl.c; perf_event_open(2); Documentation/ABI/testing/sysfs-bus-event_source-devices-events.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from napctl.kernel.energy.zones import Found, Unreadable, Zone, number_of, text_of
+from napctl.model.energy import Kind
+
+SOURCE = "perf"
+EVENTS: dict[str, Kind] = {
+    "energy-pkg": "package",
+    "energy-cores": "core",
+    "energy-gpu": "uncore",
+    "energy-ram": "dram",
+    "energy-psys": "psys",
+}
+NUMBERS = {"x86_64": 298, "aarch64": 241}
+"""perf_event_open: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h."""
+ATTR_SIZE = 64
+"""PERF_ATTR_SIZE_VER0: all that an energy event needs."""
+FLAG_FD_CLOEXEC = 8
+DENIED = "permission denied: counting for a whole CPU needs CAP_PERFMON, or kernel.perf_event_paranoid below 1"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class PerfZone:
+    """One event on one CPU: the one that reads its package's counter. Counts from when it was opened."""
+
+    name: str
+    kind: Kind
+    fd: int
+    """-1: it could not be opened, and `refused` tells why."""
+    uj_per_count: Fraction
+    refused: str = ""
+    is_power: bool = False
+    wrap_uj: int | None = None
+    interval_seconds: float = 1.0
+    resolution: int | None = None
+    """Not told: the scale is finer than the register behind."""
+
+    def read(self) -> int:
+        """µJ since it was opened. Raises Unreadable."""
+        if self.fd < 0:
+            raise Unreadable(self.refused)
+        try:
+            data = os.read(self.fd, 8)
+        except OSError as error:
+            raise Unreadable(f"reading the event: {error.strerror}") from None
+        if len(data) != 8:  # perf_read() gives nothing for an event in its error state
+            raise Unreadable("the event counts no more")
+        (count,) = struct.unpack("=Q", data)
+        return int(count * self.uj_per_count)
+
+    def close(self) -> None:
+        """Close the event."""
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def perf_zones(sys: Path) -> Found:
+    """The energy events below `sys`/bus/event_source/devices/power, each on every CPU of the cpumask, and held open."""
+    root = sys / "bus/event_source/devices/power"
+    pmu = number_of(root / "type")
+    if pmu is None:
+        return Found(SOURCE, lacks=("this kernel has no energy events (PMU 'power')",))
+    zones: list[Zone] = []
+    lacks = []
+    for event, kind in EVENTS.items():
+        if not (root / "events" / event).exists():
+            continue
+        config, scale = _config(root / "events" / event), _scale(root / "events" / event)
+        if config is None or scale is None:
+            lacks.append(f"the event {event} is left out: its code or its unit is none that is known")
+            continue
+        for cpu in _cpus(text_of(root / "cpumask") or ""):
+            fd, refused = _opened(pmu, config, cpu)
+            zones.append(PerfZone(f"{event} on CPU {cpu}", kind, fd, scale, refused))
+    if not zones and not lacks:
+        lacks.append("the PMU 'power' has no energy events")
+    return Found(SOURCE, tuple(zones), tuple(lacks))
+
+
+def _config(path: Path) -> int | None:
+    match = re.fullmatch(r"event=(0x[0-9a-fA-F]+|\d+)", text_of(path) or "")
+    return int(match[1], 0) if match else None
+
+
+def _scale(path: Path) -> Fraction | None:
+    """µJ for each count, exactly."""
+    if text_of(path.with_name(f"{path.name}.unit")) != "Joules":
+        return None
+    try:
+        return Fraction(text_of(path.with_name(f"{path.name}.scale")) or "") * 10**6
+    except ValueError:
+        return None
+
+
+def _cpus(mask: str) -> Iterator[int]:
+    """The numbers of a list such as 0,32-33."""
+    for part in mask.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if match:
+            yield from range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
+def _opened(pmu: int, config: int, cpu: int) -> tuple[int, str]:
+    """Its descriptor and "", or -1 and why not."""
+    number = NUMBERS.get(os.uname().machine)
+    if number is None:
+        return -1, "the number of perf_event_open is not known here for this architecture"
+    attr = struct.pack("=IIQ", pmu, ATTR_SIZE, config).ljust(ATTR_SIZE, b"\0")
+    fd: int = _libc.syscall(number, attr, -1, cpu, -1, ctypes.c_ulong(FLAG_FD_CLOEXEC))
+    if fd >= 0:
+        return fd, ""
+    error = ctypes.get_errno()
+    return -1, DENIED if error in (errno.EACCES, errno.EPERM) else f"opening the event: {os.strerror(error)}"
