@@ -8,7 +8,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What napctl runs on; what the lab and the demo add; what the tests and the benchmark add; what the virtual machine needs.
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
-DEV_PACKAGES := bpftrace caddy clang haproxy libbpf-dev llvm man-db mawk mount nginx procps redis-server strace udev
+DEV_PACKAGES := bpftrace caddy chromium clang haproxy iperf3 libbpf-dev llvm man-db mawk mount nghttp2-client nginx procps redis-server redis-tools sockperf strace udev wrk
 VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86 strace
 
 .PHONY: help setup demo test test-vm test-long bench bpf man format clean
@@ -52,7 +52,8 @@ test-long: $(VENV)/test
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
-	$(AS_ROOT) $(BIN)/python -m bench
+	$(AS_ROOT) unshare --mount sh -c 'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; \
+	    exec $(BIN)/python -m bench'
 
 bpf: $(VENV)/test
 	@scripts/install-debian-packages $(DEV_PACKAGES)

@@ -24,7 +24,7 @@ from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json
 from napctl.model.window import NapiWindow, Window
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl, Ran, answers, ask, at_server, ending, open_files, until
+from tests.lab.helpers import Napctl, Ran, answers, ask, at_server, bpftrace_command, ending, open_files, until
 
 pytestmark = pytest.mark.lab
 
@@ -78,7 +78,7 @@ def bpftrace(napi_id: int) -> Iterator[Callable[[], Counter[int]]]:
     """bpftrace's one-liner on one NAPI instance, counting; calling it ends it: {packets: polls}."""
     script = f"""BEGIN {{ printf("ready\\n"); }} tracepoint:napi:napi_poll
         /((struct napi_struct *)args->napi)->napi_id == {napi_id}/ {{ @[args->work] = count(); }}"""
-    with subprocess.Popen(["bpftrace", "-e", script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(bpftrace_command(script), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         output = process.stdout
 

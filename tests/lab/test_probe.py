@@ -21,6 +21,7 @@ import pytest
 
 from napctl.model.counts import NapiCounts
 from napctl.probe import Probe, ProbeUnavailable
+from tests.lab.helpers import bpftrace_command
 
 pytestmark = pytest.mark.lab
 
@@ -243,7 +244,7 @@ def test_counts_agree_with_bpftrace(wire: Wire, probe: Probe) -> None:
         BEGIN {{ printf("ready\\n"); }}
         tracepoint:napi:napi_poll /str(args->dev_name) == "{wire.receiver_dev}"/ {{ @[args->work] = count(); }}
     """
-    with subprocess.Popen(["bpftrace", "-e", script], stdout=subprocess.PIPE, text=True) as bpftrace:
+    with subprocess.Popen(bpftrace_command(script), stdout=subprocess.PIPE, text=True) as bpftrace:
         assert bpftrace.stdout
         while bpftrace.stdout.readline() != "ready\n":
             assert bpftrace.poll() is None

@@ -22,7 +22,7 @@ from napctl.model.settings import NapiSettings
 from napctl.model.suspensioncounts import WAIT_BOUNDS_US, SuspensionCounts
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import PREFERS, Napctl, ending, in_mounts, set_napi, set_params, until
+from tests.lab.helpers import PREFERS, Napctl, bpftrace_command, ending, in_mounts, set_napi, set_params, until
 
 pytestmark = pytest.mark.lab
 
@@ -298,22 +298,24 @@ def test_arms_and_rescues_are_those_that_bpftrace_sees_of_the_kernels_own_functi
             {{ @rescues = count(); delete(@long[args->hrtimer]); }}
         END {{ clear(@long); }}
     """
-    under = in_mounts("mount -t tracefs tracefs /sys/kernel/tracing")
-    with following(lab, apart=apart) as follower:
-        command = [*under, "bpftrace", "-e", script]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bpftrace:
-            assert bpftrace.stdout
-            while bpftrace.stdout.readline() != "ready\n":
-                assert bpftrace.poll() is None
-            before = counts(probe, lab)[0]
-            for row in range(60):
-                follower.receive()
-                if row % 3 == 0:
-                    time.sleep(2 * SUSPEND_MS / 1000)
-            follower.rest()
-            found = counts(probe, lab)[0] - before
-            bpftrace.send_signal(signal.SIGINT)
-            output = bpftrace.stdout.read()
+    with (
+        following(lab, apart=apart) as follower,
+        subprocess.Popen(
+            bpftrace_command(script), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as bpftrace,
+    ):
+        assert bpftrace.stdout
+        while bpftrace.stdout.readline() != "ready\n":
+            assert bpftrace.poll() is None
+        before = counts(probe, lab)[0]
+        for row in range(60):
+            follower.receive()
+            if row % 3 == 0:
+                time.sleep(2 * SUSPEND_MS / 1000)
+        follower.rest()
+        found = counts(probe, lab)[0] - before
+        bpftrace.send_signal(signal.SIGINT)
+        output = bpftrace.stdout.read()
 
     assert f"@arms: {found.arms}\n" in output
     assert f"@rescues: {found.timeouts}\n" in output
