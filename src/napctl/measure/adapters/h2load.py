@@ -1,0 +1,45 @@
+"""h2load (nghttp2): HTTP/1.1, 2 and 3, as doc/h2load.h2r explains its output. It tells a mean, and no percentiles.
+
+It ends with 0 also if no request was made. Columns are found by their names, so more of them would be read.
+"""
+
+import re
+
+from napctl.measure.adapters.figures import NUMBER, TIME, Output, microseconds, plain
+from napctl.measure.adapters.reading import Adapter, Reading, failures
+
+
+def read(text: str) -> Reading:
+    """What h2load told. Raises ValueError."""
+    output = Output(text)
+    rate = output.one(rf"finished in {TIME}, ({NUMBER}) req/s, .*", "finished in")
+    counts = output.one(r"requests: \d+ total, \d+ started, (\d+) done, \d+ succeeded, (\d+) failed,.*", "requests")
+    done, failed = int(counts[1]), int(counts[2])
+    if not done:
+        raise ValueError("no request was answered")
+    times = _times(output)
+    return Reading(
+        requests_per_second=plain(rate[1]),
+        latency_avg_us=times.get("mean"),
+        latency_p50_us=times.get("median"),
+        latency_p95_us=times.get("p95"),
+        latency_p99_us=times.get("p99"),
+        errors=failed,
+        warnings=failures(failed, done),
+    )
+
+
+def _times(output: Output) -> dict[str, float]:
+    """Times for a request in µs, by column; none if nothing was measured."""
+    head = output.maybe(r"min\s+max\s.*sd", "min max")
+    row = output.maybe(rf"(?:time for )?request\s*:\s*((?:{TIME}\s+)+){NUMBER}%", "time for request")
+    if not head or not row:
+        return {}
+    names = re.split(r"\s{2,}", head[0])
+    times = [microseconds(time) for time in row[1].split()]
+    if len(names) != len(times) + 1:
+        raise ValueError(f"{len(times) + 1} times for a request in {len(names)} columns")
+    return dict(zip(names, times, strict=False)) if any(times) else {}
+
+
+ADAPTER = Adapter("h2load", ("h2load",), read, loop="closed")

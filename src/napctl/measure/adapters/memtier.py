@@ -1,0 +1,45 @@
+"""memtier_benchmark: the line `Totals` of its table (run_stats.cpp: print). Columns are found by their names.
+
+Its JSON is not read: there the average of all requests is 0.000. A total of no requests has percentiles of 0.007 ms.
+"""
+
+import re
+from typing import Any
+
+from napctl.measure.adapters.figures import NUMBER, Output, microseconds, number
+from napctl.measure.adapters.reading import Adapter, Reading
+
+COLUMNS = {
+    "Latency": "latency_avg_us",  # before 1.3
+    "Avg. Latency": "latency_avg_us",
+    "p50 Latency": "latency_p50_us",
+    "p95 Latency": "latency_p95_us",
+    "p99 Latency": "latency_p99_us",
+    "p99.9 Latency": "latency_p999_us",
+}
+
+
+def read(text: str) -> Reading:
+    """What memtier_benchmark told. Raises ValueError."""
+    output = Output(text)
+    head = output.one(r"Type\s{2,}Ops/sec\s{2,}.*", "Ops/sec")
+    totals = output.one(r"Totals\s+.*", "Totals")
+    names, values = re.split(r"\s{2,}", head[0]), totals[0].split()
+    if len(names) != len(values):
+        raise ValueError(f"{len(values)} figures in {len(names)} columns of 'Totals'")
+    cells = dict(zip(names, values, strict=True))
+    per_second = number(cells["Ops/sec"])
+    if not per_second:
+        raise ValueError("no request was answered")
+    told: dict[str, Any] = {
+        field: microseconds(cells[name], "ms")
+        for name, field in COLUMNS.items()
+        if re.fullmatch(NUMBER, cells.get(name, ""), re.ASCII)  # else "---" or "-nan"
+    }
+    broken = output.all(r"\[RUN .* (\d+) conn errors:.*")  # its progress, at the end with all of them
+    errors = int(broken[-1][1]) if broken else None
+    warnings = (f"{errors:,} connections failed",) if errors else ()
+    return Reading(requests_per_second=per_second, errors=errors, warnings=warnings, **told)
+
+
+ADAPTER = Adapter("memtier_benchmark", ("memtier_benchmark", "memtier-benchmark"), read, loop="closed")

@@ -1,0 +1,40 @@
+"""napctl's own load generator, and `napctl lab run --json`: the JSON of a LoadResult."""
+
+from napctl.lab.load import LoadResult
+from napctl.measure.adapters.reading import Adapter, Reading, failures
+from napctl.model.units import percent
+from napctl.model.value import from_json
+
+SATURATED_SHARE = 0.9
+"""From this share of a CPU, without fruitless polls, the generator is a limit itself; as `napctl lab run` has it."""
+LATE_SHARE = 0.1
+
+
+def read(text: str) -> Reading:
+    """What the generator told. Raises ValueError."""
+    lines = [line for line in text.splitlines() if line.startswith("{") and '"achieved_per_second"' in line]
+    if len(lines) != 1:
+        raise ValueError(f"{len(lines)} results in its output, as one line of JSON each")
+    try:
+        result = from_json(lines[0], LoadResult)
+    except ValueError as error:
+        raise ValueError(f"its result does not fit: {error}") from None
+    if result.sent and not result.answered:
+        raise ValueError("no request was answered")
+    warnings = failures(result.unanswered, result.sent)
+    if result.late_share > LATE_SHARE:
+        warnings += (f"the generator itself sent {percent(result.late_share)} of the requests late",)
+    return Reading(
+        requests_per_second=result.achieved_per_second,
+        latency_p50_us=result.p50_us,
+        latency_p95_us=result.percentile_us(0.95),
+        latency_p99_us=result.p99_us,
+        latency_p999_us=result.p999_us,
+        errors=result.unanswered,
+        latency=result.histogram,
+        saturated=result.busy_share > SATURATED_SHARE,
+        warnings=warnings,
+    )
+
+
+ADAPTER = Adapter("openloop", ("openloop", "openloop-*"), read, loop="open")

@@ -1,0 +1,57 @@
+"""sockperf: ping-pong, under-load and throughput, as it prints them (src/client.cpp: print_average_results and others).
+
+It ends with 0 even if the server refused the connection, so what is missing is an error here.
+"""
+
+from fractions import Fraction
+
+from napctl.measure.adapters.figures import NUMBER, Output, exact, microseconds, nearest, number
+from napctl.measure.adapters.reading import Adapter, Reading
+
+HALVES = "latencies are halves of the round trip: sockperf tells the whole with --full-rtt"
+BURSTS = "latencies are of whole bursts of messages (--burst)"
+SENT = "sockperf throughput counts what it sent, not what arrived"
+FEW_ANSWERS = "the server had to answer only some messages, and requests/s counts these: give --reply-every=1"
+
+
+def read(text: str) -> Reading:
+    """What sockperf told. Raises ValueError."""
+    output = Output(text)
+    sent = output.maybe(rf"sockperf: Summary: Message Rate is ({NUMBER}) \[msg/sec\]", "Summary: Message Rate")
+    if sent:
+        return Reading(requests_per_second=number(sent[1]), warnings=(SENT,))
+    # Without its first and last moments, in which the load is not what was asked for.
+    valid = output.one(
+        rf"sockperf: \[Valid Duration\] RunTime=({NUMBER}) sec; SentMessages=(\d+); ReceivedMessages=(\d+)",
+        "[Valid Duration]",
+    )
+    seconds, asked, answered = exact(valid[1]), int(valid[2]), int(valid[3])
+    if not answered or not seconds:
+        raise ValueError("no message was answered")
+    summary = output.one(
+        rf"sockperf: Summary: (Latency|Round trip)( of burst of \d+ messages)? is ({NUMBER}) usec", "Summary: Latency"
+    )
+    at = output.unambiguous(
+        (exact(row[1]), microseconds(row[2], "us"))
+        for row in output.all(rf"sockperf: ---> percentile\s+({NUMBER})\s*=\s*({NUMBER})")
+    )
+    lost = output.maybe(r"sockperf: # dropped messages = (\d+);.*", "dropped messages")
+    dropped = int(lost[1]) if lost else None
+    doubts = {
+        HALVES: summary[1] == "Latency",
+        BURSTS: summary[2] is not None,
+        FEW_ANSWERS: 2 * asked > 3 * (answered + (dropped or 0)),
+    }
+    return Reading(
+        requests_per_second=nearest(answered / seconds),
+        latency_avg_us=microseconds(summary[3], "us"),
+        latency_p50_us=at.get(Fraction(50)),
+        latency_p95_us=at.get(Fraction(95)),
+        latency_p99_us=at.get(Fraction(99)),
+        latency_p999_us=at.get(Fraction("99.9")),
+        errors=dropped,
+        warnings=tuple(sentence for sentence, holds in doubts.items() if holds),
+    )
+
+
+ADAPTER = Adapter("sockperf", ("sockperf",), read)

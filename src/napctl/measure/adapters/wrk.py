@@ -1,0 +1,66 @@
+"""wrk, and wrk2, whose output is wrk's with more percentiles and, with --latency, a whole distribution.
+
+wrk2 is installed as `wrk` as often as not, so one function reads either. Errors are printed only if there were some
+(src/wrk.c: main).
+"""
+
+import re
+from fractions import Fraction
+
+from napctl.measure.adapters.figures import NUMBER, TIME, Output, exact, histogram, microseconds, plain
+from napctl.measure.adapters.reading import Adapter, Reading, failures
+
+
+def read(text: str) -> Reading:
+    """What wrk or wrk2 told. Raises ValueError."""
+    output = Output(text)
+    rate = output.one(rf"Requests/sec:\s+({NUMBER})", "Requests/sec")
+    requests = int(output.one(r"(\d+) requests in .*", "requests in")[1])
+    if not requests:
+        raise ValueError("no request was answered")
+    average = output.maybe(rf"Latency\s+({TIME})\s+{TIME}\s+{TIME}\s+{NUMBER}%", "Latency")
+    at, distribution = _latencies(output)
+    errors = sum(
+        sum(map(int, found.groups()))
+        for pattern, what in (
+            (r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", "Socket errors"),
+            (r"Non-2xx or 3xx responses: (\d+)", "Non-2xx or 3xx responses"),
+        )
+        if (found := output.maybe(pattern, what))
+    )
+    return Reading(
+        requests_per_second=plain(rate[1]),
+        latency_avg_us=microseconds(average[1]) if average else None,
+        latency_p50_us=at.get(Fraction(50)),
+        latency_p95_us=at.get(Fraction(95)),
+        latency_p99_us=at.get(Fraction(99)),
+        latency_p999_us=at.get(Fraction("99.9")),
+        errors=errors,
+        latency=distribution,
+        warnings=failures(errors, requests),
+    )
+
+
+def _latencies(output: Output) -> tuple[dict[Fraction, float], tuple[tuple[float, int], ...]]:
+    """Percentiles and distribution; wrk2's without what its -U adds, from the moment of sending."""
+    recorded = Output("")
+    recorded.lines = output.lines
+    for number, line in enumerate(output.lines):
+        if "Uncorrected Latency" in line:
+            recorded.lines = output.lines[:number]
+            break
+    at = recorded.unambiguous((exact(row[1]), microseconds(row[2])) for row in recorded.all(rf"({NUMBER})%\s+({TIME})"))
+    rows = recorded.all(rf"({NUMBER})\s+([01]\.\d+)\s+(\d+)\s+(?:{NUMBER}|inf)")
+    fine = [(exact(row[2]) * 100, microseconds(row[1], "ms"), int(row[3])) for row in rows]
+    # The same figures with more digits, where a step of the distribution is at that percentile.
+    at |= {percent: upper_us for percent, upper_us, _ in fine if percent in (50, 95, 99)}
+    return at, histogram((upper_us, count) for _, upper_us, count in fine)
+
+
+def has_a_rate(words: list[str]) -> bool:
+    """Whether the options have a rate, which wrk2 demands and wrk does not know."""
+    return any(re.fullmatch(r"-R.*|--rate(=.*)?", word) for word in words)
+
+
+WRK = Adapter("wrk", ("wrk",), read, loop="closed")
+WRK2 = Adapter("wrk2", ("wrk2",), read, loop="open")

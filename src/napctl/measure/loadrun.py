@@ -1,0 +1,229 @@
+"""Runs a load command once: fills in its template, keeps what it printed, reads the figures, leaves nothing running."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.adapters import Adapter, Reading, adapter_for, adapter_named
+from napctl.measure.adapters.figures import COLOUR, plain
+from napctl.model.errors import BadInput, NapctlError
+
+MAX = 0.0
+"""The rate that stands for as many requests as possible."""
+ASK_SECONDS = 0.1
+PATIENCE_SECONDS = 0.5
+"""Between SIGTERM and SIGKILL."""
+WORDS = 200
+"""How much is quoted of what a command said last, characters."""
+STDERR = "--- standard error ---"
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """ "5k,20k,max" as (5000.0, 20000.0, 0.0): requests per second, MAX for as many as possible. Raises BadInput."""
+    rates = []
+    for word in (part.strip() for part in text.split(",")):
+        try:
+            rate = MAX if word == "max" else plain(word)
+        except ValueError:
+            raise BadInput(f"'{word}' is no rate such as 500, 20k, 1.5M or max") from None
+        if word != "max" and not rate:
+            raise BadInput("a rate of 0 requests/s is no load; as many as possible is called max")
+        if rate in rates:
+            raise BadInput(f"the rate {word} is given twice")
+        rates.append(rate)
+    return tuple(rates)
+
+
+def load_name(rate: float) -> str:
+    """What a load is called: "20,000/s", "max"."""
+    return f"{_written(rate, ',')}/s" if rate else "max"
+
+
+@dataclass(frozen=True)
+class LoadCommand:
+    """A command that makes load, and how its output is read."""
+
+    template: str
+    """For /bin/sh, with {rate} (requests/s), {seconds} and {seed} to be filled in. All other braces are the shell's."""
+    adapter: Adapter
+    max_template: str = ""
+    """For as many requests as possible; empty: `template` with a {rate} of 0."""
+
+    @classmethod
+    def of(cls, template: str, *, adapter: str = "", max_template: str = "") -> Self:
+        """With the adapter of that name (as adapter_named() takes it), or by default of the program's own.
+
+        Raises BadInput if there is none.
+        """
+        found = adapter_named(adapter) if adapter else adapter_for(template)
+        if found is None:
+            raise BadInput(f"no load tool that napctl can read is called in: {template}")
+        return cls(template, found, max_template)
+
+    def filled_in(self, *, rate: float, seconds: float, seed: int) -> str:
+        """The command for one run; a rate of MAX takes the template for it."""
+        values = {"rate": _written(rate), "seconds": _written(seconds), "seed": str(seed)}
+        template = self.max_template if rate == MAX and self.max_template else self.template
+        return re.sub(r"\{(rate|seconds|seed)\}", lambda found: values[found[1]], template)
+
+
+def run_load(
+    load: LoadCommand,
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
+    limit_seconds: float,
+    raw_path: Path,
+    namespace: NetworkNamespace | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Reading:
+    """Run a load command once by /bin/sh, wait for its end, and read what it told.
+
+    `rate`: requests per second, or MAX. `namespace`: the network namespace it runs in; None is the caller's. `raw_path`
+    gets its standard output, and its standard error after that. It speaks the language C: numbers have a point.
+
+    It runs in a process group of its own. What of that still runs is ended when the command has ended, when
+    `limit_seconds` are over, when `is_stopped` says so, which is asked every 0.1 s, and at any exception, as Ctrl-C may
+    be one: that takes PATIENCE_SECONDS at most.
+
+    Raises NapctlError, with its last words, if it failed, took too long, or told no figures; KeyboardInterrupt if it
+    was stopped.
+    """
+    command = load.filled_in(rate=rate, seconds=seconds, seed=seed)
+    errors_path = raw_path.with_name(f"{raw_path.name}.stderr")
+    try:
+        status = _run(command, (raw_path, errors_path), limit_seconds, namespace, is_stopped)
+    finally:
+        output, errors = _merged(raw_path, errors_path)
+    if status is None:
+        raise NapctlError(f"the load did not end within {limit_seconds:g} s and was ended{_last_words(output, errors)}")
+    if status:
+        how = f"with status {status}" if status > 0 else f"by {_signal_name(-status)}"
+        raise NapctlError(f"the load ended {how}{_last_words(output, errors)}")
+    try:
+        return load.adapter.read(output + ("" if output.endswith("\n") or not errors else "\n") + errors)
+    except ValueError as error:
+        raise NapctlError(f"{error}{_last_words(output, errors)}") from None
+
+
+def _written(value: float, separator: str = "") -> str:
+    return f"{int(value):{separator}}" if float(value).is_integer() else repr(float(value))
+
+
+def _run(
+    command: str,
+    paths: tuple[Path, Path],
+    limit_seconds: float,
+    namespace: NetworkNamespace | None,
+    is_stopped: Callable[[], bool],
+) -> int | None:
+    """Its exit status, negative for a signal; None if it took too long. Nothing of it runs afterwards."""
+    with paths[0].open("wb") as output, paths[1].open("wb") as errors:
+        process = _started(command, output.fileno(), errors.fileno(), namespace)
+    try:
+        in_time = _ended(process.pid, limit_seconds, is_stopped)
+    finally:
+        _end_group(process.pid)
+        process.wait()
+    return process.returncode if in_time else None
+
+
+def _started(command: str, output: int, errors: int, namespace: NetworkNamespace | None) -> "subprocess.Popen[bytes]":
+    def start() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=os.environ | {"LC_ALL": "C"},
+            start_new_session=True,  # a group of its own, and no terminal whose Ctrl-C it would get by itself
+        )
+
+    if namespace is None:
+        return start()
+    with namespace.entered():
+        return start()
+
+
+def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool]) -> bool:
+    """Whether a child ends in that time. It is not reaped: until then nobody else gets its group's number."""
+    handle = os.pidfd_open(pid)
+    try:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        deadline = time.monotonic() + seconds
+        while not waiting.poll(1000 * min(ASK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if is_stopped():
+                raise KeyboardInterrupt
+            if time.monotonic() >= deadline:
+                return False
+        return True
+    finally:
+        os.close(handle)
+
+
+def _end_group(leader: int) -> None:
+    """End all processes of the group: ask them, and kill those that have not ended by then."""
+    try:
+        if _runs(leader):
+            _signal(leader, signal.SIGTERM)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while _runs(leader) and time.monotonic() < deadline:
+                time.sleep(0.01)
+    finally:  # also at a second Ctrl-C
+        _signal(leader, signal.SIGKILL)
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has just ended; it belongs to somebody else now
+        os.killpg(group, number)
+
+
+def _runs(group: int) -> bool:
+    """Whether any process of the group runs; zombies do not (proc_pid_stat(5): state and pgrp follow the name)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state, _, pgrp, *_ = (entry / "stat").read_text().rpartition(") ")[2].split()
+                if int(pgrp) == group and state not in "ZX":
+                    return True
+    return False
+
+
+def _merged(raw_path: Path, errors_path: Path) -> tuple[str, str]:
+    """Standard output and standard error; both are in `raw_path` afterwards."""
+    if not errors_path.exists():
+        return "", ""  # not even started
+    output, errors = (path.read_bytes() for path in (raw_path, errors_path))
+    if errors:
+        with raw_path.open("ab") as raw:
+            raw.write(b"\n" if output and not output.endswith(b"\n") else b"")
+            raw.write(f"{STDERR}\n".encode() + errors)
+    errors_path.unlink()
+    return output.decode(errors="replace"), errors.decode(errors="replace")
+
+
+def _last_words(output: str, errors: str) -> str:
+    """What the command said last, to standard error if it said anything there; for the end of a sentence."""
+    for text in (errors, output):
+        lines = [line.strip() for line in re.split(r"[\r\n]", COLOUR.sub("", text)) if line.strip()]
+        if lines:
+            return f"; its last words: {lines[-1][:WORDS]}"
+    return "; it said nothing"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
