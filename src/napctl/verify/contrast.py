@@ -11,10 +11,10 @@ high enough for that: tests/unit/test_judge.py finds fewer than 1 wrong verdict 
 
 import random
 from collections.abc import Iterator, Sequence
-from functools import cache
-from math import atan, cos, exp, log, pi, sin, sqrt
+from math import exp, log, sqrt
 from statistics import NormalDist, fmean, stdev
 
+from napctl.model.student import critical
 from napctl.model.value import Value
 
 CONFIDENCE = 0.99
@@ -89,7 +89,7 @@ def interval(pairs: Sequence[Pair], confidence: float = CONFIDENCE) -> Interval 
     if len(usable) < 2:
         return None
     logs = [log((on.events + 0.5) / on.per) - log((off.events + 0.5) / off.per) for on, off in usable]
-    spread = stdev(logs) / sqrt(len(logs)) * student_quantile(confidence, len(logs) - 1)
+    spread = stdev(logs) / sqrt(len(logs)) * critical(1 - confidence, len(logs) - 1)
     counting = sqrt(sum(1 / (on.events + 0.5) + 1 / (off.events + 0.5) for on, off in usable)) / len(usable)
     half = max(spread, counting * NormalDist().inv_cdf((1 + confidence) / 2))
     mean = fmean(logs)
@@ -101,32 +101,6 @@ def pairs_needed(found: Interval, pairs: int) -> int:
     half = log(found.high / found.low) / 2
     room = max(log(EQUAL) - abs(log(found.ratio)), abs(log(found.ratio)) - log(MARGIN), log(MARGIN) / 4)
     return max(pairs + 1, round(pairs * (half / room) ** 2 + 0.5))
-
-
-@cache
-def student_quantile(confidence: float, freedom: int) -> float:
-    """t such that a share `confidence` of Student's distribution lies between -t and t.
-
-    By bisection of the closed form for whole degrees of freedom (Abramowitz & Stegun, 26.7.3 and 26.7.4).
-    """
-    low, high = 0.0, 1.0
-    while _student_share(high, freedom) < confidence:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_share(middle, freedom) < confidence else (low, middle)
-    return high
-
-
-def _student_share(t: float, freedom: int) -> float:
-    angle = atan(t / sqrt(freedom))
-    odd = freedom % 2
-    term = cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for k in range(1 + odd, freedom - 2, 2):
-        term *= k / (k + 1) * cos(angle) ** 2
-        total += term
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
 
 
 def _exp(logarithm: float) -> float:

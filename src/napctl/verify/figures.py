@@ -5,8 +5,9 @@ from math import exp, log, sqrt
 from statistics import fmean, stdev
 
 from napctl.model.histogram import total
+from napctl.model.student import critical
 from napctl.model.verdict import Arm
-from napctl.verify.contrast import CONFIDENCE, Interval, student_quantile
+from napctl.verify.contrast import CONFIDENCE, Interval
 from napctl.verify.expected import Load
 from napctl.verify.trial import Raw, Sample, Trial, shown
 
@@ -61,7 +62,7 @@ def gap_interval(samples: Sequence[Sample]) -> Interval | None:
     logs = [log(gap) for gap in gaps_us(samples)]
     if len(logs) < 2:
         return None
-    half = student_quantile(CONFIDENCE, len(logs) - 1) * stdev(logs) / sqrt(len(logs))
+    half = critical(1 - CONFIDENCE, len(logs) - 1) * stdev(logs) / sqrt(len(logs))
     mean = fmean(logs)
     return Interval(ratio=exp(mean), low=exp(mean - half), high=exp(mean + half))
 

@@ -1,0 +1,182 @@
+"""The verdicts of a run in words, the most important first: what was measured, and against what. Pure.
+
+One sentence for each load and treatment, those with the greatest difference first; then, for each load, what a change
+of the way packets are taken can save at all. A word of difference ("lower", "higher", "saved") is only used where the
+comparison found one; what it did not find is named as such, with the difference that it could have found.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import log
+
+from napctl.model.experiment import Bound, Comparison, Estimate
+from napctl.model.metrics import BY_NAME, Metric
+
+HOPELESS = 9.0
+"""From this smallest difference on (tenfold) its figure says nothing more."""
+
+MAX, LIVE = "max", "live"
+"""Loads whose rate is not the experiment's choice: requests/s is a result there."""
+NOTHING = "no difference found"
+NO_VERDICT = "no verdict, as fewer than 3 rounds have figures of both"
+Key = tuple[str, str]
+"""Load and treatment."""
+Medians = dict[tuple[str, str, str], float]
+"""By load, treatment, metric."""
+
+
+def sentences(
+    reference: str,
+    treatments: Sequence[str],
+    loads: Sequence[str],
+    estimates: Iterable[Estimate],
+    comparisons: Iterable[Comparison],
+    bounds: Iterable[Bound],
+) -> tuple[str, ...]:
+    """`treatments` without the reference, `loads` from light to heavy."""
+    medians = {(each.load, each.treatment, each.metric): each.median for each in estimates}
+    table: dict[Key, dict[str, Comparison]] = {}
+    for each in comparisons:
+        if each.reference == reference:
+            table.setdefault((each.load, each.treatment), {})[each.metric] = each
+    pairs = [(load, treatment) for load in loads for treatment in treatments]
+    without = [name for name in treatments if not any((load, name) in table for load in loads)]
+    pairs = [pair for pair in pairs if pair[1] not in without]
+    pairs.sort(key=lambda pair: -max((_weight(each) for each in _told(pair[0], table.get(pair, {}))), default=-1.0))
+    verdicts = [_verdict(pair, reference, table.get(pair, {}), medians) for pair in pairs]
+    verdicts += [f"{name} against {reference}: {NO_VERDICT}." for name in without]
+    return (*verdicts, *(_bound(each, reference, table) for each in bounds))
+
+
+def _told(load: str, measured: dict[str, Comparison]) -> list[Comparison]:
+    """Those of a sentence, in its order: latency, CPU, throughput, energy; and what went wrong, if it differs."""
+
+    def first_of(*names: str) -> list[str]:
+        return [name for name in names if name in measured][:1]
+
+    found = [name for name, each in measured.items() if each.judgement != NOTHING]
+    cpu = first_of("cpu_us_per_request", "server_cpu_us_per_request")
+    if load != MAX:
+        cpu = [*first_of("cpu_share", "server_cpu_share"), *cpu]
+    wanted = [
+        *first_of("latency_p99_us", "latency_p95_us"),
+        *(name for name in ("latency_p999_us",) if name in found),
+        *first_of("latency_p50_us", "latency_avg_us"),
+        *cpu,
+        *(name for name in ("requests_per_second",) if name in found or (name in measured and load in (MAX, LIVE))),
+        *first_of("joules_per_request", "package_watts", "platform_watts"),
+        *(name for name in ("drops_per_second", "retransmits_per_second") if name in found),
+    ]
+    return [measured[name] for name in wanted]
+
+
+def _weight(each: Comparison) -> float:
+    """How much a difference counts for the order of the sentences: its size; 0 if none was found."""
+    return 0.0 if each.judgement == NOTHING else abs(log(each.ratio))
+
+
+def _verdict(pair: Key, reference: str, measured: dict[str, Comparison], medians: Medians) -> str:
+    load, treatment = pair
+    told = _told(load, measured)
+    where = {MAX: "With as many requests as possible", LIVE: "Under live traffic"}.get(load, f"At {load}")
+    start = f"{where}, {treatment} against {reference}: "
+    if not told:
+        return f"{start}{NO_VERDICT}."
+    parts = [_difference(each, medians) for each in told if each.judgement != NOTHING]
+    nothing = [each for each in told if each.judgement == NOTHING]
+    if nothing:
+        listed = ", ".join(_without(each, first=not index) for index, each in enumerate(nothing))
+        parts.append(f"{NOTHING} in {listed}")
+    return start + "; ".join(parts) + "."
+
+
+def _difference(each: Comparison, medians: Medians) -> str:
+    """ "p99 lower (348 against 963 µs, 31 to 41 % of it)"."""
+    metric = BY_NAME[each.metric]
+    ours, theirs = (medians[each.load, name, each.metric] for name in (each.treatment, each.reference))
+    told = []
+    if (ours - theirs) * log(each.ratio) > 0:  # over all rounds as within them
+        told.append(_against(ours, theirs, metric))
+    if each.stand_in is None:
+        what = "it" if told else f"{each.reference}'s in the same rounds"
+        told.append(f"{_range(each.low, each.high)} {what}")
+    found = f"{metric.title} {'higher' if each.ratio > 1 else 'lower'}"
+    return f"{found} ({', '.join(told)})" if told else found
+
+
+def _against(ours: float, theirs: float, metric: Metric) -> str:
+    factor, unit = metric.factor, metric.unit
+    if unit == "J":  # a request takes some µJ
+        factor, unit = next(
+            ((scale, name) for scale, name in ((1, "J"), (1e3, "mJ")) if max(ours, theirs) * scale >= 1), (1e6, "µJ")
+        )
+    ours, theirs = ours * factor, theirs * factor
+    digits = 0 if max(ours, theirs) >= 100 else 1 if max(ours, theirs) >= 10 else 2
+    while digits < 6 and f"{ours:.{digits}f}" == f"{theirs:.{digits}f}":
+        digits += 1
+    return f"{ours:,.{digits}f} against {theirs:,.{digits}f} {unit}".rstrip()
+
+
+def _range(low: float, high: float) -> str:
+    """The interval of a ratio that is not 1: in percent, or in multiples if it lies beyond 2."""
+    if low >= 2:
+        return f"{low:.3g} to {high:.3g} times" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g} times"
+    ends = low * 100, high * 100
+    digits = 0
+    while digits < 3 and (f"{ends[0]:.{digits}f}" == f"{ends[1]:.{digits}f}" or _hides(ends, digits)):
+        digits += 1
+    return f"{ends[0]:,.{digits}f} to {ends[1]:,.{digits}f} % of"
+
+
+def _hides(ends: tuple[float, float], digits: int) -> bool:
+    """Whether rounding makes 100 % of what is not."""
+    return any(f"{end:.{digits}f}" == f"{100:.{digits}f}" and end != 100 for end in ends)
+
+
+def _without(each: Comparison, *, first: bool) -> str:
+    """ "p99 (could have found 3 %)"."""
+    title = BY_NAME[each.metric].title
+    if each.stand_in is not None:
+        return title
+    could = "could have found " if first else ""
+    if each.smallest >= HOPELESS:
+        return f"{title} (too noisy to find any)"
+    if each.smallest >= 1:
+        return f"{title} ({could}a factor of {1 + each.smallest:.2g})"
+    return f"{title} ({could}{_percent(each.smallest)})"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def _bound(bound: Bound, reference: str, table: dict[Key, dict[str, Comparison]]) -> str:
+    """ "At 20,000/s packets cost 31 % …: no change … can save more, …; suspend:200us saved 12 %."
+
+    Taking packets otherwise can also spare what is not taking packets: wake-ups, switches, misses of caches. So the
+    bound is not absolute, and is not claimed to be.
+    """
+    metric = "cpu_us_per_request" if bound.load == MAX else "cpu_share"
+    saved, cost, nothing, beyond = [], [], [], []
+    for treatment, share in bound.saved_share.items():
+        each = table.get((bound.load, treatment), {}).get(metric)
+        if each is None or each.judgement == NOTHING:
+            nothing.append(treatment)
+        elif share < 0:
+            cost.append(f"{treatment} cost {_percent(-share)} more")
+        else:
+            saved.append(f"{treatment} saved {_percent(share)}")
+            if 1 - each.high > bound.network_cpu_share:
+                beyond.append(treatment)
+    where = {MAX: "With as many requests as possible", LIVE: "Under live traffic"}.get(bound.load, f"At {bound.load}")
+    limit = "no change of the way they are taken can save more, wake-ups and caches aside"
+    if beyond:
+        limit = f"{' and '.join(beyond)} saved more than that, so also elsewhere: in wake-ups, or in the application"
+    parts = [
+        f"{where} packets cost {_percent(bound.network_cpu_share)} of the busy CPU time under {reference}: {limit}",
+        *saved,
+        *cost,
+    ]
+    if nothing:
+        per = " per request" if bound.load == MAX else ""
+        parts.append(f"{NOTHING} in CPU time{per} with {', '.join(nothing)}")
+    return "; ".join(parts) + "."
