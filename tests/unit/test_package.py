@@ -55,7 +55,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_probe_the_load_generator_the_types_and_the_man_pages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("napctl/probe/napi.bpf.o", "napctl/lab/openloop.c", "napctl/py.typed", "man1/napctl-attach.1"):
+    needed_files = (
+        "napctl/probe/napi.bpf.o",
+        "napctl/probe/waits.bpf.o",
+        "napctl/probe/suspension.bpf.o",
+        "napctl/measure/page/page.html",
+        "napctl/measure/page/style.css",
+        "napctl/lab/openloop.c",
+        "napctl/py.typed",
+        "man1/napctl-attach.1",
+    )
+    for needed in needed_files:
         assert any(name.endswith(needed) for name in names), needed
 
 

@@ -1,0 +1,118 @@
+"""napctl report: what a run of compare found."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napctl.cli.options import json_option
+from napctl.cli.reporttext import show, write_page
+from napctl.cli.table import note
+from napctl.measure.exports import write_csv, write_parquet
+from napctl.measure.page.figures import named
+from napctl.measure.rundir import Run, RunDirectory
+from napctl.model.experiment import RunConfig, Summary
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value, to_json
+
+
+class Reported(Value, frozen=True, kw_only=True):
+    """One run, in what `report --json` prints."""
+
+    path: str
+    config: RunConfig
+    machine: Any
+    cells: int
+    """How many there are; they stand in `cells.jsonl`, and in long form in what --csv writes."""
+    failed: int
+    summary: Summary
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """What `report --json` prints."""
+
+    schema: int = SCHEMA
+    runs: tuple[Reported, ...]
+    page: str
+    """Where the page was written."""
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl report monday\n  napctl report monday tuesday --html kernels.html\n"
+    "  napctl report monday --csv monday.csv --parquet monday.parquet"
+)
+@click.argument("paths", metavar="RUN...", nargs=-1, required=True, type=click.Path())
+@click.option("--html", metavar="FILE", help="Where to write the page (default: report.html in RUN; of several runs "
+              "comparison.html in the last).")  # fmt: skip
+@click.option("--csv", "csv_file", metavar="FILE", help="Also write every figure of every cell as CSV.")
+@click.option("--parquet", "parquet_file", metavar="FILE", help="The same as Parquet; needs pyarrow.")
+@json_option("One JSON object")
+def report(
+    paths: tuple[str, ...], html: str | None, csv_file: str | None, parquet_file: str | None, as_json: bool
+) -> None:
+    """Print what a run of compare found, and write it as one HTML page that needs nothing else.
+
+    RUN is the directory that compare made, also of a run that was interrupted. Several runs are set beside each other,
+    such as yesterday's kernel and today's: the same treatments side by side, and by what the machines differ.
+    """
+    directories = [RunDirectory(path) for path in dict.fromkeys(paths)]
+    runs = [directory.read() for directory in directories]
+    names = _names(directories, runs)
+    if not as_json:
+        show(named(runs, names))
+    _export(list(zip(names, runs, strict=True)), csv_file, parquet_file)
+    last = directories[-1]
+    page = Path(html) if html else last.report if len(runs) == 1 else last.path / "comparison.html"
+    write_page(page, runs, names)
+    if as_json:
+        click.echo(to_json(Report(
+            runs=tuple(_reported(directory, run) for directory, run in zip(directories, runs, strict=True)),
+            page=str(page),
+        )))  # fmt: skip
+    else:
+        click.echo(f"\n{page}")
+
+
+def present(directory: RunDirectory, *, as_json: bool) -> int:
+    """Show a run that has just been summed up, and write its page. 1 if a treatment was worse in anything, else 0.
+
+    Raises what reading and writing raise (napctl.measure.rundir).
+    """
+    run = directory.read()
+    names = _names([directory], [run])
+    if as_json:
+        click.echo(to_json(run.summary))
+    else:
+        show(named([run], names))
+    write_page(directory.report, [run], names)
+    if not as_json:
+        click.echo(f"\n{directory.report}")
+    return int(any(each.judgement == "worse" for each in run.summary.comparisons))
+
+
+def _names(directories: list[RunDirectory], runs: list[Run]) -> list[str]:
+    """As their configurations call them, or their directories if those do not differ."""
+    own = [run.config.name for run in runs]
+    if len(runs) == 1:
+        return [own[0] or directories[0].path.resolve().name]
+    return own if all(own) and len(set(own)) == len(own) else [str(each.path) for each in directories]
+
+
+def _export(runs: list[tuple[str, Run]], csv_file: str | None, parquet_file: str | None) -> None:
+    if csv_file:
+        write_csv(csv_file, runs)
+        note(f"written: {csv_file}")
+    if parquet_file:
+        write_parquet(parquet_file, runs)
+        note(f"written: {parquet_file}")
+
+
+def _reported(directory: RunDirectory, run: Run) -> Reported:
+    return Reported(
+        path=str(directory.path),
+        config=run.config,
+        machine=run.machine,
+        cells=len(run.cells),
+        failed=sum(bool(cell.failed) for cell in run.cells),
+        summary=run.summary,
+    )

@@ -1,0 +1,79 @@
+"""A run in the terminal: the table, then what may be said of it; and the page that is written beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from napctl.cli.table import paragraph, print_table
+from napctl.measure.page.figures import Named, all_loads, all_rows, all_series, unit_for
+from napctl.measure.rundir import Run, write_bytes
+from napctl.measure.table import failure_text, heading, median_text, shown_metrics, spread_text
+from napctl.model.metrics import Metric
+
+FAILED = "failed"
+
+
+def write_page(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
+    """The page of these runs."""
+    from napctl.measure.page.page import page_of  # noqa: PLC0415 - Jinja2
+
+    write_bytes(path, page_of(runs, names).encode())
+
+
+def show(runs: list[Named]) -> None:
+    """Print it."""
+    for each in runs:
+        config = each.run.config
+        against = f"reference {config.treatments[0]}, " if config.treatments else ""
+        paragraph(_safe(f"{each.name}: {against}{config.rounds} rounds of {config.seconds:g} s, seed {config.seed}"))
+    metrics = [unit_for(name, runs) for name in shown_metrics(all_rows(runs))]
+    for load in all_loads(runs):
+        click.echo("")
+        _show_load(load, runs, metrics)
+    if any(each.rows for each in runs):
+        click.echo("")
+        paragraph("Medians over rounds; below them how far their 95 % interval goes. –: not measured.")
+    for each in runs:
+        _show_words(each, several=len(runs) > 1)
+
+
+def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
+    click.echo(_safe(f"load {load}"))
+    rows: list[tuple[str, ...]] = []
+    notes = []
+    for series in all_series(runs):
+        row = runs[series.run].rows.get((load, series.treatment))
+        if row is None:
+            continue
+        notes += [failure_text(series.label, failure, row.cells) for failure in row.failures]
+        figures = [row.estimates.get(metric.name) for metric in metrics]
+        medians = [median_text(found, metric) for found, metric in zip(figures, metrics, strict=True)]
+        rows.append((_safe(series.label), *([FAILED, *medians[1:]] if row.failed else medians)))
+        if any(figures):
+            rows.append(("", *map(spread_text, figures)))
+    print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2)
+    for sentence in notes:
+        paragraph(_safe(sentence), first="  ", rest="    ")
+
+
+def _show_words(each: Named, *, several: bool) -> None:
+    summary = each.run.summary
+    click.echo("")
+    if several:
+        paragraph(_safe(f"{each.name}:"))
+    for sentence in summary.sentences or ("Nothing can be said: there is no comparison with figures on both sides.",):
+        paragraph(_safe(sentence), first="- ", rest="  ")
+    for sentence in summary.warnings:
+        paragraph(_safe(f"warning: {sentence}"), rest="  ")
+
+
+def _head(metric: Metric) -> str:
+    """In two lines, as the table has 80 columns: the server's CPU time is not the machine's."""
+    title = heading(metric).replace("CPU/request", "CPU/req").replace("requests/s", "req/s")
+    return title.replace(", ", " ").replace("server ", "server\n").replace("CPU/req ", "CPU/req\n")
+
+
+def _safe(text: str) -> str:
+    """Names and sentences come from files: none may speak to the terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -1,0 +1,265 @@
+"""A run on disk: one directory, readable after a crash at any instruction.
+
+config.json    what was asked for (RunConfig)
+machine.json   the machine, as any JSON
+cells.jsonl    each cell as it was measured (Cell), one a line, on disk before the next one begins
+raw/NNNN.out   what the load of the cell at that position printed
+summary.json   what may be said of it (Summary); not there while cells are still added
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from napctl.model.errors import BadInput, NotPermitted, RolledBack
+from napctl.model.experiment import Cell, RunConfig, Summary
+from napctl.model.machine import SCHEMA
+from napctl.model.value import Value, from_json, to_json
+
+V = TypeVar("V", bound=Value)
+
+
+class Run(Value, frozen=True, kw_only=True):
+    """All of a run, as it was read."""
+
+    config: RunConfig
+    machine: Any
+    cells: tuple[Cell, ...]
+    summary: Summary
+
+
+class RunDirectory:
+    """The directory of one run. Nothing is read or made before it is asked for.
+
+    What reads raises BadInput, in one line: no run, another schema version, a malformed file and its line. What writes
+    raises RolledBack if the disk is full, NotPermitted if it may not; what was there before is then as it was.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._config, self._machine = self.path / "config.json", self.path / "machine.json"
+        self._cells, self._summary = self.path / "cells.jsonl", self.path / "summary.json"
+        self.report = self.path / "report.html"
+        """Where its page goes."""
+
+    def create(self, config: RunConfig, machine: Any) -> None:
+        """Make the directory, with its parents. Raises BadInput if there is anything in it already."""
+        with _writing(self.path):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                taken = any(self.path.iterdir())
+            except (FileExistsError, NotADirectoryError):
+                raise BadInput(f"{self.path}: there is a file of that name; a run needs a directory") from None
+            if taken:
+                raise BadInput(f"{self.path}: not empty; a run needs a directory of its own")
+            (self.path / "raw").mkdir()
+            _replace(self._machine, _pretty(msgspec.json.encode(machine)))
+            _replace(self._cells, b"")
+            _replace(self._config, _pretty(to_json(config)))  # last: with it, it is a run
+            _sync_directory(self.path)
+
+    def config(self) -> RunConfig:
+        """What was asked for."""
+        if not self._there(self._config):
+            raise BadInput(f"{self.path}: no run of napctl: {self._config.name} is missing")
+        return _value(self._read(self._config), RunConfig, str(self._config))
+
+    def machine(self) -> Any:
+        """The machine: whatever JSON was recorded."""
+        return _parsed(self._read(self._machine), str(self._machine))
+
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, in the order in which they were measured. A last line without an end is a crash's, no cell."""
+        *lines, _half = self._read(self._cells).split(b"\n")
+        return tuple(_value(line, Cell, f"{self._cells} line {number}") for number, line in enumerate(lines, 1))
+
+    def append(self, cell: Cell) -> None:
+        """Add a cell; on disk when this returns. A summary that does not know of it is removed.
+
+        A figure that is no number is left out, with a warning: JSON has no way to write it.
+        """
+        with _writing(self._cells):
+            self._summary.unlink(missing_ok=True)
+            file = os.open(self._cells, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _append(file, to_json(_finite(cell)) + b"\n")
+            finally:
+                os.close(file)
+
+    def raw(self, position: int) -> Path:
+        """Where the output of the load belongs, for the cell at that position."""
+        return self.path / "raw" / f"{position:04d}.out"
+
+    def summary(self) -> Summary | None:
+        """What may be said of it; None if nobody has summed it up since the last cell."""
+        if not self._there(self._summary):
+            return None
+        return _value(self._read(self._summary), Summary, str(self._summary))
+
+    def write_summary(self, summary: Summary) -> None:
+        """Record what may be said of it."""
+        with _writing(self._summary):
+            _replace(self._summary, _pretty(to_json(summary)))
+
+    def read(self) -> Run:
+        """All of it; summed up now if it was not before, without writing that."""
+        config, cells = self.config(), self.cells()
+        summary = self.summary()
+        if summary is None:
+            from napctl.measure.statistics import summarise  # noqa: PLC0415 - only where a run was interrupted
+
+            try:
+                summary = summarise(cells, config.treatments[0] if config.treatments else "", config.seed)
+            except ValueError as error:
+                raise BadInput(f"{self.path}: nothing to report: {error}") from None
+        return Run(config=config, machine=self.machine(), cells=cells, summary=summary)
+
+    def _there(self, file: Path) -> bool:
+        try:
+            return file.exists()
+        except PermissionError:  # raised by Python 3.11
+            raise NotPermitted(f"{file}: not readable") from None
+
+    def _read(self, file: Path) -> bytes:
+        try:
+            return file.read_bytes()
+        except PermissionError:
+            raise NotPermitted(f"{file}: not readable") from None
+        except OSError as error:
+            raise BadInput(f"{file}: {error.strerror}") from None
+
+
+# Reading
+
+
+def _parsed(data: bytes, where: str) -> Any:
+    """Any JSON. Raises BadInput that names the line."""
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{_place(data, where)}: this is no JSON: {str(error) or 'nested too deeply'}") from None
+
+
+def _place(data: bytes, where: str) -> str:
+    """Where, with the line at which it stops being JSON, if there are several."""
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as error:
+        return f"{where} line {error.lineno}" if b"\n" in data.strip() else where
+    except (ValueError, RecursionError):
+        pass
+    return where
+
+
+def _value(data: bytes, kind: type[V], where: str) -> V:
+    """A value of that kind; the schema is looked at first, as another one may have other keys."""
+    found = _parsed(data, where)
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA:
+        raise BadInput(f"{where}: schema {schema}, but this napctl reads {SCHEMA}; use the napctl that made it")
+    try:
+        return from_json(data, kind)
+    except ValueError as error:
+        raise BadInput(f"{where}: malformed: {error}") from None
+
+
+# Writing
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Errors of the operating system as one line."""
+    try:
+        yield
+    except PermissionError:
+        raise NotPermitted(f"{path}: not writable") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        raise RolledBack(f"{path}: not written: {error.strerror}; what was there is kept") from None
+    except ValueError as error:  # a NUL in the name
+        raise BadInput(f"{path}: {error}") from None
+
+
+def _append(file: int, line: bytes) -> None:
+    """After the last whole line. On failure the file is as long as before."""
+    end = _end_of_lines(file)
+    try:
+        os.ftruncate(file, end)
+        written = 0
+        while written < len(line):
+            written += os.pwrite(file, line[written:], end + written)
+        os.fsync(file)
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(file, end)
+        raise
+
+
+def _end_of_lines(file: int) -> int:
+    """Offset behind the last line's end: what follows is half a line, of a crash."""
+    end = os.fstat(file).st_size
+    while end:
+        start = max(0, end - 65536)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """The whole file or the former one, also after a crash."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _pretty(data: bytes) -> bytes:
+    """In lines, for people and for `diff`."""
+    return msgspec.json.format(data, indent=2) + b"\n"
+
+
+def _finite(cell: Cell) -> Cell:
+    wrong = tuple(name for name, value in cell.metrics.items() if not isfinite(value))
+    if not wrong:
+        return cell
+    figures = {name: value for name, value in cell.metrics.items() if isfinite(value)}
+    sentences = tuple(f"{name} came out as no number, and was left out" for name in wrong)
+    return replace(cell, metrics=figures, warnings=cell.warnings + sentences)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """A file that a report is written to: whole, or as it was. Raises NotPermitted, RolledBack, BadInput."""
+    with _writing(Path(path)):
+        target = Path(path)
+        if target.is_dir():
+            raise BadInput(f"{path}: this is a directory")
+        if target.exists() and not target.is_file():  # a pipe, a terminal
+            target.write_bytes(data)
+        else:
+            _replace(target.resolve(), data)  # what a symbolic link leads to, not the link
