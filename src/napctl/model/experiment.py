@@ -25,8 +25,12 @@ class RunConfig(Value, frozen=True, kw_only=True):
     """By name of a treatment: shell commands that begin and end it."""
     target: str = ""
     """The server, as `attach` takes it."""
+    source: str = "load"
+    """Of the load: "load", a command; "live", the traffic that is there; "lab", the lab's own."""
     load: str = ""
-    """Command of the load, with {rate}, {seconds} and {seed} to be filled in; empty: live traffic, or the lab's own."""
+    """Its command, with {rate}, {seconds} and {seed} to be filled in."""
+    max_load: str = ""
+    """The command for as much as possible; empty: the same."""
     adapter: str = ""
     """How its output is read."""
     rates: tuple[float, ...] = ()
@@ -36,6 +40,8 @@ class RunConfig(Value, frozen=True, kw_only=True):
     """Length of the measured part of a cell."""
     warmup_seconds: float
     settle_seconds: float
+    limit_seconds: float = 3600
+    """Of a cell's load: it is ended then, and the cell has failed."""
     seed: int
     idle_watts: float | None = None
     busy_watts: float | None = None
@@ -50,7 +56,7 @@ class Cell(Value, frozen=True, kw_only=True):
     load: str
     """Name of the load: "20,000/s", "max", "live"."""
     asked_per_second: float | None
-    """None: as many as possible, or live traffic."""
+    """None: as many as possible, or live traffic; 0: connections are open, and nothing is asked for."""
     round: int
     """Block: each contains every treatment under every load once, in random order."""
     position: int
@@ -99,6 +105,9 @@ class Comparison(Value, frozen=True, kw_only=True):
     smallest: float
     """The smallest difference, as a share of the reference, that this experiment could have found."""
     blocks: int
+    stand_in: float | None = None
+    """What stands for 0 in the ratios, so that they are finite: half the smallest figure that was not 0. None: none
+    was 0. 0.0: all were 0 in every block; then ratio is 1 and smallest 0, both without meaning."""
 
 
 class Bound(Value, frozen=True, kw_only=True):

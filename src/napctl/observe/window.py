@@ -70,8 +70,15 @@ class Observer:
                 self._devices = ()
         return self._between(before, devices_before)
 
-    def since_start(self) -> Window:
-        """The sum of all windows so far."""
+    def since_start(self, *, read: bool = False) -> Window:
+        """The sum of all windows so far; with `read` until now, without ending the one at hand."""
+        if read:
+            kept = self._reading
+            self._reading = self._read()
+            try:
+                return self._between(self._first, self._devices_first)
+            finally:
+                self._reading = kept
         return self._between(self._first, self._devices_first)
 
     def _between(self, before: Reading, devices_before: tuple[Device, ...]) -> Window:

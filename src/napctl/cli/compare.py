@@ -1,0 +1,187 @@
+"""napctl compare: an experiment with treatments, loads and rounds, and a verdict."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from napctl import __version__
+from napctl.attach.target import complete, parse
+from napctl.change.guard import watched
+from napctl.change.journal import Journal, state_directory
+from napctl.cli.options import Duration, Seconds, device_names, json_option, netns_option, offered
+from napctl.cli.planfile import read_plan
+from napctl.cli.progress import progress_line
+from napctl.cli.report import present
+from napctl.cli.restored import recover_leavings
+from napctl.cli.table import note
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.bench import Bench, device_bench, lab_bench, lab_rates, live_bench, server_bench
+from napctl.measure.commandload import CommandLoad
+from napctl.measure.compare import rates_of, run
+from napctl.measure.live import Limits
+from napctl.measure.loadrun import parse_rates
+from napctl.measure.presets import coalescing_preset
+from napctl.measure.rundir import RunDirectory
+from napctl.measure.treatments import PRESETS, Treatment, parse_treatment
+from napctl.model.change import Guard
+from napctl.model.errors import BadInput
+from napctl.model.experiment import RunConfig
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl compare --lab --preset irq-suspension\n"
+    "  napctl compare base suspend:200us --target nginx --rates 5k,20k,0 \\\n"
+    "    --load 'wrk -c64 -t2 -d{seconds}s --latency http://10.0.0.1/'\n"
+    "  napctl compare base suspend:50us --target nginx --live --max-wait-p99 2ms\n"
+    "  napctl compare base plan:nic.toml --device eth0 --load ./load.sh\n"
+    "  napctl compare --resume runs/2026-01-31-1200",
+)
+@click.argument("treatments", nargs=-1, metavar="[TREATMENT]...")
+@click.option("--preset", type=click.Choice([*PRESETS, "coalescing"]), help="Treatments that belong together.")
+@click.option("--target", shell_complete=lambda _context, _parameter, word: complete(word),
+              help="The server, as `attach` takes it; for all treatments but plans and hooks.")  # fmt: skip
+@click.option("--lab", is_flag=True, help="memcached in a lab of its own, under the lab's load.")
+@click.option("--live", is_flag=True, help="Switch treatments under the traffic that is there.")
+@click.option("--load", help="Command of the load, run for each cell; {rate}, {seconds} and {seed} are filled in.")
+@click.option("--max-load", help="Its form for as much load as possible, if that needs another one.")
+@click.option("--rates", default=None, help="Requests/s to ask for: 5k,20k,max (default: max; in the lab three).")
+@click.option("--adapter", multiple=True, help="How to read the load's output: a tool, or regex:… and json:… lines "
+              "(docs/loads.md; default: by the command).")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="How often each cell.")
+@click.option("--seconds", type=Seconds(0.2, 3600), default=3.0, show_default=True, help="Measured part of a cell.")
+@click.option("--warmup", type=Seconds(0, 3600), default=1.0, show_default=True,
+              help="Load before it, which is not measured.")  # fmt: skip
+@click.option("--settle", type=Seconds(0, 600), default=0.1, show_default=True, help="Pause after each switch.")
+@click.option("--limit", type=Seconds(1, 86400), help="Longest time of a load, s (default: thrice its own and 10 s).")
+@click.option("--seed", type=int, help="Of the order (default: a new one, printed).")
+@click.option("--hook", "hooks", type=(str, str, str), multiple=True, metavar="NAME BEGIN END",
+              help="A treatment of your own: shell commands that begin and end it.")  # fmt: skip
+@click.option("--device", "devices", multiple=True, shell_complete=offered(device_names),
+              help="Devices to look at, where no target is named.")  # fmt: skip
+@click.option("--max-wait-p99", "wait_ns", type=Duration(), help="--live: longest p99 wait of packets for their poll.")
+@click.option("--max-drops", type=click.FloatRange(0), help="--live: most drops a second.")
+@click.option("--max-retransmits", type=click.FloatRange(0), help="--live: most retransmits a second.")
+@click.option("--idle-watts", type=click.FloatRange(0), help="For an estimate of energy where nothing measures it.")
+@click.option("--busy-watts", type=click.FloatRange(0), help="The same, with all CPUs busy.")
+@click.option("--output", type=click.Path(file_okay=False), help="Directory of the run (default: runs/TIME).")
+@click.option("--resume", type=click.Path(exists=True, file_okay=False),
+              help="Go on with a run that was interrupted; the other options are its own.")  # fmt: skip
+@netns_option
+@json_option("One JSON object, the summary")
+def compare(**values: Any) -> int:
+    """Compare ways of taking packets: TREATMENTs × loads × rounds, in random order, with a verdict for each figure.
+
+    Treatments: base (as it is), defer:TIME, napibusy, fullbusy, suspend:TIME, plan:FILE, and those of --hook. The first
+    is what the others are compared with. The server is neither restarted nor changed; every setting is journalled and
+    put back after each cell, by a guard if napctl is killed. Exit status 1: a treatment was worse in something.
+    """
+    if values["resume"]:
+        directory = RunDirectory(values["resume"])
+        config = directory.config()
+        note(f"going on with {directory.path}: {len(directory.cells())} cells are there")
+    else:
+        config, directory = _config(values), RunDirectory(values["output"] or time.strftime("runs/%Y-%m-%d-%H%M%S"))
+    with ExitStack() as stack:
+        guard = stack.enter_context(watched(None, state_directory()))
+        with Journal() as journal:
+            recover_leavings(journal, as_json=values["as_json"])
+        bench = stack.enter_context(_bench(config, values, guard))
+        treatments = _treatments(config, values["netns"], values["devices"])
+        if not values["resume"]:
+            config = _with_rates(config, bench)
+            directory.create(config, bench.machine)
+        cells = len(treatments) * len(rates_of(config)) * config.rounds
+        note(f"{cells} cells, order from seed {config.seed}; {directory.path}")
+        tell = stack.enter_context(progress_line(config.seconds + config.warmup_seconds + config.settle_seconds))
+        run(config, treatments, directory, bench.place, bench.load, bench.gauge, tell)
+    return present(directory, as_json=values["as_json"])
+
+
+def _config(values: dict[str, Any]) -> RunConfig:
+    """What was asked for. Raises BadInput where it contradicts itself."""
+    names = tuple(values["treatments"]) + PRESETS.get(values["preset"] or "", ())
+    if values["preset"] == "coalescing":
+        names += ("base", "coalescing-off", "coalescing-planned")
+    names = tuple(dict.fromkeys(names))
+    if len(names) < 1:
+        raise BadInput("no treatment is named; give some, such as base suspend:200us, or --preset")
+    sources = [name for name in ("lab", "live", "load") if values[name]]
+    if len(sources) != 1:
+        raise BadInput("give the load: exactly one of --load COMMAND, --live and --lab")
+    if values["live"] and not values["target"]:
+        raise BadInput("--live needs --target: whose traffic is looked at")
+    if (values["idle_watts"] is None) != (values["busy_watts"] is None):
+        raise BadInput("--idle-watts and --busy-watts go together")
+    hooks = {name: (begin, end) for name, begin, end in values["hooks"]}
+    config = RunConfig(
+        napctl=__version__,
+        name=" ".join(names),
+        made_unix_ns=time.time_ns(),
+        treatments=names,
+        hooks=hooks,
+        target="memcached of the lab" if values["lab"] else values["target"] or "",
+        source=sources[0],
+        load=values["load"] or "",
+        max_load=values["max_load"] or "",
+        adapter="\n".join(values["adapter"]),
+        rates=() if values["live"] else parse_rates(values["rates"]) if values["rates"] else (),
+        rounds=values["rounds"],
+        seconds=values["seconds"],
+        warmup_seconds=values["warmup"],
+        settle_seconds=values["settle"],
+        limit_seconds=values["limit"] or 3 * (values["seconds"] + values["warmup"]) + 10,
+        seed=secrets.randbelow(10**6) if values["seed"] is None else values["seed"],
+        idle_watts=values["idle_watts"],
+        busy_watts=values["busy_watts"],
+    )
+    _treatments(config, values["netns"], values["devices"], check_only=True)
+    return config
+
+
+def _treatments(
+    config: RunConfig, netns: NetworkNamespace, devices: tuple[str, ...], *, check_only: bool = False
+) -> list[Treatment]:
+    made: dict[str, Treatment] = {}
+    if any(name.startswith("coalescing-") for name in config.treatments):
+        if check_only:
+            return []
+        made = {each.name: each for each in coalescing_preset(netns, devices)}
+    files = {name.removeprefix("plan:") for name in config.treatments if name.startswith("plan:")}
+    plans = {file: read_plan(file) for file in files}
+    found = [made.get(name) or parse_treatment(name, plans, config.hooks) for name in config.treatments]
+    needing = [each.name for each in found if each.needs_target]
+    if needing and not config.target:
+        raise BadInput(f"{needing[0]}: it is applied to a server: --target, or --lab")
+    return found
+
+
+@contextmanager
+def _bench(config: RunConfig, values: dict[str, Any], guard: Guard) -> Iterator[Bench]:
+    directory = state_directory()
+    wait_ns = values["wait_ns"]
+    limits = Limits(wait_ns / 1000 if wait_ns else None, values["max_drops"], values["max_retransmits"])
+    with ExitStack() as stack:
+        if config.source == "lab":
+            note("building the lab")
+            yield stack.enter_context(lab_bench(directory, guard))
+        elif config.source == "live":
+            yield stack.enter_context(live_bench(parse(config.target), limits, directory, guard))
+        else:
+            load = CommandLoad(config)
+            if config.target:
+                yield stack.enter_context(server_bench(parse(config.target), load, directory, guard))
+            else:
+                bench = device_bench(values["netns"], values["devices"], load, directory, guard)
+                yield stack.enter_context(bench)
+
+
+def _with_rates(config: RunConfig, bench: Bench) -> RunConfig:
+    if config.rates or config.source == "live":
+        return config
+    rates = lab_rates(bench, note) if config.source == "lab" else (0.0,)
+    return replace(config, rates=rates)

@@ -1,0 +1,34 @@
+"""A line on stderr that says what is measured and how long it will still take."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from napctl.cli.table import note
+
+
+@contextmanager
+def progress_line(seconds_each: float) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields tell(what, done, steps). On a terminal one line, rewritten; in a pipe a line for each step.
+
+    The time left is that of the steps so far; before there are any, `seconds_each`.
+    """
+    interactive = sys.stderr.isatty()
+    start = time.monotonic()
+
+    def tell(what: str, done: int, steps: int) -> None:
+        each = (time.monotonic() - start) / done if done else seconds_each
+        line = f"[{done + 1:>{len(str(steps))}} of {steps}, about {each * (steps - done):.0f} s left] {what}"
+        if interactive:
+            click.echo(f"\r\033[K{line}", err=True, nl=False)
+        else:
+            note(line)
+
+    try:
+        yield tell
+    finally:
+        if interactive:
+            click.echo("\r\033[K", err=True, nl=False)

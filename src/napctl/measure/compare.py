@@ -1,0 +1,149 @@
+"""An experiment: treatments × loads × rounds, in random order within each round, each cell on disk before the next."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from napctl.measure import loadrun
+from napctl.measure.gauge import Figures, Gauge
+from napctl.measure.rundir import RunDirectory
+from napctl.measure.statistics import summarise
+from napctl.measure.treatments import Place, Treatment, applied
+from napctl.model.errors import NapctlError
+from napctl.model.experiment import Cell, RunConfig, Summary
+
+REST = -1.0
+"""The rate that stands for open connections and no requests."""
+
+Progress = Callable[[str, int, int], None]
+"""Called before each cell: what is measured, the how manieth of how many."""
+
+
+class Harmful(NapctlError):
+    """A treatment went beyond a limit that the user set for live traffic, and was taken back."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a load told of one cell, and what was measured beside it."""
+
+    metrics: dict[str, float]
+    latency: tuple[tuple[float, int], ...]
+    figures: Figures
+    warnings: tuple[str, ...] = ()
+
+
+class Load(Protocol):
+    """What the server is loaded with."""
+
+    def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
+        """Make the load once, warm-up included, and measure meanwhile. `rate` 0: as much as possible.
+
+        Raises NapctlError if it fails, or takes too long.
+        """
+
+    def primed(self) -> AbstractContextManager[None]:
+        """A little of it, so that the server has connections while it is examined."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cell that is to be measured."""
+
+    position: int
+    round: int
+    treatment: Treatment
+    load: str
+    rate: float | None
+
+
+def schedule(config: RunConfig, treatments: Sequence[Treatment]) -> Iterator[Step]:
+    """Every treatment under every load once in each round; the order within a round is random, from the seed."""
+    order = random.Random(config.seed)  # noqa: S311 - an order, not a secret
+    position = 0
+    for number in range(1, config.rounds + 1):
+        block = [(rate, treatment) for rate in rates_of(config) for treatment in treatments]
+        order.shuffle(block)
+        for rate, treatment in block:
+            yield Step(position, number, treatment, load_name(rate), rate)
+            position += 1
+
+
+def rates_of(config: RunConfig) -> tuple[float | None, ...]:
+    """Those asked for; None stands for live traffic."""
+    return config.rates or (None,)
+
+
+def load_name(rate: float | None) -> str:
+    """As it is shown: "rest", "20,000/s", "max", "live"."""
+    return "live" if rate is None else "rest" if rate == REST else loadrun.load_name(rate)
+
+
+def run(
+    config: RunConfig,
+    treatments: Sequence[Treatment],
+    directory: RunDirectory,
+    place: Place,
+    load: Load,
+    gauge: Gauge,
+    progress: Progress,
+) -> Summary:
+    """Measure every cell that the directory does not have yet, sum up, and record that.
+
+    A treatment that cannot be had here fails its own cells, with the reason; so does a load that fails; one that harmed
+    live traffic is not tried again. What was changed is put back after each cell, and when this is interrupted.
+    """
+    done = {(cell.treatment, cell.load, cell.round) for cell in directory.cells()}
+    left = [each for each in schedule(config, treatments) if (each.treatment.name, each.load, each.round) not in done]
+    harmful: dict[str, str] = {}
+    for number, step in enumerate(left):
+        progress(f"{step.treatment.name} at {step.load}, round {step.round} of {config.rounds}", number, len(left))
+        cell = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
+        directory.append(cell)
+    summary = summarise(directory.cells(), config.treatments[0], config.seed)
+    directory.write_summary(summary)
+    return summary
+
+
+def _cell(
+    config: RunConfig, step: Step, raw: Path, place: Place, load: Load, gauge: Gauge, harmful: dict[str, str]
+) -> Cell:
+    started, failed = time.time_ns(), harmful.get(step.treatment.name, "")
+    told: Told | None = None
+    try:
+        if not failed:
+            with applied(step.treatment, place):
+                time.sleep(config.settle_seconds)
+                told = load.measured(step.rate or 0, config.seconds, config.seed + step.position, raw, gauge)
+    except Harmful as error:
+        failed = harmful[step.treatment.name] = str(error)
+    except NapctlError as error:
+        failed = str(error)
+    cell = Cell(
+        treatment=step.treatment.name,
+        load=step.load,
+        asked_per_second=0.0 if step.rate == REST else step.rate or None,
+        round=step.round,
+        position=step.position,
+        started_unix_ns=started,
+        seconds=0,
+        failed=failed,
+    )
+    if told is None or failed:
+        return cell
+    figures = told.figures
+    return replace(
+        cell,
+        seconds=figures.seconds,
+        metrics=figures.metrics | told.metrics | figures.per_request(told.metrics.get("requests_per_second")),
+        sources=figures.sources,
+        latency=told.latency,
+        polls=figures.polls,
+        warnings=(*figures.warnings, *told.warnings),
+    )

@@ -1,0 +1,79 @@
+"""The lab's own load, an open loop on the server of the lab, as an experiment takes it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napctl.lab.bed import Lab
+from napctl.lab.load import LoadResult, LoadSpec, started
+from napctl.lab.servers import Server
+from napctl.measure.compare import REST, Told
+from napctl.measure.gauge import Gauge
+from napctl.model.value import to_json
+
+CONNECTIONS = 16
+KEYS_PER_GET = 10
+"""Enough work per request that the server saturates long before the load generator does."""
+CLOSED_DEPTH = 8
+"""Requests that each connection always has outstanding where as much as possible is asked for."""
+WARMUP_SECONDS = 0.5
+LATE, BUSY = 0.01, 0.9
+
+
+class LabLoad:
+    """Open-loop load on a memcached of the lab. A rate of 0 stands for as much as it can answer, REST for nothing."""
+
+    def __init__(self, lab: Lab, server: Server):
+        self._lab, self._server = lab, server
+
+    def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
+        """Raises NapctlError if it fails."""
+        spec = LoadSpec(
+            rate_per_second=0 if rate == REST else rate,
+            seconds=seconds,
+            warmup_seconds=WARMUP_SECONDS,
+            connections=CONNECTIONS,
+            keys_per_get=KEYS_PER_GET,
+            closed_depth=0 if rate else CLOSED_DEPTH,
+            seed=seed,
+        )
+        with started(self._lab, self._server, spec) as load:
+            load.wait_for_warmup()
+            gauge.begin()
+            time.sleep(seconds)
+            figures = gauge.end()
+            result = load.result()
+        raw.write_bytes(to_json(result) + b"\n")
+        return Told(metrics=_metrics(result), latency=result.histogram, figures=figures, warnings=_warnings(result))
+
+    @contextmanager
+    def primed(self) -> Iterator[None]:
+        """A little load, so that the server's epoll instances and what feeds them can be seen."""
+        spec = LoadSpec(rate_per_second=1000, seconds=5, warmup_seconds=0.1, connections=CONNECTIONS)
+        with started(self._lab, self._server, spec) as load:
+            load.wait_for_warmup()
+            yield
+
+
+def _metrics(result: LoadResult) -> dict[str, float]:
+    if not result.histogram:
+        return {}
+    found = {"requests_per_second": result.achieved_per_second}
+    answered = sum(count for _, count in result.histogram)
+    found["latency_avg_us"] = sum(us * count for us, count in result.histogram) / answered
+    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
+        us = result.percentile_us(share)
+        if us is not None:
+            found[f"latency_{name}_us"] = us
+    return found
+
+
+def _warnings(result: LoadResult) -> tuple[str, ...]:
+    """What makes latencies the load's own."""
+    found = []
+    if result.busy_share > BUSY:
+        found.append("the load generator was the limit")
+    if result.late_share > LATE:
+        found.append("the load generator was late: latencies are partly its own")
+    return tuple(found)
