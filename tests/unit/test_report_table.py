@@ -26,6 +26,7 @@ from napctl.measure.table import (
     pareto,
     readable,
     rows,
+    short,
     shown_metrics,
     spread_text,
     treatments_of,
@@ -105,10 +106,19 @@ def test_little_energy_is_told_in_its_unit() -> None:
     assert [readable(joules, [value]).unit for value in (2.0, 0.004, 0.00001)] == ["J", "mJ", "µJ"]
 
 
-def test_an_interval_is_told_as_its_distance_from_the_median() -> None:
-    found = Estimate(treatment="", load="", metric="", median=100, low=97, high=105, rounds=6)
-    assert spread_text(found) == "-3/+5%"
-    assert spread_text(replace(found, median=0, low=0)) == ""
+def test_in_the_terminal_an_interval_is_told_by_its_ends_in_few_characters() -> None:
+    found = Estimate(treatment="", load="", metric="", median=100, low=97, high=1050, rounds=6)
+    assert spread_text(found, metric_of("latency_p50_us")) == "97-1.1k"
+    assert spread_text(replace(found, low=100, high=100.2), metric_of("latency_p50_us")) == "100"
+    assert spread_text(None, metric_of("latency_p50_us")) == ""
+
+
+@given(st.floats(0, 9e11))
+def test_a_short_figure_has_at_most_four_characters_and_is_right_within_its_last_digit(value: float) -> None:
+    text = short(value)
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
+    assert len(text) <= 4
+    assert abs(float(text.rstrip("kMG")) * factor - value) <= max(0.06 * value, 0.006)
 
 
 # Exports

@@ -8,7 +8,7 @@ import click
 from napctl.cli.table import paragraph, print_table
 from napctl.measure.page.figures import Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run, write_bytes
-from napctl.measure.table import failure_text, heading, median_text, shown_metrics, spread_text
+from napctl.measure.table import failure_text, heading, short_text, shown_metrics, spread_text
 from napctl.model.metrics import Metric
 
 FAILED = "failed"
@@ -33,7 +33,7 @@ def show(runs: list[Named]) -> None:
         _show_load(load, runs, metrics)
     if any(each.rows for each in runs):
         click.echo("")
-        paragraph("Medians over rounds; below them how far their 95 % interval goes. –: not measured.")
+        paragraph("Medians over rounds; below them their 95 % interval. –: not measured. k: thousand.")
     for each in runs:
         _show_words(each, several=len(runs) > 1)
 
@@ -48,10 +48,10 @@ def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
             continue
         notes += [failure_text(series.label, failure, row.cells) for failure in row.failures]
         figures = [row.estimates.get(metric.name) for metric in metrics]
-        medians = [median_text(found, metric) for found, metric in zip(figures, metrics, strict=True)]
+        medians = [short_text(found, metric) for found, metric in zip(figures, metrics, strict=True)]
         rows.append((_safe(series.label), *([FAILED, *medians[1:]] if row.failed else medians)))
         if any(figures):
-            rows.append(("", *map(spread_text, figures)))
+            rows.append(("", *(spread_text(found, metric) for found, metric in zip(figures, metrics, strict=True))))
     print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2)
     for sentence in notes:
         paragraph(_safe(sentence), first="  ", rest="    ")

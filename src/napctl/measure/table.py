@@ -150,13 +150,26 @@ def interval_text(estimate: Estimate | None, metric: Metric) -> str:
     return "" if estimate is None else interval(estimate.low * metric.factor, estimate.high * metric.factor)
 
 
-def spread_text(estimate: Estimate | None) -> str:
-    """How far the interval goes from the median, as shares of it: -3/+5%. Narrower than the interval itself."""
-    if estimate is None or not estimate.median:
+def short(value: float) -> str:
+    """At most four characters, for the terminal: 0, 0.41, 7.9, 162, 5.8k, 120k, 1.2M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * size:
+            scaled = value / size
+            return f"{scaled:.0f}{unit}" if scaled >= 9.95 else f"{scaled:.1f}{unit}"
+    return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
+def short_text(estimate: Estimate | None, metric: Metric) -> str:
+    """The median, for the terminal; ABSENT if it was not measured."""
+    return ABSENT if estimate is None else short(estimate.median * metric.factor)
+
+
+def spread_text(estimate: Estimate | None, metric: Metric) -> str:
+    """Both ends of its interval, for the terminal, or nothing."""
+    if estimate is None:
         return ""
-    down = (estimate.low / estimate.median - 1) * 100
-    up = (estimate.high / estimate.median - 1) * 100
-    return f"-{abs(down):.0f}/+{abs(up):.0f}%"
+    low, high = short(estimate.low * metric.factor), short(estimate.high * metric.factor)
+    return low if low == high else f"{low}-{high}"
 
 
 def change(ratio: float) -> str:
