@@ -23,13 +23,14 @@ from napctl.measure.treatments import PRESETS, parse_treatment
 from napctl.model.experiment import RunConfig
 
 SETTLE_SECONDS = 0.05
+REPEATS = 8
 
 
 @click.command(
     epilog="\b\nExamples:\n  napctl demo\n  napctl demo --rounds 12 --seconds 2\n  napctl demo --output demo-run"
 )
-@click.option("--rounds", type=click.IntRange(2), default=5, show_default=True, help="How often each cell is measured.")
-@click.option("--seconds", type=Seconds(0.5, 60), default=1.0, show_default=True, help="Length of a cell.")
+@click.option("--rounds", type=click.IntRange(2), default=6, show_default=True, help="How often each cell is measured.")
+@click.option("--seconds", type=Seconds(0.5, 60), default=0.8, show_default=True, help="Length of a cell.")
 @click.option("--seed", type=int, help="Seed of the order of cells (default: a new one, printed).")
 @click.option("--output", type=click.Path(file_okay=False), help="Directory of the run (default: a new one in /tmp).")
 @json_option("One JSON object, the summary")
@@ -65,5 +66,5 @@ def demo(rounds: int, seconds: float, seed: int | None, output: str | None, as_j
         directory.create(config, bench.machine)
         treatments = [parse_treatment(name, {}, {}) for name in config.treatments]
         tell = stack.enter_context(progress_line(seconds + WARMUP_SECONDS + 0.4))
-        run(config, treatments, directory, bench.place, bench.load, bench.gauge, tell)
+        run(config, treatments, directory, bench.place, bench.load, bench.gauge, tell, repeats=REPEATS)
     present(directory, as_json=as_json)

@@ -93,8 +93,13 @@ def run(
     load: Load,
     gauge: Gauge,
     progress: Progress,
+    *,
+    repeats: int = 0,
 ) -> Summary:
     """Measure every cell that the directory does not have yet, sum up, and record that.
+
+    So many cells may be measured again in all because other work disturbed the load generator, which says nothing of
+    the treatment; on a quiet machine none is.
 
     A treatment that cannot be had here fails its own cells, with the reason; so does a load that fails; one that harmed
     live traffic is not tried again. What was changed is put back after each cell, and when this is interrupted.
@@ -105,6 +110,9 @@ def run(
     for number, step in enumerate(left):
         progress(f"{step.treatment.name} at {step.load}, round {step.round} of {config.rounds}", number, len(left))
         cell = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
+        while cell.warnings and not cell.failed and repeats > 0:
+            repeats -= 1
+            cell = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
         directory.append(cell)
     summary = summarise(directory.cells(), config.treatments[0], config.seed)
     directory.write_summary(summary)

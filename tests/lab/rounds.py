@@ -1,4 +1,4 @@
-"""From cells to a summary: per load and treatment, the median over rounds and the spread."""
+"""Cells and their summary for tests: per load and treatment, the median over rounds and the spread."""
 
 from collections.abc import Iterable
 from statistics import median
