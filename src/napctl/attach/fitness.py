@@ -63,12 +63,12 @@ def _over_one(
 ) -> Verdict:
     """Now one NAPI instance feeds it: will it stay so?"""
     ids = instance.sockets_by_napi
+    if mixed := _mixed_sibling(instance, found):
+        return Verdict(instance, "does not fit", mixed, _hint(instance, found, queues))
     if queues > 1 and not steerable and _few_to_tell(instance):
         return Verdict(instance, "does not fit", _too_few(instance, queues))
     if steerable and queues > 1 and not _is_steered(instance, steered):
         return Verdict(instance, "fits after steering", "until then its connections may come over any queue")
-    if mixed := _mixed_sibling(instance, found):
-        return Verdict(instance, "does not fit", mixed, _hint(instance, found, queues))
     why = f"all its sockets are fed by NAPI {next(iter(ids))}" if ids else "its queue is steered to it"
     return Verdict(instance, "fits", why)
 
