@@ -200,6 +200,13 @@ FORKS = """
 """
 
 
+def test_workers_whose_master_holds_no_socket_are_one_server_at_their_port(lab: Lab, napctl: Napctl) -> None:
+    with web(lab, workers=3) as server:
+        told = napctl("attach", f":{server.port}", "--dry-run", "--json").json
+
+        assert sorted({each["pid"] for each in told["instances"]}) == sorted(server.workers)
+
+
 def test_an_epoll_instance_that_two_processes_hold_after_a_fork_is_one(lab: Lab, port: int, napctl: Napctl) -> None:
     command = [sys.executable, "-c", textwrap.dedent(FORKS), lab.server.address, str(port)]
     ready = ["sh", "-c", 'exec "$@"', "sh", *command]

@@ -57,7 +57,8 @@ def test_every_treatment_is_measured_under_every_load_in_every_round_and_all_is_
 
     done = napctl(
         "compare", "base", "defer:200us", "suspend:200us", "--target", web.pid, "--load", load, "--rounds", 2,
-        "--seconds", 1, "--warmup", 0, "--seed", 3, "--output", run, timeout_s=90,
+        "--seconds", 1, "--warmup", 0, "--seed", 3, "--idle-watts", 10,
+        "--busy-watts", 30, "--output", run, timeout_s=90,
     )  # fmt: skip
 
     assert done.status in (0, 1), done
@@ -70,7 +71,11 @@ def test_every_treatment_is_measured_under_every_load_in_every_round_and_all_is_
         assert cell.metrics["requests_per_second"] > 0
         assert cell.metrics["latency_p99_us"] >= cell.metrics["latency_p50_us"] > 0
         assert 0 < cell.metrics["cpu_share"] <= 1
-        assert "package_watts" not in cell.metrics or cell.sources["package_watts"]
+        if "package_watts" in cell.metrics or "platform_watts" in cell.metrics:
+            assert "estimated_watts" not in cell.metrics
+        else:
+            assert cell.metrics["estimated_watts"] == pytest.approx(10 + 20 * cell.metrics["cpu_share"])
+            assert cell.sources["estimated_watts"].startswith("an estimate")
         assert (cell.metrics["server_poll_share"] > 0) == (cell.treatment == "suspend:200us")
         assert RunDirectory(run).raw(cell.position).read_text().count("Requests/sec") == 1
     assert machine_of(lab.server) == before

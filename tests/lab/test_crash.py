@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def sane(napctl: Napctl, lab: Lab, before: Machine, attached: Machine) -> str:
     return "attached"
 
 
+Step = tuple[str, int]
+Trials = Callable[[int, int], int]
+
+
+def some(steps: list[Step], trials: Trials, short: int) -> list[Step]:
+    """All of them in the long form; else the last ones, by which settings are changed and recorded, and some of those
+    before, by which napctl looks."""
+    count = trials(short, len(steps))
+    last = steps[-min(2 * count // 3, len(steps)) :]
+    before = steps[: len(steps) - len(last)]
+    picked = set(random.Random(3).sample(range(len(before)), min(count - len(last), len(before))))
+    return [*(step for place, step in enumerate(before) if place in picked), *last]
+
+
 def attached_machine(napctl: Napctl, lab: Lab, server: Server) -> Machine:
     """What it looks like when attached; it is detached again."""
     assert napctl("attach", server.pid, *QUICKLY).status == 0
@@ -59,8 +74,10 @@ def attached_machine(napctl: Napctl, lab: Lab, server: Server) -> Machine:
     return found
 
 
+@pytest.mark.trials
+@pytest.mark.timeout(600)
 def test_attach_killed_at_any_step_leaves_a_way_back(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, trials: Trials
 ) -> None:
     before = machine_of(lab.server)
     trial = fresh(napctl, "trial")
@@ -69,7 +86,7 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
     assert {"pwrite64", "fdatasync", "sendto", "ioctl", "pidfd_getfd"} <= {name for name, _ in steps}
 
     changed = 0
-    for number, step in enumerate(steps):
+    for number, step in enumerate(some(steps, trials, 45)):
         victim = fresh(napctl, str(number))
         assert victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9, step
         changed += machine_of(lab.server) != before
@@ -178,8 +195,10 @@ def test_the_next_attach_first_recovers_what_was_left_half_done(
     assert machine_of(lab.server) == before
 
 
+@pytest.mark.trials
+@pytest.mark.timeout(600)
 def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, trials: Trials
 ) -> None:
     before = machine_of(lab.server)
     trial = fresh(napctl, "trial")
@@ -187,7 +206,7 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
     steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
     assert trial("detach", server.pid).status == 0
 
-    for number, step in enumerate(steps[:-1]):  # exit_group comes after the last chance to say anything
+    for number, step in enumerate(some(steps[:-1], trials, 45)):  # exit_group comes after the last chance to speak
         victim = fresh(napctl, str(number))
         interruption = INTERRUPTIONS[number % 3]
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
@@ -258,9 +277,11 @@ def test_ctrl_c_while_napctl_is_still_loading_prints_no_traceback(module: str, n
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.trials
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
 def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
-    call: str, lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+    call: str, lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, trials: Trials
 ) -> None:
     before = machine_of(lab.server)
     trial = fresh(napctl, "trial")
@@ -269,7 +290,8 @@ def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
     assert trial("detach", server.pid).status == 0
     error = {"pwrite64": "ENOSPC", "fdatasync": "EIO"}[call]
 
-    for number, step in enumerate(step for step in steps if step[0] == call):
+    calls = [step for step in steps if step[0] == call]
+    for number, step in enumerate(some(calls, trials, 15)):
         victim = fresh(napctl, str(number))
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"error={error}"))
 
@@ -281,8 +303,10 @@ def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
         assert brought_back(victim, lab, server, before), step
 
 
+@pytest.mark.trials
+@pytest.mark.timeout(600)
 def test_a_full_disk_from_any_write_of_the_journal_on_leaves_all_or_nothing(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, trials: Trials
 ) -> None:
     before = machine_of(lab.server)
     trial = fresh(napctl, "trial")
@@ -290,7 +314,8 @@ def test_a_full_disk_from_any_write_of_the_journal_on_leaves_all_or_nothing(
     steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
     assert trial("detach", server.pid).status == 0
 
-    for number, (name, count) in enumerate(step for step in steps if step[0] == "pwrite64"):
+    writes = [step for step in steps if step[0] == "pwrite64"]
+    for number, (name, count) in enumerate(some(writes, trials, 15)):
         victim = fresh(napctl, str(number))
         under = at((name, count), "error=ENOSPC")
         under[-1] += "+"  # this one and all that follow

@@ -51,7 +51,7 @@ def test_an_epoll_instance_over_two_napi_instances_is_refused_and_both_are_named
 
         def both() -> bool:  # veth's queue follows the flow's hash: each connection has an even chance
             connections.enter_context(ask(lab, server))
-            return len(examine(found.name, [found]).napis) == 2
+            return len(examine(found.name, [found]).feeding) == 2
 
         until(both, "connections over both queues")
         before = napctl.machine(lab.server)

@@ -24,7 +24,7 @@ from napctl.model.suspension import Suspension
 from napctl.model.suspensioncounts import SuspensionCounts
 from napctl.model.timer import TimerChoice, Trial, chosen, within
 from napctl.observe.window import Observer
-from napctl.probe.napi import ProbeUnavailable
+from napctl.probe import ProbeUnavailable
 from napctl.probe.suspension import SuspensionProbe
 
 TRIAL_SECONDS = 0.3

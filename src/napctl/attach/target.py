@@ -12,7 +12,7 @@ from napctl.attach.controlgroups import in_group, is_unit, unit_names
 from napctl.kernel import capabilities, processes
 from napctl.kernel.listeners import listeners
 from napctl.kernel.processes import Process, Seen
-from napctl.kernel.processtree import in_order, parents, tops, with_descendants
+from napctl.kernel.processtree import ancestors, in_order, parents, tops, with_descendants
 from napctl.model.change import EpollChange, SocketChange, Transaction
 from napctl.model.errors import BadInput, NotPermitted
 
@@ -236,9 +236,11 @@ def _tree_at_port(target: Target, held: Mapping[int, set[tuple[str, int]]], seen
 
 
 def _siblings(pids: list[int], seen: Mapping[int, Seen]) -> bool:
-    """Whether they are workers of one master that holds no socket itself: same parent, which is not init, same name."""
+    """Whether they are workers of one master that holds no socket itself: same name and parent, which is neither init
+    nor the shell from which napctl was started."""
     masters = {seen[pid].parent for pid in pids}
-    return len(masters) == 1 and not masters & {0, 1} and len({seen[pid].process.name for pid in pids}) == 1
+    ours = {0, 1, os.getpid(), *ancestors(os.getpid(), parents(seen))}
+    return len(masters) == 1 and not masters & ours and len({seen[pid].process.name for pid in pids}) == 1
 
 
 def _unrelated(roots: list[int], held: Mapping[int, set[tuple[str, int]]], seen: Mapping[int, Seen]) -> str:

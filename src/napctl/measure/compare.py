@@ -146,12 +146,24 @@ def _cell(
     if told is None or failed:
         return cell
     figures = told.figures
+    estimated, from_what = _estimated(config, figures.metrics)
+    per_request = figures.per_request(told.metrics.get("requests_per_second"))
     return replace(
         cell,
         seconds=figures.seconds,
-        metrics=figures.metrics | told.metrics | figures.per_request(told.metrics.get("requests_per_second")),
-        sources=figures.sources,
+        metrics=figures.metrics | told.metrics | per_request | estimated,
+        sources=figures.sources | from_what,
         latency=told.latency,
         polls=figures.polls,
         warnings=(*figures.warnings, *told.warnings),
     )
+
+
+def _estimated(config: RunConfig, metrics: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+    """Power, where nothing measures it and the user has given what it is idle and busy; labelled as what it is."""
+    idle, busy = config.idle_watts, config.busy_watts
+    if idle is None or busy is None or "package_watts" in metrics or "platform_watts" in metrics:
+        return {}, {}
+    watts = idle + (busy - idle) * metrics["cpu_share"]
+    source = f"an estimate: {idle:g} W + ({busy:g} W - {idle:g} W) × CPU"
+    return {"estimated_watts": watts}, {"estimated_watts": source}

@@ -14,6 +14,9 @@ from napctl.model.metrics import BY_NAME, Metric
 HOPELESS = 9.0
 """From this smallest difference on (tenfold) its figure says nothing more."""
 
+FAR = 1000.0
+"""An end of an interval beyond this says nothing more."""
+
 MAX, LIVE = "max", "live"
 """Loads whose rate is not the experiment's choice: requests/s is a result there."""
 NOTHING = "no difference found"
@@ -118,6 +121,8 @@ def _against(ours: float, theirs: float, metric: Metric) -> str:
 
 def _range(low: float, high: float) -> str:
     """The interval of a ratio that is not 1: in percent, or in multiples if it lies beyond 2."""
+    if low >= 2 and high >= FAR:
+        return f"at least {low:.3g} times"
     if low >= 2:
         return f"{low:.3g} to {high:.3g} times" if f"{low:.3g}" != f"{high:.3g}" else f"{low:.3g} times"
     ends = low * 100, high * 100

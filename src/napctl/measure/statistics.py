@@ -38,6 +38,8 @@ WEIGHT = 10
 RESAMPLES = 5000
 ACHIEVED = 0.95
 """Of the rate asked for: below that, another load was measured than the one it is called after."""
+IDLE_CPU_SHARE = 0.02
+"""Below it there is nothing to save, and shares of it say nothing."""
 ENOUGH_BLOCKS = 6
 """With fewer, a machine that jumps between two states can pass for a difference."""
 
@@ -239,7 +241,10 @@ def _middles(rounds: int, seed: int) -> Counter[tuple[int, int]]:
 def _bounds(
     loads: Sequence[str], reference: str, estimates: Sequence[Estimate], comparisons: Sequence[Comparison]
 ) -> Iterable[Bound]:
+    busy = {each.load: each.median for each in estimates if (each.treatment, each.metric) == (reference, "cpu_share")}
     for load in loads:
+        if busy.get(load, 1.0) < IDLE_CPU_SHARE:
+            continue
         of_cpu = "cpu_us_per_request" if load == MAX else "cpu_share"
         for each in estimates:
             if (each.load, each.treatment, each.metric) == (load, reference, "network_cpu_share"):

@@ -49,6 +49,7 @@ ALL: tuple[Metric, ...] = (
     Metric(name="package_watts", title="package", unit="W", better="lower"),
     Metric(name="dram_watts", title="DRAM", unit="W", better="lower"),
     Metric(name="platform_watts", title="platform", unit="W", better="lower"),
+    Metric(name="estimated_watts", title="power, estimated", unit="W", better="lower"),
     Metric(name="joules_per_request", title="energy/request", unit="J", better="lower"),
 )
 """In the order in which they are shown."""

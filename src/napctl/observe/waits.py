@@ -9,7 +9,7 @@ from napctl.kernel import capabilities, processes
 from napctl.kernel.system import in_initial_pid_namespace
 from napctl.kernel.waiting import Waiting, current_wait
 from napctl.model.waits import Call, ThreadWaits, Waits
-from napctl.probe.napi import ProbeUnavailable
+from napctl.probe import ProbeUnavailable
 from napctl.probe.waits import WaitProbe
 
 SAMPLES = 20

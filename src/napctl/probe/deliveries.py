@@ -3,13 +3,12 @@
 import ctypes
 import mmap
 import struct
-from pathlib import Path
 from typing import Self
 
-from napctl.kernel import capabilities
 from napctl.model.counts import Deliveries
-from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing
-from napctl.probe.napi import ProbeUnavailable, online_cpus
+from napctl.probe.libbpf import BpfObject, LibbpfError
+from napctl.probe.loading import loaded
+from napctl.probe.napi import online_cpus
 
 CPUS = 8192
 PAUSE_NS = 1_000
@@ -20,6 +19,10 @@ class _Cpu(ctypes.Structure):
     """struct cpu of deliveries.bpf.c; the private part is what the program remembers between entry and exit."""
 
     _fields_ = (("packets", ctypes.c_uint64), ("runs", ctypes.c_uint64), ("_private", ctypes.c_uint64 * 6))
+
+
+def _no_packets(error: LibbpfError) -> str:
+    return f"this kernel does not let napctl see packets without NAPI: {error}"
 
 
 class DeliveryProbe:
@@ -33,25 +36,8 @@ class DeliveryProbe:
     @classmethod
     def load(cls, netns: int, ifindex: int) -> Self:
         """For one device of the network namespace with that inode number. Raises ProbeUnavailable."""
-        if missing := capabilities.missing_for_bpf(capabilities.held()):
-            raise ProbeUnavailable(missing)
-        try:
-            program = BpfObject.open(Path(__file__).with_name("deliveries.bpf.o").read_bytes(), "napctl")
-            try:
-                program.set_constants(struct.pack("=IIQ", ifindex, netns, PAUSE_NS))
-                program.load()
-                fd, size = program.map_fd(".bss")
-                assert size == ctypes.sizeof(_Cpu) * CPUS, f"deliveries.bpf.o has {size} bytes of counters"
-                probe = cls(program, mmap.mmap(fd, size))
-                program.attach()
-            except LibbpfError:
-                program.close()
-                raise
-        except LibbpfMissing as error:
-            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
-        except LibbpfError as error:
-            raise ProbeUnavailable(f"this kernel does not let napctl see packets without NAPI: {error}") from error
-        return probe
+        constants = struct.pack("=IIQ", ifindex, netns, PAUSE_NS)
+        return cls(*loaded("deliveries", constants, ctypes.sizeof(_Cpu) * CPUS, why=_no_packets))
 
     def read(self) -> Deliveries:
         """The counts since load(), from memory."""

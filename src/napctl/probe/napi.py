@@ -1,7 +1,6 @@
 """The NAPI probe: loads napi.bpf.o and reads its counters from mapped memory."""
 
 import ctypes
-import errno
 import mmap
 import struct
 from collections import defaultdict
@@ -9,24 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from napctl.kernel import capabilities
 from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
 from napctl.model.cpus import parse_cpus
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.probe import btf
 from napctl.probe.layout import SLOTS, Counters
-from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
+from napctl.probe.libbpf import BpfObject
+from napctl.probe.loading import ProbeUnavailable, loaded
 
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
-
-
-class ProbeUnavailable(Exception):
-    """The probe cannot run here. `reason` is one clause that says why."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
 
 
 class Probe:
@@ -40,37 +31,7 @@ class Probe:
     @classmethod
     def load(cls) -> Self:
         """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
-        # The kernel would refuse as well, but does not say which capability it missed.
-        if missing := capabilities.missing_for_bpf(capabilities.held()):
-            raise ProbeUnavailable(missing)
-        constants = struct.pack("=I", _net_rx_softirq())
-        image = Path(__file__).with_name("napi.bpf.o").read_bytes()
-        try:
-            try:
-                return cls._loaded(image, constants)
-            except LibbpfError:
-                with explaining():  # once more, for the reason
-                    return cls._loaded(image, constants)
-        except LibbpfMissing as error:
-            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
-        except LibbpfError as error:
-            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
-            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
-
-    @classmethod
-    def _loaded(cls, image: bytes, constants: bytes) -> Self:
-        program = BpfObject.open(image, "napctl")
-        try:
-            program.set_constants(constants)
-            program.load()
-            fd, size = program.map_fd(".bss")
-            assert size == ctypes.sizeof(Counters), f"napi.bpf.o has {size} bytes of counters"
-            probe = cls(program, mmap.mmap(fd, size))
-            program.attach()
-        except LibbpfError:
-            program.close()
-            raise
-        return probe
+        return cls(*loaded("napi", struct.pack("=I", _net_rx_softirq()), ctypes.sizeof(Counters)))
 
     def read(self) -> ProbeCounts:
         """The counts since load(), from memory: no system call but for the list of online CPUs.

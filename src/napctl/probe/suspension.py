@@ -1,18 +1,15 @@
 """Suspensions, resumes and waits of every NAPI instance: loads suspension.bpf.o, reads its counters from memory."""
 
 import ctypes
-import errno
 import mmap
 import struct
 import time
-from pathlib import Path
 from typing import Any, Self
 
-from napctl.kernel import capabilities
 from napctl.model.suspensioncounts import WAIT_BUCKETS, SuspensionCounts
 from napctl.probe import btf
-from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
-from napctl.probe.napi import ProbeUnavailable
+from napctl.probe.libbpf import BpfObject
+from napctl.probe.loading import ProbeUnavailable, loaded
 
 CPUS = 8192
 SLOTS = 1024
@@ -73,36 +70,8 @@ class SuspensionProbe:
 
         What is suspended already is seen to be so at its next epoll_wait that returns events.
         """
-        if missing := capabilities.missing_for_bpf(capabilities.held()):
-            raise ProbeUnavailable(missing)
         constants = struct.pack("=I", _net_rx_softirq_of_a_kernel_that_suspends())
-        image = Path(__file__).with_name("suspension.bpf.o").read_bytes()
-        try:
-            try:
-                return cls._loaded(image, constants)
-            except LibbpfError:
-                with explaining():  # once more, for the reason
-                    return cls._loaded(image, constants)
-        except LibbpfMissing as error:
-            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
-        except LibbpfError as error:
-            refused = "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
-            raise ProbeUnavailable(refused if error.number == errno.EPERM else str(error)) from error
-
-    @classmethod
-    def _loaded(cls, image: bytes, constants: bytes) -> Self:
-        program = BpfObject.open(image, "napctl")
-        try:
-            program.set_constants(constants)
-            program.load()
-            fd, size = program.map_fd(".bss")
-            assert size == ctypes.sizeof(_Counters), f"suspension.bpf.o has {size} bytes of counters"
-            probe = cls(program, mmap.mmap(fd, size))
-            program.attach()
-        except LibbpfError:
-            program.close()
-            raise
-        return probe
+        return cls(*loaded("suspension", constants, ctypes.sizeof(_Counters)))
 
     def read(self) -> tuple[SuspensionCounts, ...]:
         """The counts since load(), from memory, of every instance with an id that was polled since.

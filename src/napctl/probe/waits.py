@@ -4,14 +4,12 @@ import ctypes
 import mmap
 import os
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Self
 
-from napctl.kernel import capabilities
 from napctl.kernel.syscallnumbers import syscall_numbers
 from napctl.model.waits import Call, ThreadWaits
-from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
-from napctl.probe.napi import ProbeUnavailable
+from napctl.probe.libbpf import BpfObject, LibbpfError
+from napctl.probe.loading import ProbeUnavailable, loaded
 
 PIDS = 4 << 20
 NUMBERS = 512
@@ -59,6 +57,10 @@ class _Waits(ctypes.Structure):
     )
 
 
+def _no_system_calls(error: LibbpfError) -> str:
+    return f"this kernel does not let napctl see system calls: {error}"
+
+
 class WaitProbe:
     """The loaded and attached program; a context manager. Counting begins with load(), from zero.
 
@@ -74,36 +76,14 @@ class WaitProbe:
     @classmethod
     def load(cls, pids: Collection[int]) -> Self:
         """For all threads of these processes, by their pids in the initial PID namespace. Raises ProbeUnavailable."""
-        if missing := capabilities.missing_for_bpf(capabilities.held()):
-            raise ProbeUnavailable(missing)
-        try:
-            try:
-                return cls._loaded(pids)
-            except LibbpfError:
-                with explaining():  # once more, for the reason
-                    return cls._loaded(pids)
-        except LibbpfMissing as error:
-            raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
-        except LibbpfError as error:
-            raise ProbeUnavailable(f"this kernel does not let napctl see system calls: {error}") from error
 
-    @classmethod
-    def _loaded(cls, pids: Collection[int]) -> Self:
-        constants = _kinds(os.uname().machine)
-        program = BpfObject.open(Path(__file__).with_name("waits.bpf.o").read_bytes(), "napctl")
-        try:
-            program.set_constants(constants)
-            program.load()
-            fd, size = program.map_fd(".bss")
-            assert size == ctypes.sizeof(_Waits), f"waits.bpf.o has {size} bytes of counters"
-            probe = cls(program, mmap.mmap(fd, size))
+        def want(memory: mmap.mmap) -> None:
+            counters = _Waits.from_buffer(memory)
             for pid in pids:
-                probe.add(pid)
-            program.attach()
-        except LibbpfError:
-            program.close()
-            raise
-        return probe
+                counters.wanted[pid // 64] |= 1 << pid % 64
+
+        constants = _kinds(os.uname().machine)
+        return cls(*loaded("waits", constants, ctypes.sizeof(_Waits), prepare=want, why=_no_system_calls))
 
     def add(self, pid: int) -> None:
         """Count that process's calls as well from now on; one that is counted already goes on."""

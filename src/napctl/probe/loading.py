@@ -1,0 +1,70 @@
+"""Loading a BPF program of ours with its counters: what all probes have in common."""
+
+import errno
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+
+from napctl.kernel import capabilities
+from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
+
+
+class ProbeUnavailable(Exception):
+    """This kernel or this user may not run the probe; `reason` says why, in words for a user."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+def refused(error: LibbpfError) -> str:
+    """Why the kernel does not take a program."""
+    if error.number == errno.EPERM:
+        return "bpf() is refused: a seccomp filter, kernel lockdown or a user namespace"
+    return str(error)
+
+
+def loaded(
+    name: str,
+    constants: bytes,
+    size: int,
+    *,
+    prepare: Callable[[mmap.mmap], None] = lambda _memory: None,
+    why: Callable[[LibbpfError], str] = refused,
+) -> tuple[BpfObject, mmap.mmap]:
+    """The program NAME.bpf.o, loaded and attached, and its global variables (`size` bytes) as they are in memory.
+
+    `prepare` is called with these before anything is counted. Raises ProbeUnavailable; `why` words a refusal.
+    """
+    # The kernel would refuse as well, but does not say which capability it missed.
+    if missing := capabilities.missing_for_bpf(capabilities.held()):
+        raise ProbeUnavailable(missing)
+    image = Path(__file__).with_name(f"{name}.bpf.o").read_bytes()
+    try:
+        try:
+            return _loaded(image, constants, size, prepare)
+        except LibbpfError:
+            with explaining():  # once more, for the reason
+                return _loaded(image, constants, size, prepare)
+    except LibbpfMissing as error:
+        raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
+    except LibbpfError as error:
+        raise ProbeUnavailable(why(error)) from error
+
+
+def _loaded(
+    image: bytes, constants: bytes, size: int, prepare: Callable[[mmap.mmap], None]
+) -> tuple[BpfObject, mmap.mmap]:
+    program = BpfObject.open(image, "napctl")
+    try:
+        program.set_constants(constants)
+        program.load()
+        fd, found = program.map_fd(".bss")
+        assert found == size, f"the program has {found} bytes of counters, not {size}"
+        memory = mmap.mmap(fd, size)
+        prepare(memory)
+        program.attach()
+    except LibbpfError:
+        program.close()
+        raise
+    return program, memory
