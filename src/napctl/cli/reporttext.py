@@ -52,7 +52,7 @@ def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
         rows.append((_safe(series.label), *([FAILED, *medians[1:]] if row.failed else medians)))
         if any(figures):
             rows.append(("", *(spread_text(found, metric) for found, metric in zip(figures, metrics, strict=True))))
-    print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2)
+    print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2, whole=True)
     for sentence in notes:
         paragraph(_safe(sentence), first="  ", rest="    ")
 

@@ -17,15 +17,21 @@ ABSENT = "–"
 """Printed where a driver, kernel or source does not have the value; never 0."""
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent: int = 0, left: int = 1) -> None:
-    """Print rows under their headings; the first `left` columns are flush left, the others (figures) right."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, indent: int = 0, left: int = 1, whole: bool = False
+) -> None:
+    """Print rows under their headings; the first `left` columns are flush left, the others (figures) right.
+
+    `whole`: names in the first column are never folded, whatever that costs the others.
+    """
     from rich.padding import Padding  # noqa: PLC0415 - 50 ms, needed only to print
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold")
+        table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold",
+                         no_wrap=whole and not number)  # fmt: skip
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # a process may call itself [red]
     console().print(Padding(table, (0, 0, 0, indent), expand=False))
