@@ -264,24 +264,6 @@ def _listed(texts: Iterable[str]) -> str:
     return ", ".join(some[:LISTED]) + more
 
 
-def find_process(target: str) -> Process:
-    """The process with that pid or name. Raises BadInput if there is none, or several of that name."""
-    if is_pid(target):
-        found = processes.process(int(target))
-        if found is None:
-            raise BadInput(f"{target}: no such process")
-        if processes.process_of_thread(found.pid) != found.pid:
-            raise BadInput(f"{target}: a thread of process {processes.process_of_thread(found.pid)}; give that pid")
-        return found
-    candidates = [process for process in processes.named(target) if process.pid != os.getpid()]
-    if not candidates:
-        raise BadInput(f"{target}: no process has that name")
-    if len(candidates) > 1:
-        pids = ", ".join(str(candidate.pid) for candidate in candidates)
-        raise BadInput(f"{target}: {len(candidates)} processes have that name ({pids}); give a pid")
-    return candidates[0]
-
-
 def find_attachments(target: str, live: list[Transaction]) -> list[Transaction]:
     """What the journal holds for that pid or name, whether or not the process still lives, or for a live process that
     is meant by any other kind of target. Raises BadInput; for other kinds also what resolve() raises.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from platform import machine
 
-from napctl.kernel.processes import PROC
+from napctl.kernel.processes import EPOLL_LINK, PROC, SOCKET_LINK
 
-EPOLL, RING, SOCKET, PROGRAM = "anon_inode:[eventpoll]", "anon_inode:[io_uring]", "socket:[", "anon_inode:bpf-prog"
+EPOLL, SOCKET = EPOLL_LINK, SOCKET_LINK
+RING, PROGRAM = "anon_inode:[io_uring]", "anon_inode:bpf-prog"
 KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(machine())
 KCMP_FILE = 0
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from napctl.kernel import capabilities
+from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
 
@@ -68,3 +69,24 @@ def _loaded(
         program.close()
         raise
     return program, memory
+
+
+def kernel_btf() -> bytes:
+    """The running kernel's types. Raises ProbeUnavailable."""
+    try:
+        return btf.VMLINUX.read_bytes()
+    except FileNotFoundError as error:
+        raise ProbeUnavailable(f"no BTF: {btf.VMLINUX} is missing") from error
+    except OSError as error:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
+
+
+def net_rx_softirq(image: bytes) -> int:
+    """NET_RX_SOFTIRQ of include/linux/interrupt.h as the kernel with these types has it. Raises ProbeUnavailable."""
+    try:
+        found = btf.enum_value(image, "NET_RX_SOFTIRQ", after="NET_TX_SOFTIRQ")
+    except ValueError as error:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
+    if found is None:
+        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
+    return found

@@ -11,10 +11,9 @@ from typing import Any, Self
 from napctl.model.counts import CpuCounts, NapiCounts, PollerCounts, ProbeCounts
 from napctl.model.cpus import parse_cpus
 from napctl.model.histogram import EMPTY, Histogram
-from napctl.probe import btf
 from napctl.probe.layout import SLOTS, Counters
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import ProbeUnavailable, loaded
+from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
 
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
@@ -31,7 +30,7 @@ class Probe:
     @classmethod
     def load(cls) -> Self:
         """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
-        return cls(*loaded("napi", struct.pack("=I", _net_rx_softirq()), ctypes.sizeof(Counters)))
+        return cls(*loaded("napi", struct.pack("=I", net_rx_softirq(kernel_btf())), ctypes.sizeof(Counters)))
 
     def read(self) -> ProbeCounts:
         """The counts since load(), from memory: no system call but for the list of online CPUs.
@@ -158,16 +157,3 @@ def joined(first: NapiCounts, second: NapiCounts) -> NapiCounts:
         netpoll=first.netpoll + second.netpoll,
         pollers=tuple(pollers.values()),
     )
-
-
-def _net_rx_softirq() -> int:
-    """NET_RX_SOFTIRQ of include/linux/interrupt.h as the running kernel has it."""
-    try:
-        found = btf.enum_value(btf.VMLINUX.read_bytes(), "NET_RX_SOFTIRQ", after="NET_TX_SOFTIRQ")
-    except FileNotFoundError as error:
-        raise ProbeUnavailable(f"no BTF: {btf.VMLINUX} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
-    if found is None:
-        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
-    return found

@@ -7,9 +7,8 @@ import time
 from typing import Any, Self
 
 from napctl.model.suspensioncounts import WAIT_BUCKETS, SuspensionCounts
-from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import ProbeUnavailable, loaded
+from napctl.probe.loading import ProbeUnavailable, kernel_btf, loaded, net_rx_softirq
 
 CPUS = 8192
 SLOTS = 1024
@@ -70,7 +69,10 @@ class SuspensionProbe:
 
         What is suspended already is seen to be so at its next epoll_wait that returns events.
         """
-        constants = struct.pack("=I", _net_rx_softirq_of_a_kernel_that_suspends())
+        image = kernel_btf()
+        constants = struct.pack("=I", net_rx_softirq(image))
+        if FIELD not in image:
+            raise ProbeUnavailable("this kernel has no irq_suspend_timeout (Linux 6.13)")
         return cls(*loaded("suspension", constants, ctypes.sizeof(_Counters)))
 
     def read(self) -> tuple[SuspensionCounts, ...]:
@@ -135,19 +137,3 @@ def _read(slot: Any) -> SuspensionCounts:
 
 def _state(slot: Any) -> tuple[int, int, int, int, int]:
     return slot.suspended_since, slot.suspended_ns, slot.suspensions, slot.resumes, slot.timeouts
-
-
-def _net_rx_softirq_of_a_kernel_that_suspends() -> int:
-    """NET_RX_SOFTIRQ of include/linux/interrupt.h as the running kernel has it. Raises ProbeUnavailable."""
-    try:
-        image = btf.VMLINUX.read_bytes()
-        found = btf.enum_value(image, "NET_RX_SOFTIRQ", after="NET_TX_SOFTIRQ")
-    except FileNotFoundError as error:
-        raise ProbeUnavailable(f"no BTF: {btf.VMLINUX} is missing") from error
-    except (OSError, ValueError) as error:
-        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX}: {error}") from error
-    if found is None:
-        raise ProbeUnavailable(f"no usable BTF: {btf.VMLINUX} does not name NET_RX_SOFTIRQ")
-    if FIELD not in image:
-        raise ProbeUnavailable("this kernel has no irq_suspend_timeout (Linux 6.13)")
-    return found
