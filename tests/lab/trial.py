@@ -82,17 +82,22 @@ def preferred(lab: Lab) -> Iterator[None]:
     threads = [napi.thread_pid for end in (lab.server, lab.client) for napi in end.napis() if napi.thread_pid]
     for pid in threads:
         os.setpriority(os.PRIO_PROCESS, pid, FIRST)
-    here = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, FIRST)  # inherited by what this thread starts
-    group = GROUP.read_text().split()[-1] if GROUP.exists() else None
-    if group is not None:
-        GROUP.write_text(str(FIRST))
+    here, group = os.getpriority(os.PRIO_PROCESS, 0), group_nice(GROUP)
     try:
+        os.setpriority(os.PRIO_PROCESS, 0, FIRST)  # inherited by what this thread starts
+        if group is not None:
+            GROUP.write_text(str(FIRST))
         yield
     finally:
-        if group is not None:
-            GROUP.write_text(group)
         os.setpriority(os.PRIO_PROCESS, 0, here)
+        if group is not None:
+            GROUP.write_text(str(group))
+
+
+def group_nice(path: Path) -> int | None:
+    """The nice value that /proc/PID/autogroup tells; None if the process is in no such group: then it is empty."""
+    words = path.read_text().split() if path.exists() else []
+    return int(words[-1]) if words else None
 
 
 def fed_by(pids: list[int]) -> list[dict[int, int]]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
@@ -221,6 +222,20 @@ def test_a_lock_held_for_long_is_an_error_that_says_so(tmp_path: Path, monkeypat
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
     with Journal(tmp_path), pytest.raises(NapctlError, match=r"another napctl \(pid \d+: .*\) is changing settings"):
         Journal(tmp_path)
+
+
+@pytest.mark.parametrize("statements", [(), (module.TABLE,)])
+def test_a_journal_that_another_napctl_is_just_making_reads_as_empty_without_waiting(
+    tmp_path: Path, statements: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0)
+    with Journal(tmp_path) as held:
+        held.path.unlink()
+        with closing(sqlite3.connect(held.path)) as database:
+            for statement in statements:
+                database.execute(statement)
+
+        assert Journal.read(tmp_path) == []
 
 
 def test_a_failed_opening_does_not_keep_the_lock(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ class Journal:
                 (version,) = database.execute("PRAGMA user_version").fetchone()
                 if version == VERSION:
                     return [_transaction(path, *row) for row in database.execute(SELECT)]
+                if version == 0 and not _foreign_tables(database):
+                    return []  # another napctl is just making it
         except sqlite3.DatabaseError:
             pass  # half written by one that was killed, or no journal: opening it for writing mends it, or says so
         with cls(directory) as journal:
@@ -181,8 +183,7 @@ class Journal:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if not 0 <= version <= VERSION:
                 raise self._unreadable(f"it has version {version}, this napctl knows {VERSION}")
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_master WHERE name <> 'transactions'").fetchone()
-            if tables:
+            if _foreign_tables(database):
                 raise self._unreadable("it is another program's database")
             database.execute("PRAGMA synchronous=EXTRA")
             for statement in FROM_VERSION_1 if version == 1 else ():
@@ -222,6 +223,10 @@ class Journal:
 
     def _unreadable(self, why: str) -> BadInput:
         return _unreadable(self.path, why)
+
+
+def _foreign_tables(database: sqlite3.Connection) -> bool:
+    return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name <> 'transactions'").fetchone())
 
 
 def _transaction(path: Path, number: int, state: State, since_unix_ns: int, body: str) -> Transaction:
