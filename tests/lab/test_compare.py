@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, memcached
 from napctl.lab.webservers import nginx
 from napctl.measure.rundir import RunDirectory
@@ -197,8 +198,6 @@ def test_ctrl_c_stops_at_once_and_restores(
 def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_tried_again(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
 ) -> None:
-    from napctl.lab.load import LoadSpec, started
-
     before = machine_of(lab.server)
     with started(lab, server, LoadSpec(rate_per_second=20_000, seconds=60)) as load:
         load.wait_for_warmup()
@@ -215,6 +214,65 @@ def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_t
     assert machine_of(lab.server) == before
 
 
+def test_a_live_run_that_is_resumed_keeps_its_limits_and_nobody_else_may_go_on_with_it(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    with started(lab, server, LoadSpec(rate_per_second=20_000, seconds=60)) as load:
+        load.wait_for_warmup()
+        arguments = ("compare", "base", "defer:5ms", "--target", server.pid, "--live", "--rounds", 2, "--seconds", 1.5)
+        with napctl.start(*arguments, "--settle", 0, "--max-wait-p99", "2ms", "--output", run) as running:
+            until(lambda: (run / "cells.jsonl").exists() and cells(run), "a cell", 30)
+            second = napctl("compare", "--resume", run)
+            running.kill()
+        assert second.failed_with(2, "another napctl is at work on this run")
+        until(lambda: machine_of(lab.server) == before, "the guard to restore")
+
+        done = napctl("compare", "--resume", run, timeout_s=60)
+
+    assert done.status in (0, 1), done
+    slow = [cell for cell in cells(run) if cell.treatment == "defer:5ms"]
+    assert len(slow) == 2
+    assert all("taken back at once" in cell.failed for cell in slow)
+    assert machine_of(lab.server) == before
+
+
+def test_on_a_full_disk_it_stops_with_the_cells_that_were_written(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    """The load's own output fills it."""
+    before = machine_of(lab.server)
+    kept = run.parent / "kept"
+    fill = f"test -e {run}/cells.jsonl && test -s {run}/cells.jsonl && head -c 2M /dev/zero > {run}/filled"
+    load = f"echo rate 5; sleep 0.6; {fill}; kill -0 {server.pid}"
+    disk = f"mkdir -p {run} {kept}; mount -t tmpfs -o size=512k none {run}"
+    disk += f'; "$@"; status=$?; cp -r {run}/. {kept}; exit $status'
+    done = napctl(
+        "compare", "base", "defer:200us", "--target", server.pid, "--load", load, "--adapter", GREETING,
+        "--rounds", 3, *QUICK, "--output", run, under=["unshare", "--mount", "sh", "-c", disk, "sh"], timeout_s=60,
+    )  # fmt: skip
+
+    assert (done.status, done.stderr.splitlines()[-1].count("No space left on device")) == (6, 1), done
+    assert "Traceback" not in done.stderr
+    assert len(cells(kept)) >= 1
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+
+
+def test_a_treatment_that_is_named_again_is_compared_with_itself(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "base", "base", "--target", web.pid, "--load", load, "--adapter", GREETING, "--rounds", 3, *QUICK,
+        "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    assert {cell.treatment for cell in cells(run)} == {"base", "base#2"}
+    assert "base#2 against base" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -227,6 +285,7 @@ def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_t
         (("base", "--load", "true"), "no load tool"),
         (("suspend:50us", "--load", "wrk"), "--target"),
         (("base", "--live"), "--target"),
+        (("--lab", "--preset", "coalescing"), "real devices"),
         (("plan:/nonexistent.toml", "--lab"), "/nonexistent.toml"),
         ((), "no treatment is named"),
         (("--resume", "/nonexistent"), "/nonexistent"),

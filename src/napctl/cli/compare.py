@@ -10,10 +10,10 @@ import click
 from msgspec.structs import replace
 
 from napctl import __version__
-from napctl.attach.target import complete, parse
+from napctl.attach.target import complete, parse, resolve
 from napctl.change.guard import watched
 from napctl.change.journal import Journal, state_directory
-from napctl.cli.options import Duration, Seconds, device_names, json_option, netns_option, offered
+from napctl.cli.options import GIVEN_NETNS, Duration, Netns, Seconds, device_names, json_option, netns_option, offered
 from napctl.cli.planfile import read_plan
 from napctl.cli.progress import progress_line
 from napctl.cli.report import present
@@ -23,14 +23,15 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.bench import Bench, device_bench, lab_bench, lab_rates, live_bench, server_bench
 from napctl.measure.commandload import CommandLoad
 from napctl.measure.compare import rates_of, run
-from napctl.measure.live import Limits
 from napctl.measure.loadrun import parse_rates
-from napctl.measure.presets import coalescing_preset
+from napctl.measure.presets import coalescing_plans
 from napctl.measure.rundir import RunDirectory
-from napctl.measure.treatments import PRESETS, Treatment, parse_treatment
+from napctl.measure.treatments import PRESETS, Treatment, numbered, parse_treatment
 from napctl.model.change import Guard
 from napctl.model.errors import BadInput
 from napctl.model.experiment import RunConfig
+
+COALESCING = ("base", "coalescing-off", "coalescing-planned")
 
 
 @click.command(
@@ -38,6 +39,7 @@ from napctl.model.experiment import RunConfig
     "  napctl compare base suspend:200us --target nginx --rates 5k,20k,0 \\\n"
     "    --load 'wrk -c64 -t2 -d{seconds}s --latency http://10.0.0.1/'\n"
     "  napctl compare base suspend:50us --target nginx --live --max-wait-p99 2ms\n"
+    "  napctl compare base base --lab\n"
     "  napctl compare base plan:nic.toml --device eth0 --load ./load.sh\n"
     "  napctl compare --resume runs/2026-01-31-1200",
 )
@@ -77,24 +79,28 @@ def compare(**values: Any) -> int:
     """Compare ways of taking packets: TREATMENTs × loads × rounds, in random order, with a verdict for each figure.
 
     Treatments: base (as it is), defer:TIME, napibusy, fullbusy, suspend:TIME, plan:FILE, and those of --hook. The first
-    is what the others are compared with. The server is neither restarted nor changed; every setting is journalled and
+    is what the others are compared with; named again (base base) it shows what this machine calls a difference where
+    there is none. The server is neither restarted nor changed; every setting is journalled and
     put back after each cell, by a guard if napctl is killed. Exit status 1: a treatment was worse in something.
     """
-    if values["resume"]:
-        directory = RunDirectory(values["resume"])
-        config = directory.config()
-        note(f"going on with {directory.path}: {len(directory.cells())} cells are there")
-    else:
-        config, directory = _config(values), RunDirectory(values["output"] or time.strftime("runs/%Y-%m-%d-%H%M%S"))
     with ExitStack() as stack:
+        if values["resume"]:
+            directory = RunDirectory(values["resume"])
+            stack.enter_context(directory.locked())
+            config = directory.config()
+            note(f"going on with {directory.path}: {len(directory.cells())} cells are there")
+        else:
+            directory = RunDirectory(values["output"] or time.strftime("runs/%Y-%m-%d-%H%M%S"))
+            config = _config(values)
+        treatments = _treatments(config)
         guard = stack.enter_context(watched(None, state_directory()))
         with Journal() as journal:
             recover_leavings(journal, as_json=values["as_json"])
-        bench = stack.enter_context(_bench(config, values, guard))
-        treatments = _treatments(config, values["netns"], values["devices"])
+        bench = stack.enter_context(_bench(config, guard))
         if not values["resume"]:
             config = _with_rates(config, bench)
             directory.create(config, bench.machine)
+            stack.enter_context(directory.locked())
         cells = len(treatments) * len(rates_of(config)) * config.rounds
         note(f"{cells} cells, order from seed {config.seed}; {directory.path}")
         tell = stack.enter_context(progress_line(config.seconds + config.warmup_seconds + config.settle_seconds))
@@ -104,11 +110,10 @@ def compare(**values: Any) -> int:
 
 def _config(values: dict[str, Any]) -> RunConfig:
     """What was asked for. Raises BadInput where it contradicts itself."""
-    names = tuple(values["treatments"]) + PRESETS.get(values["preset"] or "", ())
-    if values["preset"] == "coalescing":
-        names += ("base", "coalescing-off", "coalescing-planned")
-    names = tuple(dict.fromkeys(names))
-    if len(names) < 1:
+    names = tuple(values["treatments"])
+    preset = COALESCING if values["preset"] == "coalescing" else PRESETS.get(values["preset"] or "", ())
+    names = numbered((*names, *(name for name in preset if name not in names)))
+    if not names:
         raise BadInput("no treatment is named; give some, such as base suspend:200us, or --preset")
     sources = [name for name in ("lab", "live", "load") if values[name]]
     if len(sources) != 1:
@@ -117,14 +122,21 @@ def _config(values: dict[str, Any]) -> RunConfig:
         raise BadInput("--live needs --target: whose traffic is looked at")
     if (values["idle_watts"] is None) != (values["busy_watts"] is None):
         raise BadInput("--idle-watts and --busy-watts go together")
-    hooks = {name: (begin, end) for name, begin, end in values["hooks"]}
+    plans = {name: read_plan(name.removeprefix("plan:")) for name in values["treatments"] if name.startswith("plan:")}
+    if values["preset"] == "coalescing":
+        if values["lab"]:
+            raise BadInput("--preset coalescing is for real devices; those of the lab have no coalescing")
+        plans |= coalescing_plans(_netns_of(values["target"], values["netns"]), values["devices"])
     config = RunConfig(
         napctl=__version__,
         name=" ".join(names),
         made_unix_ns=time.time_ns(),
         treatments=names,
-        hooks=hooks,
+        hooks={name: (begin, end) for name, begin, end in values["hooks"]},
+        plans=plans,
         target="memcached of the lab" if values["lab"] else values["target"] or "",
+        devices=values["devices"],
+        netns=click.get_current_context().meta.get(GIVEN_NETNS, ""),
         source=sources[0],
         load=values["load"] or "",
         max_load=values["max_load"] or "",
@@ -136,24 +148,22 @@ def _config(values: dict[str, Any]) -> RunConfig:
         settle_seconds=values["settle"],
         limit_seconds=values["limit"] or 3 * (values["seconds"] + values["warmup"]) + 10,
         seed=secrets.randbelow(10**6) if values["seed"] is None else values["seed"],
+        max_wait_p99_us=values["wait_ns"] / 1000 if values["wait_ns"] else None,
+        max_drops_per_second=values["max_drops"],
+        max_retransmits_per_second=values["max_retransmits"],
         idle_watts=values["idle_watts"],
         busy_watts=values["busy_watts"],
     )
-    _treatments(config, values["netns"], values["devices"], check_only=True)
+    _treatments(config)
     return config
 
 
-def _treatments(
-    config: RunConfig, netns: NetworkNamespace, devices: tuple[str, ...], *, check_only: bool = False
-) -> list[Treatment]:
-    made: dict[str, Treatment] = {}
-    if any(name.startswith("coalescing-") for name in config.treatments):
-        if check_only:
-            return []
-        made = {each.name: each for each in coalescing_preset(netns, devices)}
-    files = {name.removeprefix("plan:") for name in config.treatments if name.startswith("plan:")}
-    plans = {file: read_plan(file) for file in files}
-    found = [made.get(name) or parse_treatment(name, plans, config.hooks) for name in config.treatments]
+def _netns_of(target: str | None, otherwise: NetworkNamespace) -> NetworkNamespace:
+    return NetworkNamespace.of_process(resolve(parse(target))[0].pid) if target else otherwise
+
+
+def _treatments(config: RunConfig) -> list[Treatment]:
+    found = [parse_treatment(name, config.plans, config.hooks) for name in config.treatments]
     needing = [each.name for each in found if each.needs_target]
     if needing and not config.target:
         raise BadInput(f"{needing[0]}: it is applied to a server: --target, or --lab")
@@ -161,23 +171,20 @@ def _treatments(
 
 
 @contextmanager
-def _bench(config: RunConfig, values: dict[str, Any], guard: Guard) -> Iterator[Bench]:
+def _bench(config: RunConfig, guard: Guard) -> Iterator[Bench]:
     directory = state_directory()
-    wait_ns = values["wait_ns"]
-    limits = Limits(wait_ns / 1000 if wait_ns else None, values["max_drops"], values["max_retransmits"])
     with ExitStack() as stack:
         if config.source == "lab":
             note("building the lab")
             yield stack.enter_context(lab_bench(directory, guard))
         elif config.source == "live":
-            yield stack.enter_context(live_bench(parse(config.target), limits, directory, guard))
+            yield stack.enter_context(live_bench(parse(config.target), config, directory, guard))
+        elif config.target:
+            yield stack.enter_context(server_bench(parse(config.target), CommandLoad(config), directory, guard))
         else:
-            load = CommandLoad(config)
-            if config.target:
-                yield stack.enter_context(server_bench(parse(config.target), load, directory, guard))
-            else:
-                bench = device_bench(values["netns"], values["devices"], load, directory, guard)
-                yield stack.enter_context(bench)
+            netns = Netns().convert(config.netns, None, None) if config.netns else NetworkNamespace.current()
+            stack.enter_context(netns)
+            yield stack.enter_context(device_bench(netns, config.devices, CommandLoad(config), directory, guard))
 
 
 def _with_rates(config: RunConfig, bench: Bench) -> RunConfig:

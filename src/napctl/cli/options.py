@@ -12,6 +12,9 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NAMED, NetworkNamespace
 from napctl.model.units import NS_PER, duration_ns, duration_text
 
+GIVEN_NETNS = "napctl.netns"
+"""Key of a context's meta: the network namespace as the user wrote it."""
+
 
 class Duration(click.ParamType[int]):
     """A time with its unit, such as 200us or 20ms, as ns, between two bounds in ns. 0 needs no unit."""
@@ -57,6 +60,8 @@ class Netns(click.ParamType[NetworkNamespace]):
         """Open it. Raises BadInput if it is not there, NotPermitted."""
         if isinstance(value, NetworkNamespace):
             return value
+        if ctx is not None:
+            ctx.meta[GIVEN_NETNS] = value
         if value.startswith("pid:") and value[4:].isascii() and value[4:].isdigit():
             return NetworkNamespace.of_process(int(value[4:]))
         return NetworkNamespace.open(value) if "/" in value else NetworkNamespace.named(value)

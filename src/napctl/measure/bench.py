@@ -20,10 +20,11 @@ from napctl.lab.servers import memcached
 from napctl.measure.compare import Load
 from napctl.measure.gauge import Gauge
 from napctl.measure.labload import KEYS_PER_GET, LabLoad
-from napctl.measure.live import Limits, LiveLoad
+from napctl.measure.live import LiveLoad
 from napctl.measure.treatments import Place
 from napctl.model.change import Guard
 from napctl.model.errors import BadInput, Unsupported
+from napctl.model.experiment import RunConfig
 from napctl.model.machine import Machine
 from napctl.observe.machine import take_machine
 from napctl.probe import ProbeUnavailable
@@ -70,14 +71,14 @@ def server_bench(target: Target, load: Load, directory: Path, guard: Guard) -> I
 
 
 @contextmanager
-def live_bench(target: Target, limits: Limits, directory: Path, guard: Guard) -> Iterator[Bench]:
+def live_bench(target: Target, config: RunConfig, directory: Path, guard: Guard) -> Iterator[Bench]:
     """A server of the user's, under the traffic that is there."""
     found = resolve(target)
     with NetworkNamespace.of_process(found[0].pid) as netns:
         examination = examine(target.text, found, WATCH_SECONDS)
         napis = {napi_id for _, napi_id in examination.feeding}
         try:
-            with LiveLoad(napis, limits) as load:
+            with LiveLoad(napis, config) as load:
                 yield from _on_server(found, target.text, load, netns, directory, guard)
         except ProbeUnavailable as error:
             raise Unsupported(f"--live needs the probe: {error.reason}") from None

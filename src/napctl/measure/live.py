@@ -3,13 +3,13 @@
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from napctl.attach.report import suspended_between
 from napctl.measure.compare import Harmful, Told
 from napctl.measure.gauge import Gauge
+from napctl.model.experiment import RunConfig
 from napctl.model.suspensioncounts import SuspensionCounts
 from napctl.probe.suspension import SuspensionProbe
 
@@ -19,21 +19,20 @@ FEW_PACKETS = 50
 """Of so few a percentile says nothing."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What live traffic may suffer before a treatment is taken back. None: no limit."""
-
-    wait_p99_us: float | None = None
-    """99 % of the packets wait at most that long for their poll: the proxy for latency."""
-    drops_per_second: float | None = None
-    retransmits_per_second: float | None = None
-
-
 class LiveLoad:
-    """The traffic that is there. Use as a context manager. Raises ProbeUnavailable where waits cannot be seen."""
+    """The traffic that is there. Use as a context manager. Raises ProbeUnavailable where waits cannot be seen.
 
-    def __init__(self, napi_ids: Collection[int], limits: Limits):
-        self._ids, self._limits = frozenset(napi_ids), limits
+    99 % of the packets must wait for their poll no longer than the limit: the proxy for latency.
+    """
+
+    def __init__(self, napi_ids: Collection[int], config: RunConfig):
+        self._ids = frozenset(napi_ids)
+        limits = {
+            "wait_p99_us": config.max_wait_p99_us,
+            "drops_per_second": config.max_drops_per_second,
+            "retransmits_per_second": config.max_retransmits_per_second,
+        }
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
 
     def __enter__(self) -> Self:
         self._probe = SuspensionProbe.load()
@@ -76,7 +75,6 @@ class LiveLoad:
         figures = dict(gauge.trouble())
         if waits is not None and waits.packets >= FEW_PACKETS:
             figures["wait_p99_us"] = waits.wait_percentile_us(0.99) or 0.0
-        for name, value in figures.items():
-            limit = getattr(self._limits, name, None)
-            if limit is not None and value > limit:
-                raise Harmful(f"taken back at once: {name} was {value:,.0f}, the limit is {limit:,.0f}")
+        for name, limit in self._limits.items():
+            if figures.get(name, 0.0) > limit:
+                raise Harmful(f"taken back at once: {name} was {figures[name]:,.0f}, the limit is {limit:,.0f}")

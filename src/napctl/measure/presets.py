@@ -1,4 +1,4 @@
-"""Treatments that are made for this machine: coalescing off, as it is, and as it would be planned."""
+"""Treatments that are made for this machine: coalescing off, and as it would be planned."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,14 @@ from msgspec.structs import replace
 from napctl.advise.goals import GOALS
 from napctl.advise.propose import propose, worth_planning
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.treatments import Treatment
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Coalescing, Device
 from napctl.model.plan import DevicePlan, Plan, queue_counts
 from napctl.observe.machine import take_machine
 
 
-def coalescing_preset(netns: NetworkNamespace, names: Sequence[str]) -> tuple[Treatment, ...]:
-    """base (as it is), no coalescing, and what `plan --goal balanced` proposes. Raises Unsupported, BadInput."""
+def coalescing_plans(netns: NetworkNamespace, names: Sequence[str]) -> dict[str, Plan]:
+    """By name: no coalescing, and what `plan --goal balanced` proposes. Raises Unsupported, BadInput."""
     machine = take_machine(netns, names)
     devices = [each for each in machine.devices if names or each in worth_planning(machine.devices)]
     coalescing = [each for each in devices if each.coalescing is not None]
@@ -23,11 +22,7 @@ def coalescing_preset(netns: NetworkNamespace, names: Sequence[str]) -> tuple[Tr
         raise Unsupported("no device here has coalescing; name one that has")
     advice = propose(replace(machine, devices=tuple(coalescing)), None, GOALS["balanced"], None, {})
     off = Plan(goal="latency", max_added_latency_ns=0, devices=tuple(_off(each) for each in coalescing))
-    return (
-        Treatment(name="base"),
-        Treatment(name="coalescing-off", plan=off),
-        Treatment(name="coalescing-planned", plan=advice.plan),
-    )
+    return {"coalescing-off": off, "coalescing-planned": advice.plan}
 
 
 def _off(device: Device) -> DevicePlan:

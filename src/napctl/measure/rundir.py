@@ -7,6 +7,7 @@ raw/NNNN.out   what the load of the cell at that position printed
 summary.json   what may be said of it (Summary); not there while cells are still added
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -64,6 +65,24 @@ class RunDirectory:
             _replace(self._cells, b"")
             _replace(self._config, _pretty(to_json(config)))  # last: with it, it is a run
             _sync_directory(self.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other napctl adds cells to this run meanwhile. Raises BadInput if one does, or there is no directory."""
+        try:
+            held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            raise NotPermitted(f"{self.path}: not readable") from None
+        except OSError as error:
+            raise BadInput(f"{self.path}: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"{self.path}: another napctl is at work on this run") from None
+            yield
+        finally:
+            os.close(held)
 
     def config(self) -> RunConfig:
         """What was asked for."""

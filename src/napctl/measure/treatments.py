@@ -7,7 +7,7 @@ block, so full busy polling is a busy_poll_usecs that outlasts a cell.
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ PRESETS = {
     ),
     "demo": ("base", "defer:200us", "fullbusy", "suspend:200us"),
 }  # fmt: skip
-"""By name; `coalescing` is made of plans by the command line."""
+"""By name; `coalescing` is made of plans, for this machine (presets.py)."""
 
 
 class Treatment(Value, frozen=True, kw_only=True):
@@ -64,15 +64,22 @@ class Treatment(Value, frozen=True, kw_only=True):
         return self.suspension is not None
 
 
-def parse_treatment(text: str, plans: dict[str, Plan], hooks: dict[str, tuple[str, str]]) -> Treatment:
-    """From its name: base, defer:TIME, napibusy, fullbusy, suspend:TIME, plan:FILE (out of `plans`), or a hook's.
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """A treatment that is named again is one of its own: "base", "base" become "base", "base#2"."""
+    return tuple(
+        name if name not in names[:place] else f"{name}#{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    )
 
-    Raises BadInput.
+
+def parse_treatment(text: str, plans: dict[str, Plan], hooks: dict[str, tuple[str, str]]) -> Treatment:
+    """From its name: base, defer:TIME, napibusy, fullbusy, suspend:TIME, one of `plans` or of `hooks`; or one of those
+    again, as numbered() calls it. Raises BadInput.
     """
-    if text in hooks:
-        return Treatment(name=text, hooks=hooks[text])
-    if text.startswith("plan:"):
-        return Treatment(name=text, plan=plans[text.removeprefix("plan:")])
+    if text in hooks or text in plans:
+        return Treatment(name=text, hooks=hooks.get(text), plan=None if text in hooks else plans[text])
+    if again := re.fullmatch(r"(.+)#\d+", text):
+        return replace(parse_treatment(again[1], plans, hooks), name=text)
     fixed = {
         "base": None,
         "napibusy": Suspension(irq_suspend_timeout_ns=0, busy_poll_usecs=64),

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from napctl.model.machine import SCHEMA
+from napctl.model.plan import Plan
 from napctl.model.value import Value
 
 Judgement = Literal["better", "worse", "different", "no difference found"]
@@ -23,8 +24,13 @@ class RunConfig(Value, frozen=True, kw_only=True):
     """As they were asked for: "base", "defer:200us", "suspend:20us", "plan:nic.toml", …; the first is the reference."""
     hooks: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     """By name of a treatment: shell commands that begin and end it."""
+    plans: dict[str, Plan] = msgspec.field(default_factory=dict)
+    """By name of a treatment: what it applies, as its file was when the run began."""
     target: str = ""
     """The server, as `attach` takes it."""
+    devices: tuple[str, ...] = ()
+    netns: str = ""
+    """Where no server is named: the devices to look at, and their network namespace as given. Empty: all, and ours."""
     source: str = "load"
     """Of the load: "load", a command; "live", the traffic that is there; "lab", the lab's own."""
     load: str = ""
@@ -43,6 +49,10 @@ class RunConfig(Value, frozen=True, kw_only=True):
     limit_seconds: float = 3600
     """Of a cell's load: it is ended then, and the cell has failed."""
     seed: int
+    max_wait_p99_us: float | None = None
+    max_drops_per_second: float | None = None
+    max_retransmits_per_second: float | None = None
+    """What live traffic may suffer before a treatment is taken back. None: no limit."""
     idle_watts: float | None = None
     busy_watts: float | None = None
     """Given by the user, for an estimate where nothing measures."""
