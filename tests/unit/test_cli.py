@@ -1,5 +1,7 @@
 """The command line: every command explains itself, and every mistake is one line and status 2."""
 
+import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -134,6 +136,36 @@ def test_completion_offers_commands_and_options(words: str, offered: str) -> Non
     done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False)
 
     assert offered in done.stdout
+
+
+BASH = """
+source <(napctl completion bash)
+COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDS=(napctl) COMP_CWORD=1
+_napctl_completion napctl
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("napctl att", "attach"),
+        ("napctl attach port:", "{port}"),
+        ("napctl attach --stay :", "{port}"),
+        ("napctl attach port", "port:{port}"),
+    ],
+)
+def test_bash_completes_words_with_a_colon_behind_it(line: str, offered: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        path = f"{Path(PROGRAM).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", BASH, "bash", line], env={"PATH": path}, capture_output=True, text=True, timeout=30,
+            check=False,
+        )  # fmt: skip
+
+    assert done.stderr == ""
+    assert offered.format(port=port) in done.stdout.splitlines()
 
 
 def test_only_what_begins_like_the_word_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,51 @@
 """napctl completion: the script that a shell reads to complete napctl's words."""
 
+import os
+from typing import Any
+
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+
+VARIABLE = "_NAPCTL_COMPLETE"
+
+
+class Bash(BashComplete):
+    """click's, for words with ":" in them, such as unit:nginx.service.
+
+    bash splits words at each ":" (COMP_WORDBREAKS), and replaces what stands behind the last one. So the line is split
+    here, up to the cursor, and what bash has already is left out of the answer.
+    """
+
+    source_template = BashComplete.source_template.replace(
+        'COMP_WORDS="${COMP_WORDS[*]}"', 'COMP_WORDS="${COMP_LINE:0:$COMP_POINT}"'
+    )
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one that is to be completed, and what there is of that."""
+        line = os.environ["COMP_WORDS"]
+        words = split_arg_string(line)[1:]
+        incomplete = words.pop() if words and not line.endswith((" ", "\t")) else ""
+        head, colon, _ = incomplete.rpartition(":")
+        self._there = head + colon
+        return words, incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        """One line of the answer."""
+        return f"{item.type},{str(item.value).removeprefix(self._there)}"
+
+
+def complete() -> None:
+    """Let click answer a shell that asks, as the environment says; it exits then."""
+    from napctl.cli.main import cli  # noqa: PLC0415 - main imports this module by name
+
+    add_completion_class(Bash)
+    cli.main(prog_name="napctl")
 
 
 @click.command(
@@ -13,7 +57,8 @@ def completion(shell: str) -> None:
     """Print the completion script for SHELL."""
     from napctl.cli.main import cli  # noqa: PLC0415 - main imports this module by name
 
+    add_completion_class(Bash)
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(cli, {}, "napctl", "_NAPCTL_COMPLETE")
+    script = kind(cli, {}, "napctl", VARIABLE)
     click.echo(script.source())

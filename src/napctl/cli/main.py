@@ -130,7 +130,9 @@ def _run() -> NoReturn:
 def _invoke() -> Any:
     """What cli.main() does, which however turns a closed pipe into status 1."""
     if "_NAPCTL_COMPLETE" in os.environ:
-        cli.main(prog_name="napctl")
+        from napctl.cli.completion import complete  # noqa: PLC0415 - only while completing
+
+        complete()
     with cli.make_context("napctl", sys.argv[1:]) as context:
         status = cli.invoke(context)
     sys.stdout.flush()
