@@ -112,7 +112,7 @@ def test_it_holds_every_estimate_every_comparison_and_every_warning() -> None:
     assert all(warning in found.text for warning in RUN.summary.warnings)
     assert f"{runs.FAILED} failed in 6 of 6 rounds: {runs.WHY}" in found.text
     rows = HTML.partition("<h3>Comparisons</h3>")[2].partition("<h3>Every metric</h3>")[0]
-    assert rows.count('<td class="judged') == len(RUN.summary.comparisons)
+    assert rows.count('<td class="judged') == len(RUN.summary.comparisons) + len(RUN.summary.between)
 
 
 def test_it_says_how_it_was_measured() -> None:

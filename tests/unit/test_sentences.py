@@ -124,6 +124,18 @@ def test_the_greatest_difference_comes_first_and_what_failed_last() -> None:
     assert told[3] == "0 against base: no verdict, as fewer than 3 rounds have figures of both."
 
 
+def test_treatments_in_which_nothing_was_found_share_a_sentence_with_the_best_that_could_have_been() -> None:
+    run = []
+    for n in range(8):
+        run += [cell("base", n, latency_p99_us=100 + n % 3), cell("b", n, latency_p99_us=100 + 20 * (n % 2))]
+        run += [cell("a", n, latency_p99_us=100 + n % 2), cell("c", n, latency_p99_us=10 + n / 10)]
+    differing, nothing = summarise(run, "base", 1).sentences
+    assert differing.startswith("At 20,000/s, c against base: p99 lower")
+    finest = min(each.smallest for each in summarise(run, "base", 1).comparisons if each.judgement == NOTHING)
+    could = f"could have found at best {finest:.1%}".replace("%", " %")
+    assert nothing == f"At 20,000/s, a and b against base: {NOTHING} in p99 ({could})."
+
+
 @settings(max_examples=100)
 @given(runs())
 def test_nothing_is_claimed_that_the_comparison_does_not_find(run: list[Cell]) -> None:

@@ -1,8 +1,9 @@
 """The verdicts of a run in words, the most important first: what was measured, and against what. Pure.
 
-One sentence for each load and treatment, those with the greatest difference first; then, for each load, what a change
-of the way packets are taken can save at all. A word of difference ("lower", "higher", "saved") is only used where the
-comparison found one; what it did not find is named as such, with the difference that it could have found.
+One sentence for each load and treatment, those with the greatest difference first, and one for each load of all those
+in which none was found; then, for each load, what a change of the way packets are taken can save at all. A word of
+difference ("lower", "higher", "saved") is only used where the comparison found one; what it did not find is named as
+such, with the difference that it could have found.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,8 @@ MAX, LIVE = "max", "live"
 """Loads whose rate is not the experiment's choice: requests/s is a result there."""
 NOTHING = "no difference found"
 NO_VERDICT = "no verdict, as fewer than 3 rounds have figures of both"
-Key = tuple[str, str]
-"""Load and treatment."""
+Key = tuple[str, str, str]
+"""Load, treatment, and what it is compared with."""
 Medians = dict[tuple[str, str, str], float]
 """By load, treatment, metric."""
 
@@ -35,17 +36,18 @@ def sentences(
     comparisons: Iterable[Comparison],
     bounds: Iterable[Bound],
 ) -> tuple[str, ...]:
-    """`treatments` without the reference, `loads` from light to heavy."""
+    """`treatments` without the reference, `loads` from light to heavy. Some comparisons may be with another than it."""
     medians = {(each.load, each.treatment, each.metric): each.median for each in estimates}
     table: dict[Key, dict[str, Comparison]] = {}
     for each in comparisons:
-        if each.reference == reference:
-            table.setdefault((each.load, each.treatment), {})[each.metric] = each
-    pairs = [(load, treatment) for load in loads for treatment in treatments]
-    without = [name for name in treatments if not any((load, name) in table for load in loads)]
-    pairs = [pair for pair in pairs if pair[1] not in without]
-    pairs.sort(key=lambda pair: -max((_weight(each) for each in _told(pair[0], table.get(pair, {}))), default=-1.0))
-    verdicts = [_verdict(pair, reference, table.get(pair, {}), medians) for pair in pairs]
+        table.setdefault((each.load, each.treatment, each.reference), {})[each.metric] = each
+    without = [name for name in treatments if not any((load, name, reference) in table for load in loads)]
+    keys = [(load, name, reference) for load in loads for name in treatments if name not in without]
+    keys += [key for key in table if key[2] != reference]
+    keys.sort(key=lambda key: -max((_weight(each) for each in _told(key[0], table.get(key, {}))), default=-1.0))
+    silent = [key for key in keys if key in table and not any(map(_weight, _told(key[0], table[key])))]
+    verdicts = [_verdict(key, table.get(key, {}), medians) for key in keys if key not in silent]
+    verdicts += _nothing([key for key in silent if _told(key[0], table[key])], table)
     verdicts += [f"{name} against {reference}: {NO_VERDICT}." for name in without]
     return (*verdicts, *(_bound(each, reference, table) for each in bounds))
 
@@ -77,19 +79,37 @@ def _weight(each: Comparison) -> float:
     return 0.0 if each.judgement == NOTHING else abs(log(each.ratio))
 
 
-def _verdict(pair: Key, reference: str, measured: dict[str, Comparison], medians: Medians) -> str:
-    load, treatment = pair
+def _verdict(key: Key, measured: dict[str, Comparison], medians: Medians) -> str:
+    load, treatment, reference = key
     told = _told(load, measured)
-    where = {MAX: "With as many requests as possible", LIVE: "Under live traffic"}.get(load, f"At {load}")
-    start = f"{where}, {treatment} against {reference}: "
+    start = f"{_where(load)}, {treatment} against {reference}: "
     if not told:
         return f"{start}{NO_VERDICT}."
     parts = [_difference(each, medians) for each in told if each.judgement != NOTHING]
     nothing = [each for each in told if each.judgement == NOTHING]
     if nothing:
-        listed = ", ".join(_without(each, first=not index) for index, each in enumerate(nothing))
-        parts.append(f"{NOTHING} in {listed}")
+        parts.append(f"{NOTHING} in {_without(nothing, 'could have found ')}")
     return start + "; ".join(parts) + "."
+
+
+def _nothing(keys: Sequence[Key], table: dict[Key, dict[str, Comparison]]) -> list[str]:
+    """One sentence for each load, of all treatments in which nothing was found."""
+    found = []
+    for load, reference in dict.fromkeys((load, reference) for load, _, reference in keys):
+        those = [key for key in keys if (key[0], key[2]) == (load, reference)]
+        best: dict[str, Comparison] = {}
+        for each in (each for key in those for each in _told(load, table[key])):
+            if each.metric not in best or each.smallest < best[each.metric].smallest:
+                best[each.metric] = each
+        listed = _without(best.values(), "could have found " if len(those) == 1 else "could have found at best ")
+        *most, last = (name for _, name, _ in those)
+        names = f"{', '.join(most)} and {last}" if most else last
+        found.append(f"{_where(load)}, {names} against {reference}: {NOTHING} in {listed}.")
+    return found
+
+
+def _where(load: str) -> str:
+    return {MAX: "With as many requests as possible", LIVE: "Under live traffic"}.get(load, f"At {load}")
 
 
 def _difference(each: Comparison, medians: Medians) -> str:
@@ -98,15 +118,16 @@ def _difference(each: Comparison, medians: Medians) -> str:
     ours, theirs = (medians[each.load, name, each.metric] for name in (each.treatment, each.reference))
     told = []
     if (ours - theirs) * log(each.ratio) > 0:  # over all rounds as within them
-        told.append(_against(ours, theirs, metric))
+        told.append(against(ours, theirs, metric))
     if each.stand_in is None:
         what = "it" if told else f"{each.reference}'s in the same rounds"
-        told.append(f"{_range(each.low, each.high)} {what}")
+        told.append(f"{range_text(each.low, each.high)} {what}")
     found = f"{metric.title} {'higher' if each.ratio > 1 else 'lower'}"
     return f"{found} ({', '.join(told)})" if told else found
 
 
-def _against(ours: float, theirs: float, metric: Metric) -> str:
+def against(ours: float, theirs: float, metric: Metric) -> str:
+    """ "348 against 963 µs", with as many digits as tell them apart."""
     factor, unit = metric.factor, metric.unit
     if unit == "J":  # a request takes some µJ
         factor, unit = next(
@@ -114,12 +135,12 @@ def _against(ours: float, theirs: float, metric: Metric) -> str:
         )
     ours, theirs = ours * factor, theirs * factor
     digits = 0 if max(ours, theirs) >= 100 else 1 if max(ours, theirs) >= 10 else 2
-    while digits < 6 and f"{ours:.{digits}f}" == f"{theirs:.{digits}f}":
+    while ours != theirs and digits < 6 and f"{ours:.{digits}f}" == f"{theirs:.{digits}f}":
         digits += 1
     return f"{ours:,.{digits}f} against {theirs:,.{digits}f} {unit}".rstrip()
 
 
-def _range(low: float, high: float) -> str:
+def range_text(low: float, high: float) -> str:
     """The interval of a ratio that is not 1: in percent, or in multiples if it lies beyond 2."""
     if low >= 2 and high >= FAR:
         return f"at least {low:.3g} times"
@@ -137,20 +158,28 @@ def _hides(ends: tuple[float, float], digits: int) -> bool:
     return any(f"{end:.{digits}f}" == f"{100:.{digits}f}" and end != 100 for end in ends)
 
 
-def _without(each: Comparison, *, first: bool) -> str:
-    """ "p99 (could have found 3 %)"."""
-    title = BY_NAME[each.metric].title
-    if each.stand_in is not None:
-        return title
-    could = "could have found " if first else ""
-    if each.smallest >= HOPELESS:
-        return f"{title} (too noisy to find any)"
-    if each.smallest >= 1:
-        return f"{title} ({could}a factor of {1 + each.smallest:.2g})"
-    return f"{title} ({could}{_percent(each.smallest)})"
+def _without(those: Iterable[Comparison], could: str) -> str:
+    """ "p99 (could have found 3 %), p50 (1.2 %)"."""
+    parts = []
+    for each in those:
+        title = BY_NAME[each.metric].title
+        if each.stand_in is not None:
+            parts.append(title)
+        elif each.smallest >= HOPELESS:
+            parts.append(f"{title} (too noisy to find any)")
+        else:
+            parts.append(f"{title} ({could}{smallest_text(each)})")
+            could = ""
+    return ", ".join(parts)
 
 
-def _percent(share: float) -> str:
+def smallest_text(each: Comparison) -> str:
+    """The smallest difference that could have been found: "3 %", "a factor of 2.1"."""
+    return f"a factor of {1 + each.smallest:.2g}" if each.smallest >= 1 else percent(each.smallest)
+
+
+def percent(share: float) -> str:
+    """ "3.1 %", "31 %"."""
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
 
 
@@ -163,21 +192,21 @@ def _bound(bound: Bound, reference: str, table: dict[Key, dict[str, Comparison]]
     metric = "cpu_us_per_request" if bound.load == MAX else "cpu_share"
     saved, cost, nothing, beyond = [], [], [], []
     for treatment, share in bound.saved_share.items():
-        each = table.get((bound.load, treatment), {}).get(metric)
+        each = table.get((bound.load, treatment, reference), {}).get(metric)
         if each is None or each.judgement == NOTHING:
             nothing.append(treatment)
         elif share < 0:
-            cost.append(f"{treatment} cost {_percent(-share)} more")
+            cost.append(f"{treatment} cost {percent(-share)} more")
         else:
-            saved.append(f"{treatment} saved {_percent(share)}")
+            saved.append(f"{treatment} saved {percent(share)}")
             if 1 - each.high > bound.network_cpu_share:
                 beyond.append(treatment)
-    where = {MAX: "With as many requests as possible", LIVE: "Under live traffic"}.get(bound.load, f"At {bound.load}")
     limit = "no change of the way they are taken can save more, wake-ups and caches aside"
     if beyond:
         limit = f"{' and '.join(beyond)} saved more than that, so also elsewhere: in wake-ups, or in the application"
     parts = [
-        f"{where} packets cost {_percent(bound.network_cpu_share)} of the busy CPU time under {reference}: {limit}",
+        f"{_where(bound.load)} packets cost {percent(bound.network_cpu_share)} of the busy CPU time under {reference}: "
+        + limit,
         *saved,
         *cost,
     ]

@@ -25,6 +25,7 @@ from math import isfinite
 from random import Random
 
 from napctl.measure.paired import FEWEST_BLOCKS, Paired, paired
+from napctl.measure.published import orderings, pairs
 from napctl.measure.sentences import MAX, sentences
 from napctl.model.experiment import Bound, Cell, Comparison, Estimate, Judgement, Summary
 from napctl.model.metrics import ALL, BY_NAME
@@ -43,6 +44,11 @@ IDLE_CPU_SHARE = 0.02
 ENOUGH_BLOCKS = 6
 """With fewer, a machine that jumps between two states can pass for a difference."""
 
+BUSY = "fullbusy"
+AGAINST_BUSY = (*HEADLINE, "cpu_share", "requests_per_second")
+
+Wanted = tuple[str, str, str, tuple[str, ...] | None]
+"""Load, treatment, reference, and which metrics; None: all."""
 Figures = dict[str, float]
 Group = dict[int, Figures]
 """By round."""
@@ -50,6 +56,7 @@ Group = dict[int, Figures]
 
 class _Test(Value, frozen=True, kw_only=True):
     treatment: str
+    reference: str
     load: str
     metric: str
     found: Paired
@@ -86,14 +93,20 @@ def summarise(cells: Sequence[Cell], reference: str, seed: int) -> Summary:
         for treatment in treatments
         for metric in _metrics(groups.get((load, treatment), {}))
     )
-    comparisons = compare(cells, treatments[1:], reference)
+    wanted = [(load, name, reference, None) for load in loads for name in treatments[1:]]
+    rated = _rated(cells, loads)
+    comparisons = _compared(groups, wanted + _between(treatments, loads, rated))
     bounds = tuple(_bounds(loads, reference, estimates, comparisons))
+    medians = {(each.load, each.treatment, each.metric): each.median for each in estimates}
+    told = [each for each in comparisons if each.reference in (reference, BUSY)]
     return Summary(
         estimates=estimates,
-        comparisons=comparisons,
+        comparisons=tuple(each for each in comparisons if each.reference == reference),
         bounds=bounds,
         warnings=tuple(_warnings(cells, loads, comparisons)),
-        sentences=sentences(reference, treatments[1:], loads, estimates, comparisons, bounds),
+        sentences=sentences(reference, treatments[1:], loads, estimates, told, bounds),
+        between=tuple(each for each in comparisons if each.reference != reference),
+        orderings=orderings(treatments, rated, comparisons, medians),
     )
 
 
@@ -106,17 +119,33 @@ def compare(cells: Sequence[Cell], treatments: str | Sequence[str], reference: s
     treatments = [treatments] if isinstance(treatments, str) else treatments
     if missing := {*treatments, reference} - {cell.treatment for cell in cells}:
         raise ValueError(f"no cell of {', '.join(sorted(missing))}")
-    groups = _groups(cells)
-    tests = [
-        test
-        for load in _loads(cells)
-        for treatment in treatments
-        for test in _tests(groups, load, treatment, reference)
-    ]
+    loads = _loads(cells)
+    return _compared(_groups(cells), [(load, name, reference, None) for load in loads for name in treatments])
+
+
+def _between(treatments: Sequence[str], loads: Sequence[str], rated: Sequence[str]) -> list[Wanted]:
+    """What is compared beside the reference: suspension with full busy polling, whose latency it is said to have for
+    less CPU time; and the treatments of each published order."""
+    reference = treatments[0]
+    wanted: list[Wanted] = []
+    if BUSY in treatments[1:]:
+        suspended = [name for name in treatments[1:] if name.startswith("suspend:")]
+        wanted = [(load, name, BUSY, AGAINST_BUSY) for load in loads for name in suspended]
+    for pair in pairs(treatments, rated):
+        both = {pair.less, pair.more}
+        there = any(load == pair.load and both == {a, b} and pair.metric in metrics
+                    for load, a, b, metrics in wanted if metrics)  # fmt: skip
+        if reference not in both and not there:
+            wanted.append((pair.load, pair.less, pair.more, (pair.metric,)))
+    return wanted
+
+
+def _compared(groups: dict[tuple[str, str], Group], wanted: Sequence[Wanted]) -> tuple[Comparison, ...]:
+    tests = [test for each in wanted for test in _tests(groups, *each)]
     return tuple(
         Comparison(
             treatment=test.treatment,
-            reference=reference,
+            reference=test.reference,
             load=test.load,
             metric=test.metric,
             ratio=test.found.ratio,
@@ -146,22 +175,34 @@ def _loads(cells: Iterable[Cell]) -> list[str]:
     return sorted(asked, key=lambda load: (asked[load] is None, asked[load] or 0, _natural(load)))
 
 
+def _rated(cells: Iterable[Cell], loads: Sequence[str]) -> list[str]:
+    """Those for which a rate was asked for."""
+    asked = {cell.load for cell in cells if cell.asked_per_second}
+    return [load for load in loads if load in asked]
+
+
 def _metrics(group: Group) -> list[str]:
     """Those that any round has: known ones in their order, then others."""
     there = {name for figures in group.values() for name in figures}
     return [each.name for each in ALL if each.name in there] + sorted(there - set(BY_NAME))
 
 
-def _tests(groups: dict[tuple[str, str], Group], load: str, treatment: str, reference: str) -> Iterable[_Test]:
+def _tests(
+    groups: dict[tuple[str, str], Group], load: str, treatment: str, reference: str, metrics: Sequence[str] | None
+) -> Iterable[_Test]:
     ours, theirs = groups.get((load, treatment), {}), groups.get((load, reference), {})
     for metric in _metrics(ours):
+        if metrics is not None and metric not in metrics:
+            continue
+        if metric in BY_NAME and not BY_NAME[metric].compared:
+            continue
         blocks = [
             (ours[block][metric], theirs[block][metric])
             for block in ours
             if block in theirs and metric in ours[block] and metric in theirs[block]
         ]
         if found := paired(blocks):
-            yield _Test(treatment=treatment, load=load, metric=metric, found=found)
+            yield _Test(treatment=treatment, reference=reference, load=load, metric=metric, found=found)
 
 
 def _holm(tests: Sequence[_Test], alpha: float) -> list[_Verdict]:
@@ -251,7 +292,7 @@ def _bounds(
                 saved = {
                     other.treatment: 1 - other.ratio
                     for other in comparisons
-                    if (other.load, other.metric) == (load, of_cpu)
+                    if (other.load, other.metric, other.reference) == (load, of_cpu, reference)
                 }
                 yield Bound(load=load, network_cpu_share=each.median, saved_share=saved)
 

@@ -165,11 +165,13 @@ def short_text(estimate: Estimate | None, metric: Metric) -> str:
 
 
 def spread_text(estimate: Estimate | None, metric: Metric) -> str:
-    """Both ends of its interval, for the terminal, or nothing."""
+    """Both ends of its interval, for the terminal, or nothing: "162-290", "1.2-5.7k"."""
     if estimate is None:
         return ""
     low, high = short(estimate.low * metric.factor), short(estimate.high * metric.factor)
-    return low if low == high else f"{low}-{high}"
+    if low == high:
+        return low
+    return f"{low.removesuffix(high[-1]) if high[-1].isalpha() else low}-{high}"
 
 
 def change(ratio: float) -> str:

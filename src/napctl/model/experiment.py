@@ -11,6 +11,8 @@ from napctl.model.value import Value
 Judgement = Literal["better", "worse", "different", "no difference found"]
 """`different`: of a metric of which neither way is better."""
 
+Holds = Literal["holds", "does not hold", "cannot be told"]
+
 
 class RunConfig(Value, frozen=True, kw_only=True):
     """What an experiment is: enough to repeat it, and to go on with it. `config.json` of a run."""
@@ -130,13 +132,30 @@ class Bound(Value, frozen=True, kw_only=True):
     """By treatment: share of the busy CPU time that it saved; negative: it costs."""
 
 
+class Ordering(Value, frozen=True, kw_only=True):
+    """Whether treatments come out in the order that was published for them."""
+
+    metric: str
+    load: str
+    treatments: tuple[str, ...]
+    """Those of the claim that the run has, the least first."""
+    holds: Holds
+    sentence: str
+    """The claim, whether it holds, and the figures."""
+
+
 class Summary(Value, frozen=True, kw_only=True):
     """What may be said of a run. `summary.json` of it."""
 
     schema: int = SCHEMA
     estimates: tuple[Estimate, ...]
     comparisons: tuple[Comparison, ...]
+    """With the reference."""
     bounds: tuple[Bound, ...]
     warnings: tuple[str, ...]
     sentences: tuple[str, ...]
     """The verdicts in words, the most important first."""
+    between: tuple[Comparison, ...] = ()
+    """Of treatments with others than the reference, in what experiments are made for."""
+    orderings: tuple[Ordering, ...] = ()
+    """Of the published orders, those that the run can speak of."""

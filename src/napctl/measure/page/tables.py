@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from napctl.measure.page.charts import ratio_line, share_bar
 from napctl.measure.page.figures import Cell, Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run
@@ -100,7 +102,7 @@ def estimates(runs: Sequence[Named]) -> list[Table]:
         metrics = [unit_for(name, runs) for name in all_metrics(name for each in found.values() for name in each)]
         rows = tuple(
             (
-                Cell(text=heading(metric)),
+                Cell(text=heading(metric), small=metric.of),
                 *(Cell(text=median_text(by.get(metric.name), metric), small=interval_text(by.get(metric.name), metric))
                   for by in found.values()),
             )
@@ -113,17 +115,28 @@ def estimates(runs: Sequence[Named]) -> list[Table]:
 def comparisons(run: Run) -> list[tuple[str, list[Compared], list[Compared]]]:
     """By load: every comparison, metrics in their order; apart those of which neither way is better: they explain."""
     found = []
-    treatments = treatments_of(run.config, run.cells, run.summary)
-    metrics = all_metrics(each.metric for each in run.summary.comparisons)
-    loads = list(dict.fromkeys([*loads_of(run.cells, run.summary), *(each.load for each in run.summary.comparisons)]))
-    for load in loads:
-        those = [each for each in run.summary.comparisons if each.load == load]
-        those.sort(key=lambda each: (metrics.index(each.metric), _place(treatments, each.treatment)))
+    for load, those in _by_load(run, run.summary.comparisons):
         judged = [each for each in those if metric_of(each.metric).better]
         others = [each for each in those if not metric_of(each.metric).better]
-        if those:
-            found.append((load, _all_compared(judged), _all_compared(others)))
+        found.append((load, _all_compared(judged), _all_compared(others)))
     return found
+
+
+def beside(run: Run) -> list[tuple[str, list[Compared]]]:
+    """By load: comparisons with others than the reference, which name both."""
+    named = [replace(each, treatment=f"{each.treatment} against {each.reference}") for each in run.summary.between]
+    return [(load, _all_compared(those)) for load, those in _by_load(run, named)]
+
+
+def _by_load(run: Run, those: Sequence[Comparison]) -> Iterator[tuple[str, list[Comparison]]]:
+    """From light to heavy, each in the order of metrics and treatments."""
+    treatments = treatments_of(run.config, run.cells, run.summary)
+    metrics = all_metrics(each.metric for each in those)
+    for load in dict.fromkeys([*loads_of(run.cells, run.summary), *(each.load for each in those)]):
+        found = [each for each in those if each.load == load]
+        found.sort(key=lambda each: (metrics.index(each.metric), _place(treatments, each.treatment)))
+        if found:
+            yield load, found
 
 
 def _all_compared(those: Sequence[Comparison]) -> list[Compared]:

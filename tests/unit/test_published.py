@@ -1,0 +1,110 @@
+"""Promises of what is said of the published order: holds, does not hold, or cannot be told, each with its figures."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.test_statistics import cell
+
+from napctl.measure.published import CLAIMS
+from napctl.measure.statistics import AGAINST_BUSY, summarise
+from napctl.model.experiment import Cell, Ordering, Summary
+
+AS_PUBLISHED = {"base": 0.26, "suspend:20us": 0.30, "fullbusy": 1.0, "suspend:200us": 0.21, "defer:200us": 0.19}
+P50 = {"base": 30.0, "suspend:20us": 45.0, "fullbusy": 13.0, "suspend:200us": 116.0, "defer:200us": 204.0}
+
+
+def run(
+    cpu: Mapping[str, float] = AS_PUBLISHED, p50: Mapping[str, float] = P50, *, noise: float = 0.01, rounds: int = 8,
+    **explaining: Any,
+) -> list[Cell]:  # fmt: skip
+    chance = random.Random(1)
+    return [
+        cell(name, number, cpu_share=cpu[name] * chance.gauss(1, noise), position=number * 10 + place,
+             latency_p50_us=p50[name] * chance.gauss(1, noise), **explaining)
+        for number in range(rounds) for place, name in enumerate(cpu)
+    ]  # fmt: skip
+
+
+def told(found: Summary) -> dict[tuple[str, ...], Ordering]:
+    return {(each.metric, *each.treatments): each for each in found.orderings}
+
+
+CPU_CHAIN = ("cpu_share", "base", "suspend:20us", "fullbusy")
+P50_CHAIN = ("latency_p50_us", "fullbusy", "suspend:20us", "suspend:200us")
+P50_PAIR = ("latency_p50_us", "suspend:200us", "defer:200us")
+
+
+def test_where_it_is_as_published_each_claim_is_said_to_hold_with_its_figures() -> None:
+    found = told(summarise(run(), "base", 1))
+    assert {key: each.holds for key, each in found.items()} == {
+        CPU_CHAIN: "holds",
+        P50_CHAIN: "holds",
+        P50_PAIR: "holds",
+    }
+    assert found[CPU_CHAIN].sentence.startswith(
+        "CPU at 20,000/s: base < suspend:20us < fullbusy holds: base < suspend:20us (26."
+    )
+    assert "suspend:20us < fullbusy (" in found[CPU_CHAIN].sentence
+    assert found[P50_PAIR].sentence.startswith("p50 at 20,000/s: suspend:200us < defer:200us holds (116 against 20")
+
+
+@given(st.permutations(list(AS_PUBLISHED)))
+def test_the_reference_and_the_order_of_treatments_make_no_difference(order: list[str]) -> None:
+    cells = run({name: AS_PUBLISHED[name] for name in order})
+    assert {each.holds for each in summarise(cells, order[0], 1).orderings} == {"holds"}
+
+
+def test_an_order_that_is_the_other_way_round_is_said_not_to_hold_and_what_was_seen_there() -> None:
+    cells = run(AS_PUBLISHED | {"suspend:20us": 0.2}, server_poll_share=0.4, interrupts_per_second=900.0)
+    found = told(summarise(cells, "base", 1))[CPU_CHAIN]
+    assert found.holds == "does not hold"
+    assert "What was seen there, base against suspend:20us: CPU " in found.sentence
+    assert "polls by the server 40.0 against 40.0 %" in found.sentence
+    assert "interrupts/s" in found.sentence
+
+
+def test_what_the_noise_hides_cannot_be_told_and_the_difference_that_could_have_been_found_is() -> None:
+    found = told(summarise(run(AS_PUBLISHED | {"suspend:20us": 0.261}, noise=0.03), "base", 1))[CPU_CHAIN]
+    assert found.holds == "cannot be told"
+    assert "base < suspend:20us (26." in found.sentence
+    assert "no difference found, could have found " in found.sentence
+
+
+def test_too_few_rounds_cannot_tell() -> None:
+    found = summarise(run(rounds=2), "base", 1).orderings
+    assert {each.holds for each in found} == {"cannot be told"}
+    assert all("fewer than 3 rounds" in each.sentence for each in found)
+
+
+def test_only_claims_whose_treatments_are_there_under_a_load_with_a_rate_are_spoken_of() -> None:
+    two = {name: AS_PUBLISHED[name] for name in ("base", "fullbusy")}
+    assert list(told(summarise(run(two), "base", 1))) == [("cpu_share", "base", "fullbusy")]
+    at_max = [cell(each.treatment, each.round, load="max", cpu_share=0.5, latency_p50_us=10) for each in run()]
+    assert summarise(at_max, "base", 1).orderings == ()
+    assert summarise(run({"base": 0.3, "defer:20us": 0.3}, {"base": 30, "defer:20us": 40}), "base", 1).orderings == ()
+
+
+def test_each_claim_names_its_treatments_least_first_and_no_treatment_twice() -> None:
+    for claim in CLAIMS:
+        assert len(set(claim.treatments)) == len(claim.treatments) >= 2
+
+
+def test_suspension_is_set_against_full_busy_polling_in_what_experiments_are_made_for() -> None:
+    found = summarise(run(packets_per_poll=2.0), "base", 1)
+    busy = [each for each in found.between if each.reference == "fullbusy"]
+    assert {each.treatment for each in busy} == {"suspend:20us", "suspend:200us"}
+    assert {each.metric for each in busy} == {"cpu_share", "latency_p50_us"} <= set(AGAINST_BUSY)
+    assert any(each.startswith("At 20,000/s, suspend:200us against fullbusy: ") for each in found.sentences)
+    assert all(each.reference == "base" for each in found.comparisons)
+
+
+@pytest.mark.parametrize("reference", ["base", "fullbusy"])
+def test_nothing_is_compared_twice(reference: str) -> None:
+    found = summarise(run(), reference, 1)
+    keys = [(each.load, each.metric, frozenset((each.treatment, each.reference)))
+            for each in (*found.comparisons, *found.between)]  # fmt: skip
+    assert len(keys) == len(set(keys))
