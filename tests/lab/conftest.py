@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
+from napctl.kernel.listeners import listeners
 from napctl.lab.bed import Lab
 from napctl.lab.load import Load, LoadSpec, started
 from napctl.lab.servers import Server, memcached
@@ -130,3 +132,20 @@ def bed() -> Iterator[Lab]:
 def plan(tmp_path: Path) -> Path:
     """A plan for both devices of `bed`."""
     return write_plan(tmp_path / "plan.toml")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> str:
+    """A copy of the shell with a name that no other process has, of 15 characters: all that the kernel keeps."""
+    found = shutil.which("dash") or shutil.which("sh")
+    assert found is not None
+    copy = tmp_path / f"napctl-{token_hex(4)}"
+    shutil.copy(found, copy)
+    return str(copy)
+
+
+@pytest.fixture
+def port() -> int:
+    """One on which nothing listens, in no network namespace."""
+    taken = {each.port for each in listeners()}
+    return next(number for number in range(20_000 + os.getpid() % 10_000, 32_000) if number not in taken)

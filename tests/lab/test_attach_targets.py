@@ -39,7 +39,7 @@ from tests.lab.helpers import (
     until,
 )
 from tests.lab.servers import web
-from tests.lab.test_targets import hierarchies, removed
+from tests.lab.targets import hierarchies, removed
 
 pytestmark = pytest.mark.lab
 
@@ -63,13 +63,6 @@ for _ in range({MANY} // 500):
 print("ready", flush=True)
 signal.pause()
 """
-
-
-@pytest.fixture
-def port() -> int:
-    """One on which nothing listens, in no network namespace."""
-    taken = {each.port for each in listeners()}
-    return next(number for number in range(12_000 + os.getpid() % 7_000, 32_000) if number not in taken)
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""What the tests of targets share: trees of processes, listeners, control groups, and what a target is resolved to."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from napctl.attach.target import parse, resolve
+from napctl.kernel import cgroups, processes
+from napctl.kernel.listeners import listeners
+from napctl.kernel.processtree import descendants
+from napctl.lab.bed import Lab
+from napctl.model.errors import BadInput
+from tests.lab.helpers import until
+
+LISTEN = """
+import os, socket, sys, time
+kind, address, port, forks, name, forked = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:]
+def called(name):
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+called(name)
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+waiting = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+waiting.bind((address, port))
+if kind == "tcp":
+    waiting.listen()
+for _ in range(forks):
+    if os.fork() == 0:
+        called(forked)
+        break
+time.sleep(60)
+"""
+
+
+def pids_of(text: object) -> list[int]:
+    return [process.pid for process in resolve(parse(str(text)))]
+
+
+def refusal(text: object) -> str:
+    """Why that target is refused: one line for a person."""
+    with pytest.raises(BadInput) as refused:
+        resolve(parse(str(text)))
+    line = str(refused.value)
+    assert line.isprintable()
+    return line
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextmanager
+def running(*command: str, count: int = 1) -> Iterator[list[int]]:
+    """A command, once it is a tree of `count` processes: their pids, parents first. All are killed at the end."""
+    started = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+
+        def tree() -> list[int]:
+            return [started.pid, *(process.pid for process in descendants([started.pid]))]
+
+        yield until(lambda: tree() if len(tree()) == count else [], f"{count} processes")
+    finally:
+        kill(tree())
+        started.wait()
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def family(shell: str) -> tuple[str, str, str]:
+    """A command that becomes: itself, a shell of that name and a sleep, and a sleep below that shell."""
+    return shell, "-c", f'{shell} -c "sleep 60; true" & sleep 60 & wait'
+
+
+@contextmanager
+def listening(
+    lab: Lab,
+    port: int,
+    kind: str = "tcp",
+    address: str = "0.0.0.0",
+    *,
+    forks: int = 0,
+    names: tuple[str, str] = ("listener", "listener"),
+    at_client: bool = False,
+) -> Iterator[int]:
+    """A process in one of the lab's namespaces that waits on a port, with forks that share its socket: its pid."""
+    end = lab.client if at_client else lab.server
+    command = (sys.executable, "-c", LISTEN, kind, address, str(port), str(forks), *names)
+    with end.namespace.entered(), running(*command, count=1 + forks) as (pid, *_):
+        until(lambda: [each for each in listeners(port) if each.netns == end.namespace.inode], "it to listen")
+        until(lambda: [name_of(each) for each in (pid, *children(pid))] == [names[0], *names[1:] * forks], "its names")
+        yield pid
+
+
+def name_of(pid: int) -> str:
+    found = processes.process(pid)
+    return found.name if found is not None else ""
+
+
+def hierarchies() -> list[cgroups.Hierarchy]:
+    """Those in which a test may make groups: not those of controllers, which would count its processes elsewhere."""
+    whole = [each for each in cgroups.telling() if each.root.strip("/.") == ""]
+    return [each for each in whole if each.version == 2 or cgroups.SYSTEMD in each.controllers] or whole
+
+
+def removed(directory: Path) -> bool:
+    with suppress(OSError):  # a process that was killed is in its group until it has gone
+        directory.rmdir()
+    return not directory.exists()
