@@ -132,6 +132,8 @@ def written(path: Path, measured: Run) -> RunDirectory:
     """That run as a directory."""
     directory = RunDirectory(path)
     directory.create(measured.config, measured.machine)
+    if measured.baseline:
+        directory.write_baseline(measured.baseline)
     for cell in measured.cells:
         directory.append(cell)
     directory.write_summary(measured.summary)

@@ -20,6 +20,7 @@ from napctl.cli.report import present
 from napctl.cli.restored import recover_leavings
 from napctl.cli.table import note
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.baseline import idle_baseline
 from napctl.measure.bench import Bench, device_bench, lab_bench, lab_rates, live_bench, server_bench
 from napctl.measure.commandload import CommandLoad
 from napctl.measure.compare import rates_of, run
@@ -101,6 +102,7 @@ def compare(**values: Any) -> int:
             config = _with_rates(config, bench)
             directory.create(config, bench.machine)
             stack.enter_context(directory.locked())
+            directory.write_baseline(idle_baseline(config, bench.gauge, note))
         cells = len(treatments) * len(rates_of(config)) * config.rounds
         note(f"{cells} cells, order from seed {config.seed}; {directory.path}")
         tell = stack.enter_context(progress_line(config.seconds + config.warmup_seconds + config.settle_seconds))

@@ -15,6 +15,7 @@ from napctl.cli.options import Seconds, json_option
 from napctl.cli.progress import progress_line
 from napctl.cli.report import present
 from napctl.cli.table import note
+from napctl.measure.baseline import idle_baseline
 from napctl.measure.bench import lab_bench, lab_rates
 from napctl.measure.compare import REST, run
 from napctl.measure.labload import WARMUP_SECONDS
@@ -64,6 +65,7 @@ def demo(rounds: int, seconds: float, seed: int | None, output: str | None, as_j
         light, heavy, _ = lab_rates(bench, note)
         config = replace(config, rates=(REST, light, heavy))
         directory.create(config, bench.machine)
+        directory.write_baseline(idle_baseline(config, bench.gauge, note))
         treatments = [parse_treatment(name, {}, {}) for name in config.treatments]
         tell = stack.enter_context(progress_line(seconds + WARMUP_SECONDS + 0.4))
         run(config, treatments, directory, bench.place, bench.load, bench.gauge, tell, repeats=REPEATS)

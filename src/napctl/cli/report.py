@@ -11,6 +11,7 @@ from napctl.cli.table import note
 from napctl.measure.exports import write_csv, write_parquet
 from napctl.measure.page.figures import named
 from napctl.measure.rundir import Run, RunDirectory
+from napctl.model.energy import Energy
 from napctl.model.experiment import RunConfig, Summary
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value, to_json
@@ -26,6 +27,8 @@ class Reported(Value, frozen=True, kw_only=True):
     """How many there are; they stand in `cells.jsonl`, and in long form in what --csv writes."""
     failed: int
     summary: Summary
+    baseline: Energy | None
+    """What the machine used before the first cell, or why that is not known; null: nobody tried to measure it."""
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -115,4 +118,5 @@ def _reported(directory: RunDirectory, run: Run) -> Reported:
         cells=len(run.cells),
         failed=sum(bool(cell.failed) for cell in run.cells),
         summary=run.summary,
+        baseline=run.baseline,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from napctl.cli.table import paragraph, print_table
+from napctl.measure.baseline import baseline_doubt, baseline_sentence
 from napctl.measure.page.figures import Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run, write_bytes
 from napctl.measure.table import failure_text, heading, short_text, shown_metrics, spread_text
@@ -35,6 +36,8 @@ def show(runs: list[Named]) -> None:
         click.echo("")
         paragraph("Medians over rounds; below them their 95 % interval. –: not measured. k: thousand.")
     for each in runs:
+        _show_idle(each, several=len(runs) > 1)
+    for each in runs:
         _show_words(each, several=len(runs) > 1)
 
 
@@ -57,6 +60,15 @@ def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
         paragraph(_safe(sentence), first="  ", rest="    ")
 
 
+def _show_idle(each: Named, *, several: bool) -> None:
+    if each.run.baseline is None:
+        return
+    told, doubt = baseline_sentence(each.run.baseline), baseline_doubt(each.run.baseline)
+    paragraph(_safe(f"{each.name}: {told}" if several else told), rest="  ")
+    if doubt:
+        paragraph(_safe(f"warning: {doubt}"), rest="  ")
+
+
 def _show_words(each: Named, *, several: bool) -> None:
     summary = each.run.summary
     click.echo("")
@@ -64,6 +76,11 @@ def _show_words(each: Named, *, several: bool) -> None:
         paragraph(_safe(f"{each.name}:"))
     for sentence in summary.sentences or ("Nothing can be said: there is no comparison with figures on both sides.",):
         paragraph(_safe(sentence), first="- ", rest="  ")
+    if summary.orderings:
+        click.echo("")
+        paragraph("The order in which these treatments were published, and whether it holds here:")
+    for ordering in summary.orderings:
+        paragraph(_safe(ordering.sentence), first="- ", rest="  ")
     for sentence in summary.warnings:
         paragraph(_safe(f"warning: {sentence}"), rest="  ")
 

@@ -33,9 +33,22 @@ def _thread_seconds(task: Path) -> float:
     try:
         return int((task / "schedstat").read_text().split()[0]) / 1e9
     except FileNotFoundError:
-        text = (task / "stat").read_text()
-        fields = text[text.rindex(")") + 2 :].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        return sum(_user_and_system_seconds(task))
+
+
+def user_and_system_seconds(pid: int) -> tuple[float, float]:
+    """CPU time of all threads of a process, ended ones too, since its start: (user, system), s, in steps of 10 ms.
+
+    The sum is the scheduler's exact one. How it is split is sampled by the tick, and scaled to that sum
+    (cputime_adjust() in kernel/sched/cputime.c). Raises OSError if the process is gone.
+    """
+    return _user_and_system_seconds(PROC / str(pid))
+
+
+def _user_and_system_seconds(directory: Path) -> tuple[float, float]:
+    text = (directory / "stat").read_text()
+    fields = text[text.rindex(")") + 2 :].split()
+    return int(fields[11]) / TICKS_PER_SECOND, int(fields[12]) / TICKS_PER_SECOND
 
 
 def idle_seconds() -> dict[int, float]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from napctl.kernel import snmp
-from napctl.kernel.cputime import idle_seconds, run_seconds
-from napctl.kernel.machinestat import MachineStat, machine_stat, mean_frequency_khz
+from napctl.kernel.cputime import run_seconds, user_and_system_seconds
+from napctl.kernel.machinestat import machine_stat, mean_frequency_khz
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.cpushares import CpuReading, Ran, counted, cpu_shares
 from napctl.measure.energy import EnergyMeter, metrics_of
-from napctl.model.cpus import cpus_text
+from napctl.model.energy import Energy
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.machine import Napi
 from napctl.model.window import NapiWindow, Window
@@ -19,9 +20,6 @@ from napctl.observe.window import Observer
 
 STOLEN, FREQUENCY_CHANGED = 0.02, 0.05
 """From these shares on a cell is doubtful: CPU time that the hypervisor took, and a change of the CPUs' frequency."""
-IDLE_CLOCK = "idle clock (/proc/stat)"
-SCHEDULER = "scheduler (schedstat)"
-PROBE = "probe (BPF)"
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class _Reading:
-    at: float
-    idle: dict[int, float]
-    """By CPU that counts, s."""
-    stat: MachineStat
+    cpu: CpuReading
     frequency_khz: float | None
-    server_seconds: float | None
-    thread_seconds: float | None
     tcp: snmp.Tcp | None
 
 
@@ -104,14 +97,21 @@ class Gauge:
         """What happened since begin()."""
         after, before = self._read(), self._before
         window = self._observer.window(refresh=False)
-        seconds = after.at - before.at
-        metrics, sources = _cpu_figures(before, after, window)
+        seconds = after.cpu.at - before.cpu.at
+        cpus = counted(before.cpu, after.cpu, self._cpus)
+        metrics, sources = cpu_shares(before.cpu, after.cpu, cpus, window)
+        switches = after.cpu.stat.context_switches - before.cpu.stat.context_switches
+        metrics["context_switches_per_second"] = switches / seconds
         metrics |= _poll_figures(window, self._napis(window), self._pids)
         metrics |= _trouble(window, before, after)
         watts, meters = metrics_of(self._energy.since(self._joules))
         metrics, sources = metrics | watts, sources | meters
         warnings = tuple(_warnings(before, after))
-        return Figures(seconds, len(before.idle), metrics, sources, self._polls_by_whom(window), warnings)
+        return Figures(seconds, len(cpus), metrics, sources, self._polls_by_whom(window), warnings)
+
+    def idle(self, seconds: float) -> Energy:
+        """Energy while napctl does nothing for that long. Where nothing can be measured: at once, with the reason."""
+        return self._energy.idle(0 if self._energy.why else seconds)
 
     def trouble(self) -> dict[str, float]:
         """Drops and retransmits a second since begin(); the span goes on."""
@@ -120,14 +120,13 @@ class Gauge:
     def _read(self) -> _Reading:
         threads = [napi.thread_pid for napi in self._all_napis() if napi.thread_pid]
         return _Reading(
-            at=time.monotonic(),
-            idle={cpu: idle for cpu, idle in idle_seconds().items() if not self._cpus or cpu in self._cpus},
-            stat=machine_stat(),
+            cpu=CpuReading(
+                at=time.monotonic(), stat=machine_stat(), server=_ran(self._pids) if self._pids else None,
+                threads=_run_seconds(threads),
+            ),
             frequency_khz=mean_frequency_khz(),
-            server_seconds=_run_seconds(self._pids) if self._pids else None,
-            thread_seconds=_run_seconds(threads) if threads else 0.0,
             tcp=snmp.tcp(self._netns),
-        )
+        )  # fmt: skip
 
     def _all_napis(self) -> list[Napi]:
         return [napi for device in self._observer.devices for napi in device.napis]
@@ -146,32 +145,6 @@ class Gauge:
             "busy polling": total(each.busy_poll or EMPTY for each in napis),
         }
         return {who: part.counts for who, part in parts.items() if part.polls}
-
-
-def _cpu_figures(before: _Reading, after: _Reading, window: Window) -> tuple[dict[str, float], dict[str, str]]:
-    """`cpu_share` is of the CPUs that count: what is not idle is busy, whatever runs between two ticks."""
-    seconds, cpus = after.at - before.at, len(before.idle)
-    idle = sum(after.idle.get(cpu, then) - then for cpu, then in before.idle.items())
-    busy = max(0.0, cpus * seconds - idle)
-    metrics = {
-        "cpu_share": min(1.0, busy / (cpus * seconds)),
-        "context_switches_per_second": (after.stat.context_switches - before.stat.context_switches) / seconds,
-    }
-    counted = "all CPUs" if cpus == after.stat.cpus else f"CPU {cpus_text(before.idle)}"
-    sources = {"cpu_share": f"{IDLE_CLOCK}, {counted}"}
-    if before.server_seconds is not None and after.server_seconds is not None:
-        metrics["server_cpu_share"] = max(0.0, after.server_seconds - before.server_seconds) / seconds
-        sources["server_cpu_share"] = SCHEDULER
-    softirq_ns = window.total_per_second("net_rx_softirq_ns")
-    threads = (after.thread_seconds or 0.0) - (before.thread_seconds or 0.0)
-    if softirq_ns is not None:
-        softirq = softirq_ns / 1e9
-        metrics["softirq_share"] = softirq / after.stat.cpus
-        sources["softirq_share"] = PROBE
-        if busy:
-            metrics["network_cpu_share"] = min(1.0, (softirq * seconds + threads) / busy)
-            sources["network_cpu_share"] = f"NET_RX softirqs: {PROBE}; NAPI threads: {SCHEDULER}"
-    return metrics, sources
 
 
 def _poll_figures(window: Window, napis: Sequence[NapiWindow], pids: Sequence[int]) -> dict[str, float]:
@@ -203,8 +176,9 @@ def _trouble(window: Window, before: _Reading, after: _Reading) -> dict[str, flo
 
 
 def _warnings(before: _Reading, after: _Reading) -> list[str]:
-    seconds = after.at - before.at
-    stolen = (after.stat.steal_seconds - before.stat.steal_seconds) / (seconds * after.stat.cpus)
+    cpus = counted(before.cpu, after.cpu)
+    then, now = (sum(each.cpu.stat.by_cpu[cpu].steal or 0.0 for cpu in cpus) for each in (before, after))
+    stolen = (now - then) / ((after.cpu.at - before.cpu.at) * len(cpus))
     found = []
     if stolen > STOLEN:
         found.append(f"the hypervisor took {stolen:.0%} of the CPU time")
@@ -215,9 +189,17 @@ def _warnings(before: _Reading, after: _Reading) -> list[str]:
     return found
 
 
-def _run_seconds(pids: Collection[int]) -> float:
-    seconds = 0.0
+def _ran(pids: Collection[int]) -> dict[int, Ran]:
+    found = {}
     for pid in pids:
         with suppress(OSError):  # it has ended
-            seconds += run_seconds(pid)
-    return seconds
+            found[pid] = Ran(run_seconds(pid), *user_and_system_seconds(pid))
+    return found
+
+
+def _run_seconds(pids: Collection[int]) -> dict[int, float]:
+    found = {}
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            found[pid] = run_seconds(pid)
+    return found

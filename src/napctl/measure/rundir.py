@@ -2,6 +2,7 @@
 
 config.json    what was asked for (RunConfig)
 machine.json   the machine, as any JSON
+baseline.json  what the machine used before the first cell, while nothing was asked of it (Energy); older runs have none
 cells.jsonl    each cell as it was measured (Cell), one a line, on disk before the next one begins
 raw/NNNN.out   what the load of the cell at that position printed
 summary.json   what may be said of it (Summary); not there while cells are still added
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from napctl.model.energy import Energy
 from napctl.model.errors import BadInput, NotPermitted, RolledBack
 from napctl.model.experiment import Cell, RunConfig, Summary
 from napctl.model.machine import SCHEMA
@@ -34,6 +36,8 @@ class Run(Value, frozen=True, kw_only=True):
     machine: Any
     cells: tuple[Cell, ...]
     summary: Summary
+    baseline: Energy | None = None
+    """What the machine used before the first cell; None: nobody tried to measure it."""
 
 
 class RunDirectory:
@@ -47,6 +51,7 @@ class RunDirectory:
         self.path = Path(path)
         self._config, self._machine = self.path / "config.json", self.path / "machine.json"
         self._cells, self._summary = self.path / "cells.jsonl", self.path / "summary.json"
+        self._baseline = self.path / "baseline.json"
         self.report = self.path / "report.html"
         """Where its page goes."""
 
@@ -94,6 +99,17 @@ class RunDirectory:
         """The machine: whatever JSON was recorded."""
         return _parsed(self._read(self._machine), str(self._machine))
 
+    def baseline(self) -> Energy | None:
+        """What the machine used before the first cell, or why that is not known; None: nobody tried to measure it."""
+        if not self._there(self._baseline):
+            return None
+        return _value(self._read(self._baseline), Energy, str(self._baseline))
+
+    def write_baseline(self, baseline: Energy) -> None:
+        """Record it: once, before the first cell."""
+        with _writing(self._baseline):
+            _replace(self._baseline, _pretty(to_json(baseline)))
+
     def cells(self) -> tuple[Cell, ...]:
         """All cells, in the order in which they were measured. A last line without an end is a crash's, no cell."""
         *lines, _half = self._read(self._cells).split(b"\n")
@@ -138,7 +154,9 @@ class RunDirectory:
                 summary = summarise(cells, config.treatments[0] if config.treatments else "", config.seed)
             except ValueError as error:
                 raise BadInput(f"{self.path}: nothing to report: {error}") from None
-        return Run(config=config, machine=self.machine(), cells=cells, summary=summary)
+        return Run(
+            config=config, machine=self.machine(), cells=cells, summary=summary, baseline=self.baseline()
+        )  # fmt: skip
 
     def _there(self, file: Path) -> bool:
         try:

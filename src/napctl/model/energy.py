@@ -54,7 +54,7 @@ class Energy(Value, frozen=True, kw_only=True):
     kinds: tuple[KindEnergy, ...]
     """Those that a source has; one source for each."""
     why: str = ""
-    """Why nothing can be measured here; empty: something can."""
+    """Why nothing can be measured here, or why nothing was; empty: something was."""
     lacks: tuple[str, ...] = ()
     """Sentences: which source gives nothing, or was passed over, and why."""
 

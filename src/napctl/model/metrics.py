@@ -17,7 +17,17 @@ class Metric(Value, frozen=True, kw_only=True):
     """From the metric's unit to the one shown: 100 for shares shown in percent."""
     better: Literal["lower", "higher", ""] = ""
     """Empty: neither, it explains the others."""
+    of: str = ""
+    """Of CPU time: what it is a share of, in words."""
+    compared: bool = True
+    """Whether treatments are compared in it. Not where the tick samples it: what timers drive it misses, so treatments
+    would differ by how they are seen."""
 
+
+COUNTED = "of the CPUs that count"
+"""All of the machine; where the load is made on the same one, only those of the server (napctl.measure.gauge)."""
+ONE = "of one CPU"
+"""1 is a whole CPU: several threads may come to more."""
 
 ALL: tuple[Metric, ...] = (
     Metric(name="requests_per_second", title="requests/s", better="higher"),
@@ -31,12 +41,19 @@ ALL: tuple[Metric, ...] = (
     Metric(name="packets_per_second", title="packets/s"),
     Metric(name="bits_per_second", title="Mb/s", factor=1e-6, better="higher"),
     Metric(name="jitter_us", title="jitter", unit="µs", better="lower"),
-    Metric(name="cpu_share", title="CPU", unit="%", factor=100, better="lower"),
+    Metric(name="cpu_share", title="CPU", unit="%", factor=100, better="lower", of=COUNTED),
     Metric(name="cpu_us_per_request", title="CPU/request", unit="µs", better="lower"),
-    Metric(name="server_cpu_share", title="server CPU", unit="%", factor=100, better="lower"),
+    Metric(name="server_cpu_share", title="server CPU", unit="%", factor=100, better="lower", of=ONE),
     Metric(name="server_cpu_us_per_request", title="server CPU/request", unit="µs", better="lower"),
-    Metric(name="network_cpu_share", title="network share of CPU", unit="%", factor=100),
-    Metric(name="softirq_share", title="softirq", unit="%", factor=100),
+    Metric(name="server_user_share", title="server CPU, user", unit="%", factor=100, of=ONE, compared=False),
+    Metric(name="server_system_share", title="server CPU, system", unit="%", factor=100, of=ONE, compared=False),
+    Metric(name="network_cpu_share", title="network share of CPU", unit="%", factor=100, of="of the busy CPU time"),
+    Metric(name="napi_thread_share", title="NAPI threads", unit="%", factor=100, of=ONE),
+    Metric(name="softirq_share", title="softirq", unit="%", factor=100, of=COUNTED),
+    Metric(name="irq_share", title="interrupt handlers", unit="%", factor=100, of=COUNTED),
+    Metric(name="user_share", title="CPU in user mode", unit="%", factor=100, of=COUNTED, compared=False),
+    Metric(name="system_share", title="CPU in the kernel", unit="%", factor=100, of=COUNTED, compared=False),
+    Metric(name="steal_share", title="taken by the hypervisor", unit="%", factor=100, of=COUNTED, compared=False),
     Metric(name="context_switches_per_second", title="context switches/s"),
     Metric(name="interrupts_per_second", title="interrupts/s"),
     Metric(name="net_rx_softirqs_per_second", title="NET_RX softirqs/s"),

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napctl.measure.baseline import baseline_doubt, baseline_sentence
 from napctl.measure.page import figures
 from napctl.measure.page.figures import Figure, Named
+from napctl.measure.page.idle import above_idle
 from napctl.measure.page.tables import (
+    beside,
     bounds,
     comparisons,
     conditions,
@@ -89,10 +92,15 @@ def _run(each: Named) -> dict[str, Any]:
         "treatments": treatments_of(config, run.cells, run.summary),
         "reference": config.treatments[0] if config.treatments else "",
         "sentences": run.summary.sentences,
+        "orderings": run.summary.orderings,
         "bounds": bounds(run),
         "comparisons": comparisons(run),
+        "beside": beside(run),
         "warnings": run.summary.warnings,
         "doubtful": _doubtful(run.cells),
+        "idle": baseline_sentence(run.baseline) if run.baseline else "",
+        "doubt": baseline_doubt(run.baseline) if run.baseline else "",
+        "above_idle": above_idle(each),
         "conditions": conditions(run),
         "machine": machine_rows(run.machine),
         "machine_json": json.dumps(run.machine, indent=2, ensure_ascii=False),
