@@ -17,6 +17,7 @@ import napctl
 from napctl.measure.page.page import page, page_of
 from napctl.measure.page.svg import Look, scale
 from napctl.measure.rundir import Run
+from napctl.measure.sentences import NOTHING, saved_metric
 from napctl.model.experiment import Bound, Cell, Comparison, Estimate, Judgement, RunConfig, Summary
 from napctl.model.metrics import ALL
 
@@ -102,6 +103,15 @@ def test_what_may_be_said_comes_first_and_how_it_was_measured_last() -> None:
     said = checked(HTML).text
     assert all(" ".join(sentence.split()) in said for sentence in RUN.summary.sentences)
     assert said.index(RUN.summary.sentences[0]) < said.index("What could be saved at most")
+
+
+def test_a_saving_that_was_not_found_is_said_to_be_within_the_noise() -> None:
+    judged = {(each.load, each.treatment, each.metric): each.judgement for each in RUN.summary.comparisons}
+    savings = [
+        judged[bound.load, name, saved_metric(bound.load)] for bound in RUN.summary.bounds for name in bound.saved_share
+    ]
+    assert 0 < savings.count(NOTHING) < len(savings), "the run has both"
+    assert HTML.count("within the noise: no difference found") == savings.count(NOTHING)
 
 
 def test_it_holds_every_estimate_every_comparison_and_every_warning() -> None:

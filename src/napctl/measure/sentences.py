@@ -183,13 +183,18 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
 
 
+def saved_metric(load: str) -> str:
+    """In which CPU time is saved under that load: for each request, where their rate is a result."""
+    return "cpu_us_per_request" if load == MAX else "cpu_share"
+
+
 def _bound(bound: Bound, reference: str, table: dict[Key, dict[str, Comparison]]) -> str:
     """ "At 20,000/s packets cost 31 % …: no change … can save more, …; suspend:200us saved 12 %."
 
     Taking packets otherwise can also spare what is not taking packets: wake-ups, switches, misses of caches. So the
     bound is not absolute, and is not claimed to be.
     """
-    metric = "cpu_us_per_request" if bound.load == MAX else "cpu_share"
+    metric = saved_metric(bound.load)
     saved, cost, nothing, beyond = [], [], [], []
     for treatment, share in bound.saved_share.items():
         each = table.get((bound.load, treatment, reference), {}).get(metric)

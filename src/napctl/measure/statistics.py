@@ -26,7 +26,7 @@ from random import Random
 
 from napctl.measure.paired import FEWEST_BLOCKS, Paired, paired
 from napctl.measure.published import orderings, pairs
-from napctl.measure.sentences import MAX, sentences
+from napctl.measure.sentences import MAX, saved_metric, sentences
 from napctl.model.experiment import Bound, Cell, Comparison, Estimate, Judgement, Summary
 from napctl.model.metrics import ALL, BY_NAME
 from napctl.model.value import Value
@@ -286,7 +286,7 @@ def _bounds(
     for load in loads:
         if busy.get(load, 1.0) < IDLE_CPU_SHARE:
             continue
-        of_cpu = "cpu_us_per_request" if load == MAX else "cpu_share"
+        of_cpu = saved_metric(load)
         for each in estimates:
             if (each.load, each.treatment, each.metric) == (load, reference, "network_cpu_share"):
                 saved = {

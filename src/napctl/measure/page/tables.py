@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from napctl.measure.page.charts import ratio_line, share_bar
 from napctl.measure.page.figures import Cell, Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run
+from napctl.measure.sentences import NOTHING, saved_metric
 from napctl.measure.table import (
     ABSENT,
     all_metrics,
@@ -177,6 +178,8 @@ def bounds(run: Run) -> list[tuple[str, list[Bounded]]]:
     loads, treatments = loads_of(run.cells, run.summary), treatments_of(run.config, run.cells, run.summary)
     shares = [share for bound in run.summary.bounds for share in (bound.network_cpu_share, *bound.saved_share.values())]
     least, most = min(shares, default=0.0), max(shares, default=1.0)
+    found_in = {(each.load, each.treatment) for each in run.summary.comparisons
+                if each.metric == saved_metric(each.load) and each.judgement != NOTHING}  # fmt: skip
     for bound in sorted(run.summary.bounds, key=lambda each: _place(loads, each.load)):
         names = sorted(bound.saved_share, key=lambda name: _place(treatments, name))
         first = Bounded(
@@ -184,14 +187,16 @@ def bounds(run: Run) -> list[tuple[str, list[Bounded]]]:
             share=_percent(bound.network_cpu_share),
             bar=share_bar(bound.network_cpu_share, least, most, "most"),
         )
-        found.append((bound.load, [first, *(_saved(bound, name, least, most) for name in names)]))
+        rows = [_saved(bound, name, least, most, differs=(bound.load, name) in found_in) for name in names]
+        found.append((bound.load, [first, *rows]))
     return found
 
 
-def _saved(bound: Bound, treatment: str, least: float, most: float) -> Bounded:
+def _saved(bound: Bound, treatment: str, least: float, most: float, *, differs: bool) -> Bounded:
     share = bound.saved_share[treatment]
     beyond = share > bound.network_cpu_share
     remark = "more than the bound: wake-ups and caches changed, too" if beyond else ""
+    remark = remark if differs else "within the noise: no difference found"
     css = "cost" if share < 0 else "saved"
     bar = share_bar(share, least, most, css)
     return Bounded(what=f"saved by {treatment}", share=_percent(share), bar=bar, remark=remark)
