@@ -121,6 +121,21 @@ def test_a_load_that_fails_hangs_or_prints_garbage_fails_its_cells_and_says_why(
     assert all(why.splitlines()[0] in " ".join(done.stdout.split()) for why in failed[1:2])
 
 
+def test_a_load_that_reaches_a_tenth_of_the_rate_is_measured_and_warned_of(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 100"
+    done = napctl(
+        "compare", "base", "defer:50us", "--target", web.pid, "--load", load, "--rates", "1k", "--adapter", GREETING,
+        "--rounds", 2, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    assert [cell.failed for cell in cells(run)] == [""] * 4
+    words = "4 of 4 cells (base 2, defer:50us 2) at 1,000/s achieved less than 95 % of the rate asked for"
+    assert f"{words} (the least 10 %)" in " ".join(done.stdout.split())
+
+
 def test_a_treatment_that_cannot_be_had_fails_its_rows_and_the_rest_runs(
     lab: Lab, web: Server, napctl: Napctl, run: Path
 ) -> None:

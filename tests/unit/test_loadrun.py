@@ -131,6 +131,18 @@ def test_what_a_load_left_in_the_background_is_ended_too(tmp_path: Path) -> None
     assert gone(mark)
 
 
+BUSY = f"timeout 1.2 {sys.executable} -c 'while True: pass'"
+
+
+@pytest.mark.parametrize(
+    ("command", "saturated"),
+    [(BUSY, True), (f'sh -c "{BUSY}; true"', True), ("sleep 1.2", False), ("sleep 0.1", None)],
+)
+def test_a_load_generator_with_no_time_left_is_told(tmp_path: Path, command: str, saturated: bool | None) -> None:
+    """Wherever below the shell it runs."""
+    assert run(tmp_path, f"{command}; echo rps=1").saturated is saturated
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

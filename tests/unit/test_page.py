@@ -107,7 +107,7 @@ def test_what_may_be_said_comes_first_and_how_it_was_measured_last() -> None:
 
 def test_a_saving_that_was_not_found_is_said_to_be_within_the_noise() -> None:
     judged = {(each.load, each.treatment, each.metric): each.judgement for each in RUN.summary.comparisons}
-    savings = [
+    savings: list[str] = [
         judged[bound.load, name, saved_metric(bound.load)] for bound in RUN.summary.bounds for name in bound.saved_share
     ]
     assert 0 < savings.count(NOTHING) < len(savings), "the run has both"

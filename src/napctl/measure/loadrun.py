@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from msgspec.structs import replace
+
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.adapters import Adapter, Reading, adapter_for, adapter_named
 from napctl.measure.adapters.figures import COLOUR, plain
+from napctl.measure.generator import GeneratorWatch
 from napctl.model.errors import BadInput, NapctlError
 
 MAX = 0.0
@@ -102,7 +105,7 @@ def run_load(
     command = load.filled_in(rate=rate, seconds=seconds, seed=seed)
     errors_path = raw_path.with_name(f"{raw_path.name}.stderr")
     try:
-        status = _run(command, (raw_path, errors_path), limit_seconds, namespace, is_stopped)
+        status, saturated = _run(command, (raw_path, errors_path), limit_seconds, namespace, is_stopped)
     finally:
         output, errors = _merged(raw_path, errors_path)
     if status is None:
@@ -111,9 +114,10 @@ def run_load(
         how = f"with status {status}" if status > 0 else f"by {_signal_name(-status)}"
         raise NapctlError(f"the load ended {how}{_last_words(output, errors)}")
     try:
-        return load.adapter.read(output + ("" if output.endswith("\n") or not errors else "\n") + errors)
+        reading = load.adapter.read(output + ("" if output.endswith("\n") or not errors else "\n") + errors)
     except ValueError as error:
         raise NapctlError(f"{error}{_last_words(output, errors)}") from None
+    return reading if reading.saturated is not None else replace(reading, saturated=saturated)
 
 
 def _written(value: float, separator: str = "") -> str:
@@ -126,16 +130,18 @@ def _run(
     limit_seconds: float,
     namespace: NetworkNamespace | None,
     is_stopped: Callable[[], bool],
-) -> int | None:
-    """Its exit status, negative for a signal; None if it took too long. Nothing of it runs afterwards."""
+) -> tuple[int | None, bool | None]:
+    """Its exit status, negative for a signal, None if it took too long; and whether it was the limit itself, None if
+    that cannot be told. Nothing of it runs afterwards."""
     with paths[0].open("wb") as output, paths[1].open("wb") as errors:
         process = _started(command, output.fileno(), errors.fileno(), namespace)
     try:
-        in_time = _ended(process.pid, limit_seconds, is_stopped)
+        watch = GeneratorWatch(process.pid)
+        in_time = _ended(process.pid, limit_seconds, is_stopped, watch)
     finally:
         _end_group(process.pid)
         process.wait()
-    return process.returncode if in_time else None
+    return process.returncode if in_time else None, watch.saturated
 
 
 def _started(command: str, output: int, errors: int, namespace: NetworkNamespace | None) -> "subprocess.Popen[bytes]":
@@ -155,7 +161,7 @@ def _started(command: str, output: int, errors: int, namespace: NetworkNamespace
         return start()
 
 
-def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool]) -> bool:
+def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool], watch: GeneratorWatch) -> bool:
     """Whether a child ends in that time. It is not reaped: until then nobody else gets its group's number."""
     handle = os.pidfd_open(pid)
     try:
@@ -163,6 +169,7 @@ def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool]) -> bool:
         waiting.register(handle, select.POLLIN)
         deadline = time.monotonic() + seconds
         while not waiting.poll(1000 * min(ASK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            watch.look()
             if is_stopped():
                 raise KeyboardInterrupt
             if time.monotonic() >= deadline:

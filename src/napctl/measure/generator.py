@@ -1,0 +1,76 @@
+"""How busy a load generator on this machine is: a tool that has no CPU time left measures itself, not the server."""
+
+import time
+from pathlib import Path
+
+PROC = Path("/proc")
+LOOK_SECONDS = 0.25
+"""Between two looks at its threads."""
+FEWEST_SECONDS = 0.5
+"""A thread that was seen for less tells nothing: tools are busy while they start."""
+SATURATED_SHARE = 0.95
+
+
+class GeneratorWatch:
+    """The threads of a command and of its descendants, looked at from time to time while it runs.
+
+    Of each the time counts that it ran or waited for a CPU (Documentation/scheduler/sched-stats.rst, schedstat of a
+    task), as a generator whose CPU others take is as much of a limit.
+    """
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self._first: dict[int, tuple[float, float]] = {}
+        self._last: dict[int, tuple[float, float]] = {}
+        """By thread: when it was seen, and its time by then, s."""
+        self._due = 0.0
+
+    def look(self) -> None:
+        """To be called often; looks if it is time to."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + LOOK_SECONDS
+        pids = [self._pid]
+        for pid in pids:  # grows: children of children too
+            for task in _entries(PROC / str(pid) / "task"):
+                if (wanted := _wanted_seconds(task)) is not None:
+                    self._last[int(task.name)] = (time.monotonic(), wanted)
+                    self._first.setdefault(int(task.name), self._last[int(task.name)])
+                pids += [int(child) for child in _text(task / "children").split()]
+
+    @property
+    def busiest_share(self) -> float | None:
+        """The greatest share of its time for which a thread wanted a CPU; None if none was seen for long enough."""
+        shares = [
+            (wanted - self._first[thread][1]) / (at - self._first[thread][0])
+            for thread, (at, wanted) in self._last.items()
+            if at - self._first[thread][0] >= FEWEST_SECONDS
+        ]
+        return max(shares, default=None)
+
+    @property
+    def saturated(self) -> bool | None:
+        """Whether a thread had next to no time left; None if that cannot be told."""
+        share = self.busiest_share
+        return None if share is None else share > SATURATED_SHARE
+
+
+def _wanted_seconds(task: Path) -> float | None:
+    words = _text(task / "schedstat").split()
+    return (int(words[0]) + int(words[1])) / 1e9 if len(words) > 1 else None
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:  # it has ended
+        return []
+
+
+def _text(path: Path) -> str:
+    """Empty if it has ended, or this kernel has no such file."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
