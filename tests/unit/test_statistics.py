@@ -216,6 +216,33 @@ def test_figures_that_are_equal_by_rounding_are_no_proof_of_steadiness() -> None
     assert one("latency_p50_us", [21, 21, 21, 21], [10, 10, 10, 11]).judgement == "worse"
 
 
+def test_figures_that_are_the_same_in_every_round_differ_if_they_lie_further_apart_than_their_last_digit() -> None:
+    """From the buckets of a histogram, on a quiet machine; nothing within a treatment tells how wide they are."""
+    assert one("latency_p50_us", [582] * 8, [532] * 8).judgement == "worse"
+    assert one("latency_p50_us", [532] * 8, [5320] * 8).judgement == "better"
+    assert one("latency_p50_us", [0.12] * 4, [0.11] * 4).judgement == NOTHING
+    found = one("latency_p50_us", [582] * 8, [532, 536, 532, 532, 532, 532, 536, 532])
+    assert found.judgement == "worse"
+    assert found.low < 582 / 532 - 536 / 532 + 1 < found.ratio, "a bucket's width is in the interval"
+
+
+@pytest.mark.trials
+@pytest.mark.parametrize("width", [0.002, 0.008, 0.02])
+@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
+@pytest.mark.parametrize("rounds", [6, 8, 12])
+def test_figures_in_steps_make_no_more_errors_than_others(
+    rounds: int, noise: float, width: float, trials: Trials
+) -> None:
+    chance, runs = random.Random(rounds), trials(400, 10_000)
+    wrong = 0
+    for _ in range(runs):
+        step = width * math.exp(chance.uniform(0, 1))
+        one_round = [[round(chance.lognormvariate(0, noise) / step) * step for _ in range(2)] for _ in range(rounds)]
+        found = paired([(ours, theirs) for ours, theirs in one_round])
+        wrong += found is not None and found.p < 0.01
+    assert wrong <= most(0.01, runs)
+
+
 def test_a_machine_is_not_believed_to_repeat_itself_better_than_by_half_a_percent() -> None:
     by_chance = [100.1 + n * 1e-4 for n in range(4)]
     assert one("latency_p50_us", by_chance, [100.0 + n * 2e-4 for n in range(4)]).judgement == NOTHING

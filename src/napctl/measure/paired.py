@@ -13,7 +13,7 @@ it asks for in return, noise of about normal form, is guarded so:
   of blocks alone. Yuen's h - 1 degrees of freedom are too many far out in the tails (p = 0.0005 came up 1.5 times too
   often). With ceil(g / 2) fewer, p-values down to 0.0001 are exact within 1.1 times, by simulation of a million cases.
 - Few and equal figures are no proof of steadiness: the spread is not taken to be less than FINEST, nor than one step
-  where the figures come in steps (rounded, or from the buckets of a histogram).
+  where the figures of a treatment come in steps (rounded, or from the buckets of a histogram).
 - The robustness check: at least AGREEING of the blocks must differ the way that the mean does.
 
 What is not guarded: with 4 blocks, a machine that jumps between two states shows all four differences alike in 0.8 % of
@@ -21,8 +21,9 @@ comparisons. docs/statistics.md has the error rates.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import pairwise
-from math import ceil, exp, fsum, isfinite, lgamma, log, sqrt
+from math import ceil, exp, fsum, isfinite, lgamma, log, log1p, sqrt
 from statistics import median
 
 from napctl.model.student import critical, two_sided
@@ -100,9 +101,7 @@ def paired(blocks: Sequence[tuple[float, float]]) -> Paired | None:
     mean = fsum(kept) / len(kept)
     drawn_in = [kept[0]] * trimmed + kept + [kept[-1]] * trimmed
     centre = fsum(drawn_in) / n
-    squares = max(
-        fsum((each - centre) ** 2 for each in drawn_in), (n - 1) * max(FINEST, _step(figures, nothing, zeros)) ** 2
-    )
+    squares = max(fsum((each - centre) ** 2 for each in drawn_in), (n - 1) * max(FINEST, _step(known, nothing)) ** 2)
     agree = sum(each * mean > 0 for each in logs)
     return Paired(
         ratio=_exp(median(logs)),
@@ -120,14 +119,29 @@ def trim(blocks: int) -> int:
     return max(0, (blocks - 8) // 4)
 
 
-def _step(figures: Sequence[float], nothing: float, zeros: bool) -> float:
-    """The least gap between two figures' logarithms if some are equal, as figures without steps never are; else 0."""
-    gaps = [after - before for before, after in pairwise(figures)]
-    if all(gap > _EQUAL for gap in gaps):
-        return 0.0
-    if zeros:
-        gaps.append(figures[0] - nothing)
-    return min((gap for gap in gaps if gap > _EQUAL), default=0.0)
+def _step(blocks: Sequence[tuple[float, float]], nothing: float) -> float:
+    """The step in which figures come, as a log ratio; 0 if none are equal, as figures without steps never are.
+
+    Within one treatment it is the least gap. Between two treatments there is no telling a step from a difference: what
+    both share is the place of their last decimal digit.
+    """
+    steps = [0.0]
+    for side in zip(*blocks, strict=True):
+        logs = sorted(_log(figure, nothing) for figure in side)
+        gaps = [after - before for before, after in pairwise(logs)]
+        if any(gap <= _EQUAL for gap in gaps):
+            steps += [min(gap for gap in gaps if gap > _EQUAL)] if max(gaps) > _EQUAL else []
+    figures = [figure for pair in blocks for figure in pair if figure > 0]
+    if len(set(figures)) < len(figures):
+        steps.append(log1p(min(map(_last_place, figures)) / min(figures)))
+    return max(steps)
+
+
+def _last_place(figure: float) -> float:
+    """Of the shortest decimal number that stands for it: 0.01 of 1.23, 10 of 1230."""
+    exponent = Decimal(repr(figure)).normalize().as_tuple().exponent
+    assert isinstance(exponent, int)  # as it is finite
+    return 10.0**exponent
 
 
 def _log(figure: float, nothing: float) -> float:
