@@ -86,7 +86,7 @@ def test_every_treatment_is_measured_under_every_load_in_every_round_and_all_is_
 
 
 def test_its_json_is_the_summary(lab: Lab, web: Server, napctl: Napctl, run: Path) -> None:
-    load = f"{holding(lab, web)}; echo rate 100"
+    load = f"{holding(lab, web)}; echo rate $(( {{rate}} / 10 ))"
     done = napctl(
         "compare", "base", "defer:50us", "--target", web.pid, "--load", load, "--adapter", GREETING, "--rounds", 3,
         *QUICK, "--output", run, "--json", timeout_s=60,
@@ -124,7 +124,7 @@ def test_a_load_that_fails_hangs_or_prints_garbage_fails_its_cells_and_says_why(
 def test_a_load_that_reaches_a_tenth_of_the_rate_is_measured_and_warned_of(
     lab: Lab, web: Server, napctl: Napctl, run: Path
 ) -> None:
-    load = f"{holding(lab, web)}; echo rate 100"
+    load = f"{holding(lab, web)}; echo rate $(( {{rate}} / 10 ))"
     done = napctl(
         "compare", "base", "defer:50us", "--target", web.pid, "--load", load, "--rates", "1k", "--adapter", GREETING,
         "--rounds", 2, *QUICK, "--output", run, timeout_s=60,
@@ -161,6 +161,57 @@ def test_hooks_begin_and_end_their_treatment(lab: Lab, web: Server, napctl: Napc
 
     assert done.status == 0, done
     assert log.read_text().split() == ["begin", "end"] * 2
+
+
+def test_a_hook_whose_end_fails_ends_the_run_as_later_cells_would_be_measured_under_it(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "mine", "--hook", "mine", "true", "echo it sticks >&2; exit 1", "--target", web.pid, "--load", load,
+        "--adapter", GREETING, "--rounds", 3, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 6, done
+    assert "it sticks; what its beginning changed may still be in force" in done.stderr.splitlines()[-1]
+    assert cells(run) == ()
+
+
+def test_a_hook_may_leave_something_in_the_background_and_say_what_is_no_text(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    pid = run.parent / "pid"
+    begin = f"printf '\\377\\n'; sleep 50 & echo $! > {pid}"
+    load = f"{holding(lab, web)}; echo rate 5"
+    began = time.monotonic()
+    done = napctl(
+        "compare", "mine", "--hook", "mine", begin, f"kill $(cat {pid})", "--target", web.pid, "--load", load,
+        "--adapter", GREETING, "--rounds", 1, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    assert time.monotonic() - began < 40
+    assert [cell.failed for cell in cells(run)] == [""]
+
+
+def test_a_server_that_is_attached_already_is_not_compared_and_the_way_out_is_named(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    napctl.attach_quickly(server.pid)
+    load = ("--load", f"sleep 0.7; echo rate 5; kill -0 {server.pid}", "--adapter", GREETING)
+    done = napctl("compare", "base", "suspend:200us", "--target", server.pid, *load, "--output", run)
+
+    assert done.status == 2
+    assert f"`napctl detach {server.pid}` first" in done.stderr.splitlines()[-1]
+    assert not run.exists()
+
+
+def test_where_every_cell_failed_the_exit_status_says_so(lab: Lab, web: Server, napctl: Napctl, run: Path) -> None:
+    load = ("--load", f"{holding(lab, web)}; echo broken; exit 3", "--adapter", GREETING, "--rounds", 1, *QUICK)
+    done = napctl("compare", "base", "--device", "lo", *load, "--output", run, timeout_s=60)
+
+    assert done.status == 6, done
+    assert "every cell failed; the first: the load ended with status 3" in done.stderr.splitlines()[-1]
 
 
 def test_after_kill_9_settings_are_restored_finished_cells_kept_and_resume_goes_on(
@@ -301,6 +352,12 @@ def test_a_treatment_that_is_named_again_is_compared_with_itself(
         (("suspend:50us", "--load", "wrk"), "--target"),
         (("base", "--live"), "--target"),
         (("--lab", "--preset", "coalescing"), "real devices"),
+        (("base", "--lab", "--target", "nginx"), "--target means nothing with --lab"),
+        (("base", "--lab", "--max-drops", "5"), "--max-drops means nothing with --lab"),
+        (("base", "--live", "--target", "1", "--rates", "5k"), "--rates means nothing with --live"),
+        (("base", "--load", "wrk http://10.0.0.1/", "--device", "lo", "--rates", "5k"), "no {rate} to fill 5,000/s in"),
+        (("base", "--lab", "--hook", "mine", "true", "true"), "name it among the treatments"),
+        (("base", "--lab", "--hook", "base", "true", "true"), "there is a treatment of that name"),
         (("plan:/nonexistent.toml", "--lab"), "/nonexistent.toml"),
         ((), "no treatment is named"),
         (("--resume", "/nonexistent"), "/nonexistent"),

@@ -397,7 +397,13 @@ def test_after_a_step_nothing_is_left_to_do(was: Machine, now: Machine, steer: b
         return next_step(transaction, seen, WANTED, machine.present())
 
     step = next_of(now, transaction)
-    again = next_of(now.after(step), amended(transaction, step))
+    now, transaction = now.after(step), amended(transaction, step)
+    again = next_of(now, transaction)
+    if again and any(isinstance(each, SteeringChange) for each in step.more):
+        # Workers whose connections from before turn out to be of one NAPI instance: they fit once they are steered.
+        assert not [*again.without, *again.forget], (step, again)
+        now, transaction = now.after(again), amended(transaction, again)
+        again = next_of(now, transaction)
 
     assert not again, (step, again)
     assert again.words == []

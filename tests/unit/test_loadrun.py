@@ -169,6 +169,29 @@ def test_an_interrupt_ends_the_load_at_once_and_keeps_what_it_said(tmp_path: Pat
     assert raw.read_text() == "begun\n"
 
 
+def test_a_load_does_not_outlive_the_napctl_that_is_killed(tmp_path: Path) -> None:
+    mark = f"31.{os.getpid()}6"
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, mark, str(tmp_path / "raw")]) as process:
+        deadline = time.monotonic() + 20
+        while running(mark) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    assert gone(mark)
+
+
+@pytest.mark.parametrize(("rates", "fits"), [((5000.0, 0.0), False), ((0.0,), True), ((), True)])
+def test_a_rate_that_the_command_does_not_take_is_refused(rates: tuple[float, ...], fits: bool) -> None:
+    load = LoadCommand.of("wrk -d{seconds}s --latency http://10.0.0.1/")
+    try:
+        load.check(rates)
+    except BadInput as error:
+        assert not fits
+        assert "no {rate} to fill 5,000/s in" in str(error)  # noqa: PT017 - which rates are refused is the promise
+    else:
+        assert fits
+    LoadCommand.of("wrk2 -R{rate} http://10.0.0.1/").check(rates)
+
+
 def test_a_request_to_stop_ends_the_load_at_once(tmp_path: Path) -> None:
     mark = f"31.{os.getpid()}5"
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """Promises of what is said of the published order: holds, does not hold, or cannot be told, each with its figures."""
 
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_what_the_noise_hides_cannot_be_told_and_the_difference_that_could_have_
     assert found.holds == "cannot be told"
     assert "base < suspend:20us (26." in found.sentence
     assert "no difference found, could have found " in found.sentence
+
+
+def test_a_claim_for_light_load_is_not_held_against_a_load_that_is_not() -> None:
+    busy = {"base": 0.9, "suspend:20us": 0.7, "fullbusy": 1.0, "suspend:200us": 0.5, "defer:200us": 0.5}
+    found = told(summarise(run(busy), "base", 1))[CPU_CHAIN]
+    assert found.holds == "cannot be told"
+    assert re.search(r"CPU at a light load: .* cannot be told: at 20,000/s base has 9\d % already\.$", found.sentence)
 
 
 def test_too_few_rounds_cannot_tell() -> None:

@@ -251,6 +251,29 @@ def test_a_machine_is_not_believed_to_repeat_itself_better_than_by_half_a_percen
     assert found.error == pytest.approx(FINEST / math.sqrt(3))
 
 
+def test_a_reference_that_polls_itself_has_no_bound_as_nobody_counts_what_it_takes_in_system_calls() -> None:
+    run = [
+        cell(name, n, cpu_share=share + n / 1000, network_cpu_share=0.01, server_poll_share=polled)
+        for n in range(6) for name, share, polled in (("fullbusy", 0.9, 0.98), ("base", 0.4, 0.0))
+    ]  # fmt: skip
+    assert summarise(run, "fullbusy", 1).bounds == ()
+    assert [each.load for each in summarise(run, "base", 1).bounds] == ["20,000/s"]
+
+
+def test_a_load_that_makes_more_requests_than_were_asked_for_is_warned_of() -> None:
+    run = figures("requests_per_second", [500_000.0] * 6, [20_000.0] * 6)
+    (warning,) = summarise(run, "base", 1).warnings
+    assert warning.startswith(
+        "6 of 12 cells (new 6) at 20,000/s made more than 105 % of the requests asked for (the most 2500"
+    )
+
+
+def test_the_treatment_with_the_fewest_rounds_is_warned_of() -> None:
+    run = figures("latency_p99_us", [200.0, 201, 202, 203], [100.0 + n for n in range(8)])
+    run += [cell("whole", n, latency_p99_us=150 + n) for n in range(8)]
+    assert any(each.startswith("only 4 rounds") for each in summarise(run, "base", 1).warnings)
+
+
 def test_of_a_cell_measured_twice_the_later_counts() -> None:
     run = figures("latency_p99_us", [200, 210, 190, 205], [100, 101, 99, 102])
     again = [

@@ -61,8 +61,9 @@ class Examination:
 
     @property
     def feeding(self) -> frozenset[tuple[int, int]]:
-        """Network namespace and id of the NAPI instances that feed the target's epoll instances."""
+        """Network namespace and id of the NAPI instances that feed the target's epoll instances and other sockets."""
         ids = {napi_id for each in self.instances for napi_id in each.sockets_by_napi}
+        ids |= {each.napi_id for each in self.loose if each.napi_id is not None}
         return frozenset((self.napis[napi_id].netns, napi_id) for napi_id in ids if napi_id in self.napis)
 
     def without_former_napis(self) -> "Examination":

@@ -21,7 +21,10 @@ from napctl.model.fitness import Fitness
 from napctl.model.suspension import Suspension
 from napctl.model.timer import TimerChoice
 
-STILL_OPEN = "connections from before the steering are open in it; `--stay` attaches it when they have closed"
+STILL_OPEN = (
+    "connections from before the steering are open in it; `--stay` attaches it once all that are open are of one NAPI "
+    "instance"
+)
 WATCH_SECONDS = 0.25
 """How long to look at the way in which the threads wait. Every system call of the machine costs some 0.15 µs more."""
 

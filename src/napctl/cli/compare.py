@@ -1,5 +1,6 @@
 """napctl compare: an experiment with treatments, loads and rounds, and a verdict."""
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import click
 from msgspec.structs import replace
 
 from napctl import __version__
+from napctl.attach.attach import refuse_second
 from napctl.attach.target import complete, parse, resolve
 from napctl.change.guard import watched
 from napctl.change.journal import Journal, state_directory
@@ -27,18 +29,25 @@ from napctl.measure.compare import rates_of, run
 from napctl.measure.loadrun import parse_rates
 from napctl.measure.presets import coalescing_plans
 from napctl.measure.rundir import RunDirectory
-from napctl.measure.treatments import PRESETS, Treatment, numbered, parse_treatment
+from napctl.measure.treatments import PRESETS, Treatment, is_known, numbered, parse_treatment
 from napctl.model.change import Guard
 from napctl.model.errors import BadInput
 from napctl.model.experiment import RunConfig
 
 COALESCING = ("base", "coalescing-off", "coalescing-planned")
 
+NOT_LIVE = ("lab", "load")
+SENSELESS = {
+    "target": ("lab",), "devices": ("lab",), "adapter": ("lab", "live"), "max_load": ("lab", "live"),
+    "rates": ("live",), "max_wait_p99": NOT_LIVE, "max_drops": NOT_LIVE, "max_retransmits": NOT_LIVE,
+}  # fmt: skip
+"""Options, and with which sources of the load they mean nothing."""
+
 
 @click.command(
     epilog="\b\nExamples:\n  napctl compare --lab --preset irq-suspension\n"
-    "  napctl compare base suspend:200us --target nginx --rates 5k,20k,0 \\\n"
-    "    --load 'wrk -c64 -t2 -d{seconds}s --latency http://10.0.0.1/'\n"
+    "  napctl compare base suspend:200us --target nginx --rates 5k,20k \\\n"
+    "    --load 'wrk2 -c64 -d{seconds}s -R{rate} --latency http://10.0.0.1/'\n"
     "  napctl compare base suspend:50us --target nginx --live --max-wait-p99 2ms\n"
     "  napctl compare base base --lab\n"
     "  napctl compare base plan:nic.toml --device eth0 --load ./load.sh\n"
@@ -66,7 +75,7 @@ COALESCING = ("base", "coalescing-off", "coalescing-planned")
               help="A treatment of your own: shell commands that begin and end it.")  # fmt: skip
 @click.option("--device", "devices", multiple=True, shell_complete=offered(device_names),
               help="Devices to look at, where no target is named.")  # fmt: skip
-@click.option("--max-wait-p99", "wait_ns", type=Duration(), help="--live: longest p99 wait of packets for their poll.")
+@click.option("--max-wait-p99", type=Duration(), help="--live: longest p99 wait of packets for their poll.")
 @click.option("--max-drops", type=click.FloatRange(0), help="--live: most drops a second.")
 @click.option("--max-retransmits", type=click.FloatRange(0), help="--live: most retransmits a second.")
 @click.option("--idle-watts", type=click.FloatRange(0), help="For an estimate of energy where nothing measures it.")
@@ -81,14 +90,16 @@ def compare(**values: Any) -> int:
 
     Treatments: base (as it is), defer:TIME, napibusy, fullbusy, suspend:TIME, plan:FILE, and those of --hook. The first
     is what the others are compared with; named again (base base) it shows what this machine calls a difference where
-    there is none. The server is neither restarted nor changed; every setting is journalled and
-    put back after each cell, by a guard if napctl is killed. Exit status 1: a treatment was worse in something.
+    there is none. The server is neither restarted nor changed; every setting is journalled and put back after each
+    cell, by a guard if napctl is killed. What a hook begins only its own end takes back, which nobody runs then. Exit
+    status 1: a treatment was worse in something.
     """
     with ExitStack() as stack:
         if values["resume"]:
             directory = RunDirectory(values["resume"])
             stack.enter_context(directory.locked())
             config = directory.config()
+            _same_machine(directory)
             note(f"going on with {directory.path}: {len(directory.cells())} cells are there")
         else:
             directory = RunDirectory(values["output"] or time.strftime("runs/%Y-%m-%d-%H%M%S"))
@@ -98,6 +109,9 @@ def compare(**values: Any) -> int:
         with Journal() as journal:
             recover_leavings(journal, as_json=values["as_json"])
         bench = stack.enter_context(_bench(config, guard))
+        if bench.place.found is not None and any(each.needs_target for each in treatments):
+            with Journal() as journal:
+                refuse_second(bench.place.found.processes, journal.live())
         if not values["resume"]:
             config = _with_rates(config, bench)
             directory.create(config, bench.machine)
@@ -112,21 +126,11 @@ def compare(**values: Any) -> int:
 
 def _config(values: dict[str, Any]) -> RunConfig:
     """What was asked for. Raises BadInput where it contradicts itself."""
-    names = tuple(values["treatments"])
-    preset = COALESCING if values["preset"] == "coalescing" else PRESETS.get(values["preset"] or "", ())
-    names = numbered((*names, *(name for name in preset if name not in names)))
-    if not names:
-        raise BadInput("no treatment is named; give some, such as base suspend:200us, or --preset")
-    sources = [name for name in ("lab", "live", "load") if values[name]]
-    if len(sources) != 1:
-        raise BadInput("give the load: exactly one of --load COMMAND, --live and --lab")
-    if values["live"] and not values["target"]:
-        raise BadInput("--live needs --target: whose traffic is looked at")
-    if (values["idle_watts"] is None) != (values["busy_watts"] is None):
-        raise BadInput("--idle-watts and --busy-watts go together")
+    names, source = _names(values), _source(values)
+    hooks = _hooks(values, names)
     plans = {name: read_plan(name.removeprefix("plan:")) for name in values["treatments"] if name.startswith("plan:")}
     if values["preset"] == "coalescing":
-        if values["lab"]:
+        if source == "lab":
             raise BadInput("--preset coalescing is for real devices; those of the lab have no coalescing")
         plans |= coalescing_plans(_netns_of(values["target"], values["netns"]), values["devices"])
     config = RunConfig(
@@ -134,23 +138,23 @@ def _config(values: dict[str, Any]) -> RunConfig:
         name=" ".join(names),
         made_unix_ns=time.time_ns(),
         treatments=names,
-        hooks={name: (begin, end) for name, begin, end in values["hooks"]},
+        hooks=hooks,
         plans=plans,
         target="memcached of the lab" if values["lab"] else values["target"] or "",
         devices=values["devices"],
         netns=click.get_current_context().meta.get(GIVEN_NETNS, ""),
-        source=sources[0],
+        source=source,
         load=values["load"] or "",
         max_load=values["max_load"] or "",
         adapter="\n".join(values["adapter"]),
         rates=() if values["live"] else parse_rates(values["rates"]) if values["rates"] else (),
         rounds=values["rounds"],
         seconds=values["seconds"],
-        warmup_seconds=values["warmup"],
+        warmup_seconds=0 if values["live"] else values["warmup"],
         settle_seconds=values["settle"],
         limit_seconds=values["limit"] or 3 * (values["seconds"] + values["warmup"]) + 10,
         seed=secrets.randbelow(10**6) if values["seed"] is None else values["seed"],
-        max_wait_p99_us=values["wait_ns"] / 1000 if values["wait_ns"] else None,
+        max_wait_p99_us=values["max_wait_p99"] / 1000 if values["max_wait_p99"] else None,
         max_drops_per_second=values["max_drops"],
         max_retransmits_per_second=values["max_retransmits"],
         idle_watts=values["idle_watts"],
@@ -158,6 +162,47 @@ def _config(values: dict[str, Any]) -> RunConfig:
     )
     _treatments(config)
     return config
+
+
+def _names(values: dict[str, Any]) -> tuple[str, ...]:
+    preset = COALESCING if values["preset"] == "coalescing" else PRESETS.get(values["preset"] or "", ())
+    asked = values["treatments"]
+    if not (asked or preset):
+        raise BadInput("no treatment is named; give some, such as base suspend:200us, or --preset")
+    return numbered((*asked, *(name for name in preset if name not in asked)))
+
+
+def _source(values: dict[str, Any]) -> str:
+    """Of the load."""
+    sources = [name for name in ("lab", "live", "load") if values[name]]
+    if len(sources) != 1:
+        raise BadInput("give the load: exactly one of --load COMMAND, --live and --lab")
+    source = sources[0]
+    if source == "live" and not values["target"]:
+        raise BadInput("--live needs --target: whose traffic is looked at")
+    for option, senseless in SENSELESS.items():
+        if values[option] not in (None, ()) and source in senseless:
+            raise BadInput(f"--{option.replace('devices', 'device').replace('_', '-')} means nothing with --{source}")
+    if (values["idle_watts"] is None) != (values["busy_watts"] is None):
+        raise BadInput("--idle-watts and --busy-watts go together")
+    return source
+
+
+def _hooks(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    hooks = {name: (begin, end) for name, begin, end in values["hooks"]}
+    for name in hooks:
+        if name not in names:
+            raise BadInput(f"--hook {name}: name it among the treatments, or it is never begun")
+        if is_known(name):
+            raise BadInput(f"--hook {name}: there is a treatment of that name; call yours otherwise")
+    return hooks
+
+
+def _same_machine(directory: RunDirectory) -> None:
+    """Raises BadInput if a run was begun under another kernel: its blocks would have cells of both."""
+    then, now = directory.machine().get("kernel"), os.uname().release
+    if then != now:
+        raise BadInput(f"{directory.path}: it was begun under Linux {then}, and this is {now}; begin a new run")
 
 
 def _netns_of(target: str | None, otherwise: NetworkNamespace) -> NetworkNamespace:
@@ -178,7 +223,7 @@ def _bench(config: RunConfig, guard: Guard) -> Iterator[Bench]:
     with ExitStack() as stack:
         if config.source == "lab":
             note("building the lab")
-            yield stack.enter_context(lab_bench(directory, guard))
+            yield stack.enter_context(lab_bench(directory, guard, warmup_seconds=config.warmup_seconds))
         elif config.source == "live":
             yield stack.enter_context(live_bench(parse(config.target), config, directory, guard))
         elif config.target:

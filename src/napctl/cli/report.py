@@ -12,6 +12,7 @@ from napctl.measure.exports import write_csv, write_parquet
 from napctl.measure.page.figures import named
 from napctl.measure.rundir import Run, RunDirectory
 from napctl.model.energy import Energy
+from napctl.model.errors import NapctlError
 from napctl.model.experiment import RunConfig, Summary
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value, to_json
@@ -79,7 +80,7 @@ def report(
 def present(directory: RunDirectory, *, as_json: bool) -> int:
     """Show a run that has just been summed up, and write its page. 1 if a treatment was worse in anything, else 0.
 
-    Raises what reading and writing raise (napctl.measure.rundir).
+    Raises what reading and writing raise (napctl.measure.rundir), and NapctlError if every cell failed.
     """
     run = directory.read()
     names = _names([directory], [run])
@@ -90,6 +91,8 @@ def present(directory: RunDirectory, *, as_json: bool) -> int:
     write_page(directory.report, [run], names)
     if not as_json:
         click.echo(f"\n{directory.report}")
+    if run.cells and all(cell.failed for cell in run.cells):
+        raise NapctlError(f"every cell failed; the first: {run.cells[0].failed}")
     return int(any(each.judgement == "worse" for each in run.summary.comparisons))
 
 

@@ -19,7 +19,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
 from napctl.measure.compare import Load
 from napctl.measure.gauge import Gauge
-from napctl.measure.labload import KEYS_PER_GET, LabLoad
+from napctl.measure.labload import KEYS_PER_GET, WARMUP_SECONDS, LabLoad
 from napctl.measure.live import LiveLoad
 from napctl.measure.treatments import Place
 from napctl.model.change import Guard
@@ -50,14 +50,16 @@ class Bench:
 
 
 @contextmanager
-def lab_bench(directory: Path, guard: Guard, *, threads: int = 1, queues: int = 1) -> Iterator[Bench]:
+def lab_bench(
+    directory: Path, guard: Guard, *, threads: int = 1, queues: int = 1, warmup_seconds: float = WARMUP_SECONDS
+) -> Iterator[Bench]:
     """memcached in a lab of its own, under the lab's open-loop load."""
     with Lab.build(queues=queues) as lab:
         server = memcached(lab, threads=threads, keys=KEYS_PER_GET, value_bytes=VALUE_BYTES)
         with server:
             process = processes.process(server.pid)
             assert process is not None
-            load = LabLoad(lab, server)
+            load = LabLoad(lab, server, warmup_seconds)
             netns, cpus = lab.server.namespace, {lab.server.cpu}
             yield from _on_server([process], "memcached", load, netns, directory, guard, cpus=cpus)
 
@@ -109,7 +111,7 @@ def _on_server(
     choice = choice_of(examination)
     devices = sorted({each.device.name for each in examination.napis.values() if each.netns == netns.inode})
     if not devices:
-        raise BadInput(f"{name}: no device of its network namespace feeds it, so there is nothing to compare")
+        raise BadInput(f"{name}: no packet of a device of its network namespace was seen to reach it under that load")
     pids = [process.pid for process in examination.processes]
     with Gauge(netns, devices, pids, choice.napis, cpus) as gauge:
         place = Place(directory, netns, guard, examination, choice)

@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,15 @@ from napctl.measure.adapters import Reading
 from napctl.measure.compare import Told
 from napctl.measure.gauge import Gauge
 from napctl.measure.loadrun import LoadCommand, run_load
-from napctl.model.errors import NapctlError
 from napctl.model.experiment import RunConfig
+from napctl.model.units import percent
 
 PRIME_SECONDS = 2.0
 """Of a run before the first cell, in which the server is examined."""
+ELSEWHERE = 0.05
+"""From this share of the packets on it matters that connections of now are on other queues than the first ones were."""
+MOST_OF_SECONDS = 1.1
+"""How much longer than its requests a load may take, to start, connect and end, without saying so."""
 SATURATED = "the load generator was the limit"
 
 
@@ -27,7 +32,12 @@ class CommandLoad:
 
     def __init__(self, config: RunConfig, namespace: NetworkNamespace | None = None):
         self._command = LoadCommand.of(config.load, adapter=config.adapter, max_template=config.max_load)
+        self._command.check(config.rates)
         self._config, self._namespace = config, namespace
+
+    def settle(self, seconds: float, gauge: Gauge) -> None:
+        """Wait."""
+        time.sleep(seconds)
 
     def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
         """Raises NapctlError, with the command's last words, if it failed, took too long or told no figures."""
@@ -37,18 +47,34 @@ class CommandLoad:
         reading = self._run(rate, seconds, seed, raw)
         figures = gauge.end()
         warnings = (*reading.warnings, *((SATURATED,) if reading.saturated else ()))
-        return Told(metrics=reading.metrics(), latency=reading.latency, figures=figures, warnings=warnings)
+        if figures.elsewhere > ELSEWHERE:
+            share = percent(figures.elsewhere)
+            warnings = (*warnings, f"{share} of the packets came by NAPI instances that treatments do not cover")
+        timed = self._command.is_told_seconds
+        if timed and figures.seconds > MOST_OF_SECONDS * seconds:
+            warnings = (
+                *warnings,
+                f"the load took {figures.seconds:.1f} s for {seconds:g} s of requests: CPU is of both",
+            )
+        return Told(
+            metrics=reading.metrics(),
+            latency=reading.latency,
+            figures=figures,
+            warnings=warnings,
+            errors=reading.errors,
+            load_seconds=seconds if timed else None,
+        )
 
     @contextmanager
     def primed(self) -> Iterator[None]:
         """A run of it in the background. Raises NapctlError if it fails."""
-        failures: list[NapctlError] = []
+        failures: list[BaseException] = []
 
         def prime(raw: Path) -> None:
             rate = self._config.rates[0] if self._config.rates else 0
             try:
                 self._run(rate, PRIME_SECONDS, 0, raw)
-            except NapctlError as error:
+            except BaseException as error:
                 failures.append(error)
 
         with tempfile.TemporaryDirectory(prefix="napctl-compare-") as scratch:

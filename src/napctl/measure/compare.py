@@ -14,12 +14,14 @@ from napctl.measure import loadrun
 from napctl.measure.gauge import Figures, Gauge
 from napctl.measure.rundir import RunDirectory
 from napctl.measure.statistics import summarise
-from napctl.measure.treatments import Place, Treatment, applied
+from napctl.measure.treatments import NotTakenBack, Place, Treatment, applied
 from napctl.model.errors import NapctlError
 from napctl.model.experiment import Cell, RunConfig, Summary
 
 REST = -1.0
 """The rate that stands for open connections and no requests."""
+
+MEASURED_AGAIN = "measured again, as other work disturbed the load generator"
 
 Progress = Callable[[str, int, int], None]
 """Called before each cell: what is measured, the how manieth of how many."""
@@ -37,10 +39,29 @@ class Told:
     latency: tuple[tuple[float, int], ...]
     figures: Figures
     warnings: tuple[str, ...] = ()
+    disturbed: bool = False
+    """Whether other work of the machine came in the way of the load: that says nothing of the treatment."""
+    errors: float | None = None
+    """Requests that failed or stayed without an answer; None: not told."""
+    load_seconds: float | None = None
+    """For how long requests were made; None: in all of the span that the figures are of."""
+
+    def seconds(self) -> float:
+        """For how long requests were made in that span."""
+        whole = self.figures.seconds
+        return whole if self.load_seconds is None else min(self.load_seconds, whole)
+
+    def of_requests(self) -> dict[str, float]:
+        """Figures that take both sides: CPU time and energy for each request, and errors a second."""
+        found = self.figures.per_request(self.metrics.get("requests_per_second", 0.0) * self.seconds())
+        return found if self.errors is None else found | {"errors_per_second": self.errors / self.seconds()}
 
 
 class Load(Protocol):
     """What the server is loaded with."""
+
+    def settle(self, seconds: float, gauge: Gauge) -> None:
+        """Wait after a switch. Raises Harmful."""
 
     def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
         """Make the load once, warm-up included, and measure meanwhile. `rate` 0: as much as possible.
@@ -98,21 +119,24 @@ def run(
 ) -> Summary:
     """Measure every cell that the directory does not have yet, sum up, and record that.
 
-    So many cells may be measured again in all because other work disturbed the load generator, which says nothing of
-    the treatment; on a quiet machine none is.
+    So many cells may be measured once more in all because other work of the machine disturbed the load generator, which
+    says nothing of the treatment; each such cell says so. On a quiet machine there are none.
 
     A treatment that cannot be had here fails its own cells, with the reason; so does a load that fails; one that harmed
-    live traffic is not tried again. What was changed is put back after each cell, and when this is interrupted.
+    live traffic is not tried again. What was changed is put back after each cell, and when this is interrupted. Raises
+    NotTakenBack if that was not possible: no further cell would be what it is called.
     """
-    done = {(cell.treatment, cell.load, cell.round) for cell in directory.cells()}
+    cells = directory.cells()
+    done = {(cell.treatment, cell.load, cell.round) for cell in cells}
     left = [each for each in schedule(config, treatments) if (each.treatment.name, each.load, each.round) not in done]
-    harmful: dict[str, str] = {}
+    harmful = {cell.treatment: cell.failed for cell in cells if cell.harmful}
     for number, step in enumerate(left):
         progress(f"{step.treatment.name} at {step.load}, round {step.round} of {config.rounds}", number, len(left))
-        cell = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
-        while cell.warnings and not cell.failed and repeats > 0:
+        cell, disturbed = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
+        if disturbed and repeats > 0:
             repeats -= 1
-            cell = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
+            again, _ = _cell(config, step, directory.raw(step.position), place, load, gauge, harmful)
+            cell = cell if again.failed else replace(again, warnings=(*again.warnings, MEASURED_AGAIN))
         directory.append(cell)
     summary = summarise(directory.cells(), config.treatments[0], config.seed)
     directory.write_summary(summary)
@@ -121,16 +145,27 @@ def run(
 
 def _cell(
     config: RunConfig, step: Step, raw: Path, place: Place, load: Load, gauge: Gauge, harmful: dict[str, str]
-) -> Cell:
-    started, failed = time.time_ns(), harmful.get(step.treatment.name, "")
+) -> tuple[Cell, bool]:
+    """And whether other work disturbed it."""
+    name, started = step.treatment.name, time.time_ns()
+    failed = harmful.get(name, "")
     told: Told | None = None
     try:
         if not failed:
             with applied(step.treatment, place):
-                time.sleep(config.settle_seconds)
-                told = load.measured(step.rate or 0, config.seconds, config.seed + step.position, raw, gauge)
+                load.settle(config.settle_seconds, gauge)
+                # The same load for all treatments of a block: what differs between loads is in none of its pairs.
+                told = load.measured(step.rate or 0, config.seconds, config.seed + step.round, raw, gauge)
+    except NotTakenBack:
+        raise
     except Harmful as error:
-        failed = harmful[step.treatment.name] = str(error)
+        failed = (
+            f"taken back at once: {error}"
+            if step.treatment.changes
+            else f"{error}, and {name} changes nothing: it is too low"
+        )
+        if step.treatment.changes:
+            harmful[name] = failed
     except NapctlError as error:
         failed = str(error)
     cell = Cell(
@@ -142,28 +177,29 @@ def _cell(
         started_unix_ns=started,
         seconds=0,
         failed=failed,
+        harmful=name in harmful,
     )
     if told is None or failed:
-        return cell
+        return cell, False
     figures = told.figures
-    estimated, from_what = _estimated(config, figures.metrics)
-    per_request = figures.per_request(told.metrics.get("requests_per_second"))
-    return replace(
+    estimated, from_what = _estimated(config, figures)
+    measured = replace(
         cell,
         seconds=figures.seconds,
-        metrics=figures.metrics | told.metrics | per_request | estimated,
+        metrics=figures.metrics | told.metrics | told.of_requests() | estimated,
         sources=figures.sources | from_what,
         latency=told.latency,
         polls=figures.polls,
         warnings=(*figures.warnings, *told.warnings),
     )
+    return measured, told.disturbed
 
 
-def _estimated(config: RunConfig, metrics: dict[str, float]) -> tuple[dict[str, float], dict[str, str]]:
+def _estimated(config: RunConfig, figures: Figures) -> tuple[dict[str, float], dict[str, str]]:
     """Power, where nothing measures it and the user has given what it is idle and busy; labelled as what it is."""
     idle, busy = config.idle_watts, config.busy_watts
-    if idle is None or busy is None or "package_watts" in metrics or "platform_watts" in metrics:
+    if idle is None or busy is None or "package_watts" in figures.metrics or "platform_watts" in figures.metrics:
         return {}, {}
-    watts = idle + (busy - idle) * metrics["cpu_share"]
-    source = f"an estimate: {idle:g} W + ({busy:g} W - {idle:g} W) × CPU"
+    watts = idle + (busy - idle) * figures.machine_cpu_share
+    source = f"an estimate: {idle:g} W + ({busy:g} W - {idle:g} W) × share of all CPUs that is busy"
     return {"estimated_watts": watts}, {"estimated_watts": source}

@@ -10,7 +10,7 @@ from napctl.kernel import snmp
 from napctl.kernel.cputime import run_seconds, user_and_system_seconds
 from napctl.kernel.machinestat import machine_stat, mean_frequency_khz
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.measure.cpushares import CpuReading, Ran, counted, cpu_shares
+from napctl.measure.cpushares import CpuReading, Ran, busy_seconds, counted, cpu_shares
 from napctl.measure.energy import EnergyMeter, metrics_of
 from napctl.model.energy import Energy
 from napctl.model.histogram import EMPTY, Histogram, total
@@ -28,21 +28,26 @@ class Figures:
 
     seconds: float
     cpus: int
+    """Those that count."""
+    machine_cpu_share: float
+    """Busy share of all CPUs."""
+    elsewhere: float
+    """Share of the devices' packets that came by NAPI instances which do not count."""
     metrics: dict[str, float]
     sources: dict[str, str]
     polls: dict[str, tuple[int, ...]]
     warnings: tuple[str, ...]
 
-    def per_request(self, requests_per_second: float | None) -> dict[str, float]:
-        """CPU time and energy for each request at that rate; what was not measured is missing."""
-        if not requests_per_second:
+    def per_request(self, requests: float) -> dict[str, float]:
+        """CPU time and energy for each of so many requests in the span; what was not measured is missing."""
+        if not requests:
             return {}
-        found = {"cpu_us_per_request": self.metrics["cpu_share"] * self.cpus * 1e6 / requests_per_second}
+        found = {"cpu_us_per_request": self.metrics["cpu_share"] * self.cpus * self.seconds * 1e6 / requests}
         if "server_cpu_share" in self.metrics:
-            found["server_cpu_us_per_request"] = self.metrics["server_cpu_share"] * 1e6 / requests_per_second
+            found["server_cpu_us_per_request"] = self.metrics["server_cpu_share"] * self.seconds * 1e6 / requests
         if "package_watts" in self.metrics:  # the memory is not part of the package; what a board's meter tells is
             watts = self.metrics["package_watts"] + self.metrics.get("dram_watts", 0.0)
-            found["joules_per_request"] = watts / requests_per_second
+            found["joules_per_request"] = watts * self.seconds / requests
         return found
 
 
@@ -57,7 +62,7 @@ class Gauge:
     """Figures of spans of time, one after the other: begin(), then end(). Use as a context manager.
 
     `pids` are the server's processes, `napi_ids` the NAPI instances that feed it (none: all of the devices), `cpus`
-    those whose time counts (none: all): where the load is made on the same machine, only the server's.
+    those whose time counts (none: all): in the lab, where the load is made on the same machine, only the server's.
     """
 
     def __init__(
@@ -107,7 +112,18 @@ class Gauge:
         watts, meters = metrics_of(self._energy.since(self._joules))
         metrics, sources = metrics | watts, sources | meters
         warnings = tuple(_warnings(before, after))
-        return Figures(seconds, len(cpus), metrics, sources, self._polls_by_whom(window), warnings)
+        every = counted(before.cpu, after.cpu)
+        machine = min(1.0, busy_seconds(before.cpu, after.cpu, every) / (len(every) * seconds))
+        return Figures(
+            seconds=seconds,
+            cpus=len(cpus),
+            machine_cpu_share=machine,
+            elsewhere=self._elsewhere(window),
+            metrics=metrics,
+            sources=sources,
+            polls=self._polls_by_whom(window),
+            warnings=warnings,
+        )
 
     def idle(self, seconds: float) -> Energy:
         """Energy while napctl does nothing for that long. Where nothing can be measured: at once, with the reason."""
@@ -127,6 +143,13 @@ class Gauge:
             frequency_khz=mean_frequency_khz(),
             tcp=snmp.tcp(self._netns),
         )  # fmt: skip
+
+    def _elsewhere(self, window: Window) -> float:
+        if not self._napi_ids or window.source != "bpf":
+            return 0.0
+        packets = {napi.napi_id: napi.polls.packets for napi in window.napis if napi.netns == self._netns.inode}
+        others = {napi_id for napi_id, count in packets.items() if count and napi_id not in self._napi_ids}
+        return sum(packets[napi_id] for napi_id in others) / (sum(packets.values()) or 1)
 
     def _all_napis(self) -> list[Napi]:
         return [napi for device in self._observer.devices for napi in device.napis]

@@ -18,21 +18,27 @@ KEYS_PER_GET = 10
 CLOSED_DEPTH = 8
 """Requests that each connection always has outstanding where as much as possible is asked for."""
 WARMUP_SECONDS = 0.5
+LEAST_WARMUP_SECONDS = 0.05
+"""In which connections are made."""
 LATE, BUSY = 0.01, 0.9
 
 
 class LabLoad:
     """Open-loop load on a memcached of the lab. A rate of 0 stands for as much as it can answer, REST for nothing."""
 
-    def __init__(self, lab: Lab, server: Server):
-        self._lab, self._server = lab, server
+    def __init__(self, lab: Lab, server: Server, warmup_seconds: float = WARMUP_SECONDS):
+        self._lab, self._server, self._warmup_seconds = lab, server, max(LEAST_WARMUP_SECONDS, warmup_seconds)
+
+    def settle(self, seconds: float, gauge: Gauge) -> None:
+        """Wait."""
+        time.sleep(seconds)
 
     def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
         """Raises NapctlError if it fails."""
         spec = LoadSpec(
             rate_per_second=0 if rate == REST else rate,
             seconds=seconds,
-            warmup_seconds=WARMUP_SECONDS,
+            warmup_seconds=self._warmup_seconds,
             connections=CONNECTIONS,
             keys_per_get=KEYS_PER_GET,
             closed_depth=0 if rate else CLOSED_DEPTH,
@@ -45,7 +51,15 @@ class LabLoad:
             figures = gauge.end()
             result = load.result()
         raw.write_bytes(to_json(result) + b"\n")
-        return Told(metrics=_metrics(result), latency=result.histogram, figures=figures, warnings=_warnings(result))
+        warnings = _warnings(result)
+        return Told(
+            metrics=_metrics(result),
+            latency=result.histogram,
+            figures=figures,
+            warnings=warnings,
+            disturbed=bool(warnings),
+            errors=result.unanswered if rate != REST else None,
+        )
 
     @contextmanager
     def primed(self) -> Iterator[None]:

@@ -10,11 +10,13 @@ from napctl.attach.report import suspended_between
 from napctl.measure.compare import Harmful, Told
 from napctl.measure.gauge import Gauge
 from napctl.model.experiment import RunConfig
-from napctl.model.suspensioncounts import SuspensionCounts
+from napctl.model.suspensioncounts import WAIT_BOUNDS_US, SuspensionCounts
 from napctl.probe.suspension import SuspensionProbe
 
 CHECK_SECONDS = 0.2
 """Between two looks at the limits."""
+LONGEST_US = WAIT_BOUNDS_US[-2]
+"""Longer waits are not told apart."""
 FEW_PACKETS = 50
 """Of so few a percentile says nothing."""
 
@@ -41,6 +43,11 @@ class LiveLoad:
     def __exit__(self, *exc: object) -> None:
         self._probe.close()
 
+    def settle(self, seconds: float, gauge: Gauge) -> None:
+        """Look on, as a treatment may harm from its first moment on. Raises Harmful."""
+        gauge.begin()
+        self._look_on(seconds, self._probe.read(), gauge)
+
     @contextmanager
     def primed(self) -> Iterator[None]:
         """The connections are there."""
@@ -50,19 +57,24 @@ class LiveLoad:
         """Look on for that long. Raises Harmful as soon as a limit is passed."""
         gauge.begin()
         before = self._probe.read()
-        ends = time.monotonic() + seconds
-        while (left := ends - time.monotonic()) > 0:
-            time.sleep(min(left, CHECK_SECONDS))
-            self._check(self._waits(before), gauge)
+        self._look_on(seconds, before, gauge)
         waits, figures = self._waits(before), gauge.end()
-        metrics = {}
+        metrics, warnings = {}, []
         if waits is not None and waits.packets >= FEW_PACKETS:
             metrics["packets_per_second"] = waits.packets / figures.seconds
             for name, share in (("wait_p50_us", 0.5), ("wait_p99_us", 0.99)):
                 us = waits.wait_percentile_us(share)
-                if us is not None and us != float("inf"):
-                    metrics[name] = us
-        return Told(metrics=metrics, latency=(), figures=figures)
+                if us is not None and us > LONGEST_US:
+                    warnings.append(f"{name} is at least {LONGEST_US / 1000:.0f} ms, and counted as that")
+                if us is not None:
+                    metrics[name] = min(us, LONGEST_US)
+        return Told(metrics=metrics, latency=(), figures=figures, warnings=tuple(warnings))
+
+    def _look_on(self, seconds: float, before: tuple[SuspensionCounts, ...], gauge: Gauge) -> None:
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, CHECK_SECONDS))
+            self._check(self._waits(before), gauge)
 
     def _waits(self, before: tuple[SuspensionCounts, ...]) -> SuspensionCounts | None:
         found = [each for each in suspended_between(before, self._probe.read()).values() if each.napi_id in self._ids]
@@ -77,4 +89,4 @@ class LiveLoad:
             figures["wait_p99_us"] = waits.wait_percentile_us(0.99) or 0.0
         for name, limit in self._limits.items():
             if figures.get(name, 0.0) > limit:
-                raise Harmful(f"taken back at once: {name} was {figures[name]:,.0f}, the limit is {limit:,.0f}")
+                raise Harmful(f"{name} was {figures[name]:,.0f}, the limit is {limit:,.0f}")

@@ -6,8 +6,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -60,6 +60,17 @@ class LoadCommand:
     adapter: Adapter
     max_template: str = ""
     """For as many requests as possible; empty: `template` with a {rate} of 0."""
+
+    def check(self, rates: Iterable[float]) -> None:
+        """Raises BadInput if rates are to be asked for, and the command does not take one."""
+        wanted = [rate for rate in rates if rate != MAX]
+        if wanted and "{rate}" not in self.template:
+            raise BadInput(f"the load command has no {{rate}} to fill {load_name(wanted[0])} in: {self.template}")
+
+    @property
+    def is_told_seconds(self) -> bool:
+        """Whether the command is told for how long to make requests."""
+        return "{seconds}" in self.template
 
     @classmethod
     def of(cls, template: str, *, adapter: str = "", max_template: str = "") -> Self:
@@ -136,8 +147,9 @@ def _run(
     with paths[0].open("wb") as output, paths[1].open("wb") as errors:
         process = _started(command, output.fileno(), errors.fileno(), namespace)
     try:
-        watch = GeneratorWatch(process.pid)
-        in_time = _ended(process.pid, limit_seconds, is_stopped, watch)
+        with _ended_with_us(process.pid):
+            watch = GeneratorWatch(process.pid)
+            in_time = _ended(process.pid, limit_seconds, is_stopped, watch)
     finally:
         _end_group(process.pid)
         process.wait()
@@ -159,6 +171,28 @@ def _started(command: str, output: int, errors: int, namespace: NetworkNamespace
         return start()
     with namespace.entered():
         return start()
+
+
+@contextmanager
+def _ended_with_us(group: int) -> Iterator[None]:
+    """If this process is killed meanwhile, the group is, too: a load that went on would be in the next measurement.
+
+    A child waits for the end of a pipe whose other end only this process has.
+    """
+    read, write = os.pipe()
+    try:
+        waiting = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -KILL "-$0"', str(group)], stdin=read, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            waiting.kill()
+            waiting.wait()
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool], watch: GeneratorWatch) -> bool:

@@ -8,7 +8,7 @@ says so, and what was seen.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from napctl.measure.sentences import HOPELESS, NOTHING, Medians, against, range_text, smallest_text
+from napctl.measure.sentences import HOPELESS, NOTHING, Medians, against, percent, range_text, smallest_text
 from napctl.model.experiment import Comparison, Holds, Ordering
 from napctl.model.metrics import BY_NAME
 from napctl.model.value import Value
@@ -33,9 +33,11 @@ EXPLAINING = (
     "packets_per_poll",
     "interrupts_per_second",
     "context_switches_per_second",
-    "network_cpu_share",
 )
 """What tells why an order does not hold."""
+
+LIGHT_CPU_SHARE = 0.6
+"""With interrupts; a load beyond is not light."""
 
 Table = Mapping[tuple[str, str, str, str], Comparison]
 """By load, metric, treatment and reference."""
@@ -78,6 +80,15 @@ def _claims(treatments: Sequence[str], rated: Sequence[str]) -> Iterator[tuple[C
 
 def _ordering(claim: Claim, load: str, there: Sequence[str], table: Table, medians: Medians) -> Ordering:
     metric = BY_NAME[claim.metric]
+    busy = medians.get((load, "base", "cpu_share"), 0.0)
+    if claim.at_light_load_only and busy > LIGHT_CPU_SHARE:
+        chain = " < ".join(there)
+        sentence = (
+            f"{metric.title} at a light load: {chain} cannot be told: at {load} base has {percent(busy)} already."
+        )
+        return Ordering(
+            metric=claim.metric, load=load, treatments=tuple(there), holds="cannot be told", sentence=sentence
+        )
     found = {(less, more): _compared(table, load, claim.metric, less, more, medians) for less, more in pairwise(there)}
     verdicts = {holds for holds, _ in found.values()}
     holds: Holds = (

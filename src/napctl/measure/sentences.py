@@ -69,7 +69,7 @@ def _told(load: str, measured: dict[str, Comparison]) -> list[Comparison]:
         *cpu,
         *(name for name in ("requests_per_second",) if name in found or (name in measured and load in (MAX, LIVE))),
         *first_of("joules_per_request", "package_watts", "platform_watts"),
-        *(name for name in ("drops_per_second", "retransmits_per_second") if name in found),
+        *(name for name in ("errors_per_second", "drops_per_second", "retransmits_per_second") if name in found),
     ]
     return [measured[name] for name in wanted]
 

@@ -17,14 +17,14 @@ has more, and says how the noise was made:
   with 5 rounds 86 % (32 %).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import isfinite
 from random import Random
 
-from napctl.measure.paired import FEWEST_BLOCKS, Paired, paired
+from napctl.measure.doubts import doubts, natural
+from napctl.measure.paired import Paired, paired
 from napctl.measure.published import orderings, pairs
 from napctl.measure.sentences import MAX, saved_metric, sentences
 from napctl.model.experiment import Bound, Cell, Comparison, Estimate, Judgement, Summary
@@ -37,12 +37,11 @@ HEADLINE = ("latency_p50_us", "latency_p99_us", "cpu_us_per_request", "joules_pe
 """What an experiment is made for; and cpu_share, or requests_per_second under the load "max"."""
 WEIGHT = 10
 RESAMPLES = 5000
-ACHIEVED = 0.95
-"""Of the rate asked for: below that, another load was measured than the one it is called after."""
 IDLE_CPU_SHARE = 0.02
 """Below it there is nothing to save, and shares of it say nothing."""
-ENOUGH_BLOCKS = 6
-"""With fewer, a machine that jumps between two states can pass for a difference."""
+POLLS_ITSELF = 0.05
+"""From this share of the polls on a reference takes packets itself, in system calls of which nobody measures the part
+that is for packets: there is no bound then."""
 
 BUSY = "fullbusy"
 AGAINST_BUSY = (*HEADLINE, "cpu_share", "requests_per_second")
@@ -86,7 +85,7 @@ def summarise(cells: Sequence[Cell], reference: str, seed: int) -> Summary:
         raise ValueError(f"no cell of {reference}, which the others are compared with")
     groups = _groups(cells)
     loads = _loads(cells)
-    treatments = [reference, *sorted({cell.treatment for cell in cells} - {reference}, key=_natural)]
+    treatments = [reference, *sorted({cell.treatment for cell in cells} - {reference}, key=natural)]
     estimates = tuple(
         _estimate(treatment, load, metric, groups.get((load, treatment), {}), seed)
         for load in loads
@@ -103,7 +102,7 @@ def summarise(cells: Sequence[Cell], reference: str, seed: int) -> Summary:
         estimates=estimates,
         comparisons=tuple(each for each in comparisons if each.reference == reference),
         bounds=bounds,
-        warnings=tuple(_warnings(cells, loads, comparisons)),
+        warnings=tuple(doubts(cells, loads, comparisons)),
         sentences=sentences(reference, treatments[1:], loads, estimates, told, bounds),
         between=tuple(each for each in comparisons if each.reference != reference),
         orderings=orderings(treatments, rated, comparisons, medians),
@@ -172,7 +171,7 @@ def _groups(cells: Iterable[Cell]) -> dict[tuple[str, str], Group]:
 def _loads(cells: Iterable[Cell]) -> list[str]:
     """From light to heavy."""
     asked = {cell.load: cell.asked_per_second for cell in cells}
-    return sorted(asked, key=lambda load: (asked[load] is None, asked[load] or 0, _natural(load)))
+    return sorted(asked, key=lambda load: (asked[load] is None, asked[load] or 0, natural(load)))
 
 
 def _rated(cells: Iterable[Cell], loads: Sequence[str]) -> list[str]:
@@ -282,11 +281,16 @@ def _middles(rounds: int, seed: int) -> Counter[tuple[int, int]]:
 def _bounds(
     loads: Sequence[str], reference: str, estimates: Sequence[Estimate], comparisons: Sequence[Comparison]
 ) -> Iterable[Bound]:
-    busy = {each.load: each.median for each in estimates if (each.treatment, each.metric) == (reference, "cpu_share")}
+    busy, polled = (
+        {each.load: each.median for each in estimates if (each.treatment, each.metric) == (reference, metric)}
+        for metric in ("cpu_share", "server_poll_share")
+    )
     for load in loads:
         if busy.get(load, 1.0) < IDLE_CPU_SHARE:
             continue
         of_cpu = saved_metric(load)
+        if polled.get(load, 0.0) > POLLS_ITSELF:
+            continue  # what it takes in its own system calls nobody has counted
         for each in estimates:
             if (each.load, each.treatment, each.metric) == (load, reference, "network_cpu_share"):
                 saved = {
@@ -295,59 +299,3 @@ def _bounds(
                     if (other.load, other.metric, other.reference) == (load, of_cpu, reference)
                 }
                 yield Bound(load=load, network_cpu_share=each.median, saved_share=saved)
-
-
-def _warnings(cells: Sequence[Cell], loads: Sequence[str], comparisons: Sequence[Comparison]) -> Iterable[str]:
-    """What makes the figures doubtful, with the number of cells and which treatments they are of."""
-    blocks = max((each.blocks for each in comparisons), default=0)
-    if blocks < FEWEST_BLOCKS and len({cell.treatment for cell in cells}) > 1:
-        yield f"fewer than {FEWEST_BLOCKS} rounds with figures of both: no comparison can be made"
-    if FEWEST_BLOCKS <= blocks < ENOUGH_BLOCKS:
-        yield (
-            f"only {blocks} rounds: a machine that jumps between two states can pass for a difference;"
-            f" {ENOUGH_BLOCKS} or more rounds tell them apart"
-        )
-    failed: dict[str, list[Cell]] = {}
-    doubtful: dict[str, list[Cell]] = {}
-    texts: dict[str, set[str]] = {}
-    for cell in cells:
-        if cell.failed:
-            failed.setdefault(cell.failed, []).append(cell)
-        for text in cell.warnings:
-            kind = re.sub(r"\d[\d.,]*", "#", text)
-            doubtful.setdefault(kind, []).append(cell)
-            texts.setdefault(kind, set()).add(text)
-    for why, those in _most_first(failed):
-        yield f"{_of(those, cells)} failed: {why}"
-    for load in loads:
-        asked = [cell for cell in cells if cell.load == load and not cell.failed]
-        short = [cell for cell in asked if _achieved(cell) < ACHIEVED]
-        if short:
-            yield (
-                f"{_of(short, asked)} at {load} achieved less than {ACHIEVED * 100:.0f} % of the rate asked for"
-                f" (the least {min(map(_achieved, short)) * 100:.0f} %): treatments did not have the same load there"
-            )
-    for kind, those in _most_first(doubtful):
-        first = min(texts[kind], key=_natural)
-        yield f"{_of(those, cells)}: {first}" + (", and the like" if len(texts[kind]) > 1 else "")
-
-
-def _most_first(those: dict[str, list[Cell]]) -> list[tuple[str, list[Cell]]]:
-    return sorted(those.items(), key=lambda item: (-len(item[1]), item[0]))
-
-
-def _achieved(cell: Cell) -> float:
-    rate = cell.metrics.get("requests_per_second")
-    return rate / cell.asked_per_second if rate is not None and cell.asked_per_second else 1.0
-
-
-def _of(those: Sequence[Cell], among: Sequence[Cell]) -> str:
-    """ "3 of 24 cells (base 2, suspend:200us 1)"."""
-    counts = Counter(cell.treatment for cell in those)
-    who = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=_natural))
-    return f"{len(those)} of {len(among)} cells ({who})"
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """For sorting: 20us before 200us."""
-    return [(int(digits) if digits else -1, other) for digits, other in re.findall(r"(\d+)|(\D+)", name)]

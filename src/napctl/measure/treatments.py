@@ -7,6 +7,7 @@ block, so full busy polling is a busy_poll_usecs that outlasts a cell.
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from napctl.change.plans import apply_plan
 from napctl.change.transaction import restore, undisturbed
 from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Guard, Keeper, Transaction
+from napctl.model.change import Guard, Keeper, Restored, Transaction
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 from napctl.model.plan import Plan
 from napctl.model.suspension import Suspension
@@ -44,6 +45,10 @@ PRESETS = {
 """By name; `coalescing` is made of plans, for this machine (presets.py)."""
 
 
+class NotTakenBack(NapctlError):
+    """What a treatment changed may still be in force: whatever is measured from then on would be measured under it."""
+
+
 class Treatment(Value, frozen=True, kw_only=True):
     """One way of taking packets. With neither of the three: the kernel's own way, interrupts."""
 
@@ -59,6 +64,11 @@ class Treatment(Value, frozen=True, kw_only=True):
         return self.suspension is not None and (self.suspension.prefer_busy_poll or self.suspension.busy_poll_usecs > 0)
 
     @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.suspension is not None or self.plan is not None or self.hooks is not None
+
+    @property
     def needs_target(self) -> bool:
         """Whether it is applied to a server."""
         return self.suspension is not None
@@ -70,6 +80,15 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
         name if name not in names[:place] else f"{name}#{names[: place + 1].count(name)}"
         for place, name in enumerate(names)
     )
+
+
+def is_known(text: str) -> bool:
+    """Whether it is a treatment without anybody's hook."""
+    try:
+        parse_treatment(text, {}, {})
+    except BadInput:
+        return text.startswith("plan:")
+    return True
 
 
 def parse_treatment(text: str, plans: dict[str, Plan], hooks: dict[str, tuple[str, str]]) -> Treatment:
@@ -131,8 +150,11 @@ class Place:
 def applied(treatment: Treatment, place: Place) -> Iterator[None]:
     """The treatment is in force; afterwards every former value is back.
 
-    Raises Unsupported if the server does not fit, and what attach() and apply_plan() raise.
+    Raises Unsupported if the server does not fit, what attach() and apply_plan() raise, and NotTakenBack.
     """
+    if not treatment.changes:
+        yield
+        return
     made: list[Transaction] = []
     try:
         with undisturbed():
@@ -144,10 +166,13 @@ def applied(treatment: Treatment, place: Place) -> Iterator[None]:
         yield
     finally:
         try:
-            if treatment.hooks:
-                _run_hook(treatment.name, treatment.hooks[1])
+            with undisturbed():
+                if treatment.hooks:
+                    _run_hook(treatment.name, treatment.hooks[1])
+        except NapctlError as error:
+            raise NotTakenBack(f"{error}; what its beginning changed may still be in force") from None
         finally:
-            _take_back(made, place.directory)
+            _take_back(treatment.name, made, place.directory)
 
 
 def _apply(treatment: Treatment, place: Place) -> Transaction | None:
@@ -165,23 +190,35 @@ def _apply(treatment: Treatment, place: Place) -> Transaction | None:
         return attach(journal, found, choice, treatment.suspension, guard=place.guard, keeper=place.keeper)
 
 
-def _take_back(made: list[Transaction], directory: Path) -> None:
+def _take_back(name: str, made: list[Transaction], directory: Path) -> None:
     if not made:
         return
-    with undisturbed(), Journal(directory) as journal:
-        for each in journal.live():
-            if each.number in {one.number for one in made}:
-                detach(journal, [each]) if each.kind == "attach" else restore(journal, each)
+    try:
+        with undisturbed(), Journal(directory) as journal:
+            live = [each for each in journal.live() if each.number in {one.number for one in made}]
+            rows = [row for each in live for row in _undo(journal, each)]
+    except NapctlError as error:
+        raise NotTakenBack(f"{name}: not taken back: {error}") from None
+    if left := [row for row in rows if row.outcome == "left"]:
+        where = f"{left[0].setting} of {left[0].where}"
+        raise NotTakenBack(f"{name}: somebody else has changed {where} meanwhile, which was left as it is now")
+
+
+def _undo(journal: Journal, made: Transaction) -> list[Restored]:
+    return detach(journal, [made]) if made.kind == "attach" else restore(journal, made)
 
 
 def _run_hook(name: str, command: str) -> None:
-    try:
-        done = subprocess.run(
-            ["sh", "-c", command], capture_output=True, text=True, timeout=HOOK_SECONDS, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise NapctlError(f"{name}: its hook `{command}` did not end within {HOOK_SECONDS} s") from None
+    """In a session of its own, so that Ctrl-C is napctl's alone. What it leaves in the background goes on."""
+    with tempfile.TemporaryFile() as output:  # not a pipe: something in the background would keep it open
+        try:
+            done = subprocess.run(
+                ["sh", "-c", command], stdout=output, stderr=output, stdin=subprocess.DEVNULL, timeout=HOOK_SECONDS,
+                check=False, start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise NapctlError(f"{name}: its hook `{command}` did not end within {HOOK_SECONDS} s") from None
+        output.seek(0)
+        words = output.read().decode(errors="replace").strip().splitlines()
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
         raise NapctlError(f"{name}: its hook `{command}` failed: {words[-1] if words else done.returncode}")

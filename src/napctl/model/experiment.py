@@ -77,6 +77,8 @@ class Cell(Value, frozen=True, kw_only=True):
     seconds: float
     failed: str = ""
     """Why there are no figures; empty: there are."""
+    harmful: bool = False
+    """Live traffic suffered under it beyond a limit: it is not tried again."""
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
     """By Metric.name; what was not measured is missing, never 0."""
     sources: dict[str, str] = msgspec.field(default_factory=dict)

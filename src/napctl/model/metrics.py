@@ -25,6 +25,7 @@ class Metric(Value, frozen=True, kw_only=True):
 
 
 COUNTED = "of the CPUs that count"
+NETWORK = "of the busy CPU time; without what the server takes itself"
 """All of the machine; where the load is made on the same one, only those of the server (napctl.measure.gauge)."""
 ONE = "of one CPU"
 """1 is a whole CPU: several threads may come to more."""
@@ -47,7 +48,7 @@ ALL: tuple[Metric, ...] = (
     Metric(name="server_cpu_us_per_request", title="server CPU/request", unit="µs", better="lower"),
     Metric(name="server_user_share", title="server CPU, user", unit="%", factor=100, of=ONE, compared=False),
     Metric(name="server_system_share", title="server CPU, system", unit="%", factor=100, of=ONE, compared=False),
-    Metric(name="network_cpu_share", title="network share of CPU", unit="%", factor=100, of="of the busy CPU time"),
+    Metric(name="network_cpu_share", title="softirqs and NAPI threads", unit="%", factor=100, of=NETWORK),
     Metric(name="napi_thread_share", title="NAPI threads", unit="%", factor=100, of=ONE),
     Metric(name="softirq_share", title="softirq", unit="%", factor=100, of=COUNTED),
     Metric(name="irq_share", title="interrupt handlers", unit="%", factor=100, of=COUNTED),
@@ -61,6 +62,7 @@ ALL: tuple[Metric, ...] = (
     Metric(name="packets_per_poll", title="packets/poll"),
     Metric(name="server_poll_share", title="polls by the server", unit="%", factor=100),
     Metric(name="empty_poll_share", title="empty polls", unit="%", factor=100),
+    Metric(name="errors_per_second", title="errors/s", better="lower"),
     Metric(name="drops_per_second", title="drops/s", better="lower"),
     Metric(name="retransmits_per_second", title="retransmits/s", better="lower"),
     Metric(name="package_watts", title="package", unit="W", better="lower"),

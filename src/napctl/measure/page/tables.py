@@ -178,8 +178,8 @@ def bounds(run: Run) -> list[tuple[str, list[Bounded]]]:
     loads, treatments = loads_of(run.cells, run.summary), treatments_of(run.config, run.cells, run.summary)
     shares = [share for bound in run.summary.bounds for share in (bound.network_cpu_share, *bound.saved_share.values())]
     least, most = min(shares, default=0.0), max(shares, default=1.0)
-    found_in = {(each.load, each.treatment) for each in run.summary.comparisons
-                if each.metric == saved_metric(each.load) and each.judgement != NOTHING}  # fmt: skip
+    compared = {(each.load, each.treatment): each for each in run.summary.comparisons
+                if each.metric == saved_metric(each.load)}  # fmt: skip
     for bound in sorted(run.summary.bounds, key=lambda each: _place(loads, each.load)):
         names = sorted(bound.saved_share, key=lambda name: _place(treatments, name))
         first = Bounded(
@@ -187,16 +187,18 @@ def bounds(run: Run) -> list[tuple[str, list[Bounded]]]:
             share=_percent(bound.network_cpu_share),
             bar=share_bar(bound.network_cpu_share, least, most, "most"),
         )
-        rows = [_saved(bound, name, least, most, differs=(bound.load, name) in found_in) for name in names]
+        rows = [_saved(bound, name, least, most, compared.get((bound.load, name))) for name in names]
         found.append((bound.load, [first, *rows]))
     return found
 
 
-def _saved(bound: Bound, treatment: str, least: float, most: float, *, differs: bool) -> Bounded:
+def _saved(bound: Bound, treatment: str, least: float, most: float, found: Comparison | None) -> Bounded:
     share = bound.saved_share[treatment]
-    beyond = share > bound.network_cpu_share
-    remark = "more than the bound: wake-ups and caches changed, too" if beyond else ""
-    remark = remark if differs else "within the noise: no difference found"
+    remark = ""
+    if found is None or found.judgement == NOTHING:
+        remark = "within the noise: no difference found"
+    elif 1 - found.high > bound.network_cpu_share:
+        remark = "more than the bound: wake-ups and caches changed, too"
     css = "cost" if share < 0 else "saved"
     bar = share_bar(share, least, most, css)
     return Bounded(what=f"saved by {treatment}", share=_percent(share), bar=bar, remark=remark)
