@@ -143,6 +143,12 @@ def test_a_load_generator_with_no_time_left_is_told(tmp_path: Path, command: str
     assert run(tmp_path, f"{command}; echo rps=1").saturated is saturated
 
 
+def test_the_cpu_time_that_the_generator_took_on_this_machine_is_told(tmp_path: Path) -> None:
+    busy = f"{sys.executable} -c 'import time\nwhile time.process_time() < 1: pass'"
+    assert 0.5 < run(tmp_path, f"{busy}; true; echo rps=1").generator_seconds < 1.5
+    assert run(tmp_path, "sleep 0.6; echo rps=1").generator_seconds < 0.2
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -10,13 +10,15 @@ from pathlib import Path
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.adapters import Reading
 from napctl.measure.compare import Told
-from napctl.measure.gauge import Gauge
+from napctl.measure.gauge import Figures, Gauge
 from napctl.measure.loadrun import LoadCommand, run_load
 from napctl.model.experiment import RunConfig
 from napctl.model.units import percent
 
 PRIME_SECONDS = 2.0
 """Of a run before the first cell, in which the server is examined."""
+OWN_CPU = 0.05
+"""From this share of the busy CPU time on the generator's part in it is told."""
 ELSEWHERE = 0.05
 """From this share of the packets on it matters that connections of now are on other queues than the first ones were."""
 MOST_OF_SECONDS = 1.1
@@ -46,24 +48,18 @@ class CommandLoad:
         gauge.begin()
         reading = self._run(rate, seconds, seed, raw)
         figures = gauge.end()
-        warnings = (*reading.warnings, *((SATURATED,) if reading.saturated else ()))
-        if figures.elsewhere > ELSEWHERE:
-            share = percent(figures.elsewhere)
-            warnings = (*warnings, f"{share} of the packets came by NAPI instances that treatments do not cover")
-        timed = self._command.is_told_seconds
-        if timed and figures.seconds > MOST_OF_SECONDS * seconds:
-            warnings = (
-                *warnings,
-                f"the load took {figures.seconds:.1f} s for {seconds:g} s of requests: CPU is of both",
-            )
         return Told(
             metrics=reading.metrics(),
             latency=reading.latency,
             figures=figures,
-            warnings=warnings,
+            warnings=(*reading.warnings, *_doubts(reading, figures, self._timed(seconds))),
             errors=reading.errors,
-            load_seconds=seconds if timed else None,
+            load_seconds=self._timed(seconds),
         )
+
+    def _timed(self, seconds: float) -> float | None:
+        """For how long it makes requests, if it is told."""
+        return seconds if self._command.is_told_seconds else None
 
     @contextmanager
     def primed(self) -> Iterator[None]:
@@ -93,3 +89,17 @@ class CommandLoad:
             raw_path=raw,
             namespace=self._namespace,
         )  # fmt: skip
+
+
+def _doubts(reading: Reading, figures: Figures, seconds: float | None) -> Iterator[str]:
+    """What makes a cell's figures doubtful. `seconds`: for how long requests were to be made; None: not known."""
+    if reading.saturated:
+        yield SATURATED
+    busy = figures.metrics["cpu_share"] * figures.cpus * figures.seconds
+    if busy and reading.generator_seconds > OWN_CPU * busy:
+        share = percent(min(1.0, reading.generator_seconds / busy))
+        yield f"the load generator ran on this machine: {share} of the CPU time is its own"
+    if figures.elsewhere > ELSEWHERE:
+        yield f"{percent(figures.elsewhere)} of the packets came by NAPI instances that treatments do not cover"
+    if seconds and figures.seconds > MOST_OF_SECONDS * seconds:
+        yield f"the load took {figures.seconds:.1f} s for {seconds:g} s of requests: CPU is of both"

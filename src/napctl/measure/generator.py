@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 LOOK_SECONDS = 0.25
@@ -9,6 +10,16 @@ LOOK_SECONDS = 0.25
 FEWEST_SECONDS = 0.5
 """A thread that was seen for less tells nothing: tools are busy while they start."""
 SATURATED_SHARE = 0.95
+
+
+class _Seen(NamedTuple):
+    """A thread at a time, s."""
+
+    at: float
+    ran: float
+    """CPU time since its start."""
+    wanted: float
+    """The same, and that for which it waited for a CPU."""
 
 
 class GeneratorWatch:
@@ -20,9 +31,9 @@ class GeneratorWatch:
 
     def __init__(self, pid: int):
         self._pid = pid
-        self._first: dict[int, tuple[float, float]] = {}
-        self._last: dict[int, tuple[float, float]] = {}
-        """By thread: when it was seen, and its time by then, s."""
+        self._first: dict[int, _Seen] = {}
+        self._last: dict[int, _Seen] = {}
+        """By thread."""
         self._due = 0.0
 
     def look(self) -> None:
@@ -34,18 +45,23 @@ class GeneratorWatch:
         pids = [self._pid]
         for pid in pids:  # grows: children of children too
             for task in _entries(PROC / str(pid) / "task"):
-                if (wanted := _wanted_seconds(task)) is not None:
-                    self._last[int(task.name)] = (time.monotonic(), wanted)
-                    self._first.setdefault(int(task.name), self._last[int(task.name)])
+                if (seen := _seen(task)) is not None:
+                    self._last[int(task.name)] = seen
+                    self._first.setdefault(int(task.name), seen)
                 pids += [int(child) for child in _text(task / "children").split()]
+
+    @property
+    def ran_seconds(self) -> float:
+        """CPU time of all its threads as they were last seen, s."""
+        return sum(last.ran for last in self._last.values())
 
     @property
     def busiest_share(self) -> float | None:
         """The greatest share of its time for which a thread wanted a CPU; None if none was seen for long enough."""
         shares = [
-            (wanted - self._first[thread][1]) / (at - self._first[thread][0])
-            for thread, (at, wanted) in self._last.items()
-            if at - self._first[thread][0] >= FEWEST_SECONDS
+            (last.wanted - self._first[thread].wanted) / (last.at - self._first[thread].at)
+            for thread, last in self._last.items()
+            if last.at - self._first[thread].at >= FEWEST_SECONDS
         ]
         return max(shares, default=None)
 
@@ -56,9 +72,12 @@ class GeneratorWatch:
         return None if share is None else share > SATURATED_SHARE
 
 
-def _wanted_seconds(task: Path) -> float | None:
+def _seen(task: Path) -> _Seen | None:
     words = _text(task / "schedstat").split()
-    return (int(words[0]) + int(words[1])) / 1e9 if len(words) > 1 else None
+    if len(words) < 2:
+        return None
+    ran, waited = int(words[0]) / 1e9, int(words[1]) / 1e9
+    return _Seen(time.monotonic(), ran, ran + waited)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -116,7 +116,7 @@ def run_load(
     command = load.filled_in(rate=rate, seconds=seconds, seed=seed)
     errors_path = raw_path.with_name(f"{raw_path.name}.stderr")
     try:
-        status, saturated = _run(command, (raw_path, errors_path), limit_seconds, namespace, is_stopped)
+        status, watch = _run(command, (raw_path, errors_path), limit_seconds, namespace, is_stopped)
     finally:
         output, errors = _merged(raw_path, errors_path)
     if status is None:
@@ -128,7 +128,8 @@ def run_load(
         reading = load.adapter.read(output + ("" if output.endswith("\n") or not errors else "\n") + errors)
     except ValueError as error:
         raise NapctlError(f"{error}{_last_words(output, errors)}") from None
-    return reading if reading.saturated is not None else replace(reading, saturated=saturated)
+    saturated = watch.saturated if reading.saturated is None else reading.saturated
+    return replace(reading, saturated=saturated, generator_seconds=watch.ran_seconds)
 
 
 def _written(value: float, separator: str = "") -> str:
@@ -141,9 +142,11 @@ def _run(
     limit_seconds: float,
     namespace: NetworkNamespace | None,
     is_stopped: Callable[[], bool],
-) -> tuple[int | None, bool | None]:
-    """Its exit status, negative for a signal, None if it took too long; and whether it was the limit itself, None if
-    that cannot be told. Nothing of it runs afterwards."""
+) -> tuple[int | None, GeneratorWatch]:
+    """Its exit status, negative for a signal, None if it took too long; and what was seen of it meanwhile.
+
+    Nothing of it runs afterwards.
+    """
     with paths[0].open("wb") as output, paths[1].open("wb") as errors:
         process = _started(command, output.fileno(), errors.fileno(), namespace)
     try:
@@ -153,7 +156,7 @@ def _run(
     finally:
         _end_group(process.pid)
         process.wait()
-    return process.returncode if in_time else None, watch.saturated
+    return process.returncode if in_time else None, watch
 
 
 def _started(command: str, output: int, errors: int, namespace: NetworkNamespace | None) -> "subprocess.Popen[bytes]":

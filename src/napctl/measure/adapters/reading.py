@@ -27,6 +27,8 @@ class Reading(Value, frozen=True, kw_only=True):
     """(latency in µs, requests): with at most that latency and more than the entry before; empty: not told."""
     saturated: bool | None = None
     """Whether the load generator itself was the limit; None if it does not say so."""
+    generator_seconds: float = 0.0
+    """CPU time of the tool on this machine, as far as it was seen."""
     warnings: tuple[str, ...] = ()
     """What makes its figures doubtful: one sentence each."""
 
