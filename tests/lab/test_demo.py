@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from napctl.measure.rundir import RunDirectory
-from napctl.model.experiment import Summary
-from napctl.model.value import from_json
 from tests.lab.helpers import Napctl, until
 
 pytestmark = pytest.mark.lab
@@ -39,13 +37,12 @@ def test_the_demo_compares_four_treatments_at_three_loads_and_leaves_a_report_al
     assert "round 2 of 2" in done.stderr
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     until(lambda: namespaces() == before, "the lab has gone")
+    holds_every_cell_and_what_is_said_of_them(RunDirectory(tmp_path / "run"))
 
 
-def test_its_run_holds_every_cell_and_its_json_what_is_said_of_them(napctl: Napctl, tmp_path: Path) -> None:
-    done = napctl("demo", *QUICK, "--json", "--output", tmp_path / "run", timeout_s=110)
-
-    summary = from_json(done.stdout, Summary)
-    cells = RunDirectory(tmp_path / "run").cells()
+def holds_every_cell_and_what_is_said_of_them(directory: RunDirectory) -> None:
+    cells, summary = directory.cells(), directory.summary()
+    assert summary is not None
     assert len(cells) == 2 * 4 * 3
     assert not any(cell.failed for cell in cells)
     assert all(cell.metrics["requests_per_second"] > 0 for cell in cells if cell.load != "rest")

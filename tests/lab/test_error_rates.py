@@ -21,7 +21,7 @@ from tests.lab.servers import ROOT
 
 pytestmark = [pytest.mark.lab, pytest.mark.trials, pytest.mark.timeout(900)]
 
-SHORT, LONG = 3, 20
+SHORT, LONG = 2, 20
 CELLS = ("--rounds", 8, "--seconds", 0.4, "--warmup", 0, "--settle", 0)
 SHOWING = ("latency_p50_us", "cpu_us_per_request", "requests_per_second")
 """In one of these a slowdown of the server has to show."""
@@ -31,11 +31,11 @@ SPENDING_PORT = 8084
 
 
 def enough(tries: int) -> int:
-    """How many of so many runs have to be right: 19 of 20, and 2 of 3.
+    """How many of so many runs have to be right: 19 of 20, and 1 of 2.
 
-    A single failure in 3 proves nothing: by design `compare` finds something where nothing differs in up to 5 % of runs
-    (1 to 4 % in simulations), which is in one of 3 with 3 to 14 %; in two of 3 with less than 1 %. In two of 20 it is
-    with 2 to 26 %.
+    A single failure in 2 proves nothing: by design `compare` finds something where nothing differs in up to 5 % of runs
+    (1 to 4 % in simulations), which is in one of 2 with 2 to 10 %; in both with a quarter of a percent. In two of 20 it
+    is with 2 to 26 %.
     """
     return tries - 1 if tries < LONG else tries * 19 // 20
 

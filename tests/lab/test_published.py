@@ -25,10 +25,10 @@ def test_the_published_order_is_told_claim_by_claim_and_nothing_here_contradicts
     On a machine that does other work too some claims cannot be told, which is an answer. That one does not hold is a
     finding: it would be wrong by chance in 5 % of runs at most.
     """
-    rounds, whole = trials(6, 8), trials(0, 1)
+    rounds, whole = trials(5, 8), trials(0, 1)
     asked = ("--preset", "irq-suspension") if whole else (*NAMED, "--rates", LIGHT)
     done = napctl(
-        "compare", "--lab", *asked, "--rounds", rounds, "--seconds", 0.6, "--warmup", 0.2, "--settle", 0.05,
+        "compare", "--lab", *asked, "--rounds", rounds, "--seconds", 0.5, "--warmup", 0.2, "--settle", 0.05,
         "--output", tmp_path / "run", timeout_s=1500,
     )  # fmt: skip
 
