@@ -1,6 +1,7 @@
 """The command line: every command explains itself, and every mistake is one line and status 2."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 
 from napctl import __version__
 from napctl.cli import options
+from napctl.cli.compare import compare as COMPARE  # noqa: N812 - beside the module of that name
 from napctl.cli.main import COMMANDS, cli
 from napctl.cli.options import Duration
 from napctl.cli.table import number, print_table
+from napctl.measure.loadrun import LoadCommand, parse_rates
+from napctl.measure.treatments import is_known
 from napctl.model.units import duration_text
 
 PROGRAM = Path(sys.executable).with_name("napctl")
@@ -181,6 +185,21 @@ def test_only_what_begins_like_the_word_is_offered(monkeypatch: pytest.MonkeyPat
 class Link:
     name: str
     loopback: bool = False
+
+
+def test_the_examples_of_compare_are_such_as_compare_takes() -> None:
+    shown = napctl("compare", "--help").stdout.partition("Examples:")[2].replace("\\\n", " ")
+    examples = [shlex.split(line)[2:] for line in shown.splitlines() if line.strip()]
+    assert len(examples) == 6
+    for words in examples[:-1]:  # the last one goes on with a run that is not there
+        with COMPARE.make_context("compare", list(words)) as context:
+            given = context.params
+            assert sum(bool(given[name]) for name in ("lab", "live", "load")) == 1
+            rates = parse_rates(given["rates"]) if given["rates"] else ()
+            if given["load"]:
+                LoadCommand.of(given["load"]).check(rates)
+            for name in given["treatments"]:
+                assert is_known(name)
 
 
 def test_every_help_text_names_only_options_that_exist() -> None:

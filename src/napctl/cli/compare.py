@@ -50,7 +50,8 @@ SENSELESS = {
     "    --load 'wrk2 -c64 -d{seconds}s -R{rate} --latency http://10.0.0.1/'\n"
     "  napctl compare base suspend:50us --target nginx --live --max-wait-p99 2ms\n"
     "  napctl compare base base --lab\n"
-    "  napctl compare base plan:nic.toml --device eth0 --load ./load.sh\n"
+    "  napctl compare base plan:nic.toml --device eth0 \\\n"
+    "    --load 'iperf3 -J -c 10.0.0.2 -t{seconds}'\n"
     "  napctl compare --resume runs/2026-01-31-1200",
 )
 @click.argument("treatments", nargs=-1, metavar="[TREATMENT]...")
