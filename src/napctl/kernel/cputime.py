@@ -4,11 +4,11 @@ The tick misses work that runs between ticks: what timers drive, above all (kern
 figure is exact, and includes the softirqs and interrupts that ran on top of the task.
 """
 
-import os
 from pathlib import Path
 
+from napctl.kernel.machinestat import TICKS_PER_SECOND, machine_stat
+
 PROC = Path("/proc")
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def run_seconds(pid: int) -> float:
@@ -52,14 +52,8 @@ def _user_and_system_seconds(directory: Path) -> tuple[float, float]:
 
 
 def idle_seconds() -> dict[int, float]:
-    """Time since boot in which each CPU that is online had nothing to do, s, in steps of 10 ms (proc_stat(5)).
+    """Time since boot in which each CPU that is online had nothing to do, s, in steps of 10 ms.
 
-    Idle time is taken by the clock when a CPU goes idle (get_idle_time() in fs/proc/stat.c), not sampled by the tick:
-    unlike the other columns it misses nothing that runs between ticks.
+    Unlike other columns of /proc/stat it goes by the clock (napctl.kernel.machinestat).
     """
-    found = {}
-    for line in (PROC / "stat").read_text().splitlines():
-        label, *fields = line.split()
-        if label.startswith("cpu") and label != "cpu":
-            found[int(label[3:])] = (int(fields[3]) + int(fields[4])) / TICKS_PER_SECOND
-    return found
+    return {cpu: each.idle for cpu, each in machine_stat().by_cpu.items()}
