@@ -10,7 +10,7 @@ import select
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -285,13 +285,13 @@ def _own_pid() -> int:
 
 
 def _status(active: Active) -> Status:
-    from napctl.kernel.processes import watched_fds  # noqa: PLC0415 - loads what a program that never asks need not have
+    from napctl.kernel.openfiles import watched as watched_by  # noqa: PLC0415 - loads what a program that never asks need not have
 
     if not _HOLDS.running(active):
         return Status(verdict=ENDED, reasons=("this process has left the block, or was forked inside it",))
     try:
         params = epoll.params(active.epoll_fd)
-        watched = watched_fds(_own_pid(), active.epoll_fd)
+        watched = watched_by(_own_pid(), active.epoll_fd)
     except OSError as error:
         if not _is_epoll(active.epoll_fd):
             return Status(verdict=ENDED, reasons=("the epoll instance is closed",))
@@ -313,7 +313,7 @@ def _status(active: Active) -> Status:
     )
 
 
-def _by_napi(fds: list[int]) -> dict[int, int]:
+def _by_napi(fds: Iterable[int]) -> dict[int, int]:
     """How many of these descriptors are sockets fed by which NAPI instance."""
     from napctl.kernel.sockets import incoming_napi_id  # noqa: PLC0415 - see _status()
 

@@ -20,6 +20,7 @@ from napctl.lab.webservers import haproxy, nginx, redis
 from napctl.model.errors import BadInput, NapctlError
 from tests.lab.helpers import ending, until
 from tests.lab.servers import ROOT, bound, caddy, echo, echoed, web
+from tests.lab.trial import fed_by
 
 pytestmark = pytest.mark.lab
 
@@ -113,9 +114,7 @@ def test_each_thread_of_memcached_has_one_napi_instance_if_it_is_told_how_many_t
     with ending(memcached(bed, threads=4, napi_ids=4)) as server:
 
         def napi_ids() -> list[int] | None:
-            with processes.Handle(server.pid) as handle:
-                watched = [processes.watched_fds(server.pid, fd) for fd in processes.epoll_fds(server.pid)]
-                found = [napi for fds in watched for napi in handle.incoming_napi_ids(fds)]
+            found = [napi for by_napi in fed_by([server.pid]) for napi in by_napi]
             return found if len(found) >= 4 else None
 
         with started(bed, server, LoadSpec(rate_per_second=0, seconds=60, connections=64)) as load:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from napctl.attach.target import parse, resolve
 from napctl.change.journal import Journal
 from napctl.kernel import processes
 from napctl.kernel.cputime import run_seconds
+from napctl.kernel.epollinstances import epoll_instances
+from napctl.kernel.openfiles import open_files
+from napctl.kernel.sockets import incoming_napi_id
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadResult, LoadSpec, started
 from napctl.lab.servers import Server, connected, serve
@@ -105,8 +109,8 @@ def fed_by(pids: list[int]) -> list[dict[int, int]]:
     found: list[dict[int, int]] = []
     for pid in pids:
         with processes.Handle(pid) as handle:
-            fds = processes.epoll_fds(pid)
-            found += (handle.incoming_napi_ids(processes.watched_fds(pid, fd)) for fd in fds)
+            instances = epoll_instances(handle, open_files(pid), incoming_napi_id)
+            found += [dict(Counter(napi_id for napi_id in each.told.values() if napi_id)) for each in instances]
     return [each for each in found if each]
 
 

@@ -16,7 +16,7 @@ from napctl.kernel.sockets import host_and_port
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, EpollPoller, Napi
 from napctl.model.waits import Waits
-from napctl.observe.machine import epoll_pollers, take_devices
+from napctl.observe.machine import epoll_pollers, take_napi_devices
 from napctl.observe.waits import observe_waits
 
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
@@ -88,15 +88,18 @@ class Examination:
         return len(self.sharers.get(group, frozenset()) - set(members))
 
 
-def examine(name: str, found: Sequence[Process], watch_seconds: float = 0) -> Examination:
+def examine(
+    name: str, found: Sequence[Process], watch_seconds: float = 0, most_sockets: int | None = None
+) -> Examination:
     """Look at processes from outside, changing and stopping nothing; for `watch_seconds` at how their threads wait.
 
     0 is a glance, which also leaves out who else polls: that takes a look at every process of the machine.
+    `most_sockets`: of each epoll instance, so many of its sockets and all its listeners (None: all it watches).
 
     Raises BadInput if all of them have gone, NotPermitted without ptrace rights over one, Unsupported on kernels
     without EPIOCGPARAMS (before Linux 6.9) or without the netdev family.
     """
-    looks = [look for process in found if (look := look_at(process)) is not None]
+    looks = [look for process in found if (look := look_at(process, most_sockets)) is not None]
     if not looks:
         raise BadInput(
             f"{found[0].name} ({found[0].pid}): it ended meanwhile" if found else f"{name}: it ended meanwhile"
@@ -104,7 +107,10 @@ def examine(name: str, found: Sequence[Process], watch_seconds: float = 0) -> Ex
     instances = tuple(_merged([instance for look in looks for instance in look.instances]))
     in_epoll = {inode for look in looks for inode in look.watched}
     loose = tuple(
-        each for look in looks for each in loose_sockets(look, in_epoll) if each.napi_id or each.kind == "xdp"
+        each
+        for look in looks
+        for each in loose_sockets(look, in_epoll, most_sockets)
+        if each.napi_id or each.kind == "xdp"
     )
     ids = {napi for each in instances for napi in each.sockets_by_napi} | {s.napi_id for s in loose if s.napi_id}
     napis = _locate(ids, looks)
@@ -167,7 +173,7 @@ def _locate(ids: set[int], looks: Sequence[Look]) -> dict[int, LocatedNapi]:
         with netns:
             if netns.inode not in done and not (done and ids <= located.keys()):
                 done.add(netns.inode)
-                devices = take_devices(netns, (), [])
+                devices = take_napi_devices(netns)
                 hosts = _listening(looks, netns.inode)
                 at = addresses(netns) if hosts and not ids else {}
                 for device in devices:

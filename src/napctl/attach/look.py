@@ -2,15 +2,18 @@
 
 import errno
 import os
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from napctl.kernel import capabilities, epoll, openfiles, processes, sockets
+from napctl.kernel import capabilities, openfiles, processes, sockets
+from napctl.kernel.epollinstances import EpollSockets, ask_sockets, epoll_instances, sample
+from napctl.kernel.listeners import listeners_of
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.openfiles import OpenFiles
 from napctl.kernel.processes import Process
+from napctl.kernel.sockets import SocketFacts
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.settings import EpollParams, SocketPolling
 from napctl.model.waits import ThreadWaits
@@ -81,103 +84,64 @@ class Look:
     """Inode numbers of the sockets that its epoll instances watch."""
 
 
-def look_at(process: Process) -> Look | None:
-    """None if it has gone."""
+def look_at(process: Process, most_sockets: int | None = None) -> Look | None:
+    """None if it has gone. `most_sockets`: of each epoll instance, so many of its sockets and all its listeners."""
     with _explained(process):
         try:
             files = openfiles.open_files(process.pid)
             if not (files.epolls or files.sockets or files.rings):
                 return Look(process, 0, files, [], set())
-            with NetworkNamespace.of_process(process.pid) as netns, processes.Handle(process.pid) as handle:
-                now = processes.process(process.pid)  # what was read may be of a successor with the same pid
-                if now is None or now.started_ticks != process.started_ticks:
-                    return None
+            with NetworkNamespace.of_process(process.pid) as netns, processes.Handle.of(process) as handle:
                 found = Look(process, netns.inode, files, [], set())
-                for fd in files.epolls:
-                    instance = _instance(found, handle, fd)
-                    if instance is not None:
-                        found.instances.append(instance)
+                many = most_sockets is not None and len(files.sockets) > most_sockets
+                listening = {one.inode for one in listeners_of(found.netns, process.pid)} if many else ()
+                for each in epoll_instances(
+                    handle, files, _napi_and_facts, most_sockets=most_sockets, always=listening
+                ):
+                    found.watched.update(each.sockets.values())
+                    found.instances.append(_instance(found, each))
                 return found
         except (FileNotFoundError, ProcessLookupError, BadInput):
             return None
 
 
-def _instance(look: Look, handle: processes.Handle, fd: int) -> EpollInstance | None:
-    """None if the descriptor was closed meanwhile, or is by now something else."""
-    try:
-        with handle.copy_of(fd) as copy:
-            params = epoll.params(copy)
-        watched = openfiles.watched(look.process.pid, fd)
-    except OSError as error:
-        gone = error.errno in (errno.EBADF, errno.ENOENT)
-        if gone or (error.errno == errno.ENOTTY and not _is_epoll(look.process, fd)):
-            return None
-        raise
-    by_napi: dict[int, int] = defaultdict(int)
+def _instance(look: Look, seen: EpollSockets[tuple[int | None, SocketFacts | None]]) -> EpollInstance:
+    by_napi = Counter(napi_id for napi_id, _ in seen.told.values() if napi_id)
     listeners = []
-    for number in _sockets(look, watched):
-        napi_id, listener = _socket(look, handle, number)
-        if napi_id:
-            by_napi[napi_id] += 1
-        if listener:
-            listeners.append(listener)
-    return EpollInstance(look.process, fd, params, len(watched), dict(by_napi), tuple(listeners))
+    for fd, (_, facts) in seen.told.items():
+        if facts and (facts.listening or (facts.kind == "udp" and not facts.connected)):
+            group = (facts.kind, look.netns, facts.address)
+            listeners.append(Listener(seen.sockets[fd], fd, facts.kind, facts.reuseport, group))
+    return EpollInstance(look.process, seen.fd, seen.params, len(seen.watched), dict(by_napi), tuple(listeners))
 
 
-def _sockets(look: Look, watched: Mapping[int, int]) -> Iterator[int]:
-    """Those of the watched descriptors that are sockets; under their present number, if they were given another one."""
-    by_inode = {inode: number for number, inode in look.files.sockets.items()}
-    for number, inode in watched.items():
-        here = number if look.files.sockets.get(number) == inode else by_inode.get(inode)
-        if here is not None:
-            look.watched.add(inode)
-            yield here
+def _napi_and_facts(socket_fd: int) -> tuple[int | None, SocketFacts | None]:
+    """What feeds a socket, and what it is. A connection that is fed, of which there may be many, is asked least."""
+    napi_id = sockets.incoming_napi_id(socket_fd)
+    return napi_id, None if napi_id and sockets.is_stream(socket_fd) else sockets.facts(socket_fd)
 
 
-def _socket(look: Look, handle: processes.Handle, number: int) -> tuple[int | None, Listener | None]:
-    """What feeds it, and whether it takes in what is new. A connection, of which there may be many, is asked least."""
-    try:
-        with handle.copy_of(number) as copy:
-            napi_id = sockets.incoming_napi_id(copy)
-            if napi_id and sockets.is_stream(copy):
-                return napi_id, None
-            facts = sockets.facts(copy)
-    except OSError as error:
-        if error.errno in (errno.ENOTSOCK, errno.EBADF):  # closed meanwhile
-            return None, None
-        raise
-    if not facts.listening and (facts.kind != "udp" or facts.connected):
-        return napi_id, None
-    group = (facts.kind, look.netns, facts.address)
-    return napi_id, Listener(look.files.sockets[number], number, facts.kind, facts.reuseport, group)
-
-
-def _is_epoll(process: Process, fd: int) -> bool:
-    try:
-        return os.readlink(f"/proc/{process.pid}/fd/{fd}") == openfiles.EPOLL  # noqa: PTH115 - as in openfiles
-    except OSError:
-        return False
-
-
-def loose_sockets(look: Look, in_epoll: set[int]) -> Iterator[LooseSocket]:
-    """Sockets that packets reach and no epoll instance of the target watches."""
-    left = {inode: fd for fd, inode in look.files.sockets.items() if inode not in in_epoll}
+def loose_sockets(look: Look, in_epoll: set[int], most_sockets: int | None = None) -> Iterator[LooseSocket]:
+    """Sockets that packets reach and no epoll instance of the target watches; of many, so many, evenly spread."""
+    left = {inode: fd for fd, inode in look.files.sockets.items() if inode not in in_epoll}  # one of each's numbers
     if not left:
         return
-    with _explained(look.process), processes.Handle(look.process.pid) as handle:
-        for inode, fd in left.items():
-            try:
-                with handle.copy_of(fd) as copy:
-                    facts = sockets.facts(copy)
-                    if facts.kind == "other" or facts.listening:
-                        continue
-                    yield LooseSocket(
-                        look.process, fd, inode, facts.kind, sockets.incoming_napi_id(copy), sockets.polling(copy),
-                        nonblocking=not os.get_blocking(copy),
-                    )  # fmt: skip
-            except OSError as error:
-                if error.errno not in (errno.ENOTSOCK, errno.EBADF):
-                    raise
+    inodes = {fd: inode for inode, fd in left.items()}
+    with _explained(look.process), processes.Handle.of(look.process) as handle:
+        for fd, each in ask_sockets(handle, sample(inodes, most_sockets), _as_loose):
+            if each is not None:
+                facts, napi_id, polling, blocking = each
+                yield LooseSocket(
+                    look.process, fd, inodes[fd], facts.kind, napi_id, polling, nonblocking=not blocking
+                )  # fmt: skip
+
+
+def _as_loose(socket_fd: int) -> tuple[SocketFacts, int | None, SocketPolling, bool] | None:
+    """None for one that takes no packets itself."""
+    facts = sockets.facts(socket_fd)
+    if facts.kind == "other" or facts.listening:
+        return None
+    return facts, sockets.incoming_napi_id(socket_fd), sockets.polling(socket_fd), os.get_blocking(socket_fd)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from napctl.kernel import sockets
 from napctl.kernel.syscalls import pidfd_getfd
 
 PROC = Path("/proc")
@@ -206,15 +206,6 @@ def last_cpu(pid: int, tid: int) -> int | None:
     return int(text[text.rindex(")") + 2 :].split()[36])
 
 
-def watched_fds(pid: int, epoll_fd: int) -> list[int]:
-    """Descriptors that an epoll instance watches, as the process numbered them when it added them.
-
-    The kernel holds the instance's lock while it writes the list: about 0.3 µs for each descriptor.
-    """
-    with (PROC / str(pid) / "fdinfo" / str(epoll_fd)).open() as lines:
-        return [int(line.split(maxsplit=2)[1]) for line in lines if line.startswith("tfd:")]
-
-
 class Handle:
     """A hold on a live process (pidfd): its pid cannot come to mean another. Use as a context manager.
 
@@ -225,7 +216,17 @@ class Handle:
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
 
-    def __enter__(self) -> "Handle":
+    @classmethod
+    def of(cls, found: Process) -> Self:
+        """A hold on that process, and on no later one with its pid."""
+        handle = cls(found.pid)
+        now = process(found.pid)
+        if now is None or now.started_ticks != found.started_ticks:
+            os.close(handle._pidfd)
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        return handle
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -239,18 +240,3 @@ class Handle:
             yield copy
         finally:
             os.close(copy)
-
-    def incoming_napi_ids(self, fds: list[int]) -> dict[int, int]:
-        """How many of these descriptors are sockets fed by which NAPI instance: {napi id: sockets}."""
-        found: dict[int, int] = {}
-        for fd in fds:
-            try:
-                with self.copy_of(fd) as copy:
-                    napi_id = sockets.incoming_napi_id(copy)
-            except OSError as error:
-                if error.errno in (errno.ENOTSOCK, errno.EBADF):  # a pipe or timer; or closed meanwhile
-                    continue
-                raise
-            if napi_id is not None:
-                found[napi_id] = found.get(napi_id, 0) + 1
-        return found

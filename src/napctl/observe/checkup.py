@@ -7,15 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from napctl.kernel import cputime, processes
+from napctl.kernel.epollinstances import SAMPLE, ask_sockets, spread
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
+from napctl.kernel.sockets import incoming_napi_id
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import Machine
 from napctl.observe.machine import take_machine
 from napctl.observe.window import Observer
 
-SOCKETS_LOOKED_AT = 200
-"""Per process, spread over all it has: each costs some 10 µs, and a few tell which NAPI instances feed it."""
 LEAST_SHARE = 0.01
 """A thread that used less of a CPU is not told: it decides nothing."""
 IRQBALANCE = "irqbalance"
@@ -76,12 +76,12 @@ def _fed_by(process: Process, napi_ids: Collection[int]) -> tuple[int, ...]:
     if process.pid == os.getpid():
         return ()
     try:
-        fds = processes.socket_fds(process.pid)
-        sample = fds[:: max(1, len(fds) // SOCKETS_LOOKED_AT)]
-        if not sample:
+        fds = spread(processes.socket_fds(process.pid), SAMPLE)
+        if not fds:
             return ()
-        with processes.Handle(process.pid) as handle:
-            return tuple(sorted(handle.incoming_napi_ids(sample).keys() & set(napi_ids)))
+        with processes.Handle.of(process) as handle:
+            told = dict(ask_sockets(handle, fds, incoming_napi_id))
+        return tuple(sorted(set(napi_ids).intersection(told.values())))
     except OSError:
         return ()
 

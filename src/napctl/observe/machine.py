@@ -6,7 +6,16 @@ from collections.abc import Collection, Iterator
 
 from msgspec.structs import replace
 
-from napctl.kernel import capabilities, epoll, interrupts, processes, sysctl, system
+from napctl.kernel import (
+    capabilities,
+    epollinstances,
+    interrupts,
+    openfiles,
+    processes,
+    sockets,
+    sysctl,
+    system,
+)
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
@@ -46,6 +55,31 @@ def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[st
     with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
         found = (_device_or_none(link, ethtool, ioctl, napis, queues, lacks) for link in wanted)
         return tuple(device for device in found if device is not None)
+
+
+def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
+    """All devices that have NAPI instances: these, their queues, and the driver's name; the rest of a Device is unread.
+
+    A question to the driver about anything else may take its locks, and a message to the NIC's firmware.
+    """
+    napis, queues = _instances(netns, [])
+    having = {napi.ifindex for napi in napis}
+    found = []
+    with EthtoolIoctl(netns) as ioctl:
+        for link in links(netns) if having else ():
+            if link.ifindex in having:
+                driver = ioctl.driver(link.name)
+                found.append(
+                    Device(
+                        name=link.name,
+                        ifindex=link.ifindex,
+                        up=link.up,
+                        driver=driver[0] if driver else None,
+                        queues=tuple(queue for queue in queues if queue.ifindex == link.ifindex),
+                        napis=tuple(_with_cpus(napi) for napi in napis if napi.ifindex == link.ifindex),
+                    )
+                )
+    return tuple(found)
 
 
 def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
@@ -167,21 +201,23 @@ def _some(names: list[str]) -> str:
 
 
 def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
-    fds = processes.epoll_fds(process.pid)
-    if not fds:
+    files = openfiles.open_files(process.pid)
+    if not files.epolls:
         return
-    with processes.Handle(process.pid) as handle:
-        for fd in fds:
-            with handle.copy_of(fd) as copy:
-                params = epoll.params(copy)
-            if not params.polls:
-                continue
-            napi_ids = handle.incoming_napi_ids(processes.watched_fds(process.pid, fd))
-            if ours & set(napi_ids):
+    with processes.Handle.of(process) as handle:
+        for each in epollinstances.epoll_instances(
+            handle,
+            files,
+            sockets.incoming_napi_id,
+            most_sockets=epollinstances.SAMPLE,
+            wanted=lambda params: params.polls,
+        ):
+            napi_ids = {napi_id for napi_id in each.told.values() if napi_id}
+            if ours & napi_ids:
                 yield EpollPoller(
                     pid=process.pid,
                     name=process.name,
-                    epoll_fd=fd,
-                    params=params,
+                    epoll_fd=each.fd,
+                    params=each.params,
                     napi_ids=tuple(sorted(napi_ids)),
                 )

@@ -1,0 +1,113 @@
+"""Epoll instances of a process and the sockets that they watch: the one way in which we copy others' descriptors.
+
+Nothing but epoll instances and sockets is copied. Closing a copy calls the flush operation of the file behind it
+(filp_flush() in fs/open.c): of a file on FUSE or NFS its server has to answer that, and may take its time.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from napctl.kernel import epoll, openfiles
+from napctl.kernel.openfiles import OpenFiles
+from napctl.kernel.processes import PROC, Handle
+from napctl.model.settings import EpollParams
+
+SAMPLE = 200
+"""Sockets that tell which NAPI instances feed a process, where a few may speak for all: each costs some 10 µs."""
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True)
+class EpollSockets(Generic[Told]):
+    """One epoll instance and the sockets that it watches."""
+
+    fd: int
+    params: EpollParams
+    watched: Mapping[int, int]
+    """Inode number of all that it watches, by descriptor: as openfiles.watched()."""
+    sockets: Mapping[int, int]
+    """Inode number of the sockets among them, by the number that they have now."""
+    told: Mapping[int, Told]
+    """What was told of each socket, or of a sample of them, by the same number."""
+
+
+def epoll_instances(
+    handle: Handle,
+    files: OpenFiles,
+    ask: Callable[[int], Told],
+    *,
+    most_sockets: int | None = None,
+    always: Collection[int] = (),
+    wanted: Callable[[EpollParams], bool] = lambda _params: True,
+) -> Iterator[EpollSockets[Told]]:
+    """The epoll instances among a process's files, with what `ask` tells of a copy of each socket that they watch.
+
+    `most_sockets`: ask so many of an instance, spread over all it watches (None: all), beside those whose inode number
+    is in `always`. `wanted`: look only into instances with such parameters. One that is closed meanwhile is left out.
+
+    Raises OSError: EPERM without ptrace-attach rights, ESRCH if the process is gone, ENOTTY before Linux 6.9.
+    """
+    for fd in files.epolls:
+        try:
+            with handle.copy_of(fd) as copy:
+                params = epoll.params(copy)
+            if not wanted(params):
+                continue
+            watched = openfiles.watched(handle.pid, fd)
+        except OSError as error:
+            gone = error.errno in (errno.EBADF, errno.ENOENT)
+            if gone or (error.errno == errno.ENOTTY and not _is_epoll(handle.pid, fd)):  # by now something else
+                continue
+            raise
+        sockets = dict(_sockets(files, watched))
+        asked = sample(sockets, most_sockets, always)
+        yield EpollSockets(fd, params, watched, sockets, dict(ask_sockets(handle, asked, ask)))
+
+
+def ask_sockets(handle: Handle, fds: Iterable[int], ask: Callable[[int], Told]) -> Iterator[tuple[int, Told]]:
+    """What `ask` tells of a copy of each of these sockets, by descriptor. One that is closed meanwhile is left out."""
+    for fd in fds:
+        try:
+            with handle.copy_of(fd) as copy:
+                told = ask(copy)
+        except OSError as error:
+            if error.errno in (errno.ENOTSOCK, errno.EBADF):
+                continue
+            raise
+        yield fd, told
+
+
+def sample(sockets: Mapping[int, int], most: int | None, always: Collection[int] = ()) -> list[int]:
+    """Descriptors of at most so many of these sockets, evenly spread, and of those whose inode number is in `always`.
+
+    `sockets`: inode numbers by descriptor.
+    """
+    if most is None or len(sockets) <= most:
+        return list(sockets)
+    picked = [fd for fd, inode in sockets.items() if inode in always]
+    others = [fd for fd, inode in sockets.items() if inode not in always]
+    return picked + spread(others, most)
+
+
+def spread(fds: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly spread."""
+    return list(fds) if len(fds) <= most else [fds[index * len(fds) // most] for index in range(most)]
+
+
+def _sockets(files: OpenFiles, watched: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Under their present number, if they were given another one: descriptor and inode number."""
+    by_inode = {inode: fd for fd, inode in files.sockets.items()}
+    for fd, inode in watched.items():
+        here = fd if files.sockets.get(fd) == inode else by_inode.get(inode)
+        if here is not None:
+            yield here, inode
+
+
+def _is_epoll(pid: int, fd: int) -> bool:
+    try:
+        return os.readlink(PROC / str(pid) / "fd" / str(fd)) == openfiles.EPOLL  # noqa: PTH115 - as in openfiles
+    except OSError:
+        return False
