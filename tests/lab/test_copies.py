@@ -33,8 +33,8 @@ def watching() -> Iterator[tuple[select.epoll, list[socket.socket], list[int]]]:
         others = [*os.pipe(), os.eventfd(0)]
         for fd in others:
             stack.callback(os.close, fd)
-        for each in (*found[1:], *others[1:], found[0]):
-            instance.register(each, select.EPOLLIN)
+        for fd in (*(each.fileno() for each in found[1:]), *others[1:], found[0].fileno()):
+            instance.register(fd, select.EPOLLIN)
         epoll.set_params(instance.fileno(), PREFERS)
         yield instance, found, others
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from napctl.kernel import epoll, interrupts, processes, sockets, softnet, system
+from napctl.kernel import epoll, interrupts, processes, snmp, sockets, softnet, system
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import links
@@ -247,6 +247,24 @@ def test_epoll_parameters_of_another_process_are_read_and_set(lab: Lab, server: 
         epoll.set_params(copy, wanted)
     with processes.Handle(server.pid) as handle, handle.copy_of(fd) as copy:
         assert epoll.params(copy) == wanted
+
+
+def test_what_a_namespace_sent_is_counted_by_protocol() -> None:
+    with NetworkNamespace.create() as netns:
+        in_namespace(netns, "ip", "link", "set", "lo", "up")
+        before = snmp.sent(netns)
+        with netns.entered(), socket.socket(type=socket.SOCK_DGRAM) as four:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as six:
+                for _ in range(3):
+                    four.sendto(b"x", ("127.0.0.1", 9))
+                    six.sendto(b"x", ("::1", 9))
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                socket.create_connection(listener.getsockname()).close()
+        after = snmp.sent(netns)
+    assert before is not None
+    assert after is not None
+    assert after.udp_datagrams - before.udp_datagrams == 6
+    assert after.tcp_segments - before.tcp_segments >= 3, "SYN, SYN-ACK and ACK"
 
 
 def test_processes_are_as_ps_has_them(server: Server) -> None:

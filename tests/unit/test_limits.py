@@ -5,14 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napctl.model.limits import (
+    FRAME_BITS,
+    PACED_US,
     RING_SHARE,
     TSQ_SAFETY,
     TX_USECS_CEILING,
     frames_bound,
     ring_fill_us,
     rx_usecs_bound,
-    tx_stall_us,
+    tx_stalls,
     tx_usecs_bound,
+    udp_stream_mbps,
 )
 
 KIB = 1024
@@ -22,13 +25,40 @@ STALLS_US = {
     50_000: (42, 168, 671),
     100_000: (21, 84, 336),
 }
-"""By link speed in Mb/s, for 256 KiB, 1 MiB and 4 MiB of tcp_limit_output_bytes."""
+"""By link speed in Mb/s, for 256 KiB, 1 MiB and 4 MiB of tcp_limit_output_bytes: when it would stall a flow."""
 
 
 @pytest.mark.parametrize("speed_mbps", STALLS_US)
-def test_a_tcp_flow_stalls_after_the_time_in_which_its_limit_passes_the_link(speed_mbps: int) -> None:
-    limits = (256 * KIB, 1024 * KIB, 4096 * KIB)
-    assert tuple(round(tx_stall_us(limit, speed_mbps)) for limit in limits) == STALLS_US[speed_mbps]
+def test_a_tcp_flow_stalls_when_its_limit_has_passed_the_link_but_never_later_than_a_millisecond(
+    speed_mbps: int,
+) -> None:
+    for limit, us in zip((256 * KIB, 1024 * KIB, 4096 * KIB), STALLS_US[speed_mbps], strict=True):
+        binding, other = tx_stalls(limit, speed_mbps)
+        assert round(binding.after_us) == min(us, 977)
+        assert ("tcp_limit_output_bytes" in binding.by) == (us < 977), "which of the two binds"
+        assert {round(binding.after_us), round(other.after_us)} == {us, 977}
+
+
+@pytest.mark.parametrize(("speed_mbps", "us"), [(10, 2461), (25, 984), (26, 977), (100_000, 977), (None, 977)])
+def test_two_skbs_are_more_than_a_millisecond_only_on_slow_links(speed_mbps: int | None, us: int) -> None:
+    """Two full frames: 2 × 1538 × 8 / 10 = 2460.8 µs; 2^20 / 1024 / 1024 s = 976.6 µs."""
+    (stall,) = tx_stalls(None, speed_mbps)
+    assert round(stall.after_us) == us
+
+
+@given(st.none() | st.integers(0, 1 << 26), st.integers(1, 2_000_000))
+def test_the_soonest_stall_comes_first_and_no_sysctl_puts_it_off(limit: int | None, speed_mbps: int) -> None:
+    stalls = tx_stalls(limit, speed_mbps)
+    assert [each.after_us for each in stalls] == sorted(each.after_us for each in stalls)
+    assert stalls[0].after_us <= max(PACED_US, 2 * FRAME_BITS / speed_mbps)
+    if limit is not None:
+        assert stalls[0].after_us <= limit * 8 / speed_mbps
+
+
+def test_a_udp_stream_sends_one_buffer_in_each_delay() -> None:
+    """The usual 212,992 bytes in 510 µs: 3,341 Mb/s at most, of 6,000 that were possible (commit 417a3ae4)."""
+    assert round(udp_stream_mbps(212_992, 510)) == 3341
+    assert udp_stream_mbps(2 * 212_992, 510) == 2 * udp_stream_mbps(212_992, 510) == udp_stream_mbps(212_992, 255)
 
 
 def test_a_ring_of_full_frames_fills_at_link_rate() -> None:
@@ -58,7 +88,7 @@ def test_no_tx_delay_comes_near_the_stall_the_ring_or_the_ceiling(
     limit: int, speed_mbps: int, ring: int | None
 ) -> None:
     delay_us = tx_usecs_bound(limit, speed_mbps, ring).value
-    assert 0 <= delay_us <= min(TX_USECS_CEILING, TSQ_SAFETY * tx_stall_us(limit, speed_mbps))
+    assert 0 <= delay_us <= min(TX_USECS_CEILING, TSQ_SAFETY * tx_stalls(limit, speed_mbps)[0].after_us)
     if ring is not None:
         assert delay_us <= ring_fill_us(max(1, int(RING_SHARE * ring)), speed_mbps)
 

@@ -12,7 +12,7 @@ from napctl.advise.bounds import beyond, mismatch
 from napctl.advise.goals import GOALS
 from napctl.advise.planfile import plan_of, plan_text
 from napctl.advise.propose import ANY_DEVICE, propose, worth_planning
-from napctl.model.counts import DeviceCounts, QueueCounts
+from napctl.model.counts import DeviceCounts, QueueCounts, SentCounts
 from napctl.model.histogram import Histogram
 from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi, Queue, QueueCoalescing, Rings
 from napctl.model.plan import Advice, GoalName, settings
@@ -351,6 +351,26 @@ def test_a_window_says_whether_the_delay_would_gather_anything() -> None:
     assert "hardly ever gather a second packet" in why(sparse, "rx_usecs")
     assert "about 51 packets" in why(dense, "rx_usecs")
     assert "its busiest queue" in why(advice(NIC, window=window(2_000_000, (10, 20_000))), "rx_usecs")
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (SentCounts(tcp_segments=10, udp_datagrams=11), "one UDP stream sends at most 13,631 Mb/s"),
+        (SentCounts(tcp_segments=11, udp_datagrams=11), ""),
+        (None, ""),
+    ],
+)
+def test_where_most_is_udp_a_tx_delay_is_told_with_what_it_leaves_to_one_stream(
+    sent: SentCounts | None, words: str
+) -> None:
+    """212992 × 8 / 125 µs = 13631.5 Mb/s, of 25,000; a link of 10,000 is not held."""
+    for speed_mbps, held in ((25_000, bool(words)), (10_000, False)):
+        here = replace(machine(replace(NIC, speed_mbps=speed_mbps)), udp_send_buffer_bytes=212_992)
+        found = propose(here, replace(window(0), sent=sent), GOALS["balanced"], None, {})
+        reason = why(found, "tx_usecs")
+        assert ("one UDP stream" in reason) == held
+        assert not held or words in reason
 
 
 def test_a_window_tells_the_share_of_polls_that_were_for_tx_completions_only() -> None:

@@ -97,11 +97,26 @@ def test_the_remedy_for_tx_only_interrupts_is_what_plan_can_propose(
     assert by("tx-only-interrupts", seen).remedy.startswith(remedy)
 
 
-@pytest.mark.parametrize(("tx_usecs", "found"), [(1342, False), (1343, True)])
-def test_a_tx_delay_beyond_tcp_small_queues_is_a_danger(tx_usecs: int, found: bool) -> None:
-    """25 Gb/s and 4 MiB: 4194304 × 8 / 25000 = 1342.2 µs."""
+@pytest.mark.parametrize(
+    ("limit", "tx_usecs", "words"),
+    [
+        (1 << 20, 335, []),
+        (1 << 20, 336, ["tcp_limit_output_bytes"]),  # 1048576 × 8 / 25000 = 335.5 µs
+        (1 << 20, 977, ["tcp_limit_output_bytes", "pacing rate"]),
+        (4 << 20, 976, []),
+        (4 << 20, 977, ["pacing rate"]),  # 1/1024 s, long before the 1342.2 µs of 4 MiB
+        (4 << 20, 1343, ["pacing rate", "tcp_limit_output_bytes"]),
+        (None, 976, []),
+        (None, 977, ["pacing rate"]),
+    ],
+)
+def test_a_tx_delay_beyond_tcp_small_queues_is_a_danger(limit: int | None, tx_usecs: int, words: list[str]) -> None:
     on = device(coalescing=Coalescing(tx_usecs=tx_usecs), rings=None)
-    assert rules(checkup(row(), on=on)) == ["tx-completions-too-late"] * found
+    findings = diagnose(checkup(row(), on=on, tcp_limit=limit))
+    assert [each.rule for each in findings] == ["tx-completions-too-late"] * bool(words)
+    texts = [evidence.text for each in findings for evidence in each.evidence]
+    assert len(texts) == len(words)
+    assert all(word in text for word, text in zip(words, texts, strict=True)), "the one that binds comes first"
 
 
 @pytest.mark.parametrize(
@@ -177,12 +192,11 @@ def test_many_attached_workers_are_one_finding_with_a_command_for_each() -> None
     assert "(100), memcached (101), memcached (102) and 5 more" in found.consequence
 
 
-def test_without_speed_or_limit_the_tx_delay_is_not_judged() -> None:
-    late = Coalescing(tx_usecs=10_000)
-    seen = checkup(row(), on=device(coalescing=late, speed_mbps=None))
-    assert diagnose(seen) == ()
-    assert ("the link speed is not told", ("eth0",)) in [(each.why, each.devices) for each in unjudged(seen)]
-    assert diagnose(checkup(row(), on=device(coalescing=late, rings=None), tcp_limit=None)) == ()
+def test_without_a_speed_a_tx_delay_is_judged_by_the_millisecond_alone() -> None:
+    for tx_usecs, found in ((900, False), (10_000, True)):
+        seen = checkup(row(), on=device(coalescing=Coalescing(tx_usecs=tx_usecs), speed_mbps=None))
+        assert rules(seen) == ["tx-completions-too-late"] * found
+        assert ("the link speed is not told", ("eth0",)) in [(each.why, each.devices) for each in unjudged(seen)]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ PLANTED = {
     "tx-only-interrupts": "e1000e frees sent buffers in an interrupt of its own, virtio in instances without an id, "
     "so neither has polls that are TX-only; the published histogram stands for a NIC that has",
     "single-packet-interrupts": VM,
+    "udp-held-by-tx-delay": VM,
     "adaptive-coalescing-stuck": "no emulated NIC has DIM",
     "several-queues-on-one-cpu": LAB,
     "interrupt-on-application-cpu": LAB,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from napctl.advise import rules_coalescing, seen
+from napctl.advise import rules_coalescing, rules_udp, seen
 from napctl.advise.rules import diagnose
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
@@ -105,7 +105,27 @@ def test_tx_completions_too_late(wire: Wire, napctl: Napctl) -> None:
 
     assert rules(found) == ["tx-completions-too-late", "settings-lost-at-reset"]
     assert found.findings[0].title == "TX completions may wait 50,000 µs (gro-flush-timeout): sending stalls before"
-    assert "fill the TX ring of 256 in 3150 µs" in " ".join(each.text for each in found.findings[0].evidence)
+    told = " ".join(each.text for each in found.findings[0].evidence)
+    assert "after 977 µs two skbs, or 1/1024 s at its pacing rate, stall any TCP flow at 1,000 Mb/s" in told
+    assert "fill the TX ring of 256 in 3150 µs" in told
+
+
+def test_udp_held_by_tx_delay(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """212,992 bytes in 50 ms are 34 Mb/s; what is a load to an emulated NIC is little elsewhere."""
+    monkeypatch.setattr(rules_udp, "LOADED_PACKETS_PER_SECOND", 1)
+    late = NapiSettings(defer_hard_irqs=1, gro_flush_timeout_ns=50_000_000)
+
+    def send() -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            for _ in range(20):
+                sender.sendto(b"datagram", (wire.peer_address, 9))
+        time.sleep(0.2)
+
+    with napi_set(wire, late, NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)):
+        found = findings_during(wire, send)
+
+    (finding,) = (each for each in found if each.rule == "udp-held-by-tx-delay")
+    assert finding.title == "one UDP stream sends at most 34 of 1,000 Mb/s"
 
 
 def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:

@@ -26,6 +26,7 @@ class Known:
     speed_given: bool
     """By the user: the driver does not tell it, or tells less."""
     tcp_limit_bytes: int | None
+    udp_send_buffer_bytes: int | None
     held: tuple[int, ...]
     """NAPI instances whose deferral belongs to an application that polls them, or to IRQ suspension."""
     window: Window | None

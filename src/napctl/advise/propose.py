@@ -77,6 +77,7 @@ def _known(
         speed_mbps=speed,
         speed_given=speed != device.speed_mbps,
         tcp_limit_bytes=machine.tcp_limit_output_bytes,
+        udp_send_buffer_bytes=machine.udp_send_buffer_bytes,
         held=_held(machine, device),
         window=window,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from napctl.model.limits import udp_stream_mbps
 from napctl.model.machine import Device
 from napctl.model.window import Window
 
@@ -41,6 +42,24 @@ def tx_only(window: Window | None, device: Device) -> str:
     for napi_polls, napi_found in _polls(window, device):
         polls, found = polls + napi_polls, found + napi_found
     return f"; {found / polls:.1%} of its polls in the window found TX completions only" if found else ""
+
+
+def mostly_udp(window: Window | None) -> bool:
+    """Whether more UDP datagrams than TCP segments were sent, in the network namespace as a whole."""
+    return window is not None and window.sent is not None and window.sent.udp_datagrams > window.sent.tcp_segments
+
+
+def udp_stream(window: Window | None, send_buffer_bytes: int | None, delay_us: int, speed_mbps: int | None) -> str:
+    """What a TX delay leaves to one UDP stream, if most of what was sent is UDP and the link takes more."""
+    if not mostly_udp(window) or send_buffer_bytes is None or not delay_us:
+        return ""
+    rate = udp_stream_mbps(send_buffer_bytes, delay_us)
+    if speed_mbps is not None and rate >= speed_mbps:
+        return ""
+    return (
+        f"; but most of what was sent in the window is UDP, and with {delay_us} µs one UDP stream sends at most "
+        f"{rate:,.0f} Mb/s: its send buffer of {send_buffer_bytes:,} bytes (wmem_default) once in that time"
+    )
 
 
 def _polls(window: Window | None, device: Device) -> Iterator[tuple[int, int]]:

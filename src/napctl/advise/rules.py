@@ -1,9 +1,15 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.advise import rules_coalescing, rules_cpu, rules_drops, rules_polling
+from napctl.advise import rules_coalescing, rules_cpu, rules_drops, rules_polling, rules_udp
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
-RULES = (*rules_drops.RULES, *rules_polling.RULES, *rules_coalescing.RULES, *rules_cpu.RULES)
+RULES = (
+    *rules_drops.RULES,
+    *rules_polling.RULES,
+    *rules_coalescing.RULES,
+    *rules_udp.RULES,
+    *rules_cpu.RULES,
+)
 
 SEVERITIES, CERTAINTIES = ("danger", "cost", "risk"), ("certain", "likely", "possible")
 

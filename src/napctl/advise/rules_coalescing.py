@@ -26,7 +26,7 @@ from napctl.advise.seen import (
 )
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.histogram import total
-from napctl.model.limits import ring_fill_us, tx_stall_us, tx_usecs_bound
+from napctl.model.limits import ring_fill_us, tx_stalls, tx_usecs_bound
 from napctl.model.machine import Coalescing, Device, DimProfile, EpollPoller, Napi
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text, percent
@@ -124,10 +124,10 @@ def tx_completions_too_late(seen: Checkup) -> Iterator[Finding]:
     """TX completions that wait longer than a TCP flow or the ring can go on sending: the link falls idle."""
     limit = seen.machine.tcp_limit_output_bytes
     for device in seen.machine.devices:
-        if device.bus is None or device.speed_mbps is None:
+        if device.bus is None:
             continue
-        for delay_us, setting in _tx_delays(device):
-            stalls = tuple(_stalls(delay_us, setting, device, device.speed_mbps, limit))
+        for delay_us, setting in tx_delays(device):
+            stalls = tuple(_stalls(delay_us, setting, device, limit))
             if stalls:
                 yield Finding(
                     rule="tx-completions-too-late",
@@ -142,22 +142,22 @@ def tx_completions_too_late(seen: Checkup) -> Iterator[Finding]:
                     certainty="likely",
                     basis=STALL,
                 )
-        yield from _attached_too_late(seen, device, device.speed_mbps, limit)
+        yield from _attached_too_late(seen, device, limit)
 
 
-def _attached_too_late(seen: Checkup, device: Device, speed_mbps: int, limit: int | None) -> Iterator[Finding]:
+def _attached_too_late(seen: Checkup, device: Device, limit: int | None) -> Iterator[Finding]:
     """Instances with IRQ suspension: `plan` leaves them alone, and while their server polls there is no such wait."""
     late = [
         (napi, stalls)
         for napi in device.napis
         if attached(napi) and napi.settings.defers
-        if (stalls := tuple(_stalls(_timer_us(napi), DEFERRAL_TIMER, device, speed_mbps, limit)))
+        if (stalls := tuple(_stalls(_timer_us(napi), DEFERRAL_TIMER, device, limit)))
     ]
     if not late:
         return
     slowest, stalls = max(late, key=lambda pair: _timer_us(pair[0]))
     delay_us, suspend_ns = _timer_us(slowest), max(napi.settings.irq_suspend_timeout_ns or 0 for napi, _ in late)
-    bound = tx_usecs_bound(limit, speed_mbps, device.rings.tx if device.rings else None)
+    bound = tx_usecs_bound(limit, device.speed_mbps, device.rings.tx if device.rings else None)
     timer = f"{max(1, bound.value)}us"
     ids = {napi.napi_id: napi for napi, _ in late}
     watched = ((poller, [ids[each] for each in poller.napi_ids if each in ids]) for poller in seen.machine.pollers)
@@ -211,7 +211,7 @@ def _attach_anew(poller: EpollPoller, napi: Napi, timer: str) -> str:
     return f"napctl detach {pid} && {join(words)}"
 
 
-def _tx_delays(device: Device) -> Iterator[tuple[float, str]]:
+def tx_delays(device: Device) -> Iterator[tuple[float, str]]:
     """(delay in µs, setting): the longest that the NIC makes, and the longest that deferral makes."""
     blocks = [device.coalescing, *(queue.coalescing for queue in device.queue_coalescing)]
     usecs = max((block.tx_usecs or 0 for block in blocks if block is not None), default=0)
@@ -226,20 +226,15 @@ def _timer_us(napi: Napi) -> float:
     return (napi.settings.gro_flush_timeout_ns or 0) / 1000
 
 
-def _stalls(
-    delay_us: float, setting: str, device: Device, speed_mbps: int, limit_bytes: int | None
-) -> Iterator[Evidence]:
+def _stalls(delay_us: float, setting: str, device: Device, limit_bytes: int | None) -> Iterator[Evidence]:
     """What ends before the delay does. A number of frames ends no deferral: the interrupt is masked."""
-    if limit_bytes is not None and delay_us > (stall := tx_stall_us(limit_bytes, speed_mbps)):
-        yield Evidence(
-            text=f"a TCP flow at {speed_mbps:,} Mb/s sends its tcp_limit_output_bytes ({limit_bytes:,}) in "
-            f"{stall:.0f} µs",
-            source="/proc/sys/net/ipv4",
-        )
-    ring = device.rings.tx if device.rings else None
+    for stall in tx_stalls(limit_bytes, device.speed_mbps):  # the first is the one that binds
+        if delay_us > stall.after_us:
+            yield Evidence(text=f"after {stall.after_us:.0f} µs {stall.by}", source=stall.source)
+    ring, speed_mbps = device.rings.tx if device.rings else None, device.speed_mbps
     frames = device.coalescing.tx_max_frames if device.coalescing else None
     bounded_by_frames = setting != DEFERRAL_TIMER and bool(frames) and ring is not None and (frames or 0) < ring
-    if ring and not bounded_by_frames and delay_us > (fill := ring_fill_us(ring, speed_mbps)):
+    if ring and speed_mbps and not bounded_by_frames and delay_us > (fill := ring_fill_us(ring, speed_mbps)):
         yield Evidence(text=f"full frames fill the TX ring of {ring:,} in {fill:.0f} µs", source=ETHTOOL)
 
 

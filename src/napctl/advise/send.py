@@ -2,7 +2,7 @@
 
 from napctl.advise.draft import Draft, Known
 from napctl.advise.quirks import no_tx_delay, takes_usecs, without_coalescing
-from napctl.advise.rates import tx_only
+from napctl.advise.rates import tx_only, udp_stream
 from napctl.model.limits import Bound, frames_bound, tx_usecs_bound
 from napctl.model.machine import Coalescing
 
@@ -58,7 +58,8 @@ def _propose(known: Known, draft: Draft, coalescing: Coalescing, bound: Bound) -
     sources = [known.speed_source, known.limit_source]
     if known.ring("tx") is not None:
         sources.append(known.ring_source("tx"))
-    draft.coalesce("tx_usecs", usecs, f"{known.goal.tx_why}{tx_only(known.window, known.device)}", by, sources)
+    held = udp_stream(known.window, known.udp_send_buffer_bytes, usecs, known.speed_mbps)
+    draft.coalesce("tx_usecs", usecs, f"{known.goal.tx_why}{tx_only(known.window, known.device)}{held}", by, sources)
     # A number of frames without a delay: what ends their wait is the driver's secret, and the number stays as it is.
     if coalescing.tx_usecs is not None or coalescing.tx_max_frames is None:
         _tx_frames(known, draft, usecs)

@@ -80,6 +80,13 @@ class DeviceCounts(Value, frozen=True, kw_only=True):
     """None: the driver keeps no counters per queue."""
 
 
+class SentCounts(Value, frozen=True, kw_only=True):
+    """What a network namespace sent, by protocol. One datagram may leave as many frames (UDP_SEGMENT)."""
+
+    tcp_segments: int
+    udp_datagrams: int
+
+
 class Deliveries(Value, frozen=True, kw_only=True):
     """How a device without NAPI instances handed packets to the stack, since some beginning."""
 
@@ -109,3 +116,5 @@ class Reading(Value, frozen=True, kw_only=True):
     interrupts: dict[int, int]
     """By interrupt number."""
     devices: tuple[DeviceCounts, ...]
+    sent: SentCounts | None = None
+    """None: the kernel does not tell."""

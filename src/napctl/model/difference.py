@@ -2,7 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 
-from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, QueueCounts, Reading
+from napctl.model.counts import (
+    CpuCounts,
+    DeviceCounts,
+    NapiCounts,
+    PollerCounts,
+    ProbeCounts,
+    QueueCounts,
+    Reading,
+    SentCounts,
+)
 from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings
 from napctl.model.window import EmptyPolls, NapiWindow, Window
@@ -43,6 +52,7 @@ def between(
         napis=tuple(sorted(rows, key=lambda napi: (napi.netns != netns, napi.ifindex, napi.napi_id))),
         cpus=_cpus(before, after),
         devices=_devices(before.devices, after.devices),
+        sent=_sent(before.sent, after.sent),
     )
 
 
@@ -170,6 +180,14 @@ def _devices(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]) -> t
         for now in after
         if now.ifindex in then
     )
+
+
+def _sent(before: SentCounts | None, after: SentCounts | None) -> SentCounts | None:
+    """None where the counters fell: the namespace is another."""
+    if before is None or after is None:
+        return None
+    segments, datagrams = after.tcp_segments - before.tcp_segments, after.udp_datagrams - before.udp_datagrams
+    return SentCounts(tcp_segments=segments, udp_datagrams=datagrams) if min(segments, datagrams) >= 0 else None
 
 
 def _queues(

@@ -1,8 +1,10 @@
 """How far interrupts may be delayed without harm: the arithmetic behind every plan and several findings.
 
 Source: J. Kicinski's note on IRQ coalescing (https://people.kernel.org/kuba/easy-network-performance-wins-with-irq-coalescing),
-and tcp_small_queue_check() in net/ipv4/tcp_output.c: a flow stalls when its sent but not yet freed bytes reach
-net.ipv4.tcp_limit_output_bytes, and they are freed by the TX completion that coalescing delays.
+and tcp_small_queue_check() in net/ipv4/tcp_output.c (TCP Small Queues): a flow stalls when its sent but not yet freed
+bytes reach a limit, and they are freed by the TX completion that coalescing delays. The limit is two skbs or what the
+flow sends at its pacing rate in 1/1024 s (sk_pacing_shift), whichever is larger; for a flow that nobody paces (neither
+fq nor BBR) net.ipv4.tcp_limit_output_bytes, if that is less. A flow whose queue is empty always sends.
 """
 
 from napctl.model.value import Value
@@ -10,7 +12,10 @@ from napctl.model.value import Value
 TX_USECS_CEILING = 200
 """Little is gained above (the note), µs."""
 TSQ_SAFETY = 0.5
-"""Share of the stall time that a delay may take; the rest is for timer slack, softirq scheduling and the poll."""
+"""Share of the stall time that a delay may take; the rest is for timer slack, softirq scheduling, the poll, and the
+overhead of each skb, which the kernel counts with its bytes (truesize)."""
+PACED_US = 1e6 / 1024
+"""What a flow sends in this time at its pacing rate, it may have unfreed (sk_pacing_shift 10, sock_init_data())."""
 RING_SHARE = 0.25
 """Share of a ring that may wait for one interrupt: the rest takes what arrives until the poll has made room."""
 FRAME_BITS = 1538 * 8
@@ -24,9 +29,43 @@ class Bound(Value, frozen=True, kw_only=True):
     by: str
 
 
-def tx_stall_us(limit_bytes: int, speed_mbps: int) -> float:
-    """The time in which one TCP flow at link rate sends all that TCP Small Queues lets it have unfreed, µs."""
-    return limit_bytes * 8 / speed_mbps
+class Stall(Value, frozen=True, kw_only=True):
+    """After how long without a completion a sender has to wait, and by what."""
+
+    after_us: float
+    by: str
+    source: str
+    """Where that is read."""
+
+
+def tx_stalls(limit_bytes: int | None, speed_mbps: int | None) -> tuple[Stall, ...]:
+    """When one TCP flow at link rate stalls, the soonest first, which is the one that binds.
+
+    Each takes the least that the kernel may allow: two skbs of one full frame each, and the link's rate for the pacing
+    rate, which is higher while the window grows. Without a speed the link is taken for one of more than 25 Mb/s.
+    """
+    two_skbs_us = ring_fill_us(2, speed_mbps) if speed_mbps is not None else 0
+    rate = f" at {speed_mbps:,} Mb/s" if speed_mbps is not None else ""
+    stalls = [
+        Stall(
+            after_us=max(PACED_US, two_skbs_us),
+            by=f"two skbs, or 1/1024 s at its pacing rate, stall any TCP flow{rate}",
+            source="tcp_small_queue_check()",
+        )
+    ]
+    if limit_bytes is not None and speed_mbps is not None:
+        by = f"tcp_limit_output_bytes ({limit_bytes:,}) stalls a TCP flow{rate} that neither fq nor BBR paces"
+        stalls.append(Stall(after_us=limit_bytes * 8 / speed_mbps, by=by, source="/proc/sys/net/ipv4"))
+    return tuple(sorted(stalls, key=lambda stall: stall.after_us))
+
+
+def udp_stream_mbps(send_buffer_bytes: int, delay_us: float) -> float:
+    """The most that one UDP socket can send while completions wait that long, Mb/s: one send buffer in each delay.
+
+    Nothing but the buffer bounds it (sock_alloc_send_pskb() in net/core/sock.c). The kernel counts overhead, too, so
+    that it is less; a delay of 510 µs held one stream to about 800 Mb/s where 6 Gb/s were possible (commit 417a3ae4).
+    """
+    return send_buffer_bytes * 8 / delay_us
 
 
 def ring_fill_us(frames: int, speed_mbps: int) -> float:
@@ -34,15 +73,13 @@ def ring_fill_us(frames: int, speed_mbps: int) -> float:
     return frames * FRAME_BITS / speed_mbps
 
 
-def tx_usecs_bound(limit_bytes: int | None, speed_mbps: int, ring: int | None) -> Bound:
-    """The longest safe delay of TX completions: min(200 µs, safety × TSQ bytes / link rate, ring share)."""
+def tx_usecs_bound(limit_bytes: int | None, speed_mbps: int | None, ring: int | None) -> Bound:
+    """The longest safe delay of TX completions: min(200 µs, safety × time until a flow stalls, ring share)."""
     bounds = [Bound(value=TX_USECS_CEILING, by=f"little is gained above {TX_USECS_CEILING} µs")]
-    if limit_bytes is not None:
-        stall_us = tx_stall_us(limit_bytes, speed_mbps)
-        by = f"tcp_limit_output_bytes ({limit_bytes:,}) stalls a TCP flow at {speed_mbps:,} Mb/s"
-        after = f"{TSQ_SAFETY:.0%} of the {stall_us:.0f} µs after which {by}"
-        bounds.append(Bound(value=int(TSQ_SAFETY * stall_us), by=after))
-    if ring is not None:
+    stall = tx_stalls(limit_bytes, speed_mbps)[0]
+    after = f"{TSQ_SAFETY:.0%} of the {stall.after_us:.0f} µs after which {stall.by}"
+    bounds.append(Bound(value=int(TSQ_SAFETY * stall.after_us), by=after))
+    if ring is not None and speed_mbps is not None:
         bounds.append(_ring_bound(ring, speed_mbps, "TX"))
     return min(bounds, key=lambda bound: bound.value)
 

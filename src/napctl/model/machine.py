@@ -166,5 +166,7 @@ class Machine(Value, frozen=True, kw_only=True):
     pollers: tuple[EpollPoller, ...]
     tcp_limit_output_bytes: int | None = None
     """TCP Small Queues' limit of this namespace (net.ipv4.tcp_limit_output_bytes)."""
+    udp_send_buffer_bytes: int | None = None
+    """What a UDP socket may have sent and not yet freed, unless it asks for another buffer (net.core.wmem_default)."""
     lacks: tuple[str, ...] = ()
     """What could not be read, and why: one sentence each."""

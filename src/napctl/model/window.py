@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from napctl.model.counts import CpuCounts, DeviceCounts, PollerCounts
+from napctl.model.counts import CpuCounts, DeviceCounts, PollerCounts, SentCounts
 from napctl.model.histogram import Histogram, total
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
@@ -65,6 +65,8 @@ class Window(Value, frozen=True, kw_only=True):
     napis: tuple[NapiWindow, ...]
     cpus: tuple[CpuCounts, ...]
     devices: tuple[DeviceCounts, ...]
+    sent: SentCounts | None = None
+    """By the network namespace; None where the kernel does not tell."""
 
     def total_per_second(self, field: str) -> float | None:
         """Sum over CPUs of a CpuCounts field, per second; None where the source does not tell."""

@@ -44,6 +44,7 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
         devices=_with_deferral(netns, devices, lacks),
         pollers=pollers,
         tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
+        udp_send_buffer_bytes=sysctl.read_global("core/wmem_default"),
         lacks=tuple(lacks),
     )
 

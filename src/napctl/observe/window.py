@@ -5,7 +5,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Self
 
-from napctl.kernel import interrupts, softnet
+from napctl.kernel import interrupts, snmp, softnet
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
@@ -100,6 +100,7 @@ class Observer:
             unix_ns=time.time_ns(),
             cpus=_cpus(),
             interrupts=interrupts.counts(),
+            sent=snmp.sent(self._netns),
             devices=tuple(
                 DeviceCounts(
                     device=link.name,
