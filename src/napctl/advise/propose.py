@@ -5,6 +5,7 @@ from typing import Any
 
 from napctl.advise.draft import Draft, Known
 from napctl.advise.goals import Goal
+from napctl.advise.lower import look_below
 from napctl.advise.receive import receive
 from napctl.advise.send import send
 from napctl.model.machine import Coalescing, Device, Machine
@@ -37,6 +38,8 @@ def propose(
         known = _known(machine, device, window, goal, budget_ns, speeds)
         receive(known, draft)
         send(known, draft)
+        if not draft.proposals and (below := look_below(device, "plan")):
+            draft.left.append(below)
     plans = [_device_plan(draft, _speed(draft.device, speeds)) for draft in drafts if draft.proposals]
     return Advice(
         plan=Plan(

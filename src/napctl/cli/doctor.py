@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import click
 
+from napctl.advise.lower import look_below
 from napctl.advise.rules import diagnosis
 from napctl.advise.seen import some
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
@@ -84,6 +85,10 @@ def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
     if elsewhere and any(finding.commands for finding in found.findings):
         yield from wrapped("Run the commands in the network namespace that was looked at (nsenter --net=…).")
     yield from wrapped(_looked_at(found))
+    devices = found.checkup.machine.devices
+    for device in devices:
+        if below := look_below(device, "doctor", seen=[each.name for each in devices]):
+            yield from wrapped(below, rest=" " * 15)
     for each in found.unjudged:
         where = f"{some(each.devices)}: " if each.devices else ""
         rules = each.rules[0] if len(each.rules) == 1 else f"{len(each.rules)} rules"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
+from napctl.advise.lower import look_below
 from napctl.cli.options import devices_argument, json_option, netns_option
 from napctl.cli.table import ABSENT, optional, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
@@ -46,6 +47,8 @@ def _show_device(device: Device) -> None:
     driver = device.driver or "driver not told"
     where = f" at {device.bus}" if device.bus else ""
     click.echo(f"{device.name}: {driver}{where}, {'up' if device.up else 'down'}, {speed}")
+    if below := look_below(device, "status"):
+        paragraph(below, first="  ", rest="              ")
     click.echo(f"  coalescing  {_coalescing(device.coalescing)}")
     rings, channels = device.rings, device.channels
     click.echo(

@@ -49,6 +49,8 @@ def show(verification: Verification) -> None:
 def _show_lacks(verification: Verification) -> None:
     for lack in verification.lacks:
         paragraph(f"not known: {lack}")
+    for note in verification.notes:
+        paragraph(note)
 
 
 UNCLEAR = {

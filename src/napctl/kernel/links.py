@@ -5,14 +5,15 @@ import struct
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netlink import Attr, NetlinkSocket, decode
+from napctl.kernel.netlink import Attr, NetlinkSocket, decode, encode
 
-NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR = 0, 18, 22
+NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR, RTM_GETNSID = 0, 18, 22, 90
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")
-LINK = {3: Attr("name", "string"), 18: Attr("info", "nest", nest={1: Attr("kind", "string")}),
-        23: Attr("stats64", "binary")}  # fmt: skip
-
+LINK = {3: Attr("name", "string"), 5: Attr("link"), 10: Attr("master"),
+        18: Attr("info", "nest", nest={1: Attr("kind", "string")}), 23: Attr("stats64", "binary"),
+        37: Attr("link-netnsid", "s32")}  # fmt: skip
+NSID = {1: Attr("id", "s32"), 3: Attr("fd")}  # include/uapi/linux/net_namespace.h
 
 IFADDR = struct.Struct("=BBBBI")
 ADDRESS = {1: Attr("address", "binary"), 2: Attr("local", "binary")}
@@ -30,6 +31,14 @@ class Link:
     loopback: bool
     virtual: bool
     """Made by somebody (`ip link add`), and gone with its namespace: no NIC."""
+    kind: str | None
+    """"vlan", "bond", "veth" …; None for a NIC."""
+    link: int | None
+    """Interface index of the device on which it stands; of a veth, that of its peer."""
+    link_netnsid: int | None
+    """By which number its namespace knows that device's; None: it is the same."""
+    master: int | None
+    """Interface index of the bond, bridge or team whose port it is."""
     rx_packets: int
     tx_packets: int
     rx_dropped: int
@@ -43,6 +52,16 @@ def links(netns: NetworkNamespace | None = None) -> list[Link]:
     with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
         messages = rtnetlink.ask(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0), what="listing devices", dump=True)
         return sorted((_link(message) for message in messages), key=lambda link: link.ifindex)
+
+
+def namespace_id(netns: NetworkNamespace, other: NetworkNamespace) -> int | None:
+    """By which number one namespace knows another; None: it does not, as no device has led from one to the other."""
+    with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
+        request = bytes(4) + encode(NSID, {"fd": other.fd})  # struct rtgenmsg
+        for message in rtnetlink.ask(RTM_GETNSID, request, what="asking for a namespace's number"):
+            number: int = decode(NSID, message[4:])["id"]
+            return number if number >= 0 else None
+    return None
 
 
 def addresses(netns: NetworkNamespace | None = None) -> dict[int, frozenset[str]]:
@@ -71,6 +90,10 @@ def _link(message: memoryview) -> Link:
         carrier=bool(flags & IFF_LOWER_UP),
         loopback=bool(flags & IFF_LOOPBACK),
         virtual="kind" in found.get("info", {}),
+        kind=found.get("info", {}).get("kind"),
+        link=found.get("link") or None,
+        link_netnsid=found.get("link-netnsid"),
+        master=found.get("master") or None,
         rx_packets=stats[0],
         tx_packets=stats[1],
         rx_dropped=stats[6],

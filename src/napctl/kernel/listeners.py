@@ -38,11 +38,11 @@ def listeners(port: int | None = None) -> list[Listener]:
 
     The namespaces of processes into which we may not look are left out, but never our own.
     """
-    return [each for netns, pid in _network_namespaces().items() for each in listeners_of(netns, pid, port)]
+    return [each for netns, pid in network_namespaces().items() for each in listeners_of(netns, pid, port)]
 
 
-def _network_namespaces() -> dict[int, int]:
-    """{inode number: a process in it}."""
+def network_namespaces() -> dict[int, int]:
+    """{inode number: a process in it}; ours first."""
     found: dict[int, int] = {}
     for pid in (os.getpid(), *pids()):
         try:

@@ -122,6 +122,20 @@ class DeviceDeferral(Value, frozen=True, kw_only=True):
     gro_flush_timeout_ns: int
 
 
+class LowerDevice(Value, frozen=True, kw_only=True):
+    """A device that takes the packets of another one, such as the NIC below a VLAN or a port of a bond."""
+
+    name: str | None
+    """None: it cannot be seen from here."""
+    ifindex: int
+    through: tuple[str, ...] = ()
+    """Devices between the two, from above."""
+    elsewhere: bool = False
+    """It is in another network namespace than the upper one."""
+    netns: str | None = ""
+    """What --netns takes for its namespace; empty: it is ours; None: no process and no name shows it."""
+
+
 class Device(Value, frozen=True, kw_only=True):
     """One network device."""
 
@@ -131,6 +145,10 @@ class Device(Value, frozen=True, kw_only=True):
     driver: str | None = None
     bus: str | None = None
     """Where it sits, for example a PCI address; None for software devices."""
+    kind: str | None = None
+    """As `ip link` names it: "vlan", "bond" …; None for a NIC."""
+    lower: tuple[LowerDevice, ...] = ()
+    """Devices that take its packets, and whose settings are meant; empty: it does itself."""
     speed_mbps: int | None = None
     coalescing: Coalescing | None = None
     """None: the driver has no coalescing."""

@@ -122,6 +122,8 @@ class Verification(Value, frozen=True, kw_only=True):
     regressions: tuple[Regression, ...] = ()
     lacks: tuple[str, ...] = ()
     """What could not be seen, and why: one sentence each."""
+    notes: tuple[str, ...] = ()
+    """Where to look besides: one sentence each."""
 
     @property
     def bad(self) -> bool:

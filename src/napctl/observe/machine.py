@@ -25,6 +25,7 @@ from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
+from napctl.observe.lower import with_lower
 
 MOST_NAMED = 3
 """Of processes into which we may not look."""
@@ -41,7 +42,7 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
     return Machine(
         kernel=system.kernel_release(),
         netns=netns.inode,
-        devices=_with_deferral(netns, devices, lacks),
+        devices=with_lower(netns, _with_deferral(netns, devices, lacks)),
         pollers=pollers,
         tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
         udp_send_buffer_bytes=sysctl.read_global("core/wmem_default"),
@@ -122,6 +123,7 @@ def _device(link: Link, ethtool: Ethtool, ioctl: EthtoolIoctl, napis: list[Napi]
         up=link.up,
         driver=driver[0] if driver else None,
         bus=driver[1] if driver and not link.virtual else None,  # tun says "tun", a bridge "N/A"
+        kind=link.kind,
         speed_mbps=ethtool.speed_mbps(link.ifindex),
         coalescing=coalescing,
         queue_coalescing=_queue_coalescing(ioctl, link.name, coalescing, {queue.index for queue in own_queues}),

@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
+from napctl.advise.lower import look_below
 from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
 from napctl.change.transaction import alternating, begun
@@ -80,7 +81,10 @@ def verify_devices(
     machine = replace(machine, devices=tuple(each for each in machine.devices if each.name not in down))
     wanted = list(of_machine(machine))
     found = _Verifying(netns, machine, plan_of_devices(machine), journal, options, progress).run(wanted)
-    return replace(found, lacks=(*found.lacks, f"what {', '.join(down)} would do: no link")) if down else found
+    if down:
+        found = replace(found, lacks=(*found.lacks, f"what {', '.join(down)} would do: no link"))
+    below = (look_below(device, "verify", seen=names, one_by_one=True) for device in machine.devices if names)
+    return replace(found, notes=tuple(filter(None, below)))
 
 
 def without_link(devices: Iterable[Device], with_carrier: Collection[int]) -> dict[str, str]:
