@@ -45,7 +45,7 @@ REFUSALS: dict[int, tuple[type[NapctlError], str]] = {
 """ep_eventpoll_bp_ioctl() in fs/eventpoll.c, and the lack of it."""
 NONE_SEEN = (
     "none of the {} descriptors that it watches has received a packet through a NAPI instance: "
-    "no connection yet, or only over loopback, which has none"
+    "no connection yet, or only such as have none: over loopback or a tun, say, or MPTCP"
 )
 DEVICE_HALF = ("defer_hard_irqs", "gro_flush_timeout_ns", "irq_suspend_timeout_ns")
 ACCEPTED = "an asyncio or uvloop event loop, a selectors.EpollSelector, a select.epoll or an epoll descriptor"

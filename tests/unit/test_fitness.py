@@ -1,5 +1,7 @@
 """Which epoll instances suspension fits, and which only after steering: every case, without a kernel."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,8 +229,15 @@ def test_without_an_epoll_instance_that_is_said() -> None:
 def test_without_a_connection_that_is_said_with_the_number_of_descriptors() -> None:
     found = examination(instance(3, {}), instance(5, {}))
 
-    assert "loopback" in why_not(found, verdicts(found))
+    assert "it has no connection yet" in why_not(found, verdicts(found))
     assert "4 descriptors" in why_not(found, verdicts(found))
+
+
+def test_connections_without_a_napi_id_are_told_with_their_reason() -> None:
+    found = examination(instance(3, {}), replace(instance(5, {}), unfed="its connections are MPTCP"))
+
+    assert why_not(found, verdicts(found)) == "its connections are MPTCP"
+    assert [each.why for each in verdicts(found)][1] == "its connections are MPTCP"
 
 
 def test_memcached_that_steers_itself_is_recognised() -> None:

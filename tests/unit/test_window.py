@@ -1,9 +1,11 @@
 """Promises of the Window: the difference of two readings, and what it claims of empty polls."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, Reading
+from napctl.model.counts import CpuCounts, DeviceCounts, NapiCounts, PollerCounts, ProbeCounts, Reading, SentCounts
 from napctl.model.difference import between
 from napctl.model.histogram import Histogram
 from napctl.model.machine import Device, Napi, Queue
@@ -167,3 +169,23 @@ def test_a_window_survives_json() -> None:
     assert from_json(to_json(found), Window) == found
     assert found.seconds == 1.5
     assert found.total_per_second("net_rx_softirq_ns") == 5e8
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ((10, 20), (15, 120), (5, 100)),
+        ((10, 20), (10, 20), (0, 0)),
+        ((10, 20), (15, 19), None),  # a counter fell
+        ((10, 20), None, None),
+        (None, (10, 20), None),
+    ],
+)
+def test_what_was_sent_is_told_by_protocol_or_not_at_all(
+    before: tuple[int, int] | None, after: tuple[int, int] | None, found: tuple[int, int] | None
+) -> None:
+    then, now, since = (
+        SentCounts(tcp_segments=each[0], udp_datagrams=each[1]) if each else None for each in (before, after, found)
+    )
+    made = window(replace(reading(), sent=then), replace(reading(at_s=1), sent=now), device(OFF))
+    assert made.sent == since

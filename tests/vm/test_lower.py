@@ -20,6 +20,7 @@ def vlan() -> Iterator[str]:
         for port in PORTS:
             run("ip", "link", "set", port, "master", "bond0")
         run("ip", "link", "add", "link", "bond0", "name", "bond0.7", "type", "vlan", "id", "7")
+        run("ip", "link", "set", "bond0", "up")
         run("ip", "link", "set", "bond0.7", "up")
         yield "bond0.7"
     finally:

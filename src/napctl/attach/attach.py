@@ -189,9 +189,9 @@ def why_not(found: Examination, judged: Iterable[Verdict]) -> str:
         return f"socket {loose[0].fd}: {loose[0].why}"
     watched = sum(each.watched for each in found.instances)
     if found.instances:
-        return (
+        return next((each.unfed for each in found.instances if each.unfed), None) or (
             f"none of the {watched} descriptors that its epoll instances watch has received a packet through a NAPI "
-            "instance: it has no connection yet, or only over loopback, which has no NAPI instance"
+            "instance: it has no connection yet"
         )
     return "it has no epoll instance; the kernel suspends interrupts only for tasks that wait in epoll"
 

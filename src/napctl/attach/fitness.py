@@ -180,9 +180,9 @@ def _queues(instance: EpollInstance, found: Examination) -> int:
 
 
 def _why_unfed(instance: EpollInstance) -> str:
-    return (
+    return instance.unfed or (
         f"none of the {instance.watched} descriptors that it watches has received a packet through a NAPI instance: "
-        "it has no connection yet, or only over loopback, which has no NAPI instance"
+        "it has no connection yet"
     )
 
 

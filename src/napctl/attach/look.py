@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from napctl.attach.unfed import why_unfed
 from napctl.kernel import capabilities, openfiles, processes, sockets
 from napctl.kernel.epollinstances import EpollSockets, ask_sockets, epoll_instances, sample
 from napctl.kernel.listeners import listeners_of
@@ -46,6 +47,8 @@ class EpollInstance:
     """The same instance elsewhere, as after a fork: process and descriptor."""
     threads: tuple[ThreadWaits, ...] | None = None
     """How threads waited in it; None: nobody looked."""
+    unfed: str = ""
+    """Why no NAPI instance feeds it; empty: one does, or it has no connection."""
 
     @property
     def open_udp(self) -> bool:
@@ -99,20 +102,25 @@ def look_at(process: Process, most_sockets: int | None = None) -> Look | None:
                     handle, files, _napi_and_facts, most_sockets=most_sockets, always=listening
                 ):
                     found.watched.update(each.sockets.values())
-                    found.instances.append(_instance(found, each))
+                    found.instances.append(_instance(found, each, netns))
                 return found
         except (FileNotFoundError, ProcessLookupError, BadInput):
             return None
 
 
-def _instance(look: Look, seen: EpollSockets[tuple[int | None, SocketFacts | None]]) -> EpollInstance:
+def _instance(
+    look: Look, seen: EpollSockets[tuple[int | None, SocketFacts | None]], netns: NetworkNamespace
+) -> EpollInstance:
     by_napi = Counter(napi_id for napi_id, _ in seen.told.values() if napi_id)
     listeners = []
     for fd, (_, facts) in seen.told.items():
         if facts and (facts.listening or (facts.kind == "udp" and not facts.connected)):
             group = (facts.kind, look.netns, facts.address)
             listeners.append(Listener(seen.sockets[fd], fd, facts.kind, facts.reuseport, group))
-    return EpollInstance(look.process, seen.fd, seen.params, len(seen.watched), dict(by_napi), tuple(listeners))
+    unfed = "" if by_napi else why_unfed(netns, (facts for _, facts in seen.told.values() if facts))
+    return EpollInstance(
+        look.process, seen.fd, seen.params, len(seen.watched), dict(by_napi), tuple(listeners), unfed=unfed
+    )
 
 
 def _napi_and_facts(socket_fd: int) -> tuple[int | None, SocketFacts | None]:

@@ -1,5 +1,6 @@
 """The fitness of a target in words: for `attach --dry-run`, and for what `attach` left alone."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import click
@@ -20,11 +21,10 @@ def show_fitness(fitness: Fitness) -> None:
     click.echo(f"{fitness.target}: {_many(fitness.processes, 'process', 'processes')}")
     fed = [each for each in fitness.instances if each.judgement != "nothing to poll"]
     _show_instances(fed)
-    idle = len(fitness.instances) - len(fed)
-    if idle:
+    idle = Counter(each.why for each in fitness.instances if each.judgement == "nothing to poll")
+    for why, count in idle.most_common(MOST):
         paragraph(
-            f"{_many(idle, 'epoll instance', 'epoll instances')} with nothing to poll: no connection yet, or only over "
-            "loopback",
+            f"{_many(count, 'epoll instance', 'epoll instances')} with nothing to poll: {why}",
             first="  ", rest="    ",
         )  # fmt: skip
     for socket in fitness.sockets[:MOST]:

@@ -11,10 +11,12 @@ from typing import Literal
 from napctl.model.settings import SocketPolling
 
 SOL_SOCKET = 1
-SO_TYPE, SO_REUSEPORT, SO_ACCEPTCONN, SO_DOMAIN = 3, 15, 30, 39
+SO_TYPE, SO_REUSEPORT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 3, 15, 30, 38, 39
 SO_BUSY_POLL, SO_INCOMING_NAPI_ID, SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET = 46, 56, 69, 70
 SO_ATTACH_REUSEPORT_CBPF, SO_DETACH_REUSEPORT_BPF = 51, 68
-AF_XDP = 44
+AF_XDP, IPPROTO_MPTCP = 44, 262
+MAPPED = bytes(10) + b"\xff\xff"
+"""Before an IPv4 address, in IPv6."""
 
 # Classic BPF (include/uapi/linux/filter.h, bpf_common.h).
 LOAD_WORD, MODULO, RETURN_A = 0x20, 0x94, 0x16
@@ -33,6 +35,10 @@ class SocketFacts:
     connected: bool
     reuseport: bool
     address: bytes
+    protocol: int = 0
+    """IPPROTO_TCP, IPPROTO_MPTCP …"""
+    peer: bytes = b""
+    """Address of the other end, if it is connected."""
 
 
 def incoming_napi_id(socket_fd: int) -> int | None:
@@ -57,19 +63,33 @@ def facts(socket_fd: int) -> SocketFacts:
     if domain not in (socket.AF_INET, socket.AF_INET6):
         return SocketFacts("other", listening=False, connected=False, reuseport=False, address=b"")
     kinds: dict[int, Kind] = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
+    peer = _name(_libc.getpeername, socket_fd)
     return SocketFacts(
         kind=kinds.get(type_, "other"),
         listening=bool(_option(socket_fd, SO_ACCEPTCONN)),
-        connected=_name(_libc.getpeername, socket_fd) is not None,
+        connected=peer is not None,
         reuseport=bool(_option(socket_fd, SO_REUSEPORT)),
         address=_name(_libc.getsockname, socket_fd) or b"",
+        protocol=_option(socket_fd, SO_PROTOCOL),
+        peer=peer or b"",
     )
+
+
+def ip_address(address: bytes) -> tuple[int, bytes]:
+    """Family and address of a struct sockaddr_in or sockaddr_in6, IPv4 in IPv6 as IPv4; (…, b"") for another one."""
+    family, host = _family_and_host(address)
+    return (int(socket.AF_INET), host[12:]) if host.startswith(MAPPED) else (family, host)
+
+
+def _family_and_host(address: bytes) -> tuple[int, bytes]:
+    family = int.from_bytes(address[:2], sys.byteorder)
+    host = {int(socket.AF_INET): address[4:8], int(socket.AF_INET6): address[8:24]}.get(family, b"")
+    return family, host
 
 
 def host_and_port(address: bytes) -> tuple[str, int]:
     """What a struct sockaddr_in or sockaddr_in6 says; ("?", 0) for another one."""
-    family = int.from_bytes(address[:2], sys.byteorder)
-    host = {socket.AF_INET: address[4:8], socket.AF_INET6: address[8:24]}.get(family, b"")  # type: ignore[call-overload]
+    family, host = _family_and_host(address)
     if len(host) not in (4, 16):
         return "?", 0
     return socket.inet_ntop(family, host), int.from_bytes(address[2:4], "big")

@@ -1,0 +1,47 @@
+"""Why connections have no NAPI id: what they are, and over which device they come."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from napctl.kernel.links import Link, links
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.kernel.routes import device_to
+from napctl.kernel.sockets import IPPROTO_MPTCP, SocketFacts
+
+MOST_ASKED = 16
+"""Connections whose route is looked for: a few speak for all."""
+MOST_TOLD = 2
+MPTCP = (
+    "are MPTCP: the kernel gives NAPI ids to their subflows, and none to the socket that the epoll instance watches; "
+    "with net.mptcp.enabled 0 they would be plain TCP"
+)
+
+
+def why_unfed(netns: NetworkNamespace, sockets: Iterable[SocketFacts]) -> str:
+    """Why no NAPI instance feeds these sockets of that network namespace; empty if no peer of theirs is known."""
+    connected = [each for each in sockets if each.connected and each.kind in ("tcp", "udp")]
+    reasons = Counter(MPTCP for each in connected if each.protocol == IPPROTO_MPTCP)
+    others = [each for each in connected if each.protocol != IPPROTO_MPTCP][:MOST_ASKED]
+    if others:
+        devices = {link.ifindex: link for link in links(netns)}
+        with Netdev(netns) as netdev:
+            having = {napi.ifindex for napi in netdev.napis()}
+        for each in others:
+            link = devices.get(device_to(netns, each.peer, each.address) or 0)
+            if link is not None:
+                reasons[_over(link, has_napi=link.ifindex in having)] += 1
+    if len(reasons) == 1 and reasons.total() == min(len(connected), MOST_ASKED):
+        (why,) = reasons
+        return f"its connections {why}"
+    return "; ".join(f"some of its connections {why}" for why, _ in reasons.most_common(MOST_TOLD))
+
+
+def _over(link: Link, *, has_napi: bool) -> str:
+    if link.loopback:
+        return "come over loopback, which has no NAPI instance"
+    if has_napi:
+        return f"go out by {link.name}, and have received no packet through one of its NAPI instances yet"
+    if link.kind == "veth":
+        return f"come over {link.name}, a veth, which has NAPI instances only with gro on or XDP"
+    return f"come over {link.name} ({link.kind or 'no virtual device'}), which has no NAPI instance"
