@@ -25,6 +25,8 @@ from napctl.model.errors import NapctlError
 NO_DEADLINE = 0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
 PR_SET_NAME = 15
+WATCHED_FD = 3
+"""Where the guard keeps its hold on the process that it watches; all other descriptors it closes."""
 
 
 def post_guard(seconds: float | None, directory: Path) -> Guard:
@@ -38,10 +40,12 @@ def post_guard(seconds: float | None, directory: Path) -> Guard:
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
-    watched_pid = os.getpid()
+    # Before the fork: opened after it, it might be of nobody, or of another process with that pid.
+    watched_end = os.pidfd_open(os.getpid())
     between = os.fork()
     if between == 0:
-        _become_guard(write, deadline, directory, watched_pid)
+        _become_guard(write, deadline, directory, watched_end)
+    os.close(watched_end)
     os.close(write)
     os.waitpid(between, 0)
     with os.fdopen(read) as told:
@@ -87,7 +91,7 @@ def now_boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def _become_guard(told: int, deadline: int, directory: Path, watched_pid: int) -> NoReturn:
+def _become_guard(told: int, deadline: int, directory: Path, watched_end: int) -> NoReturn:
     """Fork once more, so that init is the parent, and watch. Whatever happens here never returns to the caller."""
     try:
         os.setsid()
@@ -98,14 +102,14 @@ def _become_guard(told: int, deadline: int, directory: Path, watched_pid: int) -
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        watched_end = os.pidfd_open(watched_pid) if deadline == NO_DEADLINE else -1
+        os.dup2(watched_end, WATCHED_FD)
+        os.closerange(WATCHED_FD + 1, os.sysconf("SC_OPEN_MAX"))
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(PR_SET_NAME, b"napctl-guard", 0, 0, 0)
         if deadline == NO_DEADLINE:
-            select.select([watched_end], [], [])
+            select.select([WATCHED_FD], [], [])
         _watch(deadline, directory)
     finally:
         os._exit(1)
