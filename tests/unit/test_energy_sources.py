@@ -280,6 +280,12 @@ def test_the_bmc_tells_whole_watts(tree: Tree) -> None:
     assert (zone.kind, zone.is_power, zone.read(), zone.resolution) == ("platform", True, 216_000_000, 1_000_000)
 
 
+def test_all_ones_of_a_bmc_are_no_reading(tree: Tree) -> None:
+    with pytest.raises(Unreadable, match="65,535 W"):
+        power_uw(DCMI.format(watts=65535, state="activated"))
+    assert power_uw(DCMI.format(watts=65534, state="activated")) == 65_534_000_000
+
+
 def test_a_bmc_that_does_not_measure_gives_no_figure(tree: Tree) -> None:
     with pytest.raises(Unreadable, match="its state is 'deactivated'"):
         power_uw(DCMI.format(watts=0, state="deactivated"))

@@ -18,6 +18,8 @@ DEVICES = ("ipmi0", "ipmi/0", "ipmidev/0")
 """Where ipmitool looks for the BMC."""
 TIMEOUT_SECONDS = 10.0
 WATT = 1_000_000
+NO_READING = 0xFFFF
+"""All ones in the field of two bytes (DCMI 1.5, Get Power Reading): what a BMC without a reading answers."""
 """µW."""
 
 
@@ -80,4 +82,7 @@ def power_uw(output: str, errors: str = "") -> int:
         raise Unreadable(f"the BMC tells no power: ipmitool says '{said}'")
     if state is not None and state[1] != "activated":
         raise Unreadable(f"the BMC does not measure power: its state is '{state[1]}'")
-    return int(match[1]) * WATT
+    watts = int(match[1])
+    if watts == NO_READING:
+        raise Unreadable("the BMC tells no power: it answers with all ones, 65,535 W")
+    return watts * WATT
