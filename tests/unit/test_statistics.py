@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from functools import partial
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tests.unit.simulated import (
 )
 
 from napctl.measure.paired import FINEST, Paired, paired, trim
-from napctl.measure.statistics import ALPHA, compare, summarise
+from napctl.measure.statistics import ALPHA, _holm, _Test, compare, summarise
 from napctl.model.experiment import Cell, Comparison, Summary
 from napctl.model.metrics import BY_NAME
 from napctl.model.student import critical, two_sided
@@ -127,6 +128,31 @@ def test_in_19_of_20_runs_all_intervals_hold_the_truth(rounds: int, trials: Tria
             not each.low <= truth[each.treatment, each.load] <= each.high
             for each in found
             if each.metric.startswith("latency") and each.metric != "latency_p50_us"  # that one is rounded
+        )
+    assert wrong <= most(0.05, runs)
+
+
+def test_all_intervals_hold_at_once_beside_differences_that_are_large() -> None:
+    """With the share of those that are left, as the verdicts have it, 7.4 % of these runs miss."""
+    chance, runs, rounds, spread = random.Random(7), 2500, 8, 0.03
+    truth, wrong = [0.5] * 18 + [0.02] * 2, 0
+    for _ in range(runs):
+        tests = []
+        for by in truth:
+            logs = [chance.gauss(by, spread) for _ in range(rounds)]
+            mean, error = fmean(logs), stdev(logs) / math.sqrt(rounds)
+            found = Paired(
+                ratio=math.exp(mean),
+                mean=mean,
+                error=error,
+                freedom=rounds - 1,
+                blocks=rounds,
+                robust=True,
+                stand_in=None,
+            )
+            tests.append(_Test(treatment="t", reference="base", load="l", metric="latency_p99_us", found=found))
+        wrong += any(
+            not each.low <= math.exp(by) <= each.high for each, by in zip(_holm(tests, ALPHA), truth, strict=True)
         )
     assert wrong <= most(0.05, runs)
 

@@ -205,7 +205,11 @@ def _tests(
 
 
 def _holm(tests: Sequence[_Test], alpha: float) -> list[_Verdict]:
-    """Which differ, in the order of `tests`: the strongest first, each at its weight's share among those still left."""
+    """Which differ, in the order of `tests`: the strongest first, each at its weight's share among those still left.
+
+    The verdicts may spend again what those before them have spent (Holm 1979). The intervals may not, if all are to
+    hold at once: each has its weight's share of the whole alpha (Bonferroni).
+    """
     total = left = sum(test.weight for test in tests)
     strength = [test.found.p / test.weight for test in tests]
     differs = [False] * len(tests)
@@ -216,12 +220,17 @@ def _holm(tests: Sequence[_Test], alpha: float) -> list[_Verdict]:
         left -= tests[index].weight
     verdicts = []
     for test, beyond in zip(tests, differs, strict=True):
-        among = total if beyond else left
-        level = alpha * test.weight / among
-        low, high = test.found.interval(level)
+        low, high = test.found.interval(alpha * test.weight / total)
         if beyond:  # found at a later step: Bonferroni's interval may reach a little beyond 1, the verdict does not
             low, high = (max(low, 1.0), high) if test.found.ratio > 1 else (low, min(high, 1.0))
-        verdicts.append(_Verdict(differs=beyond, low=low, high=high, smallest=test.found.smallest(level)))
+        verdicts.append(
+            _Verdict(
+                differs=beyond,
+                low=low,
+                high=high,
+                smallest=test.found.smallest(alpha * test.weight / (total if beyond else left)),
+            )
+        )
     return verdicts
 
 
