@@ -141,10 +141,22 @@ def test_an_instance_that_comes_to_follow_two_queues_is_let_go_with_the_reason()
 
     step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
 
-    assert (of(step, EpollChange), of(step, NapiChange)) == ({"without": ["epoll 5 of server (42)"]}, {})
-    (line,) = step.words
+    assert (of(step, EpollChange), of(step, NapiChange)) == (
+        {"without": ["epoll 5 of server (42)"]}, {"without": ["NAPI 300 of eth0"]},
+    )  # fmt: skip
+    _, line = step.words
     assert line.startswith("epoll 5 of server (42) is let go: ")
     assert "2 NAPI instances" in line
+
+
+def test_the_napi_instance_of_a_program_that_set_itself_and_comes_to_mix_queues_is_let_go() -> None:
+    transaction = attached(examination(instance(5, {300: 1}, WANTED.epoll)))
+    assert [type(each) for each in transaction.changes] == [NapiChange]
+
+    step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
+
+    assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
+    assert step.words[0].startswith("NAPI 300 of eth0 is let go: epoll instance 5 watches sockets of 2 NAPI instances")
 
 
 def test_what_does_not_fit_stays_if_it_was_chosen_all_the_same() -> None:

@@ -30,9 +30,13 @@ from napctl.model.suspension import Suspension
 
 PAUSE_SECONDS = 0.3
 """Between two looks at the target; a change of a link is seen at once."""
-MOST_PAUSE_SECONDS = 0.8
 SHARE = 0.1
-"""Of its time that it looks at most: for a target so large that a look takes long, looks are rarer."""
+"""Of its time that it looks at most: for a target so large that a look takes long, looks are rarer, however long."""
+
+
+def pause_after(took_seconds: float) -> float:
+    """How long to wait after a look of that length, s, so that looking takes no more than SHARE of the time."""
+    return max(PAUSE_SECONDS, took_seconds * (1 - SHARE) / SHARE)
 
 
 class Stay:
@@ -51,6 +55,7 @@ class Stay:
         self._transaction: Transaction | None = None
         self._suspension: Suspension | None = None
         self._refused: dict[tuple[int, int, int], str] = {}
+        self._accepted: frozenset[tuple[int, int, int]] = frozenset()
         self._resets: dict[tuple[int, int], NapiChange] = {}
         self._said = ""
 
@@ -66,7 +71,7 @@ class Stay:
                 if not self._step(restored):
                     break
                 took = time.monotonic() - started
-                self._pause(min(MOST_PAUSE_SECONDS, max(PAUSE_SECONDS, took / SHARE)), stopped)
+                self._pause(pause_after(took), stopped)
         finally:
             restored += self._let_go()
         return restored
@@ -143,15 +148,23 @@ class Stay:
         steered = steered_inodes([transaction])
         glance = look(self._target.text, self._members, self._wish, watch_seconds=0, steered=steered, after_reset=True)
         epolls = (each for each in transaction.changes if isinstance(each, EpollChange))
-        known = {(each.pid, each.started_ticks, each.epoll_fd) for each in epolls}
+        attached = {(holder.pid, holder.started_ticks, holder.fd) for each in epolls for holder in each.holders}
+        started = {each.pid: each.started_ticks for each in glance.found.processes}
+        known = {
+            _key(each)
+            for each in glance.choice.instances
+            if attached & {(pid, started.get(pid), fd) for pid, fd in each.places}
+        }
         chosen = {_key(each): set(each.sockets_by_napi) for each in glance.choice.instances}
-        if chosen.keys() - known - self._refused.keys():
+        if chosen.keys() - known - self._accepted - self._refused.keys():
             longer = look(self._target.text, self._members, self._wish, steered=steered, after_reset=True)
             for each in longer.judged:
                 # What speaks against it is only seen by a longer look; connections of several queues a glance sees.
                 alike = chosen.get(_key(each.instance)) == set(each.instance.sockets_by_napi)
                 if each.judgement == "does not fit" and alike:
                     self._refused[_key(each.instance)] = each.why
+            # One that is as wanted already gets no change by which it would be known: a program that sets it itself.
+            self._accepted = frozenset(_key(each) for each in longer.choice.instances)
             return longer
         return glance if not chosen.keys() & self._refused.keys() else _without(glance, self._refused)
 
