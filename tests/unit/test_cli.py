@@ -97,6 +97,17 @@ def test_a_mistake_is_one_line_and_status_2(line: str, words: str) -> None:
     assert "--help" in done.stderr
 
 
+@pytest.mark.parametrize("line", ["attach 1 --busy-poll-usecs 10001", "run --busy-poll-usecs 10001 -- true"])
+def test_a_spin_that_cannot_be_killed_for_long_needs_force(line: str) -> None:
+    done = napctl(*line.split())
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "napctl: --busy-poll-usecs 10001: a task that spins in epoll_wait cannot be killed until it runs out; "
+        "more than 10,000 µs needs --force\n"
+    )
+
+
 @given(st.integers(0, 2**63))
 def test_a_duration_is_read_as_it_is_printed(ns: int) -> None:
     assert Duration(most_ns=2**63).convert(duration_text(ns), None, None) == ns

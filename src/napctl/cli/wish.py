@@ -7,6 +7,7 @@ import click
 
 from napctl.attach.operate import Wish
 from napctl.cli.options import Duration
+from napctl.model.errors import BadInput
 from napctl.model.suspension import Suspension
 from napctl.model.units import NS_PER, duration_ns
 
@@ -14,9 +15,11 @@ DEFAULT = Suspension()
 S32_MAX = 2**31 - 1
 """What the kernel takes at most: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl()."""
 AUTO = "auto"
+LONGEST_SPIN_US = 10_000
+"""Without --force: ep_busy_loop() looks for packets, and not for signals, for all that time (fs/eventpoll.c)."""
 
 
-class Timer(click.ParamType[int | None]):
+class Timer(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A number of µs, with or without its unit, as ns; or "auto", as None."""
 
     name = "timer"
@@ -51,7 +54,7 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Longest time that interrupts stay suspended without the server coming back."),
         click.option("--busy-poll-usecs", type=click.IntRange(0, S32_MAX), default=DEFAULT.busy_poll_usecs,
                      show_default=True, help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be "
-                     "killed."),
+                     "killed, so more than 10000 needs --force."),
         click.option("--busy-poll-budget", type=click.IntRange(1, 65535), default=DEFAULT.busy_poll_budget,
                      show_default=True, help="Packets that one busy poll may take."),
     )  # fmt: skip
@@ -61,7 +64,12 @@ def wish_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wish_of(values: dict[str, Any]) -> Wish:
-    """From the values of these options. Raises BadInput for timers that contradict each other."""
+    """From the values of these options. Raises BadInput for timers that contradict each other, or a spin too long."""
+    if values["busy_poll_usecs"] > LONGEST_SPIN_US and not values["force"]:
+        raise BadInput(
+            f"--busy-poll-usecs {values['busy_poll_usecs']}: a task that spins in epoll_wait cannot be killed until it "
+            f"runs out; more than {LONGEST_SPIN_US:,} µs needs --force"
+        )
     return Wish(
         suspension=Suspension(
             defer_hard_irqs=values["defer_hard_irqs"],
