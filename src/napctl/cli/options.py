@@ -16,7 +16,7 @@ GIVEN_NETNS = "napctl.netns"
 """Key of a context's meta: the network namespace as the user wrote it."""
 
 
-class Duration(click.ParamType[int]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A time with its unit, such as 200us or 20ms, as ns, between two bounds in ns. 0 needs no unit."""
 
     name = "duration"
@@ -51,7 +51,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Netns(click.ParamType[NetworkNamespace]):
+class Netns(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A network namespace: a name of `ip netns`, a path, or pid:NUMBER."""
 
     name = "netns"

@@ -30,7 +30,7 @@ MOST_LATENCY_NS = 10**7
 FASTEST_MBPS = 10**7
 
 
-class Speed(click.ParamType[tuple[str, int]]):
+class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """[DEV=]SPEED, such as eth0=25000 or 10G, as (device or ANY_DEVICE, Mb/s)."""
 
     name = "speed"
