@@ -2,7 +2,9 @@
 
 import re
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,13 +14,16 @@ from tests.figures import invented
 
 from napctl.lab.load import LoadResult
 from napctl.measure.adapters import ADAPTERS, Reading, adapter_for, adapter_named
+from napctl.measure.adapters.checks import Printed, check_rate
 from napctl.measure.adapters.figures import documents, exact, histogram, microseconds, plain
+from napctl.measure.adapters.reading import PERCENTILES
 from napctl.model.errors import BadInput
 from napctl.model.metrics import BY_NAME
 from napctl.model.value import from_json, to_json
 
 LOADS = Path(__file__).parent / "loads"
 HALVES = "latencies are halves of the round trip: sockperf tells the whole with --full-rtt"
+SLOWEST = "p99.9 of 548 requests is the slowest one: left out"
 FEW = "the server had to answer only some messages, and requests/s counts these: give --reply-every=1"
 DERIVED = ("sockperf", "iperf3")
 """Their requests/s are a quotient of two figures."""
@@ -50,7 +55,10 @@ TOLD: dict[str, Reading] = {
         requests_per_second=2751 / 0.55, errors=0, warnings=(HALVES,), **us(42.579, 18.98, None, 866.504, 1877.746)
     ),
     "sockperf-under-load-udp": Reading(
-        requests_per_second=548 / 0.547, errors=0, warnings=(HALVES, FEW), **us(26.826, 17.844, None, 519.04, 688.918)
+        requests_per_second=548 / 0.547,
+        errors=0,
+        warnings=(HALVES, FEW, SLOWEST),
+        **us(26.826, 17.844, None, 519.04, None),
     ),
     "sockperf-under-load-max": Reading(
         requests_per_second=4809 / 0.555,
@@ -77,6 +85,7 @@ TOLD: dict[str, Reading] = {
     "h2load-timed": Reading(requests_per_second=29151, latency_avg_us=137, errors=0),
     "h2load-counted": Reading(requests_per_second=18727.71, latency_avg_us=829, errors=0),
     "redis-benchmark-csv-get": Reading(requests_per_second=23282.89, **us(262, 95, 271, 3543, None)),
+    "redis-benchmark-csv-quotes": Reading(requests_per_second=18220.10, **us(201, 191, 260, 311, None)),
     "redis-benchmark-plain": Reading(requests_per_second=17636.69, **us(311, 79, 223, 6183, None)),
     "redis-benchmark-quiet": Reading(requests_per_second=57471.27, latency_p50_us=79),
     "memtier-plain": Reading(requests_per_second=16000.31, **us(250.17, 95, None, 2015, 31999)),
@@ -119,9 +128,18 @@ REFUSED = {
     "memtier-refused": "memtier_benchmark: no request was answered",
     "mutilate-refused": "mutilate: no 'Total QPS'",
     "iperf3-refused": "iperf3: unable to connect to server: Connection refused",
-    "iperf3-plain": "iperf3: 0 JSON documents in its output; give -J",
+    "iperf3-plain": "iperf3: no JSON document in its output; give -J",
+    "iperf3-twice": "iperf3: 2 JSON documents in its output; one run is to be measured",
+    "iperf3-json-stream": "iperf3: a stream of JSON events .*: give -J without --json-stream",
+    "iperf3-trailing-error": "iperf3: error - unable to send control message: Broken pipe",
+    "iperf3-bidir-same-keys": "iperf3: --bidir measures two directions at once; measure one",
+    "memtier-cluster-eval": "its table has no operation of the 4,000 that it made: .* without --cluster-mode",
+    "sockperf-one-message": "sockperf: 1 in 0.000s are no rate: give it more time",
+    "wrk-zero-rate": r"wrk: it was to run for 5s and says that it ran for 307445734560\.21m: .*no request times out",
+    "wrk2-too-short": "wrk2: it was to run for 5s and says that it ran for 1.60ms: .*fewer threads",
 }
-"""None of the tools but wrk ends with an error when the server refuses; so what is missing must be one."""
+"""None of the tools but wrk ends with an error when the server refuses; so what is missing must be one. And what
+contradicts itself is none of its two figures."""
 
 
 @pytest.mark.parametrize("name", TOLD)
@@ -210,6 +228,100 @@ def test_errors_are_all_that_failed_whatever_the_reason() -> None:
     assert ADAPTERS["wrk"].read(text).errors == 18935 + 10
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "why"),
+    [
+        ("wrk-latency", "Requests/sec:  11790.91", "Requests/sec:  21790.91", "21790.91 a second, but 12,905 in 1.09s"),
+        ("wrk-latency", "  12905 requests", "  1 requests", "11790.91 a second, but 1 in 1.09s"),
+        ("wrk-latency", "45.39ms", "40.00us", "p50 is 46 µs and p99 40 µs"),
+        ("wrk-latency", "4.43ms", "0.02ms", "with a p50 of 46 µs the mean cannot be 20 µs"),
+        ("wrk-latency", "46.00us", "0.00us", "p50 is 0: nothing was measured"),
+        ("wrk-latency", "Running 1s", "Running 10s", "it was to run for 10s and says that it ran for 1.09s"),
+        ("wrk2-latency", "in 12.01s", "in 2.01s", "it was to run for 12s and says that it ran for 2.01s"),
+        ("h2load-timed", "29151.00 req/s", "29.15 req/s", "29.15 a second, but 29,151 in 1s"),
+        ("h2load-timed", "2.02s", "0.42s", "it was to run for 2s and says that it ran for 0.42s"),
+        ("h2load-counted", "in 266.98ms", "in 26.69ms", "18727.71 a second, but 5,000 in 26.69ms"),
+        ("h2load-counted", "5000 succeeded, 0 failed", "0 succeeded, 5000 failed", "all of 5,000 requests failed"),
+        ("redis-benchmark-plain", "in 1.13 seconds", "in 0.13 seconds", "17636.69 a second, but 20,000 in 0.13s"),
+        ("redis-benchmark-plain", "20000 requests", "20100 requests", "does not have the 20,100 requests that it made"),
+        ("memtier-plain", "Totals      16000.31", "Totals        160.31", "160.31 Ops/sec, on average 16,000 ops/sec"),
+        ("mutilate-closed", "QPS = 63317.3", "QPS = 6331.3", "6331.3 a second, but 126,635 in 2.0"),
+        ("iperf3-tcp", '"bits_per_second":\t1258488813', '"bits_per_second":\t2258488813', "contradict each other"),
+        ("iperf3-tcp", '"duration":\t1', '"duration":\t5', "it was to run for 5s and says that it ran for 1.0"),
+        ("sockperf-ping-pong", "Total 29509 obs", "Total 39509 obs", "39509 observations of 29509 answers"),
+        ("sockperf-ping-pong", "Total 29509 obs", "Total 0 obs", "0 observations of 29509 answers"),
+        ("sockperf-throughput", "in 1.000 sec", "in 3.000 sec", "218687 a second, but 218,792 in 3.000s"),
+        ("openloop-rate", '"answered":2400', '"answered":2300', "the counts of its requests contradict each other"),
+        ("openloop-rate", "[[15.295,1]", "[[65.295,1]", "its distribution of latencies falls"),
+    ],
+)  # fmt: skip
+def test_figures_that_contradict_each_other_are_refused(name: str, old: str, new: str, why: str) -> None:
+    text = recorded(name)
+    assert old in text
+    with pytest.raises(ValueError, match=why):
+        ADAPTERS[tool_of(name)].read(text.replace(old, new))
+
+
+def test_of_a_sum_as_it_was_sent_only_the_losses_are_taken() -> None:
+    text = re.sub(r'"sum_(sent|received)":', r'"other_\1":', recorded("iperf3-udp"))
+    assert ADAPTERS["iperf3"].read(text).metrics().keys() == {"requests_per_second", "jitter_us"}
+
+
+@given(st.fractions(0, 10**9), st.integers(0, 4))
+def test_what_is_printed_may_stand_for_whatever_was_rounded_to_it(value: Fraction, digits: int) -> None:
+    for text in (f"{float(value):.{digits}f}", f"{float(value):.{digits}e}"):
+        printed = Printed.of(text)
+        assert printed.low - printed.high / 10**9 <= value <= printed.high * (1 + Fraction(1, 10**9))
+        assert Printed.time(f"{text}ms") == Printed(f"{text}ms", printed.low / 1000, printed.high / 1000)
+
+
+@given(st.integers(1, 10**7), st.floats(0.001, 1000), st.integers(0, 3), st.sampled_from((1.0, 0.9, 1.1, 1e-3, 1e5)))
+def test_a_rate_is_refused_if_it_is_not_the_count_by_the_time(
+    count: int, seconds: float, digits: int, off: float
+) -> None:
+    rate, ran = Printed.of(f"{off * count / seconds:.2f}"), Printed.of(f"{seconds:.{digits}f}", "s")
+    sharp = ran.high - ran.low < ran.low / 100 and rate.high - rate.low < rate.low / 100
+    try:
+        check_rate(rate, count, ran)
+    except ValueError:
+        assert off != 1
+    else:
+        assert off == 1 or not sharp
+
+
+TIMES = st.lists(st.floats(0.01, 1e8), min_size=1, max_size=300)
+
+
+def of_times(times: list[float]) -> Reading:
+    ranked = sorted(times)
+    at = {name: ranked[ceil(share * len(ranked)) - 1] for name, share in PERCENTILES.items()}
+    return Reading(latency_avg_us=fmean(times), **at)  # type: ignore[arg-type]
+
+
+@given(TIMES)
+def test_times_that_were_measured_never_contradict_each_other(times: list[float]) -> None:
+    of_times(times).check()
+
+
+@given(TIMES, st.floats(2, 1e6))
+def test_a_percentile_below_a_lower_one_is_refused(times: list[float], factor: float) -> None:
+    measured = of_times(times)
+    assert measured.latency_p99_us is not None
+    wrong = {name: getattr(measured, name) for name in PERCENTILES} | {
+        "latency_p95_us": measured.latency_p99_us * factor
+    }
+    with pytest.raises(ValueError, match="cannot be less"):
+        Reading(**wrong).check()
+
+
+@given(TIMES)
+def test_a_percentile_beyond_which_no_request_is_is_left_out_and_told(times: list[float]) -> None:
+    kept = of_times(times).standing_on(len(times))
+    for name, share in PERCENTILES.items():
+        assert (getattr(kept, name) is not None) == (len(times) - ceil(share * len(times)) >= 1)
+    assert bool(kept.warnings) == (kept.metrics() != of_times(times).metrics())
+
+
 def test_two_runs_in_one_output_are_refused() -> None:
     for name in TOLD:
         with pytest.raises(ValueError, match=tool_of(name)):
@@ -227,9 +339,9 @@ def test_columns_that_other_versions_print_are_found_by_name() -> None:
     h2load = recorded("h2load-timed").replace(
         "min         max         mean  ", "min         max         median      p95         p99         mean  "
     )
-    h2load = h2load.replace("63.89ms       137us", "63.89ms       90us     1.5ms     20ms      137us")
+    h2load = h2load.replace("63.89ms       137us", "63.89ms       90us     1.5ms      9ms      137us")
     reading = ADAPTERS["h2load"].read(h2load)
-    assert (reading.latency_p50_us, reading.latency_p99_us, reading.latency_avg_us) == (90, 20_000, 137)
+    assert (reading.latency_p50_us, reading.latency_p99_us, reading.latency_avg_us) == (90, 9000, 137)
     old = "Type        Ops/sec     Hits/sec   Misses/sec      Latency       KB/sec \nTotals  100.5 0.0 0.0 0.25 9.9\n"
     assert ADAPTERS["memtier_benchmark"].read(old).metrics() == {"requests_per_second": 100.5, "latency_avg_us": 250}
     assert ADAPTERS["redis-benchmark"].read('"GET","71.5"\n').metrics() == {"requests_per_second": 71.5}
@@ -258,6 +370,7 @@ def test_the_adapter_is_found_by_the_program(command: str, name: str | None) -> 
 
 class TestCustom:
     TEXT = 'warming up\nrps: 12.5k\np99=3.25 ms p50=80\nfailed 3\n{"end": {"sum": {"x": 7.5}, "p99.0": [1, 250]}}\n'
+    TEXT += '{"twice": {"deeper": 1}, "twice": {"deeper": 1}}\nnothing: 0\n'
 
     def read(self, *specs: str) -> Reading:
         return adapter_named("\n".join(specs)).read(self.TEXT)
@@ -265,18 +378,18 @@ class TestCustom:
     def test_regular_expressions_and_paths_find_figures_with_their_units(self) -> None:
         reading = self.read(
             r"regex:requests_per_second=^rps: (\S+)$",
-            r"regex:latency_p99_us=p99=(?P<value>[\d.]+) (?P<unit>\w+)",
+            r"regex:latency_p95_us=p99=(?P<value>[\d.]+) (?P<unit>\w+)",
             r"regex:latency_p50_us=p50=(\d+)",
-            r"regex:latency_p95_us[ms]=p50=(\d+)",
+            r"regex:latency_p99_us[ms]=p50=(\d+)",
             r"regex:errors=failed (\d+)",
             "json:bits_per_second[M]=.end.sum.x",
             'json:latency_p999_us[ms]=.end["p99.0"][-1]',
         )
         assert reading == Reading(
             requests_per_second=12_500,
-            latency_p99_us=3250,
+            latency_p95_us=3250,
             latency_p50_us=80,
-            latency_p95_us=80_000,
+            latency_p99_us=80_000,
             latency_p999_us=250_000,
             bits_per_second=7_500_000,
             errors=3,
@@ -293,6 +406,10 @@ class TestCustom:
             ("json:latency_p99_us=.end.sum", "is no number"),
             ('json:latency_p99_us=.end["p99.0"][2]', "found nothing"),
             ("json:errors=.end.sum.x", "is no count"),
+            ("json:requests_per_second=.twice", "'twice' stands more than once in one object"),
+            ("json:requests_per_second=.twice.deeper", "'twice' stands more than once in one object"),
+            ("regex:requests_per_second=(0)$", "no request was answered"),
+            ("regex:latency_p50_us=(0)$", "p50 is 0: nothing was measured, or in too coarse a unit"),
         ],
     )
     def test_what_is_not_found_or_not_clear_is_an_error(self, spec: str, why: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from napctl.measure.compare import MEASURED_AGAIN, Harmful, Told, run
 from napctl.measure.gauge import Figures, Gauge
+from napctl.measure.loadrun import LoadCommand, run_load
 from napctl.measure.rundir import RunDirectory
+from napctl.measure.statistics import summarise
 from napctl.measure.treatments import Place, Treatment
 from napctl.model.errors import NapctlError
 from napctl.model.experiment import Cell, RunConfig
@@ -96,3 +98,41 @@ def test_what_changes_nothing_is_not_blamed_for_a_limit_that_was_passed(tmp_path
     first, second = cells(tmp_path, Script(Harmful("wait_p99_us was 9, the limit is 5")), rounds=2)
     assert first.failed == "wait_p99_us was 9, the limit is 5, and base changes nothing: it is too low"
     assert (first.harmful, second.failed) == (False, "")
+
+
+LOADS = Path(__file__).parent / "loads"
+
+
+class Recorded(Script):
+    """A load tool that prints what one of its kind printed once."""
+
+    def __init__(self, output: Path, tool: str) -> None:
+        super().__init__()
+        self.command = LoadCommand.of(f"cat {output}", adapter=tool)
+
+    def measured(self, rate: float, seconds: float, seed: int, raw: Path, gauge: Gauge) -> Told:
+        reading = run_load(self.command, rate=rate, seconds=seconds, seed=seed, limit_seconds=9, raw_path=raw)
+        return Told(metrics=reading.metrics(), latency=(), figures=GOOD, warnings=reading.warnings)
+
+
+@pytest.mark.parametrize(
+    ("tool", "output", "compared"),
+    [
+        ("wrk", "wrk-latency", {"requests_per_second", "latency_p99_us"}),
+        ("wrk", "wrk-zero-rate", set()),
+        ("wrk2", "wrk2-too-short", set()),
+        ("iperf3", "iperf3-bidir-same-keys", set()),
+        ("iperf3", "iperf3-trailing-error", set()),
+        ("memtier_benchmark", "memtier-cluster-eval", set()),
+        ("sockperf", "sockperf-one-message", set()),
+        ("sockperf", "sockperf-under-load-udp", {"requests_per_second", "latency_p99_us"}),
+    ],
+)
+def test_a_figure_that_contradicts_another_or_is_of_nothing_is_never_compared(
+    tmp_path: Path, tool: str, output: str, compared: set[str]
+) -> None:
+    measured = cells(tmp_path, Recorded(LOADS / f"{output}.txt", tool), ("base", "base#2"), rounds=3)
+    assert all(tool in each.failed for each in measured) or compared
+    told = {each.metric for each in summarise(measured, "base", seed=1).comparisons}
+    wanted = {"requests_per_second", "bits_per_second", "latency_p99_us", "latency_p999_us"}
+    assert told & wanted == compared

@@ -74,7 +74,7 @@ def test_rate_seconds_and_seed_are_filled_in_and_the_shells_braces_stay(tmp_path
 
 
 def test_max_is_a_rate_of_0_or_another_command(tmp_path: Path) -> None:
-    assert run(tmp_path, "echo rps={rate}", rate=0).requests_per_second == 0
+    assert run(tmp_path, "echo rps=1{rate}", rate=0).requests_per_second == 10
     assert run(tmp_path, "exit 1 {rate}", rate=0, max_template="echo rps=9{seconds}").requests_per_second == 92
     assert run(tmp_path, "echo rps={rate}", rate=5, max_template="exit 1").requests_per_second == 5
 

@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadResult, LoadSpec, started
 from napctl.lab.servers import Server
+from napctl.measure.adapters.reading import PERCENTILES, Reading
 from napctl.measure.compare import REST, Told
 from napctl.measure.gauge import Gauge
 from napctl.model.value import to_json
@@ -76,11 +78,8 @@ def _metrics(result: LoadResult) -> dict[str, float]:
     found = {"requests_per_second": result.achieved_per_second}
     answered = sum(count for _, count in result.histogram)
     found["latency_avg_us"] = sum(us * count for us, count in result.histogram) / answered
-    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
-        us = result.percentile_us(share)
-        if us is not None:
-            found[f"latency_{name}_us"] = us
-    return found
+    percentiles: dict[str, Any] = {name: result.percentile_us(float(share)) for name, share in PERCENTILES.items()}
+    return found | Reading(**percentiles).standing_on(answered).metrics()
 
 
 def _warnings(result: LoadResult) -> tuple[str, ...]:

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from napctl.measure.adapters.figures import MULTIPLES, US_PER, documents, microseconds, nearest, plain, told
+from napctl.measure.adapters.figures import (
+    MULTIPLES,
+    US_PER,
+    Twice,
+    documents,
+    microseconds,
+    nearest,
+    plain,
+    told,
+)
 from napctl.measure.adapters.reading import FIGURES, Adapter, Reading
 from napctl.model.errors import BadInput
 
@@ -115,6 +124,8 @@ def _followed(document: object, steps: list[str | int]) -> object | None:
             here = here.get(step)
         elif isinstance(step, int) and isinstance(here, list) and -len(here) <= step < len(here):
             here = here[step]
+        elif isinstance(here, Twice):
+            break  # that it stands more than once is said of it, not that it is not there
         else:
             return None
     return here

@@ -2,9 +2,12 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
+
+from napctl.model.value import Value
 
 NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?"
 """As a regular expression; neither a sign nor "nan": no figure of a load has one."""
@@ -110,9 +113,18 @@ def histogram(cumulative: Iterable[tuple[float, int]]) -> tuple[tuple[float, int
     return tuple(entries)
 
 
+class Twice(Value, frozen=True):
+    """The value of a key that stands more than once in a JSON object: nobody knows which one is meant."""
+
+    key: str
+
+
 def documents(text: str) -> list[Any]:
-    """All JSON objects and arrays that begin on a line of their own; their numbers are int or Fraction."""
-    decoder = json.JSONDecoder(parse_float=exact_json, parse_constant=refuse)
+    """All JSON objects and arrays that begin on a line of their own; their numbers are int or Fraction.
+
+    A key that stands more than once in an object has the value Twice.
+    """
+    decoder = json.JSONDecoder(parse_float=exact_json, parse_constant=refuse, object_pairs_hook=_once)
     found, end = [], 0
     for start in re.finditer(r"^[ \t]*(?=[{\[])", text, re.MULTILINE):
         if start.end() < end:
@@ -123,6 +135,11 @@ def documents(text: str) -> list[Any]:
             continue
         found.append(document)
     return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    times = Counter(key for key, _ in pairs)
+    return {key: value if times[key] == 1 else Twice(key) for key, value in pairs}
 
 
 def exact_json(text: str) -> Fraction:
@@ -137,7 +154,9 @@ def refuse(text: str) -> None:
 
 
 def told(value: object) -> Fraction | None:
-    """A figure of a JSON document; None if it is no number, or negative."""
+    """A figure of a JSON document; None if it is no number, or negative. Raises ValueError for one that is Twice."""
+    if isinstance(value, Twice):
+        raise ValueError(f"'{value.key}' stands more than once in one object of its output")
     if isinstance(value, bool) or not isinstance(value, int | Fraction) or value < 0:
         return None
     return Fraction(value)

@@ -5,21 +5,23 @@ It ends with 0 also if no request was made. Columns are found by their names, so
 
 import re
 
-from napctl.measure.adapters.figures import NUMBER, TIME, Output, microseconds, plain
+from napctl.measure.adapters.checks import Printed, check_length, check_rate
+from napctl.measure.adapters.figures import NUMBER, TIME, Output, exact, microseconds, plain
 from napctl.measure.adapters.reading import Adapter, Reading, failures
 
 
 def read(text: str) -> Reading:
     """What h2load told. Raises ValueError."""
     output = Output(text)
-    rate = output.one(rf"finished in {TIME}, ({NUMBER}) req/s, .*", "finished in")
-    counts = output.one(r"requests: \d+ total, \d+ started, (\d+) done, \d+ succeeded, (\d+) failed,.*", "requests")
-    done, failed = int(counts[1]), int(counts[2])
-    if not done:
-        raise ValueError("no request was answered")
+    rate = output.one(rf"finished in ({TIME}), ({NUMBER}) req/s, .*", "finished in")
+    counts = output.one(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded, (\d+) failed,.*", "requests")
+    done, succeeded, failed = (int(count) for count in counts.groups())
+    if not succeeded:
+        raise ValueError("no request was answered" if not done else f"all of {done:,} requests failed")
+    check_rate(Printed.of(rate[2]), succeeded, _seconds(output, Printed.time(rate[1])))
     times = _times(output)
-    return Reading(
-        requests_per_second=plain(rate[1]),
+    reading = Reading(
+        requests_per_second=plain(rate[2]),
         latency_avg_us=times.get("mean"),
         latency_p50_us=times.get("median"),
         latency_p95_us=times.get("p95"),
@@ -27,6 +29,17 @@ def read(text: str) -> Reading:
         errors=failed,
         warnings=failures(failed, done),
     )
+    return reading.standing_on(done)
+
+
+def _seconds(output: Output, ran: Printed) -> Printed:
+    """What it divides by: with --duration the seconds that were asked for, without its warm-up."""
+    timed = output.all(r".*with (\d+(?:\.\d+)?)s of warm-up time and (\d+(?:\.\d+)?)s of main duration.*")
+    if not timed:
+        return ran
+    warmup, main = (exact(seconds) for seconds in timed[0].groups())
+    check_length(ran, Printed.exactly(warmup + main))
+    return Printed.exactly(main)
 
 
 def _times(output: Output) -> dict[str, float]:

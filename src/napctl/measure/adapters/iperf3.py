@@ -1,47 +1,77 @@
 """iperf3 --json: bits that arrived, and of UDP datagrams, losses and jitter. It knows no requests and no latencies.
 
-With --json it ends with 0 and puts what went wrong into the document.
+With --json it ends with 0 and puts what went wrong into the document, or into a line after it.
 """
 
 from fractions import Fraction
 from typing import Any
 
-from napctl.measure.adapters.figures import documents, nearest, told
+from napctl.measure.adapters.checks import Printed, check_length, check_rate
+from napctl.measure.adapters.figures import Output, Twice, documents, nearest, told
 from napctl.measure.adapters.reading import Adapter, Reading
+
+BOTH_WAYS = "--bidir measures two directions at once; measure one"
 
 
 def read(text: str) -> Reading:
     """What iperf3 told. Raises ValueError."""
-    found = [each for each in documents(text) if isinstance(each, dict) and "end" in each]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} JSON documents in its output; give -J")
-    (document,) = found
-    if document.get("error"):
-        raise ValueError(f"{document['error']}")
+    document = _document(text)
     end = document["end"]
     if not isinstance(end, dict):
         raise ValueError("no 'end' in its output")
-    if any("bidir" in key for key in end):
-        raise ValueError("--bidir measures two directions at once; measure one")
-    # Before 3.10 UDP had one sum, as the receiver saw it.
+    # The first versions with --bidir, 3.7 among them, write the sums of both directions under the same names.
+    if any("bidir" in key or isinstance(end[key], Twice) for key in end):
+        raise ValueError(BOTH_WAYS)
+    # Before 3.10 UDP had one sum: bytes and bits as they were sent, losses as the receiver saw them.
     arrived = end.get("sum_received", end.get("sum"))
     if not isinstance(arrived, dict):
         raise ValueError("no 'end.sum_received' in its output")
-    bits = told(arrived.get("bits_per_second"))
+    bits, size, seconds = (told(arrived.get(key)) for key in ("bits_per_second", "bytes", "seconds"))
     if not bits:
         raise ValueError("nothing arrived ('end.sum_received.bits_per_second')")
-    return _datagrams(arrived, bits) if "packets" in arrived else Reading(bits_per_second=nearest(bits))
+    if size is None or not seconds:
+        raise ValueError("no 'bytes' and 'seconds' in 'end.sum_received'")
+    ran = Printed.exactly(seconds)
+    check_rate(Printed.exactly(bits), int(8 * size), ran)
+    if asked := _asked_seconds(document):
+        check_length(ran, Printed.exactly(asked))
+    if "packets" not in arrived:
+        return Reading(bits_per_second=nearest(bits))
+    return _datagrams(arrived, bits if "sum_received" in end else None, seconds)
 
 
-def _datagrams(arrived: dict[str, Any], bits: Fraction) -> Reading:
-    seconds, packets, lost, jitter_ms = (
-        told(arrived.get(key)) for key in ("seconds", "packets", "lost_packets", "jitter_ms")
-    )
-    if not seconds or packets is None or lost is None or lost > packets:
-        raise ValueError("no 'seconds', 'packets' and 'lost_packets' in 'end.sum_received'")
+def _document(text: str) -> dict[str, Any]:
+    """The one document of one run that went well. Raises ValueError, with what to do."""
+    every = [each for each in documents(text) if isinstance(each, dict)]
+    found = [each for each in every if "end" in each]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} JSON documents in its output; one run is to be measured")
+    if not found and any("event" in each for each in every):
+        raise ValueError("a stream of JSON events instead of one document: give -J without --json-stream")
+    said = Output(text + "\n").maybe(r"iperf3: (error - .*)", "iperf3: error")
+    error = (found and found[0].get("error")) or (said and said[1])
+    if error:
+        raise ValueError(f"{error}")
+    if not found:
+        raise ValueError("no JSON document in its output; give -J")
+    return found[0]
+
+
+def _asked_seconds(document: dict[str, Any]) -> Fraction | None:
+    """For how long it was to send; None where a number of bytes was asked for instead."""
+    start = document.get("start")
+    test = start.get("test_start") if isinstance(start, dict) else None
+    return told(test.get("duration")) if isinstance(test, dict) else None
+
+
+def _datagrams(arrived: dict[str, Any], bits: Fraction | None, seconds: Fraction) -> Reading:
+    """`bits`: per second, as they arrived; None: it tells only what was sent."""
+    packets, lost, jitter_ms = (told(arrived.get(key)) for key in ("packets", "lost_packets", "jitter_ms"))
+    if packets is None or lost is None or lost > packets:
+        raise ValueError("no 'packets' and 'lost_packets' in 'end.sum_received'")
     return Reading(
         requests_per_second=nearest((packets - lost) / seconds),
-        bits_per_second=nearest(bits),
+        bits_per_second=nearest(bits) if bits is not None else None,
         jitter_us=nearest(jitter_ms * 1000) if jitter_ms is not None else None,
         errors=int(lost),
         warnings=(f"{int(lost):,} of {int(packets):,} datagrams were lost",) if lost else (),

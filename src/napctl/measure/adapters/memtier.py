@@ -18,6 +18,9 @@ COLUMNS = {
     "p99.9 Latency": "latency_p999_us",
 }
 
+APART = 1.5
+"""By how much its table and its progress, which divide by times of their own, may miss each other in a short run."""
+
 
 def read(text: str) -> Reading:
     """What memtier_benchmark told. Raises ValueError."""
@@ -29,8 +32,7 @@ def read(text: str) -> Reading:
         raise ValueError(f"{len(values)} figures in {len(names)} columns of 'Totals'")
     cells = dict(zip(names, values, strict=True))
     per_second = number(cells["Ops/sec"])
-    if not per_second:
-        raise ValueError("no request was answered")
+    requests = _agreed(output, per_second)
     told: dict[str, Any] = {
         field: microseconds(cells[name], "ms")
         for name, field in COLUMNS.items()
@@ -39,7 +41,29 @@ def read(text: str) -> Reading:
     broken = output.all(r"\[RUN .* (\d+) conn errors:.*")  # its progress, at the end with all of them
     errors = int(broken[-1][1]) if broken else None
     warnings = (f"{errors:,} connections failed",) if errors else ()
-    return Reading(requests_per_second=per_second, errors=errors, warnings=warnings, **told)
+    reading = Reading(requests_per_second=per_second, errors=errors, warnings=warnings, **told)
+    return reading if requests is None else reading.standing_on(requests)
+
+
+def _agreed(output: Output, per_second: float) -> int | None:
+    """How many requests its progress counted, which its table has to agree with; None if it shows no progress.
+
+    In cluster mode the table leaves out arbitrary commands (cluster_client.cpp: handle_response).
+    """
+    progress = output.all(r"\[RUN .*\s(\d+) ops,\s+\d+ \(avg:\s+(\d+)\) ops/sec,.*")
+    if not progress:
+        return None
+    requests, average = int(progress[-1][1]), int(progress[-1][2])
+    if not requests:
+        raise ValueError("no request was answered")
+    if not per_second:
+        raise ValueError(
+            f"its table has no operation of the {requests:,} that it made: it does not count a --command such as EVAL "
+            "in --cluster-mode; measure one node, without --cluster-mode"
+        )
+    if not average / APART <= per_second <= average * APART:
+        raise ValueError(f"its figures contradict each other: {per_second:g} Ops/sec, on average {average:,} ops/sec")
+    return requests
 
 
 ADAPTER = Adapter("memtier_benchmark", ("memtier_benchmark", "memtier-benchmark"), read, loop="closed")

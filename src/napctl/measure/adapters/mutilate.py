@@ -5,6 +5,7 @@ Which percentiles it prints differs between its versions, so columns are found b
 
 from typing import Any
 
+from napctl.measure.adapters.checks import Printed, check_rate
 from napctl.measure.adapters.figures import NUMBER, Output, microseconds, number
 from napctl.measure.adapters.reading import Adapter, Reading
 
@@ -20,9 +21,11 @@ COLUMNS = {
 def read(text: str) -> Reading:
     """What mutilate told. Raises ValueError."""
     output = Output(text)
-    rate = output.one(rf"Total QPS = ({NUMBER}) \((\d+) / {NUMBER}s\)", "Total QPS")
-    if not int(rate[2]):
+    rate = output.one(rf"Total QPS = ({NUMBER}) \((\d+) / ({NUMBER})s\)", "Total QPS")
+    requests = int(rate[2])
+    if not requests:
         raise ValueError("no request was answered")
+    check_rate(Printed.of(rate[1]), requests, Printed.of(rate[3]))
     names = output.one(r"#type\s.*", "#type")[0].split()[1:]
     reads, updates = (_row(output, kind, names) for kind in ("read", "update"))
     warnings = []
@@ -32,7 +35,8 @@ def read(text: str) -> Reading:
         counted = output.maybe(rf"{what} = (\d+) \(.*\)", what)
         if counted and int(counted[1]):
             warnings.append(f"{int(counted[1]):,} {sentence}")
-    return Reading(requests_per_second=number(rate[1]), warnings=tuple(warnings), **(reads or updates))
+    told = Reading(requests_per_second=number(rate[1]), warnings=tuple(warnings), **(reads or updates))
+    return told.standing_on(requests)
 
 
 def _row(output: Output, kind: str, names: list[str]) -> dict[str, Any]:

@@ -19,12 +19,11 @@ def read(text: str) -> Reading:
         result = from_json(lines[0], LoadResult)
     except ValueError as error:
         raise ValueError(f"its result does not fit: {error}") from None
-    if result.sent and not result.answered:
-        raise ValueError("no request was answered")
+    _check(result)
     warnings = failures(result.unanswered, result.sent)
     if result.late_share > LATE_SHARE:
         warnings += (f"the generator itself sent {percent(result.late_share)} of the requests late",)
-    return Reading(
+    reading = Reading(
         requests_per_second=result.achieved_per_second,
         latency_p50_us=result.p50_us,
         latency_p95_us=result.percentile_us(0.95),
@@ -35,6 +34,23 @@ def read(text: str) -> Reading:
         saturated=result.busy_share > SATURATED_SHARE,
         warnings=warnings,
     )
+    return reading.standing_on(result.answered)
+
+
+def _check(result: LoadResult) -> None:
+    """Raises ValueError if nothing was answered, or if its figures contradict each other.
+
+    Answers that came after the measured part have a latency, and no place in its rate.
+    """
+    if not result.answered:
+        raise ValueError("no request was answered")
+    counts, uppers = [count for _, count in result.histogram], [upper_us for upper_us, _ in result.histogram]
+    if result.sent != result.answered + result.unanswered or sum(counts) != result.answered or min(counts) < 1:
+        raise ValueError("the counts of its requests contradict each other")
+    if sorted(set(uppers)) != uppers or uppers[0] <= 0:
+        raise ValueError("its distribution of latencies falls")
+    if result.seconds <= 0:
+        raise ValueError("it measured for no time")
 
 
 ADAPTER = Adapter("openloop", ("openloop", "openloop-*"), read, loop="open")

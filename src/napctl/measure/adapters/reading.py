@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal, Self
+
+from msgspec.structs import replace
 
 from napctl.model.value import Value
 
@@ -37,6 +41,35 @@ class Reading(Value, frozen=True, kw_only=True):
         values = {name: getattr(self, name) for name in FIGURES}
         return {name: value for name, value in values.items() if value is not None}
 
+    def standing_on(self, requests: int) -> Self:
+        """Without the percentiles that so many requests are too few for: none of them is beyond it."""
+        told = self.metrics()
+        few = [name for name, share in PERCENTILES.items() if name in told and requests * (1 - share) < 1]
+        if not few:
+            return self
+        warning = f"{', '.join(map(_words, few))} of {requests:,} requests is the slowest one: left out"
+        return replace(self, **dict.fromkeys(few), warnings=(*self.warnings, warning))
+
+    def check(self) -> None:
+        """Raises ValueError if figures are of nothing or contradict each other.
+
+        Of times with the mean m at most a share m/x is longer than x (Markov's inequality).
+        """
+        told = self.metrics()
+        if told.get("requests_per_second") == 0:
+            raise ValueError("no request was answered")
+        for name, figure in told.items():
+            if name.startswith("latency_") and not figure:
+                raise ValueError(f"{_words(name)} is 0: nothing was measured, or in too coarse a unit")
+        percentiles = [(name, told[name]) for name in PERCENTILES if name in told]
+        for (less, low), (more, high) in pairwise(percentiles):
+            if low > high * ROUNDING:
+                raise ValueError(f"{_words(less)} is {low:g} µs and {_words(more)} {high:g} µs, which cannot be less")
+        mean = told.get("latency_avg_us")
+        for name, figure in percentiles:
+            if mean is not None and figure * float(1 - PERCENTILES[name]) > mean * ROUNDING:
+                raise ValueError(f"with a {_words(name)} of {figure:g} µs the mean cannot be {mean:g} µs")
+
 
 FIGURES = (
     "requests_per_second",
@@ -49,6 +82,15 @@ FIGURES = (
     "jitter_us",
 )
 """Fields of a Reading that are metrics."""
+PERCENTILES = {
+    "latency_p50_us": Fraction(1, 2),
+    "latency_p95_us": Fraction(95, 100),
+    "latency_p99_us": Fraction(99, 100),
+    "latency_p999_us": Fraction(999, 1000),
+}
+"""The share of the requests that is not slower."""
+ROUNDING = 1.1
+"""By how much two latencies of one run may contradict each other: a tool rounds one of them to two digits."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +108,12 @@ class Adapter:
     def read(self, output: str) -> Reading:
         """What the tool told in its output (standard output, then standard error).
 
-        Raises ValueError with one line that names the tool and what was not found, or was not clear.
+        Raises ValueError with one line that names the tool and what was not found, not clear, or contradicts itself.
         """
         try:
-            return self.parse(output)
+            reading = self.parse(output)
+            reading.check()
+            return reading
         except ValueError as error:
             raise ValueError(f"{self.name}: {' '.join(str(error).split())}") from None
 
@@ -77,3 +121,9 @@ class Adapter:
 def failures(errors: int | None, requests: int) -> tuple[str, ...]:
     """The warning that requests failed, if any did. `requests`: how many there were."""
     return (f"{errors:,} of {requests:,} requests failed",) if errors else ()
+
+
+def _words(field: str) -> str:
+    """ "p99.9" of latency_p999_us."""
+    name = field.removeprefix("latency_").removesuffix("_us")
+    return {"p999": "p99.9", "avg": "mean"}.get(name, name)

@@ -3,10 +3,10 @@
 It runs several tests by default, of which each has its own figures: one is to be chosen, by -t.
 """
 
-import csv
 import re
 from typing import Any
 
+from napctl.measure.adapters.checks import Printed, check_rate
 from napctl.measure.adapters.figures import NUMBER, Output, histogram, microseconds, number
 from napctl.measure.adapters.reading import Adapter, Reading
 
@@ -24,17 +24,20 @@ SUMMARY = {"avg": "latency_avg_us", "p50": "latency_p50_us", "p95": "latency_p95
 def read(text: str) -> Reading:
     """What redis-benchmark told. Raises ValueError."""
     output = Output(text)
-    rows = list(csv.reader(line for line in output.lines if line.startswith('"')))
+    rows = [line for line in output.lines if line.startswith('"')]
     return _csv(rows) if rows else _plain(output)
 
 
-def _csv(rows: list[list[str]]) -> Reading:
-    head = rows.pop(0) if rows[0][0] == "test" else ["test", "rps"]  # without a head before redis 6.2
+def _csv(rows: list[str]) -> Reading:
+    """It does not escape the quotes and commas in the name of a test, so columns are counted from the end."""
+    head = rows.pop(0) if rows[0].startswith('"test",') else '"test","rps"'  # without a head before redis 6.2
     if len(rows) != 1:
         raise ValueError(f"{len(rows)} tests in its output; one is to be measured: -t get")
-    if len(rows[0]) != len(head):
-        raise ValueError(f"{len(rows[0])} figures in {len(head)} columns")
-    cells = dict(zip(head, rows[0], strict=True))
+    names = head.strip('"').split('","')
+    values = rows[0].rstrip('"').rsplit('","', len(names) - 1)
+    if len(values) != len(names):
+        raise ValueError(f"{len(values)} figures in {len(names)} columns")
+    cells = dict(zip(names, values, strict=True))
     if "rps" not in cells:
         raise ValueError("no column 'rps' in its output")
     return _reading(number(cells["rps"]), {field: cells[name] for name, field in COLUMNS.items() if name in cells}, ())
@@ -53,7 +56,16 @@ def _plain(output: Output) -> Reading:
             raise ValueError(f"{len(values)} figures in {len(names)} columns of 'latency summary'")
         cells = dict(zip(names, values, strict=True))
         times |= {field: cells[name] for name, field in SUMMARY.items() if name in cells}
-    return _reading(number(rate[1]), times, _distribution(output))
+    latency = _distribution(output)
+    reading = _reading(number(rate[1]), times, latency)
+    made = output.maybe(rf"(\d+) requests completed in ({NUMBER}) seconds", "requests completed")
+    if not made:
+        return reading
+    requests = int(made[1])
+    check_rate(Printed.of(rate[1]), requests, Printed.of(made[2], "s"))
+    if latency and sum(count for _, count in latency) != requests:
+        raise ValueError(f"its distribution of latencies does not have the {requests:,} requests that it made")
+    return reading.standing_on(requests)
 
 
 def _distribution(output: Output) -> tuple[tuple[float, int], ...]:

@@ -5,6 +5,7 @@ It ends with 0 even if the server refused the connection, so what is missing is 
 
 from fractions import Fraction
 
+from napctl.measure.adapters.checks import Printed, check_divisor, check_rate
 from napctl.measure.adapters.figures import NUMBER, Output, exact, microseconds, nearest, number
 from napctl.measure.adapters.reading import Adapter, Reading
 
@@ -19,6 +20,8 @@ def read(text: str) -> Reading:
     output = Output(text)
     sent = output.maybe(rf"sockperf: Summary: Message Rate is ({NUMBER}) \[msg/sec\]", "Summary: Message Rate")
     if sent:
+        total = output.one(rf"sockperf: Total of (\d+) messages sent in ({NUMBER}) sec", "Total of messages sent")
+        check_rate(Printed.of(sent[1]), int(total[1]), Printed.of(total[2], "s"))
         return Reading(requests_per_second=number(sent[1]), warnings=(SENT,))
     # Without its first and last moments, in which the load is not what was asked for.
     valid = output.one(
@@ -26,11 +29,15 @@ def read(text: str) -> Reading:
         "[Valid Duration]",
     )
     seconds, asked, answered = exact(valid[1]), int(valid[2]), int(valid[3])
-    if not answered or not seconds:
+    if not answered:
         raise ValueError("no message was answered")
+    check_divisor(Printed.of(valid[1], "s"), answered)
     summary = output.one(
         rf"sockperf: Summary: (Latency|Round trip)( of burst of \d+ messages)? is ({NUMBER}) usec", "Summary: Latency"
     )
+    observed = output.one(r"sockperf: Total (\d+) observations; .*", "Total observations")
+    if not 1 <= int(observed[1]) <= answered:
+        raise ValueError(f"its figures contradict each other: {observed[1]} observations of {answered} answers")
     at = output.unambiguous(
         (exact(row[1]), microseconds(row[2], "us"))
         for row in output.all(rf"sockperf: ---> percentile\s+({NUMBER})\s*=\s*({NUMBER})")
@@ -42,7 +49,7 @@ def read(text: str) -> Reading:
         BURSTS: summary[2] is not None,
         FEW_ANSWERS: 2 * asked > 3 * (answered + (dropped or 0)),
     }
-    return Reading(
+    reading = Reading(
         requests_per_second=nearest(answered / seconds),
         latency_avg_us=microseconds(summary[3], "us"),
         latency_p50_us=at.get(Fraction(50)),
@@ -52,6 +59,7 @@ def read(text: str) -> Reading:
         errors=dropped,
         warnings=tuple(sentence for sentence, holds in doubts.items() if holds),
     )
+    return reading.standing_on(int(observed[1]))
 
 
 ADAPTER = Adapter("sockperf", ("sockperf",), read)

@@ -7,6 +7,7 @@ wrk2 is installed as `wrk` as often as not, so one function reads either. Errors
 import re
 from fractions import Fraction
 
+from napctl.measure.adapters.checks import Printed, check_length, check_rate
 from napctl.measure.adapters.figures import NUMBER, TIME, Output, exact, histogram, microseconds, plain
 from napctl.measure.adapters.reading import Adapter, Reading, failures
 
@@ -15,9 +16,13 @@ def read(text: str) -> Reading:
     """What wrk or wrk2 told. Raises ValueError."""
     output = Output(text)
     rate = output.one(rf"Requests/sec:\s+({NUMBER})", "Requests/sec")
-    requests = int(output.one(r"(\d+) requests in .*", "requests in")[1])
+    made = output.one(rf"(\d+) requests in ({TIME}),.*", "requests in")
+    asked = output.one(rf"Running ({TIME}) test @.*", "Running")
+    requests, ran = int(made[1]), Printed.time(made[2])
     if not requests:
         raise ValueError("no request was answered")
+    check_length(ran, Printed.time(asked[1]))
+    check_rate(Printed.of(rate[1]), requests, ran)
     average = output.maybe(rf"Latency\s+({TIME})\s+{TIME}\s+{TIME}\s+{NUMBER}%", "Latency")
     at, distribution = _latencies(output)
     errors = sum(
@@ -28,7 +33,7 @@ def read(text: str) -> Reading:
         )
         if (found := output.maybe(pattern, what))
     )
-    return Reading(
+    reading = Reading(
         requests_per_second=plain(rate[1]),
         latency_avg_us=microseconds(average[1]) if average else None,
         latency_p50_us=at.get(Fraction(50)),
@@ -39,6 +44,7 @@ def read(text: str) -> Reading:
         latency=distribution,
         warnings=failures(errors, requests),
     )
+    return reading.standing_on(sum(count for _, count in distribution) or requests)
 
 
 def _latencies(output: Output) -> tuple[dict[Fraction, float], tuple[tuple[float, int], ...]]:
