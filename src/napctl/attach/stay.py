@@ -31,11 +31,11 @@ from napctl.model.suspension import Suspension
 PAUSE_SECONDS = 0.3
 """Between two looks at the target; a change of a link is seen at once."""
 SHARE = 0.1
-"""Of its time that it looks at most: for a target so large that a look takes long, looks are rarer, however long."""
+"""Of one CPU that looking takes at most: the longer a look takes, the rarer looks are, without a limit."""
 
 
 def pause_after(took_seconds: float) -> float:
-    """How long to wait after a look of that length, s, so that looking takes no more than SHARE of the time."""
+    """How long to wait, s, after a look that took so much CPU time, so that looks take no more than SHARE of a CPU."""
     return max(PAUSE_SECONDS, took_seconds * (1 - SHARE) / SHARE)
 
 
@@ -67,10 +67,10 @@ class Stay:
         restored: list[Restored] = []
         try:
             while not stopped():
-                started = time.monotonic()
+                started = time.process_time()
                 if not self._step(restored):
                     break
-                took = time.monotonic() - started
+                took = time.process_time() - started
                 self._pause(pause_after(took), stopped)
         finally:
             restored += self._let_go()
