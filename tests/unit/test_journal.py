@@ -280,3 +280,9 @@ def test_every_commit_is_flushed_to_the_disk(tmp_path: Path) -> None:
 
     assert level == 3, "EXTRA: the directory is flushed as well"
     assert mode == "delete"
+
+
+def test_what_is_in_force_is_found_without_reading_what_was_restored(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        plan = " ".join(row[3] for row in journal._database.execute(f"EXPLAIN QUERY PLAN {module.SELECT_LIVE}"))
+    assert "USING INDEX live" in plan
