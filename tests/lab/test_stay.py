@@ -188,6 +188,8 @@ def test_it_survives_whatever_happens_drops_nothing_and_leaves_nothing(
     print({name: [f"{each:.2f} s" for each in all_] for name, all_ in story.seconds.items()})
     print(story.dropped, plain.dropped)
     for name, dropped in story.dropped.items():
+        if name == "kill of a worker":  # its own connections go with it: in either story as many as it happens to have
+            continue
         assert sum(dropped) == 0 or sum(plain.dropped[name]) > 0, (name, story.dropped, plain.dropped)
     # An event that drops connections drops those that are open in a worker: which is a matter of chance, 8 at most.
     per_event = [sum(map(sum, each.dropped.values())) / sum(map(len, each.dropped.values())) for each in (story, plain)]
