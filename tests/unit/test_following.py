@@ -159,6 +159,15 @@ def test_the_napi_instance_of_a_program_that_set_itself_and_comes_to_mix_queues_
     assert step.words[0].startswith("NAPI 300 of eth0 is let go: epoll instance 5 watches sockets of 2 NAPI instances")
 
 
+def test_a_napi_instance_is_let_go_also_if_no_device_has_it_that_can_be_seen() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    hidden = but(examination(instance(5, {300: 1}, WANTED.epoll)), napis={})
+
+    step = next_step(transaction, examined(hidden), WANTED, present(examination(instance(5, {300: 1})), IN_FORCE))
+
+    assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
+
+
 def test_what_does_not_fit_stays_if_it_was_chosen_all_the_same() -> None:
     mixed = examination(instance(5, {300: 1, 301: 1}, WANTED.epoll))
     judged = verdicts(mixed)

@@ -51,7 +51,7 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
             case EpollChange():
                 stays = _epoll(change, now, step)
             case NapiChange():
-                stays = _napi(change, present, step) and not _is_starving(change, now, step)
+                stays = _napi(change, present, step) and not _feeds_only_unfit(change, now, step)
             case SocketChange() | SteeringChange():
                 stays = _socket(change, now, step)
             case _:
@@ -130,7 +130,7 @@ def _napi(change: NapiChange, present: Present, step: Step) -> bool:
     return True
 
 
-def _is_starving(change: NapiChange, now: Examined, step: Step) -> bool:
+def _feeds_only_unfit(change: NapiChange, now: Examined, step: Step) -> bool:
     """Whether it is to be let go: it feeds instances that do not fit, and none that is or may be attached.
 
     Those need not be of the transaction: a program may have set its epoll instance itself.
@@ -138,7 +138,7 @@ def _is_starving(change: NapiChange, now: Examined, step: Step) -> bool:
     chosen = {id(each) for each in now.choice.instances}
     unfit = [each for each in now.judged if each.judgement == "does not fit" and id(each.instance) not in chosen]
     feeds = [each for each in unfit if change.napi_id in each.instance.sockets_by_napi]
-    if not feeds or change.napi_id in now.choice.napis or now.found.napis[change.napi_id].netns != change.netns:
+    if not feeds or change.napi_id in now.choice.napis:
         return False
     step.without.append(change)
     step.words.append(f"{change.where} is let go: {feeds[0].why}")
