@@ -45,7 +45,7 @@ def settings_of(lab: Lab) -> list[NapiSettings]:
 def test_the_attached_server_makes_most_polls_itself(server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load(30_000)
 
-    done = napctl("attach", server.pid, "--json")
+    done = napctl("attach", server.pid, "--defer-us", 200, "--json")
     report = from_json(done.stdout, Attached)
 
     assert done.status == 0

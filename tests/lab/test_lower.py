@@ -62,6 +62,15 @@ def test_each_command_names_the_device_below_and_what_to_type(
         assert " is a veth on " not in napctl(command, "wire0", *options, "--netns", f"pid:{pid}").stdout, "a peer"
 
 
+def test_a_plan_for_a_device_that_is_down_names_the_one_below_too(host: NetworkNamespace, napctl: Napctl) -> None:
+    ip(host, "link add upper0 link wire0 type macvlan")
+    with inhabited(host) as pid:
+        done = napctl("plan", "upper0", "--window", 0, "--netns", f"pid:{pid}")
+    said = " ".join(done.stdout.split())
+    assert "upper0: it is down" in said, done
+    assert f"look there: napctl plan wire0 --netns pid:{pid}" in said, done
+
+
 def test_a_chain_is_followed_to_its_end_and_what_is_between_is_named(host: NetworkNamespace) -> None:
     """A macvlan on a bridge with two ports."""
     ip(host, "link add bridge0 type bridge")

@@ -34,10 +34,10 @@ def propose(
                 f"{device.name}: it is down, so that its link speed, queues and NAPI instances are not known: "
                 f"ip link set {device.name} up"
             )
-            continue
-        known = _known(machine, device, window, goal, budget_ns, speeds)
-        receive(known, draft)
-        send(known, draft)
+        else:
+            known = _known(machine, device, window, goal, budget_ns, speeds)
+            receive(known, draft)
+            send(known, draft)
         if not draft.proposals and (below := look_below(device, "plan")):
             draft.left.append(below)
     plans = [_device_plan(draft, _speed(draft.device, speeds)) for draft in drafts if draft.proposals]
