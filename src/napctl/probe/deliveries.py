@@ -34,9 +34,10 @@ class DeliveryProbe:
         self._cpus = (_Cpu * CPUS).from_buffer(memory)
 
     @classmethod
-    def load(cls, netns: int, ifindex: int) -> Self:
-        """For one device of the network namespace with that inode number. Raises ProbeUnavailable."""
-        constants = struct.pack("=IIQ", ifindex, netns, PAUSE_NS)
+    def load(cls, netns: int, ifindex: int, *, pause_ns: int = PAUSE_NS) -> Self:
+        """For one device of the network namespace with that inode number; packets with a pause below
+        `pause_ns` are one run. Raises ProbeUnavailable."""
+        constants = struct.pack("=IIQ", ifindex, netns, pause_ns)
         return cls(*loaded("deliveries", constants, ctypes.sizeof(_Cpu) * CPUS, why=_no_packets))
 
     def read(self) -> Deliveries:
