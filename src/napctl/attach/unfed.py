@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from napctl.kernel.links import Link, links
+from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.routes import device_to
@@ -23,25 +23,23 @@ def why_unfed(netns: NetworkNamespace, sockets: Iterable[SocketFacts]) -> str:
     connected = [each for each in sockets if each.connected and each.kind in ("tcp", "udp")]
     reasons = Counter(MPTCP for each in connected if each.protocol == IPPROTO_MPTCP)
     others = [each for each in connected if each.protocol != IPPROTO_MPTCP][:MOST_ASKED]
-    if others:
-        devices = {link.ifindex: link for link in links(netns)}
-        with Netdev(netns) as netdev:
-            having = {napi.ifindex for napi in netdev.napis()}
-        for each in others:
-            link = devices.get(device_to(netns, each.peer, each.address) or 0)
-            if link is not None:
-                reasons[_over(link, has_napi=link.ifindex in having)] += 1
+    routes = Counter(device_to(netns, each.peer, each.address) for each in others)
+    for ifindex, count in routes.items():
+        device = link(netns, ifindex) if ifindex is not None else None
+        if device is not None:
+            reasons[_over(netns, device)] += count
     if len(reasons) == 1 and reasons.total() == min(len(connected), MOST_ASKED):
         (why,) = reasons
         return f"its connections {why}"
     return "; ".join(f"some of its connections {why}" for why, _ in reasons.most_common(MOST_TOLD))
 
 
-def _over(link: Link, *, has_napi: bool) -> str:
-    if link.loopback:
+def _over(netns: NetworkNamespace, device: Link) -> str:
+    if device.loopback:
         return "come over loopback, which has no NAPI instance"
-    if has_napi:
-        return f"go out by {link.name}, and have received no packet through one of its NAPI instances yet"
-    if link.kind == "veth":
-        return f"come over {link.name}, a veth, which has NAPI instances only with gro on or XDP"
-    return f"come over {link.name} ({link.kind or 'no virtual device'}), which has no NAPI instance"
+    with Netdev(netns) as netdev:
+        if netdev.napis(device.ifindex):
+            return f"go out by {device.name}, and have received no packet through one of its NAPI instances yet"
+    if device.kind == "veth":
+        return f"come over {device.name}, a veth, which has NAPI instances only with gro on or XDP"
+    return f"come over {device.name}{f' ({device.kind})' if device.kind else ''}, which has no NAPI instance"

@@ -1,5 +1,6 @@
 """Settings and their values as people know them: `gro-flush-timeout 200us`, not `gro_flush_timeout_ns 200000`."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from napctl.change.make import side_effects, touched
@@ -8,7 +9,11 @@ from napctl.model.change import Change
 from napctl.model.settings import EpollParams, kernel_name
 from napctl.model.units import duration_text
 
-MANY = 3
+MANY = {"NAPI instance": 3, "epoll instance": 8, "socket": 8}
+"""So many alike are still told one by one: workers are known by their pids, NAPI instances of one device are not."""
+INSTANCE = re.compile(r"(?P<kind>NAPI|epoll|socket) \d+ of (?P<owner>.+?)(?: \(\d+\))?")
+"""As `where` of a change: "NAPI 12 of eth0", "epoll 5 of nginx (1234)"."""
+KINDS = {"NAPI": "NAPI instance", "epoll": "epoll instance", "socket": "socket"}
 
 
 def changed(change: Change) -> Iterator[tuple[str, str, str, str]]:
@@ -27,15 +32,17 @@ def made_rows(change: Change) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def grouped(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows that differ only in the NAPI instance, their first cell, as one row for them all if they are many."""
+    """Rows that differ only in their first cell, the NAPI instance of a device or the epoll instance or socket of
+    processes of one name, as one row for them all if they are many."""
     groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for row in rows:
-        napi, of, device = row[0].partition(" of ")
-        instance = bool(of) and napi.startswith("NAPI ")
-        groups.setdefault((device if instance else row[0], *row[1:]), []).append(row)
+        instance = INSTANCE.fullmatch(row[0])
+        kind, owner = (KINDS[instance["kind"]], instance["owner"]) if instance else ("", row[0])
+        groups.setdefault((kind, owner, *row[1:]), []).append(row)
     found = []
-    for (device, *rest), alike in groups.items():
-        found += [(f"{len(alike)} NAPI instances of {device}", *rest)] if len(alike) > MANY else alike
+    for (kind, owner, *rest), alike in groups.items():
+        many = kind and len(alike) > MANY[kind]
+        found += [(f"{len(alike):,} {kind}s of {owner}", *rest)] if many else alike
     return found
 
 

@@ -13,6 +13,9 @@ from napctl.model.units import duration_text
 from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
 
+MANY = 8
+"""So many epoll instances alike are still shown one by one; --json shows all."""
+
 
 @click.command(epilog="\b\nExamples:\n  napctl status\n  napctl status eth0 --json\n  napctl status --netns pid:1234")
 @devices_argument
@@ -100,20 +103,26 @@ def _show_pollers(pollers: tuple[EpollPoller, ...]) -> None:
     if not pollers:
         click.echo("no epoll instance polls these devices itself")
         return
+    alike: dict[tuple[object, ...], list[EpollPoller]] = {}
+    for poller in pollers:
+        alike.setdefault((poller.name, poller.napi_ids, poller.params), []).append(poller)
+    shown = [(each[:1], len(each) - 1) if len(each) > MANY else (each, 0) for each in alike.values()]
     print_table(
         ("polled by", "pid", "epoll", "NAPI", "busy-poll-usecs", "budget", "prefer"),
-        [
-            (
-                poller.name,
-                str(poller.pid),
-                str(poller.epoll_fd),
-                " ".join(map(str, poller.napi_ids)),
-                str(poller.params.busy_poll_usecs),
-                str(poller.params.busy_poll_budget),
-                "yes" if poller.params.prefer_busy_poll else "no",
-            )
-            for poller in pollers
-        ],
+        [_poller_row(poller, more) for some, more in shown for poller in some],
+    )
+
+
+def _poller_row(poller: EpollPoller, more: int) -> tuple[str, ...]:
+    """`more`: other instances alike, of processes of that name."""
+    return (
+        poller.name,
+        f"{poller.pid} and {more:,} more" if more else str(poller.pid),
+        str(poller.epoll_fd),
+        " ".join(map(str, poller.napi_ids)),
+        str(poller.params.busy_poll_usecs),
+        str(poller.params.busy_poll_budget),
+        "yes" if poller.params.prefer_busy_poll else "no",
     )
 
 

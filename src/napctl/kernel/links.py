@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netlink import Attr, NetlinkSocket, decode, encode
+from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, decode, encode
 
 NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR, RTM_GETNSID = 0, 18, 22, 90
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
@@ -52,6 +52,16 @@ def links(netns: NetworkNamespace | None = None) -> list[Link]:
     with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
         messages = rtnetlink.ask(RTM_GETLINK, IFINFO.pack(0, 0, 0, 0, 0), what="listing devices", dump=True)
         return sorted((_link(message) for message in messages), key=lambda link: link.ifindex)
+
+
+def link(netns: NetworkNamespace, ifindex: int) -> Link | None:
+    """One of them; None if there is none with that index."""
+    try:
+        with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
+            request = IFINFO.pack(0, 0, ifindex, 0, 0)
+            return next(map(_link, rtnetlink.ask(RTM_GETLINK, request, what=f"reading device {ifindex}")), None)
+    except Refused:
+        return None
 
 
 def namespace_id(netns: NetworkNamespace, other: NetworkNamespace) -> int | None:

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from platform import machine
@@ -70,30 +70,59 @@ def watched(pid: int, epoll_fd: int) -> dict[int, int]:
     return found
 
 
-def same_file(one: tuple[int, int], other: tuple[int, int]) -> bool | None:
-    """Whether two (process, descriptor) are the same open file, as after a fork (kcmp(2), KCMP_FILE).
+Place = tuple[int, int]
+"""Process and descriptor."""
 
-    None where the kernel does not tell: it was built without it, one of them has gone, or we may not look.
+
+def order_of_files(one: Place, other: Place) -> int | None:
+    """0 if two descriptors are the same open file, as after a fork; else -1 or 1, the same while both are open.
+
+    kcmp(2), KCMP_FILE. None where the kernel does not tell: it was built without it, one of them has gone, or we may
+    not look.
     """
     if one == other:
-        return True
+        return 0
     if KCMP is None:
         return None
     (pid, fd), (other_pid, other_fd) = one, other
     result = _libc.syscall(KCMP, pid, other_pid, KCMP_FILE, ctypes.c_ulong(fd), ctypes.c_ulong(other_fd))
-    return None if result < 0 else result == 0
+    return {0: 0, 1: -1, 2: 1}.get(result)
 
 
 def distinct(
-    places: list[tuple[int, int]], same: Callable[..., bool | None] = same_file
-) -> list[list[tuple[int, int]]]:
-    """(process, descriptor) pairs that may be alike, grouped by the open file that they are."""
-    groups: list[list[tuple[int, int]]] = []
+    places: Sequence[Place], order: Callable[[Place, Place], int | None] = order_of_files
+) -> list[list[Place]]:
+    """(process, descriptor) pairs that may be alike, grouped by the open file that they are.
+
+    A thousand workers take ten comparisons each. One that cannot be compared is taken for another file.
+    """
+    ordered: list[list[Place]] = []
+    uncertain: list[list[Place]] = []  # not comparable with one of those, which may have gone
     for place in places:
-        for group in groups:
-            if same(group[0], place):
-                group.append(place)
-                break
+        group, at = _search(ordered, place, order)
+        if at is None:
+            group = next((each for each in ordered + uncertain if order(each[0], place) == 0), None)
+        if group is not None:
+            group.append(place)
+        elif at is None:
+            uncertain.append([place])
         else:
-            groups.append([place])
-    return groups
+            ordered.insert(at, [place])
+    first = {place: number for number, place in enumerate(places)}
+    return sorted(ordered + uncertain, key=lambda group: first[group[0]])
+
+
+def _search(
+    ordered: list[list[Place]], place: Place, order: Callable[[Place, Place], int | None]
+) -> tuple[list[Place] | None, int | None]:
+    """The group of a place, or where a new one belongs; neither, if one on the way cannot be compared with it."""
+    low, high = 0, len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        found = order(ordered[middle][0], place)
+        if found is None:
+            return None, None
+        if found == 0:
+            return ordered[middle], middle
+        low, high = (middle + 1, high) if found < 0 else (low, middle)
+    return None, low
