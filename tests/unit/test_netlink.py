@@ -1,6 +1,7 @@
 """Promises of the netlink codec; the kernel itself answers in tests/lab."""
 
 import contextlib
+import socket
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,19 @@ from hypothesis import strategies as st
 from napctl.kernel.ethtool import COALESCE
 from napctl.kernel.genetlink import Family
 from napctl.kernel.netdev import NAPI
-from napctl.kernel.netlink import Attr, decode, encode, table
-from napctl.model.errors import Unsupported
+from napctl.kernel.netlink import (
+    DUMPS,
+    HEADER,
+    NLM_F_DUMP_INTR,
+    NLMSG_DONE,
+    Attr,
+    NetlinkSocket,
+    Refused,
+    decode,
+    encode,
+    table,
+)
+from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.machine import Coalescing
 
 EVERY_KIND = table(
@@ -59,3 +71,60 @@ def test_every_coalescing_attribute_has_a_field() -> None:
 def test_a_family_that_this_kernel_lacks_is_named() -> None:
     with pytest.raises(Unsupported, match="this kernel has no netlink family 'napctl-none'"):
         Family("napctl-none")
+
+
+LIST = 18
+
+
+class Kernel:
+    """Answers dumps as it is told, one list of (type, flags, payload) for each, over a socket of this process."""
+
+    def __init__(self, answers: list[list[tuple[int, int, bytes]]]):
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._answers, self.requests = iter(answers), 0
+        self.recv = self._ours.recv
+
+    def send(self, request: bytes) -> int:
+        self.requests += 1
+        sequence = HEADER.unpack_from(request)[3]
+        for kind, flags, payload in next(self._answers):
+            self._theirs.send(HEADER.pack(16 + len(payload), kind, flags, sequence, 0) + payload)
+        return len(request)
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    def list(self, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+        with NetlinkSocket(0) as asked, contextlib.closing(self), monkeypatch.context() as replaced:
+            replaced.setattr(asked, "_socket", self)
+            asked_for = asked.ask(LIST, b"", what="listing devices", dump=True)
+            return [bytes(part) for part in asked_for]
+
+
+DONE = (NLMSG_DONE, 2, bytes(4))
+TORN = [(LIST, 2, b"aaaa"), (LIST, 2 | NLM_F_DUMP_INTR, b"aaaa"), DONE]
+TORN_AT_THE_END = [(LIST, 2, b"aaaa"), (NLMSG_DONE, 2 | NLM_F_DUMP_INTR, bytes(4))]
+WHOLE = [(LIST, 2, b"aaaa"), (LIST, 2, b"bbbb"), DONE]
+
+
+@pytest.mark.parametrize("torn", [TORN, TORN_AT_THE_END])
+def test_a_list_that_changed_while_it_was_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, torn: list[tuple[int, int, bytes]]
+) -> None:
+    kernel = Kernel([torn, torn, WHOLE])
+    assert kernel.list(monkeypatch) == [b"aaaa", b"bbbb"]
+    assert kernel.requests == 3
+
+
+def test_a_list_that_never_stands_still_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel([TORN] * DUMPS)
+    with pytest.raises(NapctlError, match=f"listing devices: it changed during each of {DUMPS} attempts"):
+        kernel.list(monkeypatch)
+    assert kernel.requests == DUMPS
+
+
+def test_a_refusal_amid_a_list_that_changes_is_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = [TORN[1], (NLMSG_DONE, 2, (-19).to_bytes(4, "little", signed=True))]
+    with pytest.raises(Refused, match="No such device"):
+        Kernel([refused]).list(monkeypatch)

@@ -14,7 +14,7 @@ from typing import Any, Self
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import NapctlError
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
@@ -23,6 +23,8 @@ NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS = 1, 2
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 
+DUMPS = 20
+"""How often a list that changes while the kernel gives it is asked for, before that is an error."""
 SCALARS = {1: "=B", 2: "=H", 4: "=I", 8: "=Q"}
 
 
@@ -56,6 +58,10 @@ class Refused(NapctlError):
         why = text or os.strerror(errno)
         super().__init__(f"{what}: the kernel refuses: {why}" + (f" ({attribute})" if attribute else ""))
         self.exit_status = 4 if errno in (1, 13) else 3  # EPERM, EACCES: a capability; else: it can't
+
+
+class _Interrupted(Exception):
+    """The list changed while it was dumped."""
 
 
 def encode(attributes: Table, values: Mapping[str, Any]) -> bytes:
@@ -173,12 +179,31 @@ class NetlinkSocket:
     ) -> Iterator[memoryview]:
         """Send one request and yield the payload of every reply message.
 
+        A dump during which the kernel's list has changed may lack entries that were there all the time, or have some
+        twice: it is asked for again (Documentation/userspace-api/netlink/intro.rst, "Dump consistency").
+
         `what` opens the error message; `names` and `skip` (bytes before the first attribute of `payload`) let a
-        refusal name the attribute at fault. Raises Refused.
+        refusal name the attribute at fault. Raises Refused, and NapctlError for a list that never stands still.
         """
+        if not dump:
+            yield from self._answer(kind, payload, what, names, skip, dump=False)
+            return
+        for _ in range(DUMPS):
+            try:
+                yield from list(self._answer(kind, payload, what, names, skip, dump=True))
+                return
+            except _Interrupted:
+                continue
+        raise NapctlError(f"{what}: it changed during each of {DUMPS} attempts to read it; try again")
+
+    def _answer(
+        self, kind: int, payload: bytes, what: str, names: Table | None, skip: int, *, dump: bool
+    ) -> Iterator[memoryview]:
+        """One request and its answer. Raises Refused, _Interrupted."""
         self._sequence += 1
         flags = NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
         self._socket.send(HEADER.pack(16 + len(payload), kind, flags, self._sequence, 0) + payload)
+        interrupted = False
         while True:
             data = memoryview(self._socket.recv(1 << 18))
             at = 0
@@ -188,8 +213,11 @@ class NetlinkSocket:
                 at += (length + 3) & ~3
                 if sequence != self._sequence:
                     continue  # the rest of an answer that its reader gave up
+                interrupted |= bool(dump and flags & NLM_F_DUMP_INTR)  # of any message, also the last
                 if reply in (NLMSG_ERROR, NLMSG_DONE):
                     self._raise_on_error(reply, flags, body, what, payload, names, skip)
+                    if interrupted:
+                        raise _Interrupted
                     return
                 yield body
 
