@@ -124,7 +124,7 @@ def test_an_ordinary_load_is_no_finding(lab: Lab, server: Server, load: LoadStar
 
     assert found.findings == ()
     (counts,) = found.checkup.window.devices
-    assert counts.rx_packets > 1000
+    assert (counts.rx_packets or 0) > 1000
     assert {each.why for each in found.unjudged} == {"a software device has no interrupts"}
 
 

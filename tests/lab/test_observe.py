@@ -190,7 +190,7 @@ def test_contiguous_windows_sum_to_the_total_of_the_load(
         load(10_000, seconds=0.7).result()
         done = watch.interrupt()
     found = windows(done.stdout)
-    packets = sum(device.rx_packets for window in found for device in window.devices if device.device == "server0")
+    packets = sum(device.rx_packets or 0 for window in found for device in window.devices if device.device == "server0")
 
     assert (done.status, done.stderr) == (0, "")
     assert len(found) >= 7

@@ -11,7 +11,7 @@ from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes
 from napctl.model.settings import NapiSettings
 from napctl.model.verdict import Verdict
 from napctl.model.window import EmptyPolls, NapiWindow, Window
-from napctl.verify.trial import DEFERRAL, Trial, sample, statistic_of
+from napctl.verify.trial import DEFERRAL, Sample, Statistic, Trial, sample, statistic_of
 from napctl.verify.trials import Wanted, changes_to, complete, of_machine, of_plan, plan_for, plan_of_devices, trial_of
 from napctl.verify.verify import without_link
 
@@ -205,11 +205,17 @@ def test_the_statistic_is_the_best_that_driver_and_kernel_offer() -> None:
     assert statistic_of(sends, here, window(row(0), source="proc"), deliveries=False) == "interrupts per TX packet"
 
 
+def counted(trial: Trial, statistic: Statistic, seen: Window, deliveries: Deliveries | None = None) -> Sample:
+    found = sample(trial, statistic, seen, deliveries)
+    assert found is not None
+    return found
+
+
 def test_counts_are_of_the_queues_that_the_setting_is_about() -> None:
     here = device(SET, OFF, OFF)
     trial = tried(USECS, here, here)
-    found = sample(trial, "interrupts per packet", window(row(0), row(1, interrupts=7)))
-    one = sample(replace(trial, queue=1), "interrupts per packet", window(row(0), row(1, interrupts=7)))
+    found = counted(trial, "interrupts per packet", window(row(0), row(1, interrupts=7)))
+    one = counted(replace(trial, queue=1), "interrupts per packet", window(row(0), row(1, interrupts=7)))
 
     assert (found.interrupts, found.per_packet.events, found.per_packet.per) == (17, 17, 40)
     assert (one.interrupts, one.per_packet.events, one.per_packet.per) == (7, 7, 20)
@@ -218,14 +224,14 @@ def test_counts_are_of_the_queues_that_the_setting_is_about() -> None:
 
 def test_an_interrupt_that_two_instances_share_is_counted_once() -> None:
     here = device(SET, OFF, OFF)
-    found = sample(tried(USECS, here, here), "interrupts per packet", window(row(0, irq=30), row(1, irq=30)))
+    found = counted(tried(USECS, here, here), "interrupts per packet", window(row(0, irq=30), row(1, irq=30)))
 
     assert (found.interrupts, found.per_packet.events, found.per_packet.per) == (10, 10, 40)
 
 
 def test_without_a_probe_packets_are_those_of_the_device() -> None:
     here = device(SET, OFF)
-    found = sample(tried(USECS, here, here), "interrupts per packet", window(row(0), source="proc"))
+    found = counted(tried(USECS, here, here), "interrupts per packet", window(row(0), source="proc"))
 
     assert (found.per_packet.events, found.per_packet.per) == (10, 100)
 
@@ -233,16 +239,30 @@ def test_without_a_probe_packets_are_those_of_the_device() -> None:
 def test_sending_is_judged_by_the_polls_that_found_completions_alone() -> None:
     here = device(SET, OFF)
     trial = replace(tried(USECS, here, here), setting="tx_usecs")
-    found = sample(trial, "TX-only polls per TX packet", window(row(0, tx_only=5)))
+    found = counted(trial, "TX-only polls per TX packet", window(row(0, tx_only=5)))
 
     assert (found.per_packet.events, found.per_packet.per, found.tx_only) == (5, 60, 5)
 
 
 def test_a_device_without_instances_is_judged_by_its_runs() -> None:
     here = device(SET)
-    found = sample(tried(USECS, here, here), "runs per packet", window(), Deliveries(packets=90, runs=3))
+    found = counted(tried(USECS, here, here), "runs per packet", window(), Deliveries(packets=90, runs=3))
 
     assert (found.per_packet.events, found.per_packet.per, found.runs) == (3, 90, 3)
+
+
+def test_a_window_in_which_a_counter_was_set_back_says_nothing() -> None:
+    here = device(SET, OFF)
+    trial, whole = tried(USECS, here, here), window(row(0))
+    (counts,) = whole.devices
+
+    assert sample(trial, "interrupts per packet", whole) is not None
+    for name in ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_missed"):
+        fell = replace(whole, devices=(replace(counts, **{name: None}),))
+        assert sample(trial, "polls per packet", fell) is None
+    assert sample(trial, "polls per packet", replace(whole, devices=())) is None
+    assert sample(trial, "interrupts per packet", window(row(0, interrupts=None))) is None
+    assert sample(tried(USECS, device(SET), device(SET)), "runs per packet", window()) is None
 
 
 def test_an_empty_plan_of_devices_changes_nothing() -> None:

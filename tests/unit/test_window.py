@@ -56,7 +56,7 @@ def reading(*napis: NapiCounts, at_s: float = 0, interrupts: int = 0, lost: int 
         if probe
         else None,
         cpus=(CpuCounts(cpu=0, time_squeezes=int(at_s)),),
-        interrupts={24: interrupts},
+        interrupts={24: {0: interrupts}},
         devices=(
             DeviceCounts(
                 device="eth0",

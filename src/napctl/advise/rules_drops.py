@@ -87,7 +87,7 @@ def ring_drops(seen: Checkup) -> Iterator[Finding]:
         evidence = tuple(_ring_evidence(counts))
         if device is None or not evidence:
             continue
-        most = max((counts.rx_missed, _queue_sum(counts, "hw_drops"), _queue_sum(counts, "alloc_fail")))
+        most = max((counts.rx_missed or 0, _queue_sum(counts, "hw_drops"), _queue_sum(counts, "alloc_fail")))
         yield Finding(
             rule="ring-drops",
             severity="danger",
@@ -105,7 +105,7 @@ def ring_drops(seen: Checkup) -> Iterator[Finding]:
 
 def _ring_evidence(counts: DeviceCounts) -> Iterator[Evidence]:
     """The counters that say so. A NIC may count the same loss in several: they are not added up."""
-    if (missed := counts.rx_missed) >= LEAST_DROPS:
+    if (missed := counts.rx_missed or 0) >= LEAST_DROPS:
         yield Evidence(text=f"{missed:,} packets found no free RX descriptor (rx_missed_errors)", source=LINK)
     if (drops := _queue_sum(counts, "hw_drops")) >= LEAST_DROPS:
         yield Evidence(text=f"{drops:,} packets dropped by its queues (hw-drops)", source=NETDEV)

@@ -44,8 +44,8 @@ def busy(seen: Checkup, device: Device) -> list[tuple[Napi, NapiWindow]]:
 
 
 def rx_packets(seen: Checkup, device: Device) -> int:
-    """Packets that the device received in the window."""
-    return sum(counts.rx_packets for counts in seen.window.devices if counts.ifindex == device.ifindex)
+    """Packets that the device received in the window, as far as is known."""
+    return sum(counts.rx_packets or 0 for counts in seen.window.devices if counts.ifindex == device.ifindex)
 
 
 def cpu_busy(seen: Checkup, cpu: int) -> float | None:
@@ -134,9 +134,15 @@ def _tells_irqs(device: Device) -> bool:
     return not device.napis or any(napi.irq is not None or napi.cpus is not None for napi in device.napis)
 
 
-no_traffic = _lacking(
-    f"fewer than {LEAST_PACKETS} packets came", lambda seen, device: rx_packets(seen, device) < LEAST_PACKETS
-)
+def no_traffic(seen: Checkup) -> Iterator[Lack]:
+    """No rate and no share without packets."""
+    set_back = {counts.ifindex for counts in seen.window.devices if counts.rx_packets is None}
+    for device in seen.machine.devices:
+        if device.up and rx_packets(seen, device) < LEAST_PACKETS:
+            few = f"fewer than {LEAST_PACKETS} packets came"
+            yield device.name, "its counters were set back meanwhile" if device.ifindex in set_back else few
+
+
 no_hardware = _lacking("a software device has no interrupts", lambda _, device: device.bus is None)
 no_coalescing = _lacking(
     "the driver tells no coalescing", lambda _, device: device.bus is not None and device.coalescing is None

@@ -10,7 +10,7 @@ from napctl.advise.lower import look_below
 from napctl.advise.rules import diagnosis
 from napctl.advise.seen import some
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import note, wrapped
+from napctl.cli.table import note, number, wrapped
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.finding import Diagnosis, Finding
 from napctl.model.value import to_json
@@ -144,11 +144,10 @@ def _looked_at(found: Diagnosis) -> str:
     """What was looked at, so that "no finding" means something."""
     seen = found.checkup
     names = ", ".join(device.name for device in seen.machine.devices) or "none"
-    packets = sum(counts.rx_packets for counts in seen.window.devices)
+    received = [counts.rx_packets for counts in seen.window.devices]
+    packets = number(None if None in received else sum(filter(None, received)))
     count = len(found.findings)
     result = "no finding" if not count else "1 finding" if count == 1 else f"{count} findings"
     down = [device.name for device in seen.machine.devices if not device.up]
     devices = f"{names} ({', '.join(down)} down)" if down else names
-    return (
-        f"{result}: {len(found.rules)} rules over {devices}; {seen.window.seconds:.1f} s, {packets:,} packets received"
-    )
+    return f"{result}: {len(found.rules)} rules over {devices}; {seen.window.seconds:.1f} s, {packets} packets received"

@@ -64,9 +64,8 @@ def machine_lines(window: Window) -> Iterator[str]:
         f"all CPUs: {number(window.total_per_second('interrupts'))} interrupts/s, "
         f"{number(window.total_per_second('net_rx_softirqs'))} NET_RX softirqs/s taking {softirq_time}"
     )
-    squeezes = sum(cpu.time_squeezes or 0 for cpu in window.cpus)
-    backlog = sum(cpu.backlog_drops or 0 for cpu in window.cpus)
-    yield f"          {squeezes:,} time squeezes, {backlog:,} backlog drops"
+    squeezes, backlog = number(window.total("time_squeezes")), number(window.total("backlog_drops"))
+    yield f"          {squeezes} time squeezes, {backlog} backlog drops"
     for device in window.devices:
         drops = {"rx dropped": device.rx_dropped, "rx missed": device.rx_missed, "tx dropped": device.tx_dropped}
         for queue in device.queues or ():

@@ -5,22 +5,11 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
-def counts() -> dict[int, int]:
-    """Interrupts by number, all CPUs together, since boot. Architecture lines (LOC, RES, …) are left out."""
-    return {irq: sum(by_cpu.values()) for irq, by_cpu in _table().items()}
+def counts() -> dict[int, dict[int, int]]:
+    """Interrupts since boot by number and CPU; architecture lines (LOC, RES, …) are left out.
 
-
-def totals_per_cpu() -> dict[int, int]:
-    """Device interrupts by CPU, since boot: the numbered lines of /proc/interrupts."""
-    sums: dict[int, int] = {}
-    for by_cpu in _table().values():
-        for cpu, count in by_cpu.items():
-            sums[cpu] = sums.get(cpu, 0) + count
-    return sums
-
-
-def _table() -> dict[int, dict[int, int]]:
-    """Counts by interrupt number and CPU."""
+    Each is an unsigned int, which wraps: napctl.model.counters tells the difference of two, before they are summed.
+    """
     header, *lines = (PROC / "interrupts").read_text().splitlines()
     cpus = [int(word.removeprefix("CPU")) for word in header.split()]
     found = {}

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from napctl.kernel.machinestat import CpuSeconds, MachineStat
+from napctl.model.counters import grown
 from napctl.model.cpus import cpus_text
 from napctl.model.window import Window
 
@@ -102,14 +103,14 @@ def _machine(before: CpuReading, after: CpuReading, cpus: frozenset[int], window
 
 
 def _column(before: CpuReading, after: CpuReading, cpus: Collection[int], name: str) -> float | None:
-    """Seconds in that column of /proc/stat. None: not told, or not at the beginning yet."""
-    grown = 0.0
+    """Seconds in that column of /proc/stat. None: not told, not at the beginning yet, or set back."""
+    total = 0.0
     for cpu in cpus:
-        then, now = (_of(each.stat.by_cpu[cpu], name) for each in (before, after))
-        if then is None or now is None:
+        seconds = grown(*(_of(each.stat.by_cpu[cpu], name) for each in (before, after)))
+        if seconds is None:
             return None
-        grown += now - then
-    return grown
+        total += seconds
+    return total
 
 
 def _of(cpu: CpuSeconds, name: str) -> float | None:
@@ -128,8 +129,10 @@ def _server(before: dict[int, Ran] | None, after: dict[int, Ran] | None, seconds
     if before is None or after is None:
         return {}, {}
     pairs = [(before[pid], now) for pid, now in after.items() if pid in before]
-    share = sum(now.seconds - then.seconds for then, now in pairs) / seconds
-    metrics, sources = {"server_cpu_share": max(0.0, share)}, {"server_cpu_share": SCHEDULER}
+    ran = [grown(then.seconds, now.seconds) for then, now in pairs]
+    if None in ran:  # it is the sum over its threads, of which some have ended
+        return {}, {}
+    metrics, sources = {"server_cpu_share": sum(filter(None, ran)) / seconds}, {"server_cpu_share": SCHEDULER}
     user = sum(max(0.0, now.user - then.user) for then, now in pairs)
     system = sum(max(0.0, now.system - then.system) for then, now in pairs)
     if user + system >= FEWEST_SECONDS:
@@ -148,5 +151,6 @@ def _threads(before: dict[int, float], after: dict[int, float], seconds: float) 
 
 
 def _grown(before: dict[int, float], after: dict[int, float]) -> dict[int, float]:
-    """By pid; a thread that is new began at 0."""
-    return {pid: max(0.0, now - before.get(pid, 0.0)) for pid, now in after.items()}
+    """By pid; a thread that is new began at 0. One that has another's number by now ran no longer than since then."""
+    told = {pid: grown(before.get(pid, 0.0), now) for pid, now in after.items()}
+    return {pid: after[pid] if seconds is None else seconds for pid, seconds in told.items()}

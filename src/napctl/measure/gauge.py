@@ -12,6 +12,7 @@ from napctl.kernel.machinestat import machine_stat, mean_frequency_khz
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.cpushares import CpuReading, Ran, busy_seconds, counted, cpu_shares
 from napctl.measure.energy import EnergyMeter, metrics_of
+from napctl.model.counters import grown
 from napctl.model.energy import Energy
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.machine import Napi
@@ -105,8 +106,9 @@ class Gauge:
         seconds = after.cpu.at - before.cpu.at
         cpus = counted(before.cpu, after.cpu, self._cpus)
         metrics, sources = cpu_shares(before.cpu, after.cpu, cpus, window)
-        switches = after.cpu.stat.context_switches - before.cpu.stat.context_switches
-        metrics["context_switches_per_second"] = switches / seconds
+        switches = grown(before.cpu.stat.context_switches, after.cpu.stat.context_switches)
+        if switches is not None:
+            metrics["context_switches_per_second"] = switches / seconds
         metrics |= _poll_figures(window, self._napis(window), self._pids)
         metrics |= _trouble(window, before, after)
         watts, meters = metrics_of(self._energy.since(self._joules))
@@ -190,11 +192,13 @@ def _poll_figures(window: Window, napis: Sequence[NapiWindow], pids: Sequence[in
 
 
 def _trouble(window: Window, before: _Reading, after: _Reading) -> dict[str, float]:
-    drops = sum(each.rx_dropped + each.rx_missed + each.tx_dropped for each in window.devices)
-    drops += sum(cpu.backlog_drops or 0 for cpu in window.cpus)
-    found = {"drops_per_second": drops / window.seconds}
+    drops = [each for device in window.devices for each in (device.rx_dropped, device.rx_missed, device.tx_dropped)]
+    drops += [cpu.backlog_drops for cpu in window.cpus]
+    found = {} if None in drops else {"drops_per_second": sum(filter(None, drops)) / window.seconds}
     if before.tcp is not None and after.tcp is not None:
-        found["retransmits_per_second"] = (after.tcp.retransmitted - before.tcp.retransmitted) / window.seconds
+        retransmitted = grown(before.tcp.retransmitted, after.tcp.retransmitted)
+        if retransmitted is not None:
+            found["retransmits_per_second"] = retransmitted / window.seconds
     return found
 
 

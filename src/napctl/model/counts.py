@@ -38,7 +38,7 @@ class NapiCounts(Value, frozen=True, kw_only=True):
 
 
 class CpuCounts(Value, frozen=True, kw_only=True):
-    """One CPU's interrupts and network softirqs. Times in ns; None where the source does not tell."""
+    """One CPU's interrupts and network softirqs. Times in ns; None where the source does not tell, or was set back."""
 
     cpu: int
     interrupts: int | None = None
@@ -66,15 +66,15 @@ class QueueCounts(Value, frozen=True, kw_only=True):
 
 
 class DeviceCounts(Value, frozen=True, kw_only=True):
-    """Packets and drops of one device (struct rtnl_link_stats64)."""
+    """Packets and drops of one device (struct rtnl_link_stats64). None, in a window: the counter was set back."""
 
     device: str
     ifindex: int
-    rx_packets: int
-    tx_packets: int
-    rx_dropped: int
-    tx_dropped: int
-    rx_missed: int
+    rx_packets: int | None
+    tx_packets: int | None
+    rx_dropped: int | None
+    tx_dropped: int | None
+    rx_missed: int | None
     """Packets for which the device found no free RX descriptor."""
     queues: tuple[QueueCounts, ...] | None = None
     """None: the driver keeps no counters per queue."""
@@ -112,9 +112,9 @@ class Reading(Value, frozen=True, kw_only=True):
     probe: ProbeCounts | None
     """None: the probe could not be loaded."""
     cpus: tuple[CpuCounts, ...]
-    """Per CPU from /proc, times unknown."""
-    interrupts: dict[int, int]
-    """By interrupt number."""
+    """Per CPU from /proc, times unknown; interrupts stand by themselves."""
+    interrupts: dict[int, dict[int, int]]
+    """By interrupt number and CPU."""
     devices: tuple[DeviceCounts, ...]
     sent: SentCounts | None = None
     """None: the kernel does not tell."""

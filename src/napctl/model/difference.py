@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from napctl.model.counters import grown, grown_u32
 from napctl.model.counts import (
     CpuCounts,
     DeviceCounts,
@@ -44,16 +45,24 @@ def between(
     lost = after.probe.lost_polls - before.probe.lost_polls if after.probe and before.probe else 0
     if lost:
         lacks += (f"{lost} polls are of NAPI instances that found no place in the probe's table",)
+    counted = _devices(before.devices, after.devices)
+    lacks += tuple(
+        f"counts of {device.device}: they were set back in this window" for device in counted if _gap(device)
+    )
     return Window(
         source="bpf" if after.probe else "proc",
         lacks=lacks,
         started_unix_ns=before.unix_ns,
-        seconds=(after.monotonic_ns - before.monotonic_ns) / 1e9,
+        seconds=_seconds(before, after),
         napis=tuple(sorted(rows, key=lambda napi: (napi.netns != netns, napi.ifindex, napi.napi_id))),
         cpus=_cpus(before, after),
-        devices=_devices(before.devices, after.devices),
+        devices=counted,
         sent=_sent(before.sent, after.sent),
     )
+
+
+def _seconds(before: Reading, after: Reading) -> float:
+    return (after.monotonic_ns - before.monotonic_ns) / 1e9
 
 
 def _row(
@@ -148,24 +157,40 @@ def _no_polls(device: Device, napi: Napi, netns: int) -> NapiCounts:
 
 
 def _interrupts(before: Reading, after: Reading, irq: int | None) -> int | None:
-    if irq is None or irq not in before.interrupts or irq not in after.interrupts:
+    """Of one line, all CPUs together; None where one of them has a gap, or came or went."""
+    then, now = (reading.interrupts.get(irq) if irq is not None else None for reading in (before, after))
+    if then is None or now is None or then.keys() != now.keys():
         return None
-    return after.interrupts[irq] - before.interrupts[irq]
+    return _sum(grown_u32(then[cpu], now[cpu], _seconds(before, after)) for cpu in now)
+
+
+def _interrupts_of_cpu(before: Reading, after: Reading, cpu: int) -> int | None:
+    """Of one CPU, all lines that were there from beginning to end."""
+    pairs = [(line.get(cpu), after.interrupts.get(irq, {}).get(cpu)) for irq, line in before.interrupts.items()]
+    there = [(then, now) for then, now in pairs if then is not None and now is not None]
+    return _sum(grown_u32(then, now, _seconds(before, after)) for then, now in there) if there else None
 
 
 def _cpus(before: Reading, after: Reading) -> tuple[CpuCounts, ...]:
     """/proc's columns, and the probe's where it has them: it counts what /proc cannot time."""
+    seconds = _seconds(before, after)
     proc = {cpu.cpu: cpu for cpu in before.cpus}
     probe_before = {cpu.cpu: cpu for cpu in before.probe.cpus} if before.probe else {}
     probe_after = {cpu.cpu: cpu for cpu in after.probe.cpus} if after.probe else {}
     rows = []
     for cpu in after.cpus:
-        row = {name: _since(proc.get(cpu.cpu), cpu, name) for name in CPU_FIELDS}
-        if cpu.cpu in probe_after:
-            counted = {name: _since(probe_before.get(cpu.cpu), probe_after[cpu.cpu], name) for name in CPU_FIELDS}
-            row |= {name: value for name, value in counted.items() if value is not None}
+        then, now = _fields(proc.get(cpu.cpu)), _fields(cpu)
+        row: dict[str, int | None] = {name: grown_u32(then[name], now[name], seconds) for name in CPU_FIELDS}
+        row["interrupts"] = _interrupts_of_cpu(before, after, cpu.cpu)
+        then, now = _fields(probe_before.get(cpu.cpu)), _fields(probe_after.get(cpu.cpu))
+        counted = {name: grown(then[name], now[name]) for name in CPU_FIELDS}
+        row |= {name: value for name, value in counted.items() if value is not None}
         rows.append(CpuCounts(cpu=cpu.cpu, **row))
     return tuple(rows)
+
+
+def _fields(cpu: CpuCounts | None) -> dict[str, int | None]:
+    return {name: getattr(cpu, name, None) for name in CPU_FIELDS}
 
 
 def _devices(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]) -> tuple[DeviceCounts, ...]:
@@ -175,19 +200,24 @@ def _devices(before: Iterable[DeviceCounts], after: Iterable[DeviceCounts]) -> t
             device=now.device,
             ifindex=now.ifindex,
             queues=_queues(then[now.ifindex].queues, now.queues),
-            **{name: getattr(now, name) - getattr(then[now.ifindex], name) for name in DEVICE_FIELDS},
+            **{name: grown(getattr(then[now.ifindex], name), getattr(now, name)) for name in DEVICE_FIELDS},
         )
         for now in after
         if now.ifindex in then
     )
 
 
+def _gap(device: DeviceCounts) -> bool:
+    return any(getattr(device, name) is None for name in DEVICE_FIELDS)
+
+
 def _sent(before: SentCounts | None, after: SentCounts | None) -> SentCounts | None:
     """None where the counters fell: the namespace is another."""
     if before is None or after is None:
         return None
-    segments, datagrams = after.tcp_segments - before.tcp_segments, after.udp_datagrams - before.udp_datagrams
-    return SentCounts(tcp_segments=segments, udp_datagrams=datagrams) if min(segments, datagrams) >= 0 else None
+    segments = grown(before.tcp_segments, after.tcp_segments)
+    datagrams = grown(before.udp_datagrams, after.udp_datagrams)
+    return None if segments is None or datagrams is None else SentCounts(tcp_segments=segments, udp_datagrams=datagrams)
 
 
 def _queues(
@@ -200,13 +230,16 @@ def _queues(
         QueueCounts(
             kind=now.kind,
             index=now.index,
-            **{name: _since(then.get((now.kind, now.index)), now, name) for name in QUEUE_FIELDS},
+            **{
+                name: grown(getattr(then.get((now.kind, now.index)), name, None), getattr(now, name))
+                for name in QUEUE_FIELDS
+            },
         )
         for now in after
     )
 
 
-def _since(before: object, after: object, name: str) -> int | None:
-    """Difference of one counter; None where one reading lacks it."""
-    then, now = getattr(before, name, None), getattr(after, name)
-    return None if then is None or now is None else now - then
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None if one of them is."""
+    found = list(counts)
+    return None if None in found else sum(filter(None, found))

@@ -68,10 +68,15 @@ class Window(Value, frozen=True, kw_only=True):
     sent: SentCounts | None = None
     """By the network namespace; None where the kernel does not tell."""
 
-    def total_per_second(self, field: str) -> float | None:
-        """Sum over CPUs of a CpuCounts field, per second; None where the source does not tell."""
+    def total(self, field: str) -> int | None:
+        """Sum over CPUs of a CpuCounts field; None where the source does not tell."""
         values = [getattr(cpu, field) for cpu in self.cpus]
-        return None if None in values or not values else sum(values) / self.seconds
+        return None if None in values or not values else sum(values)
+
+    def total_per_second(self, field: str) -> float | None:
+        """The same, per second."""
+        total = self.total(field)
+        return None if total is None else total / self.seconds
 
 
 def own_polls(napis: Iterable[NapiWindow], pid: int) -> PollerCounts:

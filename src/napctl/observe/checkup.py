@@ -10,7 +10,7 @@ from napctl.kernel import cputime, processes
 from napctl.kernel.epollinstances import SAMPLE, ask_sockets, spread
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
-from napctl.kernel.sockets import incoming_napi_id
+from napctl.model.counters import grown
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import Machine
 from napctl.observe.machine import take_machine
@@ -111,7 +111,8 @@ def _process_use(process: Process, napi_ids: tuple[int, ...], start: _Usage, end
     if then is None or now is None:
         return ProcessUse(pid=process.pid, name=process.name, napi_ids=napi_ids)
     elapsed = end.at - start.at
-    shares = {tid: (seconds - then.get(tid, 0)) / elapsed for tid, seconds in now.items()}
+    ran = {tid: grown(then.get(tid, 0.0), seconds) for tid, seconds in now.items()}
+    shares = {tid: seconds / elapsed for tid, seconds in ran.items() if seconds is not None}
     busy = sorted((tid for tid in shares if shares[tid] >= LEAST_SHARE), key=lambda tid: -shares[tid])
     return ProcessUse(
         pid=process.pid,

@@ -141,11 +141,10 @@ def run_window(netns: NetworkNamespace, seconds: float, names: Collection[str] =
 
 
 def _cpus() -> tuple[CpuCounts, ...]:
-    stat, softirqs, irqs = softnet.softnet(), softnet.net_rx_softirqs(), interrupts.totals_per_cpu()
+    stat, softirqs = softnet.softnet(), softnet.net_rx_softirqs()
     return tuple(
         CpuCounts(
             cpu=cpu,
-            interrupts=irqs.get(cpu),
             net_rx_softirqs=softirqs.get(cpu),
             time_squeezes=line.time_squeezes,
             backlog_drops=line.dropped,

@@ -82,10 +82,12 @@ def is_look(pairs: int) -> bool:
 def interval(pairs: Sequence[Pair], confidence: float = CONFIDENCE) -> Interval | None:
     """The ratio of events per unit, with the setting to without it. None for fewer than two pairs that can be used.
 
+    Counts below 0 are none, and windows without anything to count against say nothing.
+
     Student's interval of the mean log ratio; but never narrower than the noise of counting allows: few and equal counts
     are no proof of steadiness. Half an event is added to each count, as the logarithm of none is infinite.
     """
-    usable = [(on, off) for on, off in pairs if on.per > 0 and off.per > 0]
+    usable = [pair for pair in pairs if all(each.per > 0 and each.events >= 0 for each in pair)]
     if len(usable) < 2:
         return None
     logs = [log((on.events + 0.5) / on.per) - log((off.events + 0.5) / off.per) for on, off in usable]

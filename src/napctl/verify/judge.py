@@ -104,6 +104,8 @@ def _hopeless(found: Judgement) -> bool:
 
 def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation:
     """What the setting would do to this traffic, from what it was in the arm that delays less."""
+    if not pairs:
+        return Expectation(ratio=None)
     lesser = [on if _delays_less(trial) else off for on, off in pairs]
     there = loads(lesser)
     on, off = trial.on, trial.off

@@ -121,34 +121,42 @@ def statistic_of(trial: Trial, device: Device, window: Window, *, deliveries: bo
     return "runs per packet" if deliveries else None
 
 
-def sample(trial: Trial, statistic: Statistic, window: Window, deliveries: Deliveries | None = None) -> Sample:
-    """What one window says of the trial's setting."""
+def sample(trial: Trial, statistic: Statistic, window: Window, deliveries: Deliveries | None = None) -> Sample | None:
+    """What one window says of the trial's setting.
+
+    None: nothing, as a counter was set back in it, or the device has gone. What does that interrupts the traffic, too.
+    """
     rows = _rows(trial, window)
     device = next((each for each in window.devices if each.ifindex == trial.ifindex), None)
-    counted = window.source == "bpf"
     interrupts = [row.interrupts for row in _one_per_irq(rows)]
+    if device is None or device.rx_packets is None or device.tx_packets is None or (drops := _drops(device)) is None:
+        return None
+    by_interrupts, by_runs = statistic.startswith("interrupts"), statistic.startswith("runs")
+    if (by_interrupts and None in interrupts) or (by_runs and deliveries is None):
+        return None
+    counted = window.source == "bpf"
     return Sample(
         seconds=window.seconds,
-        instances=_instances(statistic, rows, device, deliveries, counted=counted),
-        rx_packets=device.rx_packets if device else 0,
-        tx_packets=device.tx_packets if device else 0,
+        instances=_instances(statistic, rows, device.tx_packets, device.rx_packets, deliveries, counted=counted),
+        rx_packets=device.rx_packets,
+        tx_packets=device.tx_packets,
         interrupts=sum(filter(None, interrupts)) if interrupts and None not in interrupts else None,
         tx_only=sum(row.empty.tx_only for row in rows if row.empty) if counted and trial.of_tx else None,
         runs=deliveries.runs if deliveries else None,
         polls=total(_asked_for(row) for row in rows),
-        drops=_drops(device) if device else 0,
+        drops=drops,
     )
 
 
 def _instances(
     statistic: Statistic,
     rows: Sequence[NapiWindow],
-    device: DeviceCounts | None,
+    sent: int,
+    received: int,
     deliveries: Deliveries | None,
     *,
     counted: bool,
 ) -> tuple[Instance, ...]:
-    sent, received = (device.tx_packets, device.rx_packets) if device else (0, 0)
     match statistic:
         case "runs per packet":
             return (Instance(events=deliveries.runs, packets=deliveries.packets),) if deliveries else ()
@@ -194,14 +202,11 @@ def _asked_for(row: NapiWindow) -> Histogram:
     return total(part for part in (row.softirq, row.thread) if part)
 
 
-def _drops(device: DeviceCounts) -> int:
-    queues = device.queues or ()
-    return (
-        device.rx_dropped
-        + device.tx_dropped
-        + device.rx_missed
-        + sum((queue.alloc_fail or 0) + (queue.hw_drops or 0) for queue in queues)
-    )
+def _drops(device: DeviceCounts) -> int | None:
+    """None if its counters were set back."""
+    by_device = (device.rx_dropped, device.tx_dropped, device.rx_missed)
+    by_queue = ((queue.alloc_fail or 0) + (queue.hw_drops or 0) for queue in device.queues or ())
+    return None if None in by_device else sum(filter(None, by_device)) + sum(by_queue)
 
 
 def shown(value: Raw) -> Setting:

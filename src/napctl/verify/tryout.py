@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.counters import grown
 from napctl.model.counts import Deliveries
 from napctl.model.machine import Device
 from napctl.model.settings import kernel_name
@@ -64,7 +65,7 @@ class Tried:
     statistic: Statistic | None
     """None: the wire has nothing to show it by."""
     pairs: list[tuple[Sample, Sample]]
-    """With the setting, and without it."""
+    """With the setting, and without it; those left out in which a counter was set back."""
 
 
 def try_out(
@@ -86,7 +87,7 @@ def try_out(
     with _deliveries(device, netns) as deliveries:
         for number, setting_first in enumerate(orders(windows.seed), start=1):
             progress.pair(trial.device, kernel_name(trial.setting), number, windows.pairs)
-            found = {}
+            found: dict[bool, Sample | None] = {}
             for on in (True, False) if setting_first else (False, True):
                 switch(not on)
                 time.sleep(SETTLE_SECONDS)
@@ -100,7 +101,9 @@ def try_out(
                     return Tried(None, [])
                 counted = sample(trial, statistic, window, _since(delivered, delivered_after))
                 found[on] = _with_tcp(counted, tcp, tcp_after)
-            pairs.append((found[True], found[False]))
+            with_it, without_it = found[True], found[False]
+            if with_it is not None and without_it is not None:
+                pairs.append((with_it, without_it))
             assert statistic is not None
             if number >= windows.pairs or enough(statistic, pairs):
                 break
@@ -125,10 +128,12 @@ def _deliveries(device: Device, netns: NetworkNamespace) -> Iterator[Callable[[]
 def _since(before: Deliveries | None, after: Deliveries | None) -> Deliveries | None:
     if before is None or after is None:
         return None
-    return Deliveries(packets=after.packets - before.packets, runs=after.runs - before.runs)
+    packets, runs = grown(before.packets, after.packets), grown(before.runs, after.runs)
+    return None if packets is None or runs is None else Deliveries(packets=packets, runs=runs)
 
 
-def _with_tcp(found: Sample, before: snmp.Tcp | None, after: snmp.Tcp | None) -> Sample:
-    if before is None or after is None:
+def _with_tcp(found: Sample | None, before: snmp.Tcp | None, after: snmp.Tcp | None) -> Sample | None:
+    if found is None or before is None or after is None:
         return found
-    return replace(found, segments=after.sent - before.sent, retransmits=after.retransmitted - before.retransmitted)
+    segments, retransmits = grown(before.sent, after.sent), grown(before.retransmitted, after.retransmitted)
+    return replace(found, segments=segments, retransmits=retransmits)

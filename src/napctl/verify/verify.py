@@ -42,6 +42,7 @@ from napctl.verify.trials import (
 from napctl.verify.tryout import SILENCE, Progress, Tried, Windows, try_out
 
 BLIND = "napctl has nothing on this device by which the wire could show it"
+SET_BACK = "its counters were set back in every pair of windows, as when a link comes up again"
 
 
 class Options(Value, frozen=True, kw_only=True):
@@ -216,6 +217,8 @@ class _Verifying:
             return settled(wanted, "not tried", reason, read_back=trial.on), []
         if tried.statistic is None:
             return settled(wanted, "not tried", BLIND, read_back=trial.on), []
+        if not tried.pairs:
+            return settled(wanted, "not tried", SET_BACK, read_back=trial.on), []
         check: Pairs = ()
         seems_us = judge(trial, tried.statistic, tried.pairs).said.seems_us
         if seems_us is not None:
