@@ -84,3 +84,21 @@ def test_importing_a_command_does_not_import_what_only_printing_needs() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not any(name.split(".")[0] == "rich" for name in names), f"{module} imports rich at its top"
+
+
+DOOR = PACKAGE / "cli" / "terminal.py"
+WRITERS = {
+    "click.echo", "click.secho", "click.echo_via_pager", "print", "Console", "Live",
+    "sys.stdout.write", "sys.stdout.buffer.write", "sys.stderr.write", "sys.stderr.buffer.write",
+}  # fmt: skip
+
+
+def test_nothing_is_written_to_the_terminal_but_through_the_one_door() -> None:
+    """It makes names printable: a command that writes past it writes whatever a process or a device is called."""
+    found = {
+        f"{module.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node.func)}"
+        for module in MODULES
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in WRITERS and module != DOOR
+    }
+    assert {each.partition(":")[0] for each in found} <= {"cli/loading.py"}, found  # whose table goes nowhere

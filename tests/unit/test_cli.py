@@ -184,9 +184,11 @@ def test_bash_completes_words_with_a_colon_behind_it(line: str, offered: str) ->
 
 
 def test_only_what_begins_like_the_word_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "links", lambda: [Link(name) for name in ("ens1", "ens2", "wlan0")])
+    found = [Link("ens1"), Link("ens2"), Link("ens\x1b[2J"), Link("wlan0", alternative_names=("uplink",))]
+    monkeypatch.setattr(options, "links", lambda: found)
     command = CliRunner()
-    for words, names in (("napctl plan en", ["ens1", "ens2"]), ("napctl plan --speed wl", ["wlan0="])):
+    words_and_names = {"plan en": ["ens1", "ens2"], "plan --speed wl": ["wlan0="], "status up": ["uplink"]}
+    for words, names in ((f"napctl {line}", names) for line, names in words_and_names.items()):
         environment = {"_NAPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         shown = command.invoke(cli, env=environment, prog_name="napctl").output
         assert shown.splitlines() == [f"plain,{name}" for name in names]
@@ -196,6 +198,7 @@ def test_only_what_begins_like_the_word_is_offered(monkeypatch: pytest.MonkeyPat
 class Link:
     name: str
     loopback: bool = False
+    alternative_names: tuple[str, ...] = ()
 
 
 def test_the_examples_of_compare_are_such_as_compare_takes() -> None:

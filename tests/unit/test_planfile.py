@@ -123,7 +123,7 @@ def test_no_reason_can_become_anything_but_a_comment(why: str) -> None:
         pytest.param(HEADER + "eth0 = 1\n", ("napctl-plan-file.eth0", "known are"), id="no close match"),
         pytest.param("eth0 = 1\n" + HEADER, ("eth0", "table: [eth0]"), id="device is no table"),
         pytest.param(HEADER + '["eth 0"]\n', ("eth 0", "no name"), id="device with a blank"),
-        pytest.param(HEADER + f"[{'e' * 16}]\n", ("no name",), id="device with a long name"),
+        pytest.param(HEADER + f"[{'e' * 128}]\n", ("no name",), id="device with a long name"),
         pytest.param(HEADER + "[eth0]\nrx-queues = 1\n", ("eth0", "tx-queues is missing"), id="no queue counts"),
         pytest.param(HEADER + DEVICE + "speed-mbps = 0\n", ("eth0.speed-mbps", "0 is no link speed"), id="speed 0"),
         pytest.param(HEADER + DEVICE + "coalesce.rx-usecs = 3\n", ("did you mean coalescing?",), id="unknown block"),

@@ -25,7 +25,9 @@ Reasons = Mapping[tuple[str, str], Proposal]
 """By device and field."""
 
 HEADER = "napctl-plan-file"
-"""The one table that is no device's: with 16 characters it is too long for one (IFNAMSIZ, include/uapi/linux/if.h)."""
+"""The one table that is no device's: with 16 characters it is too long for one (IFNAMSIZ, include/uapi/linux/if.h).
+Alternative names may be longer (ALTIFNAMSIZ there)."""
+MOST_NAME_BYTES = 127
 U32_MAX = 2**32 - 1
 NUMBER = f"a whole number from 0 to {U32_MAX}"
 WIDTH = 100
@@ -91,8 +93,9 @@ def _value_text(field: str, value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML: JSON's, but DEL is escaped as well."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A basic string of TOML: JSON's; what is not printable is an escape, as it may be read on a terminal."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
 def comment(text: str) -> list[str]:
@@ -166,9 +169,9 @@ def _device(name: str, table: Any) -> DevicePlan:
 
 
 def _may_be_a_device(name: str) -> bool:
-    """As dev_valid_name() of net/core/dev.c has it."""
+    """As dev_valid_name() of net/core/dev.c has it, but as long as an alternative name."""
     odd = any(letter in "/:" or letter.isspace() for letter in name)
-    return 0 < len(name.encode()) < len(HEADER) and name not in (".", "..") and not odd
+    return 0 < len(name.encode()) <= MOST_NAME_BYTES and name not in (".", "..") and not odd
 
 
 def _read(

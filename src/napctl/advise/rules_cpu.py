@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import cycle
+from shlex import quote
 
 from napctl.advise.seen import (
     BUSY_PACKETS_PER_SECOND,
@@ -138,7 +139,7 @@ def more_busy_queues_than_cpus(seen: Checkup) -> Iterator[Finding]:
         consequence="More queues than CPUs do no work in parallel but interrupt each other and the applications; "
         "beyond saturation packets are taken that nobody has time to use (receive livelock).",
         remedy="As many queues as CPUs, or fewer.",
-        commands=tuple(f"ethtool -L {device.name} {_channels(device, len(seen.cpus))}"
+        commands=tuple(f"ethtool -L {quote(device.name)} {_channels(device, len(seen.cpus))}"
                        for device in seen.machine.devices if by_device.get(device.name, 0) > len(seen.cpus)),
         certainty="possible",
         basis=LIVELOCK,

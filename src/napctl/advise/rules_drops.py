@@ -1,6 +1,7 @@
 """Rules about packets that are lost, and softirqs that could not finish."""
 
 from collections.abc import Iterator, Mapping
+from shlex import quote
 
 from napctl.advise.seen import LINK, MOST_NAMED, NETDEV, SOFTNET, Rule, cpu_names, no_queue_counts
 from napctl.model.counts import DeviceCounts
@@ -126,7 +127,7 @@ def _ring_remedy(rings: Rings | None) -> str:
 def _ring_commands(device: Device) -> Iterator[str]:
     rings = device.rings
     if rings is not None and rings.rx and rings.rx_max and rings.rx < rings.rx_max:
-        yield f"ethtool -G {device.name} rx {min(2 * rings.rx, rings.rx_max)}"
+        yield f"ethtool -G {quote(device.name)} rx {min(2 * rings.rx, rings.rx_max)}"
 
 
 RULES = (

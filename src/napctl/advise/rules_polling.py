@@ -1,6 +1,7 @@
 """Rules about deferral and polling: who waits for whom, and what spins for nothing."""
 
 from collections.abc import Iterator
+from shlex import quote
 
 from napctl.advise.seen import (
     EPOLL,
@@ -59,8 +60,8 @@ def device_wide_deferral(seen: Checkup) -> Iterator[Finding]:
             remedy="Take it back, and give the instances of the server alone their deferral: attach the server (anew: "
             "writing the device-wide values overwrites those of every instance).",
             commands=(
-                f"echo 0 > /sys/class/net/{device.name}/napi_defer_hard_irqs",
-                f"echo 0 > /sys/class/net/{device.name}/gro_flush_timeout",
+                f"echo 0 > /sys/class/net/{quote(device.name)}/napi_defer_hard_irqs",
+                f"echo 0 > /sys/class/net/{quote(device.name)}/gro_flush_timeout",
                 *(f"napctl attach {pid}" for pid in _likely_server(seen)),
             ),
             certainty="certain",
@@ -184,7 +185,7 @@ def napi_thread_polling_while_idle(seen: Checkup) -> Iterator[Finding]:
             ),
             consequence="Each takes a whole CPU, whatever comes.",
             remedy='Set `threaded` of these instances to "enabled" (sleeps) or "disabled" (softirq).',
-            commands=(f"echo 1 > /sys/class/net/{device.name}/threaded",),
+            commands=(f"echo 1 > /sys/class/net/{quote(device.name)}/threaded",),
             certainty="certain",
             basis=f"{NAPI_DOC}, Threaded NAPI busy polling",
         )
@@ -216,7 +217,7 @@ def settings_lost_at_reset(seen: Checkup) -> Iterator[Finding]:
             consequence="After a link reset or `ethtool -L` the instances have new ids and may have the device-wide "
             "values again: suspension ends without a word.",
             remedy="Attach again after such an event, and look whether the settings are still there.",
-            commands=(f"napctl status {device.name}",),
+            commands=(f"napctl status {quote(device.name)}",),
             certainty="possible",
             basis=f"{NAPI_DOC}, Persistent NAPI config; drivers with netif_napi_add_config() as of Linux 7.3",
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from shlex import quote
 
 from napctl.model.finding import Checkup, Finding
 from napctl.model.machine import Device, EpollPoller, Napi
@@ -98,7 +99,7 @@ def some(items: Iterable[str]) -> str:
 def plan_commands(device: str) -> tuple[str, ...]:
     """Compute settings for a device, look at them, set them for a minute, keep them if the machine is still there."""
     return (
-        f"napctl plan {device} --goal balanced --output plan.toml",
+        f"napctl plan {quote(device)} --goal balanced --output plan.toml",
         "napctl apply plan.toml --confirm-within 60s",
         "napctl confirm",
     )

@@ -297,7 +297,7 @@ def _members(transaction: Transaction) -> set[tuple[int, int]]:
 def complete(prefix: str) -> list[str]:
     """Targets that begin so: names of processes that hold an epoll instance, unit:… and port:… (or :…).
 
-    What cannot be read is left out; nothing is raised.
+    What cannot be read is left out, and names that are not fit for a terminal; nothing is raised.
     """
     found: list[str] = []
     with suppress(OSError, BadInput):
@@ -309,7 +309,7 @@ def complete(prefix: str) -> list[str]:
     if _may_be(before, prefix):
         with suppress(OSError):
             found += [f"{before}{port}" for port in sorted({each.port for each in listeners()})]
-    return [each for each in found if each.startswith(prefix)]
+    return [each for each in found if each.startswith(prefix) and each.isprintable()]
 
 
 def _may_be(beginning: str, prefix: str) -> bool:

@@ -8,7 +8,7 @@ from napctl.change.transaction import apply, begun
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Guard, Transaction
 from napctl.model.errors import BadInput
-from napctl.model.plan import Plan
+from napctl.model.plan import Plan, named_as
 from napctl.observe.machine import take_machine
 
 
@@ -18,6 +18,7 @@ def admitted(plan: Plan, netns: NetworkNamespace, *, force: bool) -> tuple[tuple
     Raises BadInput for another machine's plan, and for one beyond a bound unless it is forced or in force already.
     """
     machine = take_machine(netns, [device.name for device in plan.devices])
+    plan = named_as(plan, machine)
     if wrong := mismatch(plan, machine):
         raise BadInput(f"this plan is not for this machine as it is: {'; '.join(wrong)}")
     asked, unsafe = changes(plan, machine), beyond(plan, machine)

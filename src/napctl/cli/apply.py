@@ -17,7 +17,8 @@ from napctl.cli.options import Duration, json_option, netns_option
 from napctl.cli.planfile import read_plan
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed, grouped, made_rows, setting_name
-from napctl.cli.table import note, paragraph, print_table
+from napctl.cli.table import paragraph, print_table
+from napctl.cli.terminal import echo, echo_json, note
 from napctl.cli.verdicttext import show as show_verification
 from napctl.cli.verdicttext import unverified
 from napctl.cli.verify import Notes
@@ -25,7 +26,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
 from napctl.model.machine import SCHEMA
 from napctl.model.plan import Plan
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 from napctl.model.verdict import Verification
 from napctl.verify.verify import Options, verify_plan
 
@@ -82,9 +83,9 @@ def apply(
     verification = _verified(wanted, netns, as_json=as_json) if verify_first and asked else None
     if verification is not None and verification.bad:
         if as_json:
-            click.echo(to_json(Applied(transaction=None, altered=(), verification=verification)))
+            echo_json(Applied(transaction=None, altered=(), verification=verification))
         else:
-            click.echo("not applied: everything is as it was before")
+            echo("not applied: everything is as it was before")
         return 1
 
     guarding = watched(confirm_within / 1e9, state_directory()) if confirm_within else nullcontext()
@@ -96,7 +97,7 @@ def apply(
         return 0
     names = [f"{change.where}: {setting_name(name)}" for change in made.changes for name in altered(change)]
     if as_json:
-        click.echo(to_json(Applied(transaction=made, altered=tuple(names), verification=verification)))
+        echo_json(Applied(transaction=made, altered=tuple(names), verification=verification))
     else:
         _show(made, verification)
     return 1 if names else 0
@@ -117,9 +118,9 @@ def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verifica
 def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
     """Nothing to do, or nothing to be done."""
     if as_json:
-        click.echo(to_json(Applied(transaction=None, altered=())))
+        echo_json(Applied(transaction=None, altered=()))
     elif not asked:
-        click.echo("nothing to change: all of it is in force already")
+        echo("nothing to change: all of it is in force already")
     else:
         print_table(
             ("where", "setting", "now", "planned"), grouped(row for each in asked for row in changed(each)), left=2
@@ -136,14 +137,14 @@ def _show(made: Transaction, verification: Verification | None) -> None:
             paragraph(f"side effect: the driver changed {setting_name(name)} of {change.where}, which nobody asked for")
     unclear = unverified(verification) if verification else None
     if made.guard is None and unclear is None:
-        click.echo(f"applied as {made.number}; undo with: napctl rollback {made.number}")
+        echo(f"applied as {made.number}; undo with: napctl rollback {made.number}")
         return
     if unclear is not None:
         how_many, which = unclear
         paragraph(f"applied as {made.number}; {how_many}")
         paragraph(f"applied unverified: {which}")
     if made.guard is None:
-        click.echo(f"undo with: napctl rollback {made.number}")
+        echo(f"undo with: napctl rollback {made.number}")
         return
     left_ns = made.guard.deadline_boot_ns - now_boot_ns()
     when = time.strftime("%H:%M:%S", time.localtime(time.time() + left_ns / 1e9))
@@ -151,4 +152,4 @@ def _show(made: Transaction, verification: Verification | None) -> None:
         f"applied as {made.number} until {when} (in {left_ns / 1e9:.0f} s): then the guard, process {made.guard.pid}, "
         "puts everything back, also if this connection or napctl has ended by then"
     )
-    click.echo(f"keep it with: napctl confirm {made.number}")
+    echo(f"keep it with: napctl confirm {made.number}")

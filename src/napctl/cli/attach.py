@@ -19,14 +19,14 @@ from napctl.cli.options import Duration, json_option
 from napctl.cli.restored import recover_leavings
 from napctl.cli.settingtext import changed, grouped
 from napctl.cli.staying import stay_attached
-from napctl.cli.table import note, paragraph, print_table
+from napctl.cli.table import paragraph, print_table
+from napctl.cli.terminal import echo, echo_json, note
 from napctl.cli.windowtext import napi_lines
 from napctl.cli.wish import wish_of, wish_options
 from napctl.kernel.processes import Process
 from napctl.model.change import Restored, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.units import duration_text
-from napctl.model.value import to_json
 from napctl.model.window import Window
 
 MOST_NAPIS = 8
@@ -75,7 +75,7 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
         _take_back(made)
         raise
     if as_json:
-        click.echo(to_json(report))
+        echo_json(report)
     else:
         _show(report)
     return 1 if report.verdict in ("not active", "starving") else 0
@@ -85,20 +85,18 @@ def _explain(meant: Target, wish: Wish, *, as_json: bool) -> int:
     """Everything that attaching would do. Exit status 1: nothing would be attached."""
     examined = look(meant.text, resolve(meant), wish)
     if as_json:
-        click.echo(to_json(examined.fitness))
+        echo_json(examined.fitness)
         return int(examined.choice.empty)
     show_fitness(examined.fitness)
     if examined.choice.empty:
-        click.echo(
-            "nothing would be attached" + ("" if wish.steer or not examined.fitness.steering else "; see --steer")
-        )
+        echo("nothing would be attached" + ("" if wish.steer or not examined.fitness.steering else "; see --steer"))
         return 1
     show_changes(planned(examined.found, examined.choice, wish.suspension))
     if wish.timer_ns is None:
         paragraph("gro-flush-timeout: attach tries several under the traffic that is there, and takes the best")
     for warning in warnings_of(examined):
         paragraph(warning)
-    click.echo("nothing was changed")
+    echo("nothing was changed")
     return 0
 
 
@@ -158,7 +156,7 @@ def _measure(transaction: Transaction, window_ns: int) -> tuple[Now, Window | No
 
 def _show_made(made: Made) -> None:
     transaction = made.transaction
-    click.echo(f"attached {transaction.name} ({transaction.pid}) in {made.seconds * 1000:.0f} ms")
+    echo(f"attached {transaction.name} ({transaction.pid}) in {made.seconds * 1000:.0f} ms")
     rows = grouped(row for change in transaction.changes for row in changed(change))
     print_table(("where", "setting", "was", "is now"), rows, indent=2, left=2)
     if made.timer.trials:
@@ -172,9 +170,9 @@ def _show(report: Attached) -> None:
     if window is not None:
         for napi in window.napis[:MOST_NAPIS]:
             for line in napi_lines(napi, window.seconds):
-                click.echo(line)
+                echo(line)
         if len(window.napis) > MOST_NAPIS:
-            click.echo(f"and {len(window.napis) - MOST_NAPIS} NAPI instances more; `napctl watch` shows them")
+            echo(f"and {len(window.napis) - MOST_NAPIS} NAPI instances more; `napctl watch` shows them")
         for lack in window.lacks:
             paragraph(f"not known: {lack}")
     for line in now_lines(report):
@@ -182,4 +180,4 @@ def _show(report: Attached) -> None:
     for each in (*report.warnings, *report.fitness.notes):
         paragraph(f"warning: {each}" if each in report.warnings else f"note: {each}", rest="  ")
     paragraph(verdict_line(report.transaction.name, report), rest="  ")
-    click.echo(f"undo with: napctl detach {report.transaction.pid}")
+    echo(f"undo with: napctl detach {report.transaction.pid}")

@@ -12,10 +12,11 @@ from napctl.change.journal import Journal
 from napctl.cli.nowtext import now_lines, verdict_line
 from napctl.cli.options import Seconds, json_option
 from napctl.cli.stop import Stop
-from napctl.cli.table import console, note, number, percent, wrapped
+from napctl.cli.table import number, percent, wrapped
+from napctl.cli.terminal import echo, echo_json, live, note
 from napctl.model.change import EpollChange, NapiChange, Transaction
 from napctl.model.machine import SCHEMA
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -42,7 +43,10 @@ def attached(watch: bool, interval: float, as_json: bool) -> int:
     """
     live = _attachments()
     if not live:
-        click.echo(to_json(Report(seconds=0, attachments=())) if as_json else "nothing is attached")
+        if as_json:
+            echo_json(Report(seconds=0, attachments=()))
+        else:
+            echo("nothing is attached")
         return 0
     stop = Stop()
     if not (watch or as_json) and interval > 2:
@@ -58,7 +62,7 @@ def attached(watch: bool, interval: float, as_json: bool) -> int:
             for report in reports:
                 worst = _bad(report)
                 for line in _lines(report):
-                    click.echo(line)
+                    echo(line)
                 sys.stdout.flush()
     return worst
 
@@ -91,21 +95,19 @@ def _print_json(reports: Iterator[Report]) -> int:
     worst = 0
     for report in reports:
         worst = _bad(report)
-        click.echo(to_json(report))
+        echo_json(report)
         sys.stdout.flush()
     return worst
 
 
 def _show_live(reports: Iterator[Report]) -> int:
-    from rich.live import Live  # noqa: PLC0415 - needed only on a terminal
-    from rich.text import Text  # noqa: PLC0415
-
-    worst, last = 0, ""
-    with Live(console=console(), transient=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    worst, last = 0, []
+    with live() as show:
         for report in reports:
-            worst, last = _bad(report), "\n".join(_lines(report))
-            live.update(Text(last), refresh=True)
-    click.echo(last)
+            worst, last = _bad(report), list(_lines(report))
+            show(last)
+    for line in last:
+        echo(line)
     return worst
 
 

@@ -20,7 +20,7 @@ from napctl.cli.planfile import read_plan
 from napctl.cli.progress import progress_line
 from napctl.cli.report import present
 from napctl.cli.restored import recover_leavings
-from napctl.cli.table import note
+from napctl.cli.terminal import note
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.baseline import idle_baseline
 from napctl.measure.bench import Bench, device_bench, lab_bench, lab_rates, live_bench, server_bench

@@ -12,6 +12,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from napctl.cli.terminal import echo_text
+
 VARIABLE = "_NAPCTL_COMPLETE"
 
 
@@ -61,4 +63,4 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(cli, {}, "napctl", VARIABLE)
-    click.echo(script.source())
+    echo_text(script.source())

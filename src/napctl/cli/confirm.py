@@ -6,6 +6,7 @@ from napctl.change.guard import dismiss, now_boot_ns
 from napctl.change.journal import Journal
 from napctl.cli.history import transaction_argument
 from napctl.cli.restored import recover_leavings
+from napctl.cli.terminal import echo
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
@@ -28,7 +29,7 @@ def confirm(number: int | None) -> None:
             raise BadInput(f"transaction {transaction.number}: too late; its guard is putting it back")
         journal.set_state(transaction.number, "applied")
     dismiss(guard)
-    click.echo(f"confirmed {transaction.number} on {transaction.name}; undo with: napctl rollback {transaction.number}")
+    echo(f"confirmed {transaction.number} on {transaction.name}; undo with: napctl rollback {transaction.number}")
 
 
 def _choose(recorded: list[Transaction], number: int | None) -> Transaction:

@@ -14,7 +14,7 @@ from napctl.change.guard import watched
 from napctl.cli.options import Seconds, json_option
 from napctl.cli.progress import progress_line
 from napctl.cli.report import present
-from napctl.cli.table import note
+from napctl.cli.terminal import note
 from napctl.measure.baseline import idle_baseline
 from napctl.measure.bench import lab_bench, lab_rates
 from napctl.measure.compare import REST, run

@@ -8,6 +8,7 @@ from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
 from napctl.cli.options import json_option, offered
 from napctl.cli.restored import report
+from napctl.cli.terminal import echo
 from napctl.model.change import Restored
 from napctl.model.errors import BadInput
 
@@ -42,6 +43,6 @@ def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> 
     elif target:
         raise BadInput(f"{target}: nothing is attached to it; {state_directory()} has no journal")
     if not rows and not as_json:
-        click.echo("nothing was attached")
+        echo("nothing was attached")
         return 0
     return report(rows, as_json=as_json)

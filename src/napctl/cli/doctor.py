@@ -10,10 +10,10 @@ from napctl.advise.lower import look_below
 from napctl.advise.rules import diagnosis
 from napctl.advise.seen import some
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import note, number, wrapped
+from napctl.cli.table import number, wrapped
+from napctl.cli.terminal import echo, echo_json, note, write_over
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.finding import Diagnosis, Finding
-from napctl.model.value import to_json
 from napctl.observe.checkup import take_checkup
 
 WITHOUT_A_WORD = 2.0
@@ -45,10 +45,10 @@ def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     with NetworkNamespace.current() as ours:
         elsewhere = ours.inode != netns.inode
     if as_json:
-        click.echo(to_json(found))
+        echo_json(found)
     else:
         for line in _lines(found, elsewhere):
-            click.echo(line)
+            echo(line)
     return 1 if found.findings else 0
 
 
@@ -60,7 +60,7 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
     def tell(left: float) -> None:
         nonlocal begun
         if sys.stderr.isatty():
-            click.echo(f"\rlooking for {left:.0f} s more\x1b[K", nl=False, err=True)
+            write_over(f"looking for {left:.0f} s more")
         elif not begun:
             note(f"looking for {seconds:g} s")
         begun = True
@@ -72,7 +72,7 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
         yield tell if seconds > WITHOUT_A_WORD else nothing
     finally:
         if begun and sys.stderr.isatty():
-            click.echo("\r\x1b[K", nl=False, err=True)
+            write_over("")
 
 
 def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:

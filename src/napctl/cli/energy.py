@@ -11,12 +11,13 @@ import click
 
 from napctl.cli.energytext import show
 from napctl.cli.options import Seconds, json_option
+from napctl.cli.terminal import echo_json
 from napctl.kernel.energy.sources import Roots
 from napctl.measure.energy import EnergyMeter
 from napctl.model.energy import Energy, EnergyEstimate, above_idle, estimate
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 ROOTS = Roots()
 
@@ -84,7 +85,7 @@ def energy(
         estimate=estimate(used, idle_watts, busy_watts) if idle_watts is not None and busy_watts is not None else None,
     )
     if as_json:
-        click.echo(to_json(report))
+        echo_json(report)
     else:
         show(
             used,

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from napctl.cli.table import note, number, percent, wrapped
+from napctl.cli.table import number, percent, wrapped
+from napctl.cli.terminal import note
 from napctl.model.energy import Energy, EnergyEstimate, Kind, KindEnergy, ZoneEnergy
 
 COVERS: dict[Kind, str] = {

@@ -1,5 +1,6 @@
 """napctl export: a plan in the words of other tools, for settings that shall survive a reboot."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +10,8 @@ from msgspec.structs import replace
 from napctl.advise.export import NOT_HERE, Format
 from napctl.advise.export import export as export_text
 from napctl.cli.planfile import read_plan
-from napctl.cli.table import note
+from napctl.cli.terminal import echo_text, note
+from napctl.kernel.links import links
 from napctl.model.errors import BadInput
 from napctl.model.plan import Plan
 
@@ -41,7 +43,7 @@ def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None
     if NOT_HERE in text:
         note(f"napctl: a part of the plan is not in it: see the comments {NOT_HERE}")
     if output is None:
-        click.echo(text, nl=False)
+        echo_text(text)
         return
     try:
         Path(output).write_text(text, encoding="utf-8")
@@ -52,7 +54,14 @@ def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None
 def _chosen(path: str, names: tuple[str, ...]) -> Plan:
     plan = read_plan(path)
     there = {device.name: device for device in plan.devices}
-    for name in names:
-        if name not in there:
-            raise BadInput(f"{name}: not in the plan, which has {', '.join(there) or 'no device'}")
-    return replace(plan, devices=tuple(there[name] for name in dict.fromkeys(names))) if names else plan
+    chosen = [name if name in there else _as_planned(name, there) for name in names]
+    return replace(plan, devices=tuple(there[name] for name in dict.fromkeys(chosen))) if names else plan
+
+
+def _as_planned(name: str, there: Collection[str]) -> str:
+    """Another of its names, if the device is of this machine. Raises BadInput."""
+    for link in links():
+        others = (link.name, *link.alternative_names)
+        if name in others and (found := next((other for other in others if other in there), None)):
+            return found
+    raise BadInput(f"{name}: not in the plan, which has {', '.join(there) or 'no device'}")

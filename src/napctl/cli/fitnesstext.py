@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import click
-
 from napctl.cli.settingtext import changed, grouped
 from napctl.cli.table import ABSENT, paragraph, print_table
+from napctl.cli.terminal import echo
 from napctl.model.change import Change
 from napctl.model.fitness import Fitness, InstanceFitness, SocketFitness
 from napctl.model.timer import TimerChoice
@@ -18,7 +17,7 @@ MOST = 8
 
 def show_fitness(fitness: Fitness) -> None:
     """Every verdict with its reason, where the workers run, and what steering would do."""
-    click.echo(f"{fitness.target}: {_many(fitness.processes, 'process', 'processes')}")
+    echo(f"{fitness.target}: {_many(fitness.processes, 'process', 'processes')}")
     fed = [each for each in fitness.instances if each.judgement != "nothing to poll"]
     _show_instances(fed)
     idle = Counter(each.why for each in fitness.instances if each.judgement == "nothing to poll")
@@ -59,7 +58,7 @@ def show_placements(fitness: Fitness) -> None:
     ]
     print_table(("worker", "device", "NAPI", "queue's CPUs", "worker's CPUs"), rows, indent=2, left=2)
     if len(placed) > MOST:
-        click.echo(f"  and {len(placed) - MOST} more")
+        echo(f"  and {len(placed) - MOST} more")
     mismatches: dict[str, list[str]] = {}
     for each in placed:
         if each.mismatch:
@@ -113,7 +112,7 @@ def _show_instances(fed: Sequence[InstanceFitness]) -> None:
         if each.hint:
             paragraph(f"what would help: {each.hint}", first="    ", rest="      ")
     for line in _rest(fed[MOST:]):
-        click.echo(line)
+        echo(line)
 
 
 def _rest(more: Sequence[InstanceFitness]) -> Iterator[str]:

@@ -10,10 +10,11 @@ from napctl.change.journal import Journal
 from napctl.cli.options import json_option, offered
 from napctl.cli.settingtext import grouped, made_rows
 from napctl.cli.table import ABSENT, paragraph, print_table
+from napctl.cli.terminal import echo, echo_json
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import SCHEMA
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 DAY = len("2026-11-22")
 WORDS = {
@@ -72,13 +73,13 @@ def history(number: int | None, as_json: bool) -> None:
     if number is not None and not recorded:
         raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
     if as_json:
-        click.echo(to_json(History(transactions=tuple(recorded))))
+        echo_json(History(transactions=tuple(recorded)))
     elif number is not None:
         _show(recorded[0])
     elif recorded:
         print_table(("ID", "made", "what", "settings", "state"), [_row(each) for each in recorded], left=3)
     else:
-        click.echo("nothing was ever changed here")
+        echo("nothing was ever changed here")
 
 
 def _row(transaction: Transaction) -> tuple[str, ...]:
@@ -92,8 +93,8 @@ def _row(transaction: Transaction) -> tuple[str, ...]:
 
 def _show(transaction: Transaction) -> None:
     since = _when(transaction.since_unix_ns)
-    click.echo(f"{transaction.kind} {transaction.name}, made {_when(transaction.made_unix_ns)}")
-    click.echo(f"{WORDS[transaction.state]} since {since}")
+    echo(f"{transaction.kind} {transaction.name}, made {_when(transaction.made_unix_ns)}")
+    echo(f"{WORDS[transaction.state]} since {since}")
     for sentence in transaction.forced:
         paragraph(f"forced: {sentence}")
     rows = grouped(row for change in transaction.changes for row in made_rows(change))

@@ -10,13 +10,12 @@ from pathlib import Path
 import click
 
 from napctl.cli.options import Seconds, json_option
-from napctl.cli.table import note
+from napctl.cli.terminal import echo, echo_json, note
 from napctl.lab import standing
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadResult, LoadSpec, started
 from napctl.lab.servers import memcached
 from napctl.model.errors import BadInput
-from napctl.model.value import to_json
 
 QUEUES = click.option(
     "--queues", type=click.IntRange(1, 1024), default=1, show_default=True, help="RX and TX queues of each device."
@@ -38,15 +37,16 @@ def lab() -> None:
 def up(queues: int) -> None:
     """Build a lab that stands until `napctl lab down`."""
     standing.up(queues)
-    click.echo("napctl-server: device server0, 10.199.0.1\nnapctl-client: device client0, 10.199.0.2")
-    click.echo("use them with: ip netns exec napctl-server COMMAND")
+    echo("napctl-server: device server0, 10.199.0.1")
+    echo("napctl-client: device client0, 10.199.0.2")
+    echo("use them with: ip netns exec napctl-server COMMAND")
 
 
 @lab.command(epilog="\b\nExample:\n  napctl lab down")
 def down() -> None:
     """Take the standing lab down."""
     names = standing.down()
-    click.echo(f"removed {' and '.join(names)}" if names else "no lab stands")
+    echo(f"removed {' and '.join(names)}" if names else "no lab stands")
 
 
 @lab.command(
@@ -87,7 +87,7 @@ def run(
         status = _beside(bed, server.pid, command) if command else 0
         result = load.result() if not command else load.stop()
     if as_json:
-        click.echo(to_json(result))
+        echo_json(result)
     else:
         _show(result)
     return status
@@ -125,12 +125,12 @@ def _status(returncode: int) -> int:
 
 
 def _show(result: LoadResult) -> None:
-    click.echo(
+    echo(
         f"load: {result.achieved_per_second:,.0f} of {result.asked_per_second:,.0f} requests/s for "
         f"{result.seconds:.1f} s, {result.unanswered:,} unanswered"
     )
     figures = {"p50": result.p50_us, "p99": result.p99_us, "p99.9": result.p999_us}
     if result.answered:
-        click.echo("latency: " + ", ".join(f"{name} {value:,.0f} µs" for name, value in figures.items() if value))
+        echo("latency: " + ", ".join(f"{name} {value:,.0f} µs" for name, value in figures.items() if value))
     if result.busy_share > 0.9:
-        click.echo("the load generator was saturated: these latencies are partly its own")
+        echo("the load generator was saturated: these latencies are partly its own")

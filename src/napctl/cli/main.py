@@ -12,6 +12,7 @@ import click
 
 from napctl import __version__
 from napctl.cli.loading import loading
+from napctl.cli.terminal import echo
 from napctl.model.errors import NapctlError
 
 COMMANDS = {
@@ -46,7 +47,7 @@ Exit status:
   2  bad usage or bad input
   3  this kernel, driver or process cannot do it
   4  not permitted: a capability is missing
-  5  somebody else changed a setting meanwhile
+  5  somebody else changed a setting, or took the device away, meanwhile
   6  failed; what had been changed was put back
   128 + N  ended by signal N
 """
@@ -149,5 +150,5 @@ def _silence() -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"napctl: {message}", err=True)
+    echo(f"napctl: {message}", err=True)
     sys.exit(status)

@@ -91,8 +91,13 @@ def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def offered(find: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """A `shell_complete`: what is found that begins like the word. bash takes all that it is offered for a match."""
-    return lambda _context, _parameter, word: [name for name in find() if name.startswith(word)]
+    """A `shell_complete`: what is found that begins like the word. bash takes all that it is offered for a match.
+
+    A shell writes to the terminal what it is offered, and takes each line for one: names that are not fit are left out.
+    """
+    return lambda _context, _parameter, word: [
+        name for name in find() if name.startswith(word) and name.isprintable()
+    ]  # fmt: skip
 
 
 def process_names() -> list[str]:
@@ -108,8 +113,8 @@ def process_names() -> list[str]:
 
 
 def device_names() -> list[str]:
-    """Devices here, without loopback."""
-    return [link.name for link in links() if not link.loopback]
+    """Devices here, without loopback, by all their names."""
+    return [name for link in links() if not link.loopback for name in (link.name, *link.alternative_names)]
 
 
 def _netns_names() -> list[str]:

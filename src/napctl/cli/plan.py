@@ -15,13 +15,13 @@ from napctl.advise.planfile import plan_text
 from napctl.advise.propose import ANY_DEVICE, propose, worth_planning
 from napctl.cli.options import Duration, device_names, devices_argument, json_option, netns_option, offered
 from napctl.cli.settingtext import setting_name, value_text
-from napctl.cli.table import note, paragraph, print_table
+from napctl.cli.table import paragraph, print_table
+from napctl.cli.terminal import echo, echo_json, echo_text, note
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Advice, Deferral, GoalName, Proposal
 from napctl.model.units import duration_text
-from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
 from napctl.observe.window import run_window
 
@@ -98,11 +98,11 @@ def plan(
     if output is not None and output != "-":
         _write(output, advice)
     if output == "-":
-        click.echo(plan_text(advice.plan, advice.proposals), nl=False)
+        echo_text(plan_text(advice.plan, advice.proposals))
         for sentence in advice.missing:
             note(f"napctl: {sentence}")
     elif as_json:
-        click.echo(to_json(advice))
+        echo_json(advice)
     else:
         _show(advice, machine, goal)
         _show_next(advice, output)
@@ -116,13 +116,13 @@ def _machine(netns: NetworkNamespace, names: tuple[str, ...]) -> Machine:
 
 
 def _speeds(given: Iterable[tuple[str, int]], machine: Machine) -> Mapping[str, int]:
-    planned = {device.name for device in machine.devices}
+    own = {name: each.name for each in machine.devices for name in (each.name, *each.alternative_names)}
+    own[ANY_DEVICE] = ANY_DEVICE
     for name, _ in given:
-        if name != ANY_DEVICE and name not in planned:
-            raise BadInput(
-                f"--speed {name}=…: {name} is not planned for, but {', '.join(sorted(planned)) or 'nothing'}"
-            )
-    return dict(given)
+        if name not in own:
+            planned = ", ".join(sorted(device.name for device in machine.devices)) or "nothing"
+            raise BadInput(f"--speed {name}=…: {name} is not planned for, but {planned}")
+    return {own[name]: speed for name, speed in given}
 
 
 def _write(file: str, advice: Advice) -> None:
@@ -141,10 +141,10 @@ def _show(advice: Advice, machine: Machine, goal: Goal) -> None:
     if not machine.devices:
         _paragraph("no network hardware here that is up and has something to set; name a device to plan for it")
     for device in machine.devices:
-        click.echo()
+        echo()
         _show_device(advice, device)
     if advice.left or advice.missing:
-        click.echo()
+        echo()
     for sentence in advice.left:
         _paragraph(f"left as it is: {sentence}")
     for sentence in advice.missing:
@@ -155,12 +155,12 @@ def _show(advice: Advice, machine: Machine, goal: Goal) -> None:
 
 def _show_device(advice: Advice, device: Device) -> None:
     speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed not told"
-    click.echo(f"{device.name}: {device.driver or 'driver not told'}, {speed}")
+    echo(f"{device.name}: {device.driver or 'driver not told'}, {speed}")
     proposals = [proposal for proposal in advice.proposals if proposal.device == device.name]
     if proposals:
         print_table(("setting", "now", "proposed"), [_row(proposal) for proposal in proposals], indent=2)
     else:
-        click.echo("  nothing to propose")
+        echo("  nothing to propose")
     for proposal in proposals:
         _show_reasons(proposal)
     for sentence in not_to_be_had(advice, device):
@@ -192,13 +192,13 @@ def _show_reasons(proposal: Proposal) -> None:
 def _show_next(advice: Advice, output: str | None) -> None:
     """What to do with the plan."""
     if output is not None:
-        click.echo()
-        click.echo("the plan is written; look at it, then:")
-        click.echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s")
+        echo()
+        echo("the plan is written; look at it, then:")
+        echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s")
     elif advice.proposals:
-        click.echo()
-        click.echo("the plan is not written; to have it in a file, add --output FILE; then:")
-        click.echo("  napctl apply FILE --confirm-within 60s")
+        echo()
+        echo("the plan is not written; to have it in a file, add --output FILE; then:")
+        echo("  napctl apply FILE --confirm-within 60s")
 
 
 def _paragraph(text: str, indent: int = 0) -> None:

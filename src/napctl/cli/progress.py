@@ -5,9 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
-from napctl.cli.table import note
+from napctl.cli.terminal import note, write_over
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def progress_line(seconds_each: float) -> Iterator[Callable[[str, int, int], Non
         each = (time.monotonic() - start) / done if done else seconds_each
         line = f"[{done + 1:>{len(str(steps))}} of {steps}, about {each * (steps - done):.0f} s left] {what}"
         if interactive:
-            click.echo(f"\r\033[K{line}", err=True, nl=False)
+            write_over(line)
         else:
             note(line)
 
@@ -31,4 +29,4 @@ def progress_line(seconds_each: float) -> Iterator[Callable[[str, int, int], Non
         yield tell
     finally:
         if interactive:
-            click.echo("\r\033[K", err=True, nl=False)
+            write_over("")

@@ -6,6 +6,7 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import recover as recover_journal
 from napctl.cli.options import json_option
 from napctl.cli.restored import report, why_recovered
+from napctl.cli.terminal import echo
 from napctl.model.change import Restored
 
 
@@ -23,9 +24,9 @@ def recover(as_json: bool) -> int:
         with Journal() as journal:
             for transaction, restored in recover_journal(journal):
                 if not as_json:
-                    click.echo(f"{transaction.title}: {why_recovered(transaction)}")
+                    echo(f"{transaction.title}: {why_recovered(transaction)}")
                 rows += restored
     if not rows and not as_json:
-        click.echo("nothing to recover")
+        echo("nothing to recover")
         return 0
     return report(rows, as_json=as_json)

@@ -7,7 +7,7 @@ import click
 
 from napctl.cli.options import json_option
 from napctl.cli.reporttext import show, write_page
-from napctl.cli.table import note
+from napctl.cli.terminal import echo, echo_json, note
 from napctl.measure.exports import write_csv, write_parquet
 from napctl.measure.page.figures import named
 from napctl.measure.rundir import Run, RunDirectory
@@ -15,7 +15,7 @@ from napctl.model.energy import Energy
 from napctl.model.errors import NapctlError
 from napctl.model.experiment import RunConfig, Summary
 from napctl.model.machine import SCHEMA
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 
 class Reported(Value, frozen=True, kw_only=True):
@@ -69,12 +69,11 @@ def report(
     page = Path(html) if html else last.report if len(runs) == 1 else last.path / "comparison.html"
     write_page(page, runs, names)
     if as_json:
-        click.echo(to_json(Report(
-            runs=tuple(_reported(directory, run) for directory, run in zip(directories, runs, strict=True)),
-            page=str(page),
-        )))  # fmt: skip
+        reported = tuple(_reported(directory, run) for directory, run in zip(directories, runs, strict=True))
+        echo_json(Report(runs=reported, page=str(page)))
     else:
-        click.echo(f"\n{page}")
+        echo()
+        echo(str(page))
 
 
 def present(directory: RunDirectory, *, as_json: bool) -> int:
@@ -85,12 +84,13 @@ def present(directory: RunDirectory, *, as_json: bool) -> int:
     run = directory.read()
     names = _names([directory], [run])
     if as_json:
-        click.echo(to_json(run.summary))
+        echo_json(run.summary)
     else:
         show(named([run], names))
     write_page(directory.report, [run], names)
     if not as_json:
-        click.echo(f"\n{directory.report}")
+        echo()
+        echo(str(directory.report))
     if run.cells and all(cell.failed for cell in run.cells):
         raise NapctlError(f"every cell failed; the first: {run.cells[0].failed}")
     return int(any(each.judgement == "worse" for each in run.summary.comparisons))

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from napctl.cli.table import paragraph, print_table
+from napctl.cli.terminal import echo
 from napctl.measure.baseline import baseline_doubt, baseline_sentence
 from napctl.measure.page.figures import Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run, write_bytes
@@ -27,13 +26,13 @@ def show(runs: list[Named]) -> None:
     for each in runs:
         config = each.run.config
         against = f"reference {config.treatments[0]}, " if config.treatments else ""
-        paragraph(_safe(f"{each.name}: {against}{config.rounds} rounds of {config.seconds:g} s, seed {config.seed}"))
+        paragraph(f"{each.name}: {against}{config.rounds} rounds of {config.seconds:g} s, seed {config.seed}")
     metrics = [unit_for(name, runs) for name in shown_metrics(all_rows(runs))]
     for load in all_loads(runs):
-        click.echo("")
+        echo("")
         _show_load(load, runs, metrics)
     if any(each.rows for each in runs):
-        click.echo("")
+        echo("")
         paragraph("Medians over rounds; below them their 95 % interval. –: not measured. k: thousand.")
     for each in runs:
         _show_idle(each, several=len(runs) > 1)
@@ -42,7 +41,7 @@ def show(runs: list[Named]) -> None:
 
 
 def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
-    click.echo(_safe(f"load {load}"))
+    echo(f"load {load}")
     rows: list[tuple[str, ...]] = []
     notes = []
     for series in all_series(runs):
@@ -52,45 +51,40 @@ def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
         notes += [failure_text(series.label, failure, row.cells) for failure in row.failures]
         figures = [row.estimates.get(metric.name) for metric in metrics]
         medians = [short_text(found, metric) for found, metric in zip(figures, metrics, strict=True)]
-        rows.append((_safe(series.label), *([FAILED, *medians[1:]] if row.failed else medians)))
+        rows.append((series.label, *([FAILED, *medians[1:]] if row.failed else medians)))
         if any(figures):
             rows.append(("", *(spread_text(found, metric) for found, metric in zip(figures, metrics, strict=True))))
     print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2, whole=True)
     for sentence in notes:
-        paragraph(_safe(sentence), first="  ", rest="    ")
+        paragraph(sentence, first="  ", rest="    ")
 
 
 def _show_idle(each: Named, *, several: bool) -> None:
     if each.run.baseline is None:
         return
     told, doubt = baseline_sentence(each.run.baseline), baseline_doubt(each.run.baseline)
-    paragraph(_safe(f"{each.name}: {told}" if several else told), rest="  ")
+    paragraph(f"{each.name}: {told}" if several else told, rest="  ")
     if doubt:
-        paragraph(_safe(f"warning: {doubt}"), rest="  ")
+        paragraph(f"warning: {doubt}", rest="  ")
 
 
 def _show_words(each: Named, *, several: bool) -> None:
     summary = each.run.summary
-    click.echo("")
+    echo("")
     if several:
-        paragraph(_safe(f"{each.name}:"))
+        paragraph(f"{each.name}:")
     for sentence in summary.sentences or ("Nothing can be said: there is no comparison with figures on both sides.",):
-        paragraph(_safe(sentence), first="- ", rest="  ")
+        paragraph(sentence, first="- ", rest="  ")
     if summary.orderings:
-        click.echo("")
+        echo("")
         paragraph("The order in which these treatments were published, and whether it holds here:")
     for ordering in summary.orderings:
-        paragraph(_safe(ordering.sentence), first="- ", rest="  ")
+        paragraph(ordering.sentence, first="- ", rest="  ")
     for sentence in summary.warnings:
-        paragraph(_safe(f"warning: {sentence}"), rest="  ")
+        paragraph(f"warning: {sentence}", rest="  ")
 
 
 def _head(metric: Metric) -> str:
     """In two lines, as the table has 80 columns: the server's CPU time is not the machine's."""
     title = heading(metric).replace("CPU/request", "CPU/req").replace("requests/s", "req/s")
     return title.replace(", ", " ").replace("server ", "server\n").replace("CPU/req ", "CPU/req\n")
-
-
-def _safe(text: str) -> str:
-    """Names and sentences come from files: none may speak to the terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -1,16 +1,15 @@
 """What became of settings that were put back, for `detach`, `rollback` and `recover`."""
 
-import click
-
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover
 from napctl.cli.settingtext import grouped, setting_name, value_text
-from napctl.cli.table import note, print_table
+from napctl.cli.table import print_table
+from napctl.cli.terminal import echo_json, note
 from napctl.kernel import system
 from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError
 from napctl.model.machine import SCHEMA
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 WORDS = {
     "restored": "restored",
@@ -30,7 +29,7 @@ class Report(Value, frozen=True, kw_only=True):
 def report(rows: list[Restored], *, as_json: bool) -> int:
     """Print them and return the exit status: 5 if a setting was left alone."""
     if as_json:
-        click.echo(to_json(Report(settings=tuple(rows))))
+        echo_json(Report(settings=tuple(rows)))
     else:
         print_table(
             ("where", "setting", "found", "former", "outcome"),

@@ -10,6 +10,7 @@ from napctl.cli.history import transaction_argument
 from napctl.cli.loading import load_tables
 from napctl.cli.options import json_option
 from napctl.cli.restored import report
+from napctl.cli.terminal import echo
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
@@ -40,7 +41,7 @@ def rollback(number: int | None, force: bool, as_json: bool) -> int:
     if transaction.guard is not None:
         dismiss(transaction.guard)
     if not as_json:
-        click.echo(f"rolled back {transaction.number} on {transaction.name}")
+        echo(f"rolled back {transaction.number} on {transaction.name}")
     return report(rows, as_json=as_json)
 
 

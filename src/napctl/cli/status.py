@@ -7,10 +7,10 @@ import click
 from napctl.advise.lower import look_below
 from napctl.cli.options import devices_argument, json_option, netns_option
 from napctl.cli.table import ABSENT, optional, paragraph, print_table
+from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi
 from napctl.model.units import duration_text
-from napctl.model.value import to_json
 from napctl.observe.machine import take_machine
 
 MANY = 8
@@ -30,7 +30,7 @@ def status(devices: tuple[str, ...], netns: NetworkNamespace, as_json: bool) -> 
     """
     machine = take_machine(netns, devices)
     if as_json:
-        click.echo(to_json(machine))
+        echo_json(machine)
     else:
         show(machine)
 
@@ -39,7 +39,7 @@ def show(machine: Machine) -> None:
     """Print a Machine."""
     for device in machine.devices:
         _show_device(device)
-        click.echo()
+        echo()
     _show_pollers(machine.pollers)
     for lack in machine.lacks:
         paragraph(f"not known: {lack}")
@@ -49,12 +49,13 @@ def _show_device(device: Device) -> None:
     speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed not told"
     driver = device.driver or "driver not told"
     where = f" at {device.bus}" if device.bus else ""
-    click.echo(f"{device.name}: {driver}{where}, {'up' if device.up else 'down'}, {speed}")
+    also = f" (also {', '.join(device.alternative_names)})" if device.alternative_names else ""
+    echo(f"{device.name}{also}: {driver}{where}, {'up' if device.up else 'down'}, {speed}")
     if below := look_below(device, "status"):
         paragraph(below, first="  ", rest="              ")
-    click.echo(f"  coalescing  {_coalescing(device.coalescing)}")
+    echo(f"  coalescing  {_coalescing(device.coalescing)}")
     rings, channels = device.rings, device.channels
-    click.echo(
+    echo(
         "  rings       "
         + (
             f"rx {_of(rings.rx, rings.rx_max)}, tx {_of(rings.tx, rings.tx_max)}"
@@ -66,14 +67,14 @@ def _show_device(device: Device) -> None:
         counts = {"rx": (channels.rx, channels.rx_max), "tx": (channels.tx, channels.tx_max)}
         counts["combined"] = (channels.combined, channels.combined_max)
         told = (f"{name} {_of(*pair)}" for name, pair in counts.items() if pair[1])
-        click.echo(f"  channels    {', '.join(told)}")
+        echo(f"  channels    {', '.join(told)}")
     for each in device.queue_coalescing:
         if each.coalescing != device.coalescing:
-            click.echo(f"  queue {each.queue:<6}{_coalescing(each.coalescing)}")
+            echo(f"  queue {each.queue:<6}{_coalescing(each.coalescing)}")
     wide = device.deferral
     if wide is not None and (wide.defer_hard_irqs or wide.gro_flush_timeout_ns):
         words = f"defer-hard-irqs {wide.defer_hard_irqs}, gro-flush-timeout {_time(wide.gro_flush_timeout_ns)}"
-        click.echo(f"  deferral    {words} for new NAPI instances")
+        echo(f"  deferral    {words} for new NAPI instances")
     if device.napis:
         print_table(
             ("queues", "NAPI", "irq", "CPUs", "thread", "defer", "flush", "suspend"),
@@ -81,7 +82,7 @@ def _show_device(device: Device) -> None:
             indent=2,
         )
     else:
-        click.echo("  no NAPI instance known" if device.up else "  no NAPI instance while it is down")
+        echo("  no NAPI instance known" if device.up else "  no NAPI instance while it is down")
 
 
 def _napi_row(device: Device, napi: Napi) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _napi_row(device: Device, napi: Napi) -> tuple[str, ...]:
 
 def _show_pollers(pollers: tuple[EpollPoller, ...]) -> None:
     if not pollers:
-        click.echo("no epoll instance polls these devices itself")
+        echo("no epoll instance polls these devices itself")
         return
     alike: dict[tuple[object, ...], list[EpollPoller]] = {}
     for poller in pollers:

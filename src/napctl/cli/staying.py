@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-import click
-
 from napctl.attach.operate import Wish
 from napctl.attach.stay import Stay
 from napctl.attach.target import Target
@@ -12,9 +10,10 @@ from napctl.change.guard import watched
 from napctl.change.journal import state_directory
 from napctl.cli.restored import name_left
 from napctl.cli.stop import Stop
+from napctl.cli.terminal import echo, echo_json
 from napctl.model.change import Restored
 from napctl.model.errors import ChangedMeanwhile
-from napctl.model.value import Value, to_json
+from napctl.model.value import Value
 
 
 class Event(Value, frozen=True, kw_only=True):
@@ -41,10 +40,10 @@ def stay_attached(
     def tell(line: str) -> None:
         now = time.time_ns()
         if as_json:
-            click.echo(to_json(Event(unix_ns=now, event=line)), err=to_stderr)
+            echo_json(Event(unix_ns=now, event=line), err=to_stderr)
         else:
             clock = time.strftime("%H:%M:%S", time.localtime(now / 1e9))
-            click.echo(f"{clock}.{now // 10**6 % 1000:03} {line}", err=to_stderr)
+            echo(f"{clock}.{now // 10**6 % 1000:03} {line}", err=to_stderr)
 
     with watched(None, state_directory()) as guard:
         restored = Stay(target, wish, guard, state_directory(), tell).run(stopped)

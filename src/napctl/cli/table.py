@@ -1,18 +1,12 @@
 """Tables for people: 80 columns, no colour needed, fit for a pipe."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from textwrap import wrap
-from typing import TYPE_CHECKING
 
-import click
-
+from napctl.cli.terminal import WIDTH, echo, print_rich
 from napctl.model import units
+from napctl.model.text import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-WIDTH = 80
 ABSENT = "–"
 """Printed where a driver, kernel or source does not have the value; never 0."""
 
@@ -30,34 +24,23 @@ def print_table(
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", header_style="bold", overflow="fold",
+        heading = Text("\n".join(map(printable, column.split("\n"))))
+        table.add_column(heading, justify="left" if number < left else "right", header_style="bold", overflow="fold",
                          no_wrap=whole and not number)  # fmt: skip
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # a process may call itself [red]
-    console().print(Padding(table, (0, 0, 0, indent), expand=False))
-
-
-def console() -> "Console":
-    """A rich console as wide as the terminal, 80 columns in a pipe."""
-    from rich.console import Console  # noqa: PLC0415
-
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a process may call itself [red]
+    print_rich(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def wrapped(text: str, *, first: str = "", rest: str = "") -> list[str]:
     """Sentences in lines of 80 columns, the first behind `first`, the others behind `rest`; names are kept whole."""
-    return wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return wrap(printable(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def paragraph(text: str, *, first: str = "", rest: str = "") -> None:
     """Print them."""
     for line in wrapped(text, first=first, rest=rest):
-        click.echo(line)
-
-
-def note(text: str) -> None:
-    """A line for the person at the terminal, not for the pipe."""
-    click.echo(text, err=True)
+        echo(line)
 
 
 def number(value: float | None) -> str:

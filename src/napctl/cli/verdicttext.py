@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
-import click
-
 from napctl.cli.settingtext import value_text
 from napctl.cli.table import ABSENT, number, paragraph, percent, print_table, wrapped
+from napctl.cli.terminal import echo
 from napctl.cli.windowtext import RANGES
 from napctl.model.histogram import Histogram
 from napctl.model.settings import kernel_name
@@ -24,21 +23,21 @@ SEEN_BY = {
 def show(verification: Verification) -> None:
     """Print it."""
     if not verification.verdicts:
-        click.echo("nothing to verify: no setting of these devices delays anything")
+        echo("nothing to verify: no setting of these devices delays anything")
         _show_lacks(verification)
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
     print_table(("device", "setting", "value", "verdict", "ratio", "99 % interval"), rows, left=4)
     for verdict in verification.verdicts:
-        click.echo("")
+        echo("")
         for line in _details(verdict):
-            click.echo(line)
+            echo(line)
     for regression in verification.regressions:
-        click.echo("")
+        echo("")
         paragraph(_warning(regression))
     unclear = sum(verdict.outcome == "not enough traffic" for verdict in verification.verdicts)
     if unclear:
-        click.echo("")
+        echo("")
         paragraph(
             f"{unclear} of {len(verification.verdicts)} settings could not be judged: not enough traffic. "
             "That is no verdict on the device."

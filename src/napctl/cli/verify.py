@@ -12,11 +12,10 @@ from napctl.cli.loading import load_tables
 from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
 from napctl.cli.planfile import read_plan
 from napctl.cli.restored import recover_leavings
-from napctl.cli.table import note
+from napctl.cli.terminal import echo_json, note, write_over
 from napctl.cli.verdicttext import show
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.value import to_json
 from napctl.verify.contrast import MOST_PAIRS
 from napctl.verify.verify import Options, verify_devices, verify_plan
 
@@ -75,7 +74,7 @@ def verify(
             found = verify_devices(netns, [target] if target else [], journal, options, progress)
     progress.end()
     if as_json:
-        click.echo(to_json(found))
+        echo_json(found)
     else:
         show(found)
     return 1 if found.bad else 0
@@ -95,7 +94,7 @@ class Notes:
     def pair(self, device: str, setting: str, number: int, most: int) -> None:
         """On a terminal each pair, in one line that is written over; else each setting."""
         if sys.stderr.isatty():
-            click.echo(f"\r{device} {setting}: pair {number} of at most {most} ", err=True, nl=False)
+            write_over(f"{device} {setting}: pair {number} of at most {most}")
             return
         if self._shown != (device, setting):
             note(f"{device} {setting}: at most {most} pairs of windows")
@@ -104,12 +103,12 @@ class Notes:
     def end(self) -> None:
         """Clear the line."""
         if sys.stderr.isatty():
-            click.echo("\r\033[K", err=True, nl=False)
+            write_over("")
 
 
 def _is_file(target: str, netns: NetworkNamespace) -> bool:
     """A device's name is a device; everything else that is a file, or looks like one, is a plan."""
-    if target in {link.name for link in links(netns)}:
+    if any(target in (link.name, *link.alternative_names) for link in links(netns)):
         return False
     return target == "-" or "/" in target or target.endswith(".toml") or Path(target).exists()
 

@@ -2,18 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 
 import click
 
 from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
 from napctl.cli.stop import Stop
-from napctl.cli.table import console, note, wrapped
+from napctl.cli.table import wrapped
+from napctl.cli.terminal import echo, echo_json, live, note
 from napctl.cli.windowtext import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.value import to_json
+from napctl.model.errors import ChangedMeanwhile
 from napctl.model.window import NapiWindow, Window
+from napctl.observe.machine import DISAPPEARED
 from napctl.observe.window import Observer
 
 
@@ -40,25 +42,28 @@ def watch(
     """Show packets per poll, who polls, interrupts, softirqs and drops, live.
 
     Counts every poll of a NAPI instance with a BPF program, where this kernel and this user may; otherwise says what is
-    missing. Ends with a summary of the whole time.
+    missing. Ends with a summary of the whole time, and with the last of the named devices (exit status 5).
     """
     stop = Stop()
     with Observer(netns, devices) as observer:
         observer.restart()
-        chosen = _choose(netns.inode, devices, all_namespaces)
+        named = {device.ifindex for device in observer.devices} if devices else None
+        chosen = _choose(netns.inode, named, all_namespaces)
         if as_json:
             for window in _windows(observer, stop, seconds, interval):
-                click.echo(to_json(chosen(window)))
+                echo_json(chosen(window))
                 sys.stdout.flush()
+            _tell_gone(observer)
             return
         _show_live(observer, stop, seconds, interval, chosen)
         show(chosen(observer.since_start()))
+        _tell_gone(observer)
 
 
 def show(window: Window) -> None:
     """Print a window: each NAPI instance that polled or may poll, then the machine."""
     for line in _lines(window):
-        click.echo(line)
+        echo(line)
 
 
 def _lines(window: Window) -> Iterator[str]:
@@ -78,14 +83,10 @@ def _show_live(
         for _ in _windows(observer, stop, seconds, interval):
             pass
         return
-    from rich.live import Live  # noqa: PLC0415 - needed only on a terminal
-    from rich.text import Text  # noqa: PLC0415
-
-    screen = console()
-    with Live(console=screen, transient=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        live.update(Text("watching; Ctrl-C ends it with a summary"), refresh=True)
+    with live() as show_now:
+        show_now(["watching; Ctrl-C ends it with a summary"])
         for window in _windows(observer, stop, seconds, interval):
-            live.update(Text("\n".join(_lines(chosen(window)))), refresh=True)
+            show_now(_lines(chosen(window)))
 
 
 def _windows(observer: Observer, stop: Stop, seconds: float | None, interval: float) -> Iterator[Window]:
@@ -97,17 +98,23 @@ def _windows(observer: Observer, stop: Stop, seconds: float | None, interval: fl
         last = end is not None and due > end - interval / 1000  # not one more for a rounding error
         stop.sleep_until(end if last and end is not None else due)
         yield observer.window()
-        if last or stop.asked:
+        if last or stop.asked or (observer.gone and not observer.devices):
             return
 
 
-def _choose(netns: int, names: tuple[str, ...], everywhere: bool) -> Callable[[Window], Window]:
-    """Leave out what was not asked for: other namespaces' devices, devices not named."""
+def _tell_gone(observer: Observer) -> None:
+    """Raises ChangedMeanwhile: there is nothing left to watch, or not all that was asked for."""
+    if observer.gone:
+        raise ChangedMeanwhile(f"{', '.join(observer.gone)}: {DISAPPEARED}")
+
+
+def _choose(netns: int, named: Collection[int] | None, everywhere: bool) -> Callable[[Window], Window]:
+    """Leave out what was not asked for: other namespaces' devices, devices not named (by index; None: none is)."""
 
     def wanted(napi: NapiWindow) -> bool:
         if everywhere:
             return True
-        return napi.device in names if names and napi.netns == netns else not names and napi.netns in (netns, 0)
+        return napi.netns in (netns, 0) if named is None else napi.netns == netns and napi.ifindex in named
 
     def chosen(window: Window) -> Window:
         fields = {name: getattr(window, name) for name in Window.__struct_fields__}

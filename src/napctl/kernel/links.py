@@ -2,17 +2,20 @@
 
 import socket
 import struct
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, decode, encode
+from napctl.model.errors import BadInput
 
 NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR, RTM_GETNSID = 0, 18, 22, 90
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")
 LINK = {3: Attr("name", "string"), 5: Attr("link"), 10: Attr("master"),
         18: Attr("info", "nest", nest={1: Attr("kind", "string")}), 23: Attr("stats64", "binary"),
-        37: Attr("link-netnsid", "s32")}  # fmt: skip
+        37: Attr("link-netnsid", "s32"),
+        52: Attr("properties", "nest", nest={53: Attr("alternative-name", "string", many=True)})}  # fmt: skip
 NSID = {1: Attr("id", "s32"), 3: Attr("fd")}  # include/uapi/linux/net_namespace.h
 
 IFADDR = struct.Struct("=BBBBI")
@@ -24,6 +27,8 @@ class Link:
     """One device and its ever-growing counters (struct rtnl_link_stats64)."""
 
     name: str
+    alternative_names: tuple[str, ...]
+    """By which it is found as well: `ip link property add`, since Linux 5.5 (commit 36fbf1e52bd3)."""
     ifindex: int
     up: bool
     """It was set up; whether packets can pass, `carrier` tells."""
@@ -74,6 +79,16 @@ def namespace_id(netns: NetworkNamespace, other: NetworkNamespace) -> int | None
     return None
 
 
+def called(found: Iterable[Link], names: Collection[str]) -> list[Link]:
+    """Those that bear these names, one of them an alternative one or not; each once. Raises BadInput."""
+    by_name = {name: link for link in found for name in (link.name, *link.alternative_names)}
+    for name in names:
+        if name not in by_name:
+            there = ", ".join(dict.fromkeys(link.name for link in by_name.values()))
+            raise BadInput(f"{name}: no such network device here; there are {there}")
+    return list({by_name[name].ifindex: by_name[name] for name in names}.values())
+
+
 def addresses(netns: NetworkNamespace | None = None) -> dict[int, frozenset[str]]:
     """Addresses of the devices of one network namespace, as people write them, by interface index."""
     found: dict[int, frozenset[str]] = {}
@@ -95,6 +110,7 @@ def _link(message: memoryview) -> Link:
     stats = struct.unpack_from("=16Q", found["stats64"])
     return Link(
         name=found["name"],
+        alternative_names=found.get("properties", {}).get("alternative-name", ()),
         ifindex=ifindex,
         up=bool(flags & IFF_UP),
         carrier=bool(flags & IFF_LOWER_UP),

@@ -51,8 +51,6 @@ def look(pid: int) -> Seen | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     name = text[text.index("(") + 1 : text.rindex(")")]  # the name may hold blanks and parentheses
-    if not name.isprintable():  # a line break or a terminal's escape sequence would reach our messages
-        name = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in name)
     fields = text[text.rindex(")") + 2 :].split()  # from field 3 of proc_pid_stat(5) on
     return Seen(
         process=Process(pid=pid, name=name, started_ticks=int(fields[19])),

@@ -9,6 +9,7 @@ from typing import Any
 from napctl.measure.rundir import Run, write_bytes
 from napctl.measure.table import all_metrics, metric_of
 from napctl.model.errors import Unsupported
+from napctl.model.text import printable
 
 COLUMNS = {
     "run": str,
@@ -63,11 +64,12 @@ def _unit(name: str) -> str | None:
 
 
 def csv_text(runs: Sequence[tuple[str, Run]]) -> str:
-    """As CSV (RFC 4180) with a header; nothing stands for what is not known."""
+    """As CSV (RFC 4180) with a header; nothing stands for what is not known. It may be read on a terminal."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(long_rows(runs))
+    for row in long_rows(runs):
+        writer.writerow({name: printable(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
     return text.getvalue()
 
 

@@ -29,7 +29,7 @@ class NotPermitted(NapctlError):
 
 
 class ChangedMeanwhile(NapctlError):
-    """Somebody else changed a setting since napctl did; it was left alone."""
+    """Somebody else changed a setting since napctl did, which was left alone; or took away what napctl looked at."""
 
     exit_status = 5
 

@@ -140,6 +140,8 @@ class Device(Value, frozen=True, kw_only=True):
     """One network device."""
 
     name: str
+    alternative_names: tuple[str, ...] = ()
+    """By which it is found as well (`ip link property add`)."""
     ifindex: int
     up: bool
     driver: str | None = None

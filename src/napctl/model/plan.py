@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
-from napctl.model.machine import SCHEMA, U32, Coalescing, Device, QueueCoalescing
+from napctl.model.errors import BadInput
+from napctl.model.machine import SCHEMA, U32, Coalescing, Device, Machine, QueueCoalescing
 from napctl.model.value import Value
 
 GoalName = Literal["latency", "balanced", "throughput", "efficiency"]
@@ -87,6 +89,18 @@ class Advice(Value, frozen=True, kw_only=True):
     """Inputs that are not known and must be given: one sentence each, with the option that gives it, if one does."""
     left: tuple[str, ...] = ()
     """What was left as it is on purpose, and why: one sentence each."""
+
+
+def named_as(plan: Plan, machine: Machine) -> Plan:
+    """With the machine's own name for each device that the plan calls by another. Raises BadInput."""
+    own = {name: device.name for device in machine.devices for name in device.alternative_names}
+    found: dict[str, DevicePlan] = {}
+    for planned in plan.devices:
+        name = own.get(planned.name, planned.name)
+        if name in found:
+            raise BadInput(f"{planned.name}: the plan has this device twice, also as {found[name].name}")
+        found[name] = planned
+    return replace(plan, devices=tuple(replace(planned, name=name) for name, planned in found.items()))
 
 
 def queue_counts(device: Device) -> tuple[int, int]:

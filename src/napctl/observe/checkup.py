@@ -10,10 +10,12 @@ from napctl.kernel import cputime, processes
 from napctl.kernel.epollinstances import SAMPLE, ask_sockets, spread
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
+from napctl.kernel.sockets import incoming_napi_id
 from napctl.model.counters import grown
+from napctl.model.errors import ChangedMeanwhile
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import Machine
-from napctl.observe.machine import take_machine
+from napctl.observe.machine import DISAPPEARED, take_machine
 from napctl.observe.window import Observer
 
 LEAST_SHARE = 0.01
@@ -26,7 +28,8 @@ def take_checkup(
 ) -> Checkup:
     """Look at the named devices (all but loopback by default) for that long. Changes nothing.
 
-    `progress` is called now and then with the seconds that are left. Raises BadInput for a device that is not there.
+    `progress` is called now and then with the seconds that are left. Raises BadInput for a device that is not there,
+    ChangedMeanwhile for one that goes meanwhile.
     """
     before = take_machine(netns, names)
     watched = tuple(_watched(before))
@@ -36,6 +39,9 @@ def take_checkup(
         _wait(seconds, progress)
         end = _usage(watched)
         window = observer.window()
+        if observer.gone:
+            raise ChangedMeanwhile(f"{', '.join(observer.gone)}: {DISAPPEARED}")
+        names = [device.name for device in observer.devices] if names else ()
     return Checkup(
         before=before,
         machine=take_machine(netns, names),

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -18,15 +18,16 @@ from napctl.kernel import (
 )
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
-from napctl.kernel.links import Link, links
+from napctl.kernel.links import Link, called, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
-from napctl.model.errors import BadInput, NapctlError, Unsupported
+from napctl.model.errors import ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
 from napctl.observe.lower import with_lower
 
+DISAPPEARED = "it disappeared meanwhile: somebody removed it, or moved it to another network namespace"
 MOST_NAMED = 3
 """Of processes into which we may not look."""
 
@@ -34,7 +35,7 @@ MOST_NAMED = 3
 def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
     """The named devices of a namespace, or all but loopback; and the epoll instances that poll their NAPI instances.
 
-    Raises BadInput for a device that is not there.
+    Raises BadInput for a device that is not there, ChangedMeanwhile for one that goes meanwhile.
     """
     lacks: list[str] = []
     devices = take_devices(netns, names, lacks)
@@ -51,8 +52,25 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
 
 
 def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[str]) -> tuple[Device, ...]:
-    """The named devices, or all but loopback. What this kernel cannot tell is added to `lacks`."""
+    """The named devices, or all but loopback. What this kernel cannot tell is added to `lacks`.
+
+    Raises as take_machine().
+    """
     wanted = _wanted(links(netns), names)
+    found = _taken(netns, wanted, lacks)
+    if names and len(found) < len(wanted):
+        there = {link.ifindex for link in links(netns)}  # one that a driver refuses to tell of is among the lacks
+        if gone := [link.name for link in wanted if link.ifindex not in there]:
+            raise ChangedMeanwhile(f"{', '.join(gone)}: {DISAPPEARED}")
+    return found
+
+
+def take_devices_again(netns: NetworkNamespace, indexes: Container[int]) -> tuple[Device, ...]:
+    """The devices with these interface indexes, whatever they are called by now; those that have gone are missing."""
+    return _taken(netns, [link for link in links(netns) if link.ifindex in indexes], [])
+
+
+def _taken(netns: NetworkNamespace, wanted: Iterable[Link], lacks: list[str]) -> tuple[Device, ...]:
     napis, queues = _instances(netns, lacks)
     with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
         found = (_device_or_none(link, ethtool, ioctl, napis, queues, lacks) for link in wanted)
@@ -85,11 +103,7 @@ def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
 
 
 def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
-    by_name = {link.name: link for link in found}
-    for name in names:
-        if name not in by_name:
-            raise BadInput(f"{name}: no such network device here; there are {', '.join(by_name)}")
-    return [by_name[name] for name in dict.fromkeys(names)] if names else [link for link in found if not link.loopback]
+    return called(found, names) if names else [link for link in found if not link.loopback]
 
 
 def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], list[Queue]]:
@@ -119,6 +133,7 @@ def _device(link: Link, ethtool: Ethtool, ioctl: EthtoolIoctl, napis: list[Napi]
     own_queues = tuple(queue for queue in queues if queue.ifindex == link.ifindex)
     return Device(
         name=link.name,
+        alternative_names=link.alternative_names,
         ifindex=link.ifindex,
         up=link.up,
         driver=driver[0] if driver else None,

@@ -12,10 +12,10 @@ from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.model.counts import CpuCounts, DeviceCounts, QueueCounts, Reading
 from napctl.model.difference import between
-from napctl.model.errors import BadInput, Unsupported
+from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
 from napctl.model.window import Window
-from napctl.observe.machine import take_devices
+from napctl.observe.machine import DISAPPEARED, take_devices, take_devices_again
 from napctl.probe import Probe, ProbeUnavailable
 
 
@@ -28,7 +28,6 @@ class Observer:
 
     def __init__(self, netns: NetworkNamespace, names: Collection[str] = ()):
         self._netns = netns
-        self._names = names
         self._lacks: list[str] = []
         self._devices = take_devices(netns, names, self._lacks)
         try:
@@ -36,6 +35,7 @@ class Observer:
         except ProbeUnavailable as error:
             self._probe = None
             self._lacks.append(f"packets per poll, who polled, and softirq times: {error.reason}")
+        self._named = {device.ifindex: device.name for device in self._devices} if names else {}
         self._reading = self._first = self._read()
         self._devices_first = self._devices
 
@@ -51,9 +51,15 @@ class Observer:
         """The observed devices, as they were when the last window ended."""
         return self._devices
 
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Named devices that had gone when the last window ended: removed, or moved to another network namespace."""
+        there = {device.ifindex for device in self._devices}
+        return tuple(name for ifindex, name in self._named.items() if ifindex not in there)
+
     def restart(self) -> None:
         """Let the next window, and the whole, begin now."""
-        self._devices = self._devices_first = take_devices(self._netns, self._names, [])
+        self._devices = self._devices_first = self._taken()
         self._reading = self._first = self._read()
 
     def window(self, *, refresh: bool = True) -> Window:
@@ -64,10 +70,7 @@ class Observer:
         before, devices_before = self._reading, self._devices
         self._reading = self._read()
         if refresh:
-            try:
-                self._devices = take_devices(self._netns, self._names, [])
-            except BadInput:  # a named device has gone: its counts end here
-                self._devices = ()
+            self._devices = self._taken()
         return self._between(before, devices_before)
 
     def since_start(self, *, read: bool = False) -> Window:
@@ -81,6 +84,12 @@ class Observer:
                 self._reading = kept
         return self._between(self._first, self._devices_first)
 
+    def _taken(self) -> tuple[Device, ...]:
+        """As they are now, also under another name than they were asked for by. The counts of one that has gone end."""
+        if not self._named:
+            return take_devices(self._netns, (), [])
+        return take_devices_again(self._netns, self._named)
+
     def _between(self, before: Reading, devices_before: tuple[Device, ...]) -> Window:
         return between(
             before,
@@ -88,7 +97,7 @@ class Observer:
             devices_before=devices_before,
             devices_after=self._devices,
             netns=self._netns.inode,
-            lacks=tuple(self._lacks),
+            lacks=(*self._lacks, *(f"{name}: {DISAPPEARED}" for name in self.gone)),
         )
 
     def _read(self) -> Reading:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from shlex import quote
 
 from msgspec.structs import replace
 
@@ -15,7 +16,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Device, Machine
-from napctl.model.plan import Plan
+from napctl.model.plan import Plan, named_as
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 from napctl.model.verdict import Regression, Verdict, Verification
@@ -67,6 +68,7 @@ def verify_plan(
     driver's refusal is a verdict.
     """
     machine = take_machine(netns, [device.name for device in plan.devices])
+    plan = named_as(plan, machine)
     _refuse_down(machine, netns)
     return _Verifying(netns, machine, plan, journal, options, progress).run(list(of_plan(plan)))
 
@@ -93,7 +95,7 @@ def without_link(devices: Iterable[Device], with_carrier: Collection[int]) -> di
     found = {}
     for device in devices:
         if not device.up:
-            found[device.name] = f"{device.name} is down (ip link set {device.name} up)"
+            found[device.name] = f"{device.name} is down (ip link set {quote(device.name)} up)"
         elif device.ifindex not in with_carrier:
             found[device.name] = f"{device.name} has no carrier: no cable, or nobody at its other end"
     return found

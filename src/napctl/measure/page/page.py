@@ -29,8 +29,10 @@ from napctl.measure.table import CPU_PER_REQUEST, P50, P99, loads_of, measured, 
 from napctl.model.experiment import Cell, RunConfig, Summary
 
 HERE = Path(__file__).parent
-UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""What HTML does not allow in a text, also not as a reference."""
+UNFIT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""What HTML does not allow in a text, also not as a reference; and what turns the direction of the text behind it."""
 
 
 def page(config: RunConfig, machine: Any, cells: Sequence[Cell], summary: Summary) -> str:
