@@ -4,7 +4,7 @@ import os
 import pty
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,7 +92,7 @@ def test_no_name_speaks_while_something_is_attached(lab: Lab, wild: Server, napc
             assert not any(line.startswith("forged") for line in text.splitlines()), (arguments, how, text)
 
 
-def output(napctl: Napctl, arguments: list[object]) -> str:
+def output(napctl: Napctl, arguments: Sequence[object]) -> str:
     done = napctl(*arguments)
     return done.stdout + done.stderr
 

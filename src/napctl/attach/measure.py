@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
+from msgspec.structs import replace
+
 from napctl.attach.report import Now, judge, lost_settings, suspended_between
 from napctl.change.recovery import alive
 from napctl.kernel.namespaces import NetworkNamespace
@@ -28,6 +30,7 @@ class Meter:
         self._open = ExitStack()
         self._probe: SuspensionProbe | None = None
         self._before: tuple[SuspensionCounts, ...] = ()
+        self._lost = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -52,6 +55,7 @@ class Meter:
         for observer in self._observers.values():
             observer.restart()
         self._before = self._probe.read() if self._probe else ()
+        self._lost = self._probe.lost_polls if self._probe else 0
 
     def read(self) -> list[tuple[Now, Window | None]]:
         """What each attachment did since the last reading (or the start), and the window of its network namespace.
@@ -61,14 +65,18 @@ class Meter:
         windows = {inode: observer.window(refresh=False) for inode, observer in self._observers.items()}
         after = self._probe.read() if self._probe else ()
         suspended = suspended_between(self._before, after) if self._probe else None
-        self._before = after
+        lost = self._probe.lost_polls - self._lost if self._probe else 0
+        self._before, self._lost = after, self._lost + lost
+        if lost:
+            words = f"suspensions and waits at {lost:,} polls, of NAPI instances without a place in the probe's table"
+            windows = {inode: replace(each, lacks=(*each.lacks, words)) for inode, each in windows.items()}
         found: list[tuple[Now, Window | None]] = []
         for each in self._transactions:
             window = next((windows[netns] for netns in _namespaces(each) if netns in windows), None)
             if not alive(each):
                 found.append((Now(verdict="gone", why="its server has ended; `napctl recover` puts back"), window))
             else:
-                found.append((judge(each, window, suspended, lost_settings(each)), window))
+                found.append((judge(each, window, suspended, lost_settings(each), lost), window))
         return found
 
 

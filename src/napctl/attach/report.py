@@ -48,6 +48,8 @@ class Now(Value, frozen=True, kw_only=True):
     wait_p50_us: float | None = None
     """Upper bound of how long half of the packets waited for their poll."""
     wait_p99_us: float | None = None
+    lacks: tuple[str, ...] = ()
+    """What could not be counted in this window, and why: one sentence each."""
 
 
 class Attached(Now, frozen=True, kw_only=True):
@@ -80,9 +82,11 @@ def judge(
     window: Window | None,
     suspended: Mapping[tuple[int, int], SuspensionCounts] | None = None,
     lost: str = "",
+    uncounted: int = 0,
 ) -> Now:
     """From a window, the difference of two readings of the suspension probe, and lost_settings().
 
+    `uncounted`: polls for whose NAPI instance the suspension probe had no place, so that what it lacks is not 0.
     Active means: the processes poll their NAPI instances themselves whenever they have work.
     """
     if window is None or window.source != "bpf" or not system.in_initial_pid_namespace():
@@ -93,7 +97,11 @@ def judge(
     own_count, own_packets = sum(each.polls for each in own), sum(each.packets for each in own)
     fruitful, seconds = polls.polls - polls.empty, window.seconds
     interrupts = [napi.interrupts for napi in napis if napi.interrupts is not None]
+    if uncounted and any(key not in (suspended or {}) for key in _napis(transaction)):
+        suspended = None
     figures = _suspension_figures(transaction, suspended, seconds)
+    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
+    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
     timeouts = figures.get("timeouts_per_second") or 0
     if lost:
         verdict, why = "not active", lost
@@ -104,11 +112,13 @@ def judge(
         verdict, why = "quiet", "too little traffic to tell"
     elif own_count >= OWN_PER_FRUITFUL * fruitful:
         verdict, why = "active", ""
+    elif own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
+        verdict, why = "not measured", "who made the busy polls found no place in the probe's table"
     elif any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
         verdict, why = "not active", "it does not poll"
     else:
         verdict, why = "not active", "none of its epoll instances is attached yet"
-    told = fruitful >= FEW_POLLS
+    told = fruitful >= FEW_POLLS and verdict != "not measured"
     return Now(
         verdict=verdict,
         why=why,
@@ -117,6 +127,7 @@ def judge(
         empty_poll_share=polls.empty_share,
         packets_per_second=polls.packets / seconds,
         interrupts_per_second=sum(interrupts) / seconds if interrupts else None,
+        lacks=window.lacks,
         **figures,
     )
 

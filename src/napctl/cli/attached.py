@@ -134,3 +134,5 @@ def _lines(report: Report) -> Iterator[str]:
             )  # fmt: skip
         for line in now_lines(each):
             yield from wrapped(line, first="  ", rest="    ")
+        for lack in each.lacks:
+            yield from wrapped(f"not known: {lack}", first="  ", rest="    ")

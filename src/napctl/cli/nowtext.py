@@ -29,7 +29,9 @@ def verdict_line(name: str, now: Now) -> str:
         "starving": f"STARVING: {now.why} ({own})",
         "quiet": "too little traffic in this window to tell whether it is active",
         "gone": f"gone: {now.why}",
-        "not measured": "not measured whether it is active; `napctl attached` shows it",
+        "not measured": f"not measured whether it is active: {now.why}"
+        if now.why
+        else "not measured whether it is active; `napctl attached` shows it",
     }[now.verdict]
 
 

@@ -38,6 +38,7 @@ class LiveLoad:
 
     def __enter__(self) -> Self:
         self._probe = SuspensionProbe.load()
+        self._lost = self._probe.lost_polls
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -84,6 +85,8 @@ class LiveLoad:
         return together
 
     def _check(self, waits: SuspensionCounts | None, gauge: Gauge) -> None:
+        if "wait_p99_us" in self._limits and self._probe.lost_polls > self._lost:
+            raise Harmful("waits cannot be watched: a NAPI instance found no place in the probe's table")
         figures = dict(gauge.trouble())
         if waits is not None and waits.packets >= FEW_PACKETS:
             figures["wait_p99_us"] = waits.wait_percentile_us(0.99) or 0.0

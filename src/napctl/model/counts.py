@@ -102,6 +102,8 @@ class ProbeCounts(Value, frozen=True, kw_only=True):
     cpus: tuple[CpuCounts, ...]
     lost_polls: int = 0
     """Polls that found no free place in the probe's table; 0 means that `napis` is complete."""
+    lost_pollers: int = 0
+    """Busy polls of which the table of pollers had no place for who made them; 0 means that `pollers` are complete."""
 
 
 class Reading(Value, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The difference of two readings: what a Window holds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from napctl.model.counters import grown, grown_u32
 from napctl.model.counts import (
@@ -42,9 +42,7 @@ def between(
         _row(counts, places.get(counts.napi_id), settings_before.get(counts.napi_id), before, after)
         for counts in polled
     ]
-    lost = after.probe.lost_polls - before.probe.lost_polls if after.probe and before.probe else 0
-    if lost:
-        lacks += (f"{lost} polls are of NAPI instances that found no place in the probe's table",)
+    lacks += tuple(_losses(before.probe, after.probe))
     counted = _devices(before.devices, after.devices)
     lacks += tuple(
         f"counts of {device.device}: they were set back in this window" for device in counted if _gap(device)
@@ -59,6 +57,16 @@ def between(
         devices=counted,
         sent=_sent(before.sent, after.sent),
     )
+
+
+def _losses(before: ProbeCounts | None, after: ProbeCounts | None) -> Iterator[str]:
+    """What the probe's tables had no place for."""
+    if before is None or after is None:
+        return
+    if polls := after.lost_polls - before.lost_polls:
+        yield f"{polls:,} polls of NAPI instances that found no place in the probe's table"
+    if pollers := after.lost_pollers - before.lost_pollers:
+        yield f"who made {pollers:,} busy polls: the processes found no place in the probe's table"
 
 
 def _seconds(before: Reading, after: Reading) -> float:

@@ -69,5 +69,6 @@ class Counters(ctypes.Structure):
         ("published", _u32 * SLOTS),
         ("publications", _u32),
         ("lost_polls", _u64),
-        ("_padding", ctypes.c_char * 112),
+        ("lost_pollers", _u64),
+        ("_padding", ctypes.c_char * 104),
     )

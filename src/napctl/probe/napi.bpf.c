@@ -97,7 +97,8 @@ struct counters {
 	__u64 poller_keys[POLLERS];	/* tgid << 32 | slot << 1 | 1; 0: free */
 	__u32 published[SLOTS];		/* 1, 2, 3 … in the order in which slots became valid; 0: not valid */
 	__u32 publications;
-	__u64 lost_polls;
+	__u64 lost_polls;		/* of instances that found no slot */
+	__u64 lost_pollers;		/* busy polls by processes that found no entry in `pollers` */
 } counters __attribute__((aligned(64)));
 
 /* NET_RX_SOFTIRQ stands in an anonymous enum, which CO-RE cannot relocate: the loader reads its value from the kernel's BTF. */
@@ -282,7 +283,8 @@ static __always_inline enum who who_polls(struct napi_struct *napi, int budget, 
 }
 
 /*
- * When no entry is free the poll is missing here only: the instance's own histogram has it. Global for the verifier's sake.
+ * When no entry is free the poll is missing here only: the instance's own histogram has it; that is counted. Global for the
+ * verifier's sake.
  */
 __attribute__((noinline)) int count_poller(__u32 slot, __u64 packets)
 {
@@ -314,6 +316,7 @@ __attribute__((noinline)) int count_poller(__u32 slot, __u64 packets)
 		add(&poller->packets, packets);
 		return 1;
 	}
+	add(&counters.lost_pollers, 1);
 	return 0;
 }
 

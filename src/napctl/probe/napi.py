@@ -44,6 +44,7 @@ class Probe:
             napis=self._read_napis(pollers),
             cpus=tuple(self._read_cpu(cpu) for cpu in online_cpus()),
             lost_polls=self._counters.lost_polls,
+            lost_pollers=self._counters.lost_pollers,
         )
 
     def prog_fds(self) -> dict[str, int]:
