@@ -27,7 +27,7 @@ def show(verification: Verification) -> None:
         _show_lacks(verification)
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
-    print_table(("device", "setting", "value", "verdict", "ratio", "99 % interval"), rows, left=4)
+    print_table(("device", "setting", "value", "verdict", "ratio", "interval"), rows, left=4)
     for verdict in verification.verdicts:
         echo("")
         for line in _details(verdict):
@@ -97,7 +97,7 @@ def _details(verdict: Verdict) -> Iterator[str]:
     if estimate:
         yield from _indented(
             f"{estimate.statistic}: {estimate.ratio:.3g} times those with {_value(verdict.without)} "
-            f"({estimate.confidence * 100:.0f} %: {_interval(estimate)}{_expected(estimate)}), from "
+            f"({estimate.confidence * 100:.4g} %: {_interval(estimate)}{_expected(estimate)}), from "
             f"{estimate.pairs} pairs of windows of {estimate.seconds:g} s"
         )
         if estimate.statistic in SEEN_BY:
@@ -105,7 +105,7 @@ def _details(verdict: Verdict) -> Iterator[str]:
     if verdict.to_acts_as:
         same = verdict.to_acts_as
         yield from _indented(
-            f"To the delay that it seems to act as: {same.ratio:.3g} times ({same.confidence * 100:.0f} %: "
+            f"To the delay that it seems to act as: {same.ratio:.3g} times ({same.confidence * 100:.4g} %: "
             f"{_interval(same)}), from {same.pairs} pairs"
         )
     if on and off:
@@ -155,7 +155,7 @@ def _warning(regression: Regression) -> str:
     where = regression.device if regression.queue is None else f"{regression.device} queue {regression.queue}"
     return (
         f"warning: {where} {kernel_name(regression.setting)} harms {regression.what}: {regression.text}; "
-        f"{estimate.statistic} {estimate.ratio:.3g} times ({estimate.confidence * 100:.0f} %: {_interval(estimate)})"
+        f"{estimate.statistic} {estimate.ratio:.3g} times ({estimate.confidence * 100:.4g} %: {_interval(estimate)})"
     )
 
 

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from napctl.model.histogram import total
 from napctl.model.student import critical
 from napctl.model.verdict import Arm
-from napctl.verify.contrast import CONFIDENCE, Interval
+from napctl.verify.contrast import Interval
 from napctl.verify.expected import Load
 from napctl.verify.trial import Raw, Sample, Trial, shown
 
@@ -57,12 +57,12 @@ def gaps_us(samples: Sequence[Sample]) -> list[float]:
     return [each.seconds * 1e6 / each.instances[n].events for each in samples if each.instances[n].events]
 
 
-def gap_interval(samples: Sequence[Sample]) -> Interval | None:
+def gap_interval(samples: Sequence[Sample], confidence: float) -> Interval | None:
     """Where that gap lies, µs; None for fewer than two windows with any event."""
     logs = [log(gap) for gap in gaps_us(samples)]
     if len(logs) < 2:
         return None
-    half = critical(1 - CONFIDENCE, len(logs) - 1) * stdev(logs) / sqrt(len(logs))
+    half = critical(1 - confidence, len(logs) - 1) * stdev(logs) / sqrt(len(logs))
     mean = fmean(logs)
     return Interval(ratio=exp(mean), low=exp(mean - half), high=exp(mean + half))
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 from napctl.model.verdict import Estimate, Outcome, Verdict
-from napctl.verify.contrast import CONFIDENCE, FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
+from napctl.verify.contrast import FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
 from napctl.verify.expected import Expectation, frames_bound, of_deferral, of_delay, of_frames
 from napctl.verify.figures import arm, gap_interval, implied_us, least_gap_us, loads
 from napctl.verify.trial import COUNTED, DEFERRAL, TIMED, Sample, Statistic, Trial, shown
@@ -54,8 +54,8 @@ class Judgement(Value, frozen=True, kw_only=True):
 def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
     """What the pairs so far say."""
     expected = expectation(trial, statistic, pairs)
-    per_packet = _per_packet(pairs)
-    per_second = interval([(on.per_second, off.per_second) for on, off in pairs])
+    per_packet = _per_packet(trial, pairs)
+    per_second = interval([(on.per_second, off.per_second) for on, off in pairs], trial.confidence)
     if per_packet is None or per_second is None:
         said = Said(outcome="not enough traffic", reason="there was hardly a packet", needs=expected.needs)
     elif _asked_for(trial, per_packet, expected):
@@ -82,14 +82,14 @@ def enough(trial: Trial, statistic: Statistic, pairs: Pairs) -> bool:
     return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found.outcome != "not enough traffic"
 
 
-def compared(pairs: Pairs) -> bool:
+def compared(trial: Trial, pairs: Pairs) -> bool:
     """Whether two delays are by now the same, or not: the stopping rule for a suspect."""
-    found = _per_packet(pairs)
+    found = _per_packet(trial, pairs)
     return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found is not None and (found.equal or found.below)
 
 
-def _per_packet(pairs: Pairs) -> Interval | None:
-    return interval([(on.per_packet, off.per_packet) for on, off in pairs])
+def _per_packet(trial: Trial, pairs: Pairs) -> Interval | None:
+    return interval([(on.per_packet, off.per_packet) for on, off in pairs], trial.confidence)
 
 
 def _hopeless(found: Judgement) -> bool:
@@ -136,7 +136,7 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, ch
     `check`: pairs with the setting and with the delay that it seems to be clamped to.
     """
     found = judge(trial, statistic, pairs)
-    said = found.said if found.said.seems_us is None else _checked(found.said, found.said.seems_us, check)
+    said = found.said if found.said.seems_us is None else _checked(trial, found.said, found.said.seems_us, check)
     altered = trial.on != trial.wanted
     clamped = altered and said.outcome in ("honoured", "not enough traffic")
 
@@ -148,7 +148,7 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, ch
             ratio=of.ratio,
             low=of.low,
             high=of.high,
-            confidence=CONFIDENCE,
+            confidence=trial.confidence,
             expected=expected,
             pairs=len(pairs),
             seconds=seconds,
@@ -165,7 +165,7 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, ch
         acts_as=str(shown(trial.on)) if clamped else said.acts_as,
         estimate=estimate(found.per_packet, statistic, found.expected.ratio, pairs),
         per_second=estimate(found.per_second, f"{_unit(statistic)} per second", found.expected.ratio, pairs),
-        to_acts_as=estimate(_per_packet(check), statistic, None, check),
+        to_acts_as=estimate(_per_packet(trial, check), statistic, None, check),
         with_it=arm(trial.on, [on for on, _ in pairs]),
         without_it=arm(trial.off, [off for _, off in pairs]),
         reason=_reason(trial, said.reason),
@@ -179,12 +179,12 @@ def _reason(trial: Trial, words: str) -> str:
     return made if trial.mode is None else f"{made}. {trial.mode} is no delay, but a moderation of the driver's own"
 
 
-def _checked(said: Said, seems_us: int, check: Pairs) -> Said:
+def _checked(trial: Trial, said: Said, seems_us: int, check: Pairs) -> Said:
     """A clamped delay does the same as the one that it is clamped to.
 
     If it does not, the device obeys and only counts otherwise (QEMU's e1000e sends two interrupts in each interval).
     """
-    same = _per_packet(check)
+    same = _per_packet(trial, check)
     if same is not None and same.equal:
         reason = f"{said.reason}, and {seems_us} µs does the same"
         return replace(said, outcome="clamped", acts_as=f"about {seems_us} µs", reason=reason)
@@ -203,7 +203,7 @@ def _effect(trial: Trial, statistic: Statistic, pairs: Pairs, found: Interval, e
         asked_us = trial.on
         assert not isinstance(asked_us, NapiSettings)
         on, off = [on for on, _ in pairs], [off for _, off in pairs]
-        gap, least_us = gap_interval(on), least_gap_us(trial, asked_us, on)
+        gap, least_us = gap_interval(on, trial.confidence), least_gap_us(trial, asked_us, on)
         if gap is not None and gap.high * TOO_SHORT < least_us:
             reason = f"interrupts come every {gap.ratio:.0f} µs, where obeying leaves {least_us:.0f} µs or more"
             return Said(outcome="honoured", reason=reason, seems_us=max(1, round(gap.ratio * asked_us / least_us)))

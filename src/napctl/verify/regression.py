@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from napctl.model.verdict import Estimate, Regression, What
-from napctl.verify.contrast import CONFIDENCE, Counted, Interval, interval
+from napctl.verify.contrast import Counted, Interval, interval
 from napctl.verify.judge import Pairs
 from napctl.verify.trial import Sample, Trial
 
@@ -16,9 +16,11 @@ def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regressi
     on, off = [on for on, _ in pairs], [off for _, off in pairs]
     again, before = (sum(each.retransmits or 0 for each in arm) for arm in (on, off))
     lost, lost_before = (sum(each.drops for each in arm) for arm in (on, off))
-    packets = _interval(pairs, lambda each: Counted(events=_packets(each), per=each.seconds))
-    retransmits = _interval(pairs, lambda each: Counted(events=each.retransmits or 0, per=max(each.segments or 0, 1)))
-    drops = _interval(pairs, lambda each: Counted(events=each.drops, per=max(_packets(each), 1)))
+    packets = _interval(trial, pairs, lambda each: Counted(events=_packets(each), per=each.seconds))
+    retransmits = _interval(
+        trial, pairs, lambda each: Counted(events=each.retransmits or 0, per=max(each.segments or 0, 1))
+    )
+    drops = _interval(trial, pairs, lambda each: Counted(events=each.drops, per=max(_packets(each), 1)))
     found: list[tuple[What, str, Interval, str]] = []
     if packets is not None and packets.below:
         text = f"{_rate(on):,.0f} packets/s with it, {_rate(off):,.0f} without"
@@ -40,7 +42,7 @@ def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regressi
                 ratio=ratio.ratio,
                 low=ratio.low,
                 high=ratio.high,
-                confidence=CONFIDENCE,
+                confidence=trial.confidence,
                 pairs=len(pairs),
                 seconds=seconds,
             ),
@@ -48,8 +50,8 @@ def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regressi
         )
 
 
-def _interval(pairs: Pairs, figure: Callable[[Sample], Counted]) -> Interval | None:
-    return interval([(figure(on), figure(off)) for on, off in pairs])
+def _interval(trial: Trial, pairs: Pairs, figure: Callable[[Sample], Counted]) -> Interval | None:
+    return interval([(figure(on), figure(off)) for on, off in pairs], trial.confidence)
 
 
 def _packets(sample: Sample) -> int:

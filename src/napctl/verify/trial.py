@@ -12,7 +12,7 @@ from napctl.model.units import duration_text
 from napctl.model.value import Value
 from napctl.model.verdict import Setting
 from napctl.model.window import NapiWindow, Window
-from napctl.verify.contrast import Counted
+from napctl.verify.contrast import Counted, confidence_among
 
 Statistic = Literal[
     "interrupts per packet",
@@ -57,6 +57,13 @@ class Trial(Value, frozen=True, kw_only=True):
     tx_delay_us: int | None = None
     mode: int | None = None
     """The one of the two values that is no delay but stands for a moderation of the driver's own; None: neither is."""
+    among: int = 1
+    """How many settings are tried in this run: what is said of each is corrected for them."""
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals that its verdict stands on."""
+        return confidence_among(self.among)
 
     @property
     def of_tx(self) -> bool:

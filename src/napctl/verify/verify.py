@@ -148,6 +148,7 @@ class _Verifying:
                     trials[number] = found
                 else:
                     verdicts[number] = found
+            trials = {number: replace(trial, among=len(trials)) for number, trial in trials.items()}
             self._progress.begin(len(trials), sum(map(self._most_seconds, trials.values())))
             if trials:
                 observer = stack.enter_context(Observer(self._netns, self._names))
@@ -225,7 +226,9 @@ class _Verifying:
         seems_us = judge(trial, tried.statistic, tried.pairs).said.seems_us
         if seems_us is not None:
             with suppress(Unsupported):  # then it cannot be told, and is not
-                check = self._tried(replace(trial, off=seems_us), observer, lambda _, pairs: compared(pairs)).pairs
+                check = self._tried(
+                    replace(trial, off=seems_us), observer, lambda _, pairs: compared(trial, pairs)
+                ).pairs
         seconds = self._options.seconds
         found = verdict(trial, tried.statistic, tried.pairs, seconds, check)
         return found, list(regressions(trial, tried.pairs, seconds))
