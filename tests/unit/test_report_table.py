@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,16 +110,31 @@ def test_little_energy_is_told_in_its_unit() -> None:
 def test_in_the_terminal_an_interval_is_told_by_its_ends_in_few_characters() -> None:
     found = Estimate(treatment="", load="", metric="", median=100, low=97, high=1050, rounds=6)
     assert spread_text(found, metric_of("latency_p50_us")) == "97-1.1k"
+    assert spread_text(replace(found, low=1000, high=5100), metric_of("latency_p50_us")) == "1.0k-5.1k"
+    assert spread_text(replace(found, low=2.4, high=2400), metric_of("latency_p50_us")) == "2.4-2.4k"
     assert spread_text(replace(found, low=100, high=100.2), metric_of("latency_p50_us")) == "100"
     assert spread_text(None, metric_of("latency_p50_us")) == ""
+
+
+def told(text: str) -> float:
+    """A short figure as a number."""
+    return float(text.rstrip("kMG")) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
+
+
+@given(st.floats(0, 9e11), st.floats(0, 9e11))
+def test_each_end_of_a_range_can_be_read_alone(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    found = Estimate(treatment="", load="", metric="", median=low, low=low, high=high, rounds=6)
+    ends = spread_text(found, metric_of("latency_p50_us")).split("-")
+    assert told(ends[0]) == pytest.approx(low, rel=0.06, abs=0.006)
+    assert told(ends[-1]) == pytest.approx(high, rel=0.06, abs=0.006)
 
 
 @given(st.floats(0, 9e11))
 def test_a_short_figure_has_at_most_four_characters_and_is_right_within_its_last_digit(value: float) -> None:
     text = short(value)
-    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
     assert len(text) <= 4
-    assert abs(float(text.rstrip("kMG")) * factor - value) <= max(0.06 * value, 0.006)
+    assert abs(told(text) - value) <= max(0.06 * value, 0.006)
 
 
 # Exports
@@ -188,6 +204,24 @@ def test_two_runs_stand_beside_each_other(directory: Path, tmp_path: Path) -> No
     assert "base · memcached" in done.stdout
     assert "base · today" in done.stdout
     assert "Between the runs" in (other / "comparison.html").read_text()
+
+
+def test_a_range_that_does_not_fit_is_broken_behind_its_hyphen_and_never_amid_a_number(tmp_path: Path) -> None:
+    slow = runs.run("slow", slower=23)
+    cells = [
+        replace(each, metrics={n: v * (1 + each.round / 3) for n, v in each.metrics.items()}) for each in slow.cells
+    ]
+    slow = replace(slow, cells=tuple(cells), summary=runs.summary(slow.config, cells))
+    done = napctl("report", runs.written(tmp_path / "slow", slow).path)
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    words = [
+        word
+        for word in done.stdout.partition("\n\nMedians")[0].split()
+        if re.match(r"[\d.]+[kMG]?-|[\d.]+[kMG]?$", word)
+    ]
+    assert any(word.endswith("-") for word in words), "the table is too wide"
+    assert all(re.fullmatch(r"[\d.]+[kMG]?(-([\d.]+[kMG]?)?)?", word) for word in words)
+    assert not {"k", "M"} & set(done.stdout.split())
 
 
 def test_a_mistake_is_one_line(directory: Path, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """A run in the terminal: the table, then what may be said of it; and the page that is written beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from napctl.cli.table import paragraph, print_table
-from napctl.cli.terminal import echo
+from napctl.cli.table import GAP, paragraph, print_table
+from napctl.cli.terminal import echo, width
 from napctl.measure.baseline import baseline_doubt, baseline_sentence
 from napctl.measure.page.figures import Named, all_loads, all_rows, all_series, unit_for
 from napctl.measure.rundir import Run, write_bytes
@@ -19,6 +19,9 @@ def write_page(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     from napctl.measure.page.page import page_of  # noqa: PLC0415 - Jinja2
 
     write_bytes(path, page_of(runs, names).encode())
+
+
+INDENT = 2
 
 
 def show(runs: list[Named]) -> None:
@@ -42,6 +45,7 @@ def show(runs: list[Named]) -> None:
 
 def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
     echo(f"load {load}")
+    columns = ("case", *(_head(metric) for metric in metrics))
     rows: list[tuple[str, ...]] = []
     notes = []
     for series in all_series(runs):
@@ -54,9 +58,25 @@ def _show_load(load: str, runs: list[Named], metrics: list[Metric]) -> None:
         rows.append((series.label, *([FAILED, *medians[1:]] if row.failed else medians)))
         if any(figures):
             rows.append(("", *(spread_text(found, metric) for found, metric in zip(figures, metrics, strict=True))))
-    print_table(("case", *(_head(metric) for metric in metrics)), rows, indent=2, whole=True)
+    if not _fits(columns, rows):
+        rows = [line for row in rows for line in ([row] if row[0] else _two_lines(row))]
+    print_table(columns, rows, indent=INDENT, whole=True)
     for sentence in notes:
         paragraph(sentence, first="  ", rest="    ")
+
+
+def _two_lines(row: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Ranges broken behind their hyphens, and not amid a number."""
+    ends = [cell.partition("-") for cell in row]
+    yield tuple(low + hyphen for low, hyphen, _ in ends)
+    yield tuple(high for _, _, high in ends)
+
+
+def _fits(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> bool:
+    widths = [
+        max(len(line) for cell in column for line in cell.split("\n")) for column in zip(columns, *rows, strict=True)
+    ]
+    return INDENT + sum(widths) + GAP * (len(widths) - 1) <= width()
 
 
 def _show_idle(each: Named, *, several: bool) -> None:

@@ -7,6 +7,8 @@ from napctl.cli.terminal import WIDTH, echo, print_rich
 from napctl.model import units
 from napctl.model.text import printable
 
+GAP = 2
+"""Between two columns."""
 ABSENT = "–"
 """Printed where a driver, kernel or source does not have the value; never 0."""
 
@@ -22,7 +24,7 @@ def print_table(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
         heading = Text("\n".join(map(printable, column.split("\n"))))
         table.add_column(heading, justify="left" if number < left else "right", header_style="bold", overflow="fold",

@@ -48,6 +48,11 @@ def write_over(line: str) -> None:
     click.echo(f"{CLEAR}{printable(line)}", err=True, nl=False)
 
 
+def width() -> int:
+    """Columns that a table may take."""
+    return _console().width
+
+
 def print_rich(what: "RenderableType") -> None:
     """A table, whose cells are printable already."""
     _console().print(what)

@@ -165,13 +165,11 @@ def short_text(estimate: Estimate | None, metric: Metric) -> str:
 
 
 def spread_text(estimate: Estimate | None, metric: Metric) -> str:
-    """Both ends of its interval, for the terminal, or nothing: "162-290", "1.2-5.7k"."""
+    """Both ends of its interval, each with its own unit, for the terminal, or nothing: "162-290", "185-1.4k"."""
     if estimate is None:
         return ""
     low, high = short(estimate.low * metric.factor), short(estimate.high * metric.factor)
-    if low == high:
-        return low
-    return f"{low.removesuffix(high[-1]) if high[-1].isalpha() else low}-{high}"
+    return low if low == high else f"{low}-{high}"
 
 
 def change(ratio: float) -> str:
