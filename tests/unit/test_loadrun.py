@@ -7,13 +7,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napctl.measure import treatments
 from napctl.measure.adapters import Reading
 from napctl.measure.loadrun import LoadCommand, load_name, parse_rates, run_load
+from napctl.measure.treatments import Place, Treatment, applied
 from napctl.model.errors import BadInput, NapctlError
 
 RATE = r"regex:requests_per_second=^rps=(\S+)$"
@@ -128,6 +131,49 @@ def test_one_that_ignores_being_asked_to_end_is_killed(tmp_path: Path) -> None:
 def test_what_a_load_left_in_the_background_is_ended_too(tmp_path: Path) -> None:
     mark = f"31.{os.getpid()}3"
     assert run(tmp_path, f"sleep {mark} & echo rps=1").requests_per_second == 1
+    assert gone(mark)
+
+
+AWAY = "(setsid sh -c 'trap \"\" TERM HUP; sleep {mark}; sleep {mark}' &); (setsid setsid sleep {mark} &)"
+"""In sessions of their own, the parents gone, one of them deaf to being asked."""
+
+
+def test_a_load_that_takes_too_long_takes_what_made_a_session_of_its_own_with_it(tmp_path: Path) -> None:
+    mark = f"31.{os.getpid()}7"
+    with pytest.raises(NapctlError, match="did not end"):
+        run(tmp_path, f"{AWAY.format(mark=mark)}; sleep {mark}", limit_seconds=0.5)
+    assert not running(mark)
+
+
+def test_so_does_one_that_ends_by_itself(tmp_path: Path) -> None:
+    mark = f"31.{os.getpid()}8"
+    assert run(tmp_path, f"{AWAY.format(mark=mark)}; sleep 0.2; echo rps=1").requests_per_second == 1
+    assert not running(mark)
+
+
+def nowhere(tmp_path: Path) -> Place:
+    return Place(directory=tmp_path, netns=cast("Any", None), guard=cast("Any", None))
+
+
+def test_a_hook_that_runs_out_of_time_is_killed_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = f"31.{os.getpid()}9"
+    monkeypatch.setattr(treatments, "HOOK_SECONDS", 0.5)
+    slow = Treatment(name="slow", hooks=(f"{AWAY.format(mark=mark)}; sleep {mark}", "true"))
+    with (
+        pytest.raises(NapctlError, match=r"^slow: its hook `.*` did not end within 0.5 s; it was killed$"),
+        applied(slow, nowhere(tmp_path)),
+    ):
+        raise AssertionError("it did not begin")
+    assert not running(mark)
+
+
+def test_what_a_hook_leaves_in_the_background_goes_on_until_its_end_ends_it(tmp_path: Path) -> None:
+    mark = f"31.{os.getpid()}10"
+    with applied(Treatment(name="mine", hooks=(f"sleep {mark} &", f"pkill -x -f 'sleep {mark}'")), nowhere(tmp_path)):
+        time.sleep(0.2)
+        assert running(mark) == 1
     assert gone(mark)
 
 

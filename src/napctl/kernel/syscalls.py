@@ -5,6 +5,7 @@ import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
 PIDFD_GETFD = 438  # the same number on every architecture
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
@@ -18,3 +19,10 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return copy
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose own parent ends (prctl(2)); execve(2) keeps that. Raises OSError."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

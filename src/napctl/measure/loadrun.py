@@ -2,12 +2,11 @@
 
 import os
 import re
-import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +17,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.adapters import Adapter, Reading, adapter_for, adapter_named
 from napctl.measure.adapters.figures import COLOUR, plain
 from napctl.measure.generator import GeneratorWatch
+from napctl.measure.shell import ShellCommand
 from napctl.model.errors import BadInput, NapctlError
 
 MAX = 0.0
@@ -106,9 +106,9 @@ def run_load(
     `rate`: requests per second, or MAX. `namespace`: the network namespace it runs in; None is the caller's. `raw_path`
     gets its standard output, and its standard error after that. It speaks the language C: numbers have a point.
 
-    It runs in a process group of its own. What of that still runs is ended when the command has ended, when
-    `limit_seconds` are over, when `is_stopped` says so, which is asked every 0.1 s, and at any exception, as Ctrl-C may
-    be one: that takes PATIENCE_SECONDS at most.
+    All that it started and that still runs is ended when the command has ended, when `limit_seconds` are over, when
+    `is_stopped` says so, which is asked every 0.1 s, and at any exception, as Ctrl-C may be one: first it is asked to,
+    for PATIENCE_SECONDS at most.
 
     Raises NapctlError, with its last words, if it failed, took too long, or told no figures; KeyboardInterrupt if it
     was stopped.
@@ -147,33 +147,17 @@ def _run(
 
     Nothing of it runs afterwards.
     """
-    with paths[0].open("wb") as output, paths[1].open("wb") as errors:
-        process = _started(command, output.fileno(), errors.fileno(), namespace)
-    try:
-        with _ended_with_us(process.pid):
-            watch = GeneratorWatch(process.pid)
-            in_time = _ended(process.pid, limit_seconds, is_stopped, watch)
-    finally:
-        _end_group(process.pid)
-        process.wait()
-    return process.returncode if in_time else None, watch
-
-
-def _started(command: str, output: int, errors: int, namespace: NetworkNamespace | None) -> "subprocess.Popen[bytes]":
-    def start() -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            ["/bin/sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=os.environ | {"LC_ALL": "C"},
-            start_new_session=True,  # a group of its own, and no terminal whose Ctrl-C it would get by itself
-        )
-
-    if namespace is None:
-        return start()
-    with namespace.entered():
-        return start()
+    with (
+        paths[0].open("wb") as output,
+        paths[1].open("wb") as errors,
+        ShellCommand(command, output, errors, env=os.environ | {"LC_ALL": "C"}, namespace=namespace) as load,
+        _ended_with_us(load.pid),
+    ):
+        watch = GeneratorWatch(load.pid)
+        try:
+            return _status(load, limit_seconds, is_stopped, watch), watch
+        finally:
+            load.end(PATIENCE_SECONDS)
 
 
 @contextmanager
@@ -198,50 +182,16 @@ def _ended_with_us(group: int) -> Iterator[None]:
         os.close(write)
 
 
-def _ended(pid: int, seconds: float, is_stopped: Callable[[], bool], watch: GeneratorWatch) -> bool:
-    """Whether a child ends in that time. It is not reaped: until then nobody else gets its group's number."""
-    handle = os.pidfd_open(pid)
-    try:
-        waiting = select.poll()
-        waiting.register(handle, select.POLLIN)
-        deadline = time.monotonic() + seconds
-        while not waiting.poll(1000 * min(ASK_SECONDS, max(0.0, deadline - time.monotonic()))):
-            watch.look()
-            if is_stopped():
-                raise KeyboardInterrupt
-            if time.monotonic() >= deadline:
-                return False
-        return True
-    finally:
-        os.close(handle)
-
-
-def _end_group(leader: int) -> None:
-    """End all processes of the group: ask them, and kill those that have not ended by then."""
-    try:
-        if _runs(leader):
-            _signal(leader, signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while _runs(leader) and time.monotonic() < deadline:
-                time.sleep(0.01)
-    finally:  # also at a second Ctrl-C
-        _signal(leader, signal.SIGKILL)
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # it has just ended; it belongs to somebody else now
-        os.killpg(group, number)
-
-
-def _runs(group: int) -> bool:
-    """Whether any process of the group runs; zombies do not (proc_pid_stat(5): state and pgrp follow the name)."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                state, _, pgrp, *_ = (entry / "stat").read_text().rpartition(") ")[2].split()
-                if int(pgrp) == group and state not in "ZX":
-                    return True
-    return False
+def _status(load: ShellCommand, seconds: float, is_stopped: Callable[[], bool], watch: GeneratorWatch) -> int | None:
+    """The exit status of a load if it ends in that time."""
+    deadline = time.monotonic() + seconds
+    while (status := load.waited(min(ASK_SECONDS, deadline - time.monotonic()))) is None:
+        watch.look()
+        if is_stopped():
+            raise KeyboardInterrupt
+        if time.monotonic() >= deadline:
+            break
+    return status
 
 
 def _merged(raw_path: Path, errors_path: Path) -> tuple[str, str]:

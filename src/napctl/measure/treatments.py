@@ -6,7 +6,6 @@ block, so full busy polling is a busy_poll_usecs that outlasts a cell.
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from napctl.change.plans import apply_plan
 from napctl.change.transaction import restore, undisturbed
 from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.measure.shell import ShellCommand
 from napctl.model.change import Guard, Keeper, Restored, Transaction
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 from napctl.model.plan import Plan
@@ -209,16 +209,14 @@ def _undo(journal: Journal, made: Transaction) -> list[Restored]:
 
 
 def _run_hook(name: str, command: str) -> None:
-    """In a session of its own, so that Ctrl-C is napctl's alone. What it leaves in the background goes on."""
+    """What it leaves in the background goes on, unless it runs out of time: then all that it started is killed."""
     with tempfile.TemporaryFile() as output:  # not a pipe: something in the background would keep it open
-        try:
-            done = subprocess.run(
-                ["sh", "-c", command], stdout=output, stderr=output, stdin=subprocess.DEVNULL, timeout=HOOK_SECONDS,
-                check=False, start_new_session=True,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise NapctlError(f"{name}: its hook `{command}` did not end within {HOOK_SECONDS} s") from None
+        with ShellCommand(command, output, output) as hook:
+            status = hook.waited(HOOK_SECONDS)
+            if status is None:
+                hook.end()
+                raise NapctlError(f"{name}: its hook `{command}` did not end within {HOOK_SECONDS} s; it was killed")
         output.seek(0)
         words = output.read().decode(errors="replace").strip().splitlines()
-    if done.returncode:
-        raise NapctlError(f"{name}: its hook `{command}` failed: {words[-1] if words else done.returncode}")
+    if status:
+        raise NapctlError(f"{name}: its hook `{command}` failed: {words[-1] if words else status}")
