@@ -1,7 +1,7 @@
 """The entry point: commands found by name, errors as one line, exit statuses as promised."""
 
+import errno
 import importlib
-import io
 import os
 import signal
 import sys
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from napctl import __version__
+from napctl.cli.failures import OutputFailed, exit_status, in_words, silence, tell_output_apart
 from napctl.cli.loading import loading
 from napctl.cli.terminal import echo
 from napctl.model.errors import NapctlError
@@ -105,8 +106,7 @@ def _run() -> NoReturn:
         signal.signal(number, _end)  # an ssh connection that breaks must not leave anything half done
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows "?" for a dash
+    tell_output_apart()
     try:
         status = _invoke()
     except click.exceptions.Exit as end:
@@ -119,12 +119,14 @@ def _run() -> NoReturn:
         _fail(f"{words} (see {where} --help)", 2)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
-    except BrokenPipeError:
-        _silence()
-        sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:  # a full disk behind standard output, above all
-        _silence()
-        _fail(f"{error.filename or 'output'}: {error.strerror}", NapctlError.exit_status)
+    except OutputFailed as error:
+        broken = error.errno == errno.EPIPE
+        if not broken:
+            _say(f"output: {error.strerror}")
+        silence()
+        sys.exit(128 + signal.SIGPIPE if broken else NapctlError.exit_status)
+    except OSError as error:
+        _fail(in_words(error), exit_status(error))
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -144,11 +146,13 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _silence() -> None:
-    """What is still unwritten goes nowhere, or the interpreter complains at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(message: str, status: int) -> NoReturn:
-    echo(f"napctl: {message}", err=True)
+    _say(message)
     sys.exit(status)
+
+
+def _say(message: str) -> None:
+    try:
+        echo(f"napctl: {message}", err=True)
+    except OutputFailed:  # nobody hears it: the exit status says it
+        silence()

@@ -5,6 +5,7 @@ One that is held only by descriptors is removed by the kernel when their process
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -41,6 +42,8 @@ class NetworkNamespace:
         except PermissionError:
             raise NotPermitted(f"{path}: reading another user's network namespace needs CAP_SYS_PTRACE") from None
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             raise BadInput(f"{path}: no network namespace there: {error.strerror}") from None
         if not _is_network(fd):
             os.close(fd)
