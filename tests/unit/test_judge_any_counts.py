@@ -62,7 +62,7 @@ def test_every_verdict_can_be_come_to(
         assert found.estimate is None
     judge(trial, statistic, pairs)
     enough(trial, statistic, pairs)
-    compared(pairs)
+    compared(trial, pairs)
     list(regressions(trial, pairs, 1.0))
 
 

@@ -155,7 +155,7 @@ def test_a_window_says_how_often_a_process_polled() -> None:
 
 def test_polls_without_a_place_in_the_table_are_named() -> None:
     found = window(reading(lost=2), reading(at_s=1, lost=5), device(OFF))
-    assert found.lacks == ("3 polls are of NAPI instances that found no place in the probe's table",)
+    assert found.lacks == ("3 polls of NAPI instances that found no place in the probe's table",)
 
 
 def test_polls_of_other_namespaces_are_kept_without_settings() -> None:

@@ -37,7 +37,7 @@ class Bash(BashComplete):
         self._there = head + colon
         return words, incomplete
 
-    def format_completion(self, item: CompletionItem[Any]) -> str:
+    def format_completion(self, item: "CompletionItem[Any]") -> str:
         """One line of the answer."""
         return f"{item.type},{str(item.value).removeprefix(self._there)}"
 

@@ -180,7 +180,7 @@ def _parsed(data: bytes, where: str) -> Any:
     """Any JSON. Raises BadInput that names the line."""
     try:
         return msgspec.json.decode(data)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadInput(f"{_place(data, where)}: this is no JSON: {str(error) or 'nested too deeply'}") from None
 
 

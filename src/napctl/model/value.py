@@ -17,5 +17,8 @@ def to_json(value: Any) -> bytes:
 
 
 def from_json(data: bytes | str, kind: type[V]) -> V:
-    """Read a value back. Raises msgspec.ValidationError or msgspec.DecodeError (both ValueError) if it does not fit."""
-    return msgspec.json.decode(data, type=kind)
+    """Read a value back. Raises ValueError if it does not fit."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:  # which is no ValueError before msgspec 0.20
+        raise ValueError(str(error)) from None
