@@ -1,15 +1,15 @@
 """Attach and detach: the one transaction that gives a running server IRQ suspension, and the way back."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from napctl.attach.examine import Examination
 from napctl.attach.fitness import Verdict, verdicts
-from napctl.attach.look import EpollInstance, LooseSocket
+from napctl.attach.look import EpollInstance, Key, LooseSocket
 from napctl.attach.loose import loose_fitness
 from napctl.attach.steering import Group, groups
 from napctl.change.journal import Journal
-from napctl.change.transaction import apply, begun, restore
+from napctl.change.transaction import LeaveOut, apply, begun, never, restore
 from napctl.kernel.processes import Process
 from napctl.model.change import (
     Change,
@@ -47,15 +47,30 @@ class Choice:
         return not (self.instances or self.sockets or self.steered)
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """Who is responsible for an attachment. `leave_out`: as of apply()."""
+
+    guard: Guard | None = None
+    keeper: Keeper | None = None
+    leave_out: LeaveOut = never
+
+
+ONCE = Keeping()
+"""Nobody but who types `napctl detach`; all or nothing."""
+
+
 def choose(
-    found: Examination, judged: Iterable[Verdict], *, steer: bool, force: bool, poll_sysctl: int | None = None
-) -> Choice:
-    """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take.
+    found: Examination, judged: Iterable[Verdict], *, steer: bool, force: bool, poll_sysctl: int | None = None,
+    without: Container[Key] = (),
+) -> Choice:  # fmt: skip
+    """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take; but
+    nothing `without` which it is to be.
 
     A worker that has connections from before is left alone when it is steered: they may be of another queue than the
     one that it gets, and one of the two would wait for the suspend timer.
     """
-    judged = tuple(judged)
+    judged = tuple(each for each in judged if each.instance.key not in without)
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
     chosen = [each.instance for each in judged if each.judgement == "fits"]
     if force:
@@ -65,7 +80,8 @@ def choose(
         chosen += [each for each in after if not each.sockets_by_napi]
     members = {id(each) for each in after}
     steered = [each for each in groups(found) if steer and any(id(one.instance) in members for one in each.members)]
-    sockets = [one for one, each in loose_fitness(found, poll_sysctl=poll_sysctl) if each.judgement == "fits"]
+    loose = loose_fitness(found, poll_sysctl=poll_sysctl)
+    sockets = [one for one, each in loose if each.judgement == "fits" and one.key not in without]
     ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
     if steered or (steer and any(each.listeners and not each.sockets_by_napi for each in chosen)):
         ids |= {other for napi in found.napis for other in found.receiving(napi)}
@@ -77,9 +93,7 @@ def attach(
     found: Examination,
     choice: Choice,
     wanted: Suspension,
-    *,
-    guard: Guard | None = None,
-    keeper: Keeper | None = None,
+    keeping: Keeping = ONCE,
 ) -> Transaction:
     """Set suspension on what was chosen. Returns what was recorded and made.
 
@@ -90,10 +104,11 @@ def attach(
     changes = planned(found, choice, wanted)
     first = found.processes[0]
     transaction = begun(
-        "attach", first.name, changes, pid=first.pid, started_ticks=first.started_ticks, guard=guard, keeper=keeper
-    )
+        "attach", first.name, changes, pid=first.pid, started_ticks=first.started_ticks, guard=keeping.guard,
+        keeper=keeping.keeper,
+    )  # fmt: skip
     refuse_shared(_napis(transaction), live)
-    return apply(journal, transaction, then="attached")
+    return apply(journal, transaction, then="attached", leave_out=keeping.leave_out)
 
 
 def attach_process(journal: Journal, found: Examination, wanted: Suspension) -> Transaction:
@@ -205,18 +220,27 @@ def refuse_second(found: Collection[Process], live: list[Transaction]) -> None:
 
 
 def refuse_shared(wanted: Iterable[tuple[int, int]], live: list[Transaction]) -> None:
-    """Raises BadInput if one of these NAPI instances (network namespace and id) is attached already: two attachments
-    of it could not both restore its former values.
+    """Raises BadInput if one of these NAPI instances is held()."""
+    reasons = held(live)
+    for napi in wanted:
+        if napi in reasons:
+            raise BadInput(reasons[napi])
+
+
+def held(live: Iterable[Transaction]) -> Mapping[tuple[int, int], str]:
+    """NAPI instances (network namespace and id) that are attached already, and by whom: two attachments of one could
+    not both restore its former values.
 
     Upon an applied plan one may be made: its former values are the plan's. One that nobody has confirmed yet may go.
     """
-    held = {napi: each for each in live if each.state != "applied" for napi in _napis(each)}
-    for napi in wanted:
-        if napi in held:
-            other = held[napi]
-            if other.kind == "attach":
-                raise BadInput(f"NAPI {napi[1]} is already attached for {other.title}; detach that first")
-            raise BadInput(f"NAPI {napi[1]}: {other.title} waits for `napctl confirm {other.number}`")
+    return {
+        napi: f"NAPI {napi[1]} is already attached for {each.title}; detach that first"
+        if each.kind == "attach"
+        else f"NAPI {napi[1]}: {each.title} waits for `napctl confirm {each.number}`"
+        for each in live
+        if each.state != "applied"
+        for napi in _napis(each)
+    }
 
 
 def _possible(verdict: Verdict, found: Examination) -> bool:

@@ -1,6 +1,6 @@
 """Following a target: from what is attached and what is found now to what is to be done, and why. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -63,6 +63,25 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
         if not kept & set(_keys(change)) and not _is_away(change, present):
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
+    step.words += _words(step)
+    return step
+
+
+def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]) -> Step:
+    """That part of it for which nobody needs to look at the target: processes that have ended are forgotten, as long as
+    others run, and NAPI instances that were reset are set again. `pids`: of those that run."""
+    step = Step()
+    for change in transaction.changes:
+        match change:
+            case EpollChange() | SocketChange():
+                if pids and not any(each.pid in pids for each in change.holders):
+                    step.forget.append(change)
+                    step.words.append(f"{change.name} ({change.pid}) has ended")
+            case NapiChange() if not _napi(change, present, step):
+                if (change.netns, change.napi_id) in present.napis:
+                    step.more.append(change)
+    resets = {**present.resets, **resets_of(step.forget)}
+    step.more += [_as_before_reset(change, resets) for change in _renumbered(step, present)]
     step.words += _words(step)
     return step
 

@@ -19,6 +19,11 @@ from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.settings import EpollParams, SocketPolling
 from napctl.model.waits import ThreadWaits
 
+Key = tuple[int, int, int]
+"""By which something is known again: pid, start, and the descriptor of an epoll instance, or LOOSE for all sockets of a
+process that no epoll instance watches."""
+LOOSE = -1
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -60,6 +65,11 @@ class EpollInstance:
         """Process and descriptor, wherever it is."""
         return ((self.process.pid, self.fd), *self.also)
 
+    @property
+    def key(self) -> Key:
+        """By its first holder."""
+        return self.process.pid, self.process.started_ticks, self.fd
+
 
 @dataclass(frozen=True)
 class LooseSocket:
@@ -73,6 +83,11 @@ class LooseSocket:
     polling: SocketPolling
     nonblocking: bool
     threads: tuple[ThreadWaits, ...] | None = None
+
+    @property
+    def key(self) -> Key:
+        """Of all such sockets of its process."""
+        return self.process.pid, self.process.started_ticks, LOOSE
 
 
 @dataclass(frozen=True)

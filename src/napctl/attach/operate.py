@@ -1,21 +1,23 @@
 """One attachment from the target's name to what was made: examine, judge, choose, pick the timer, attach."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as but
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import Choice, attach, choose, refuse_second, refuse_shared, who, why_not
+from napctl.attach.attach import ONCE, Choice, Keeping, attach, choose, refuse_second, refuse_shared, who, why_not
 from napctl.attach.examine import Examination, examine
 from napctl.attach.explain import explain
 from napctl.attach.fitness import Verdict, verdicts
+from napctl.attach.look import Key
 from napctl.attach.sweep import choose_timer
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
 from napctl.kernel.processes import Process
 from napctl.kernel.sysctl import read_global
-from napctl.model.change import Guard, Keeper, SteeringChange, Transaction
+from napctl.model.change import Guard, SteeringChange, Transaction
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.fitness import Fitness
 from napctl.model.suspension import Suspension
@@ -67,20 +69,31 @@ class Made:
 
 def look(
     name: str, found: Sequence[Process], wish: Wish, *, watch_seconds: float = WATCH_SECONDS,
-    steered: frozenset[int] = frozenset(), after_reset: bool = False,
+    most_sockets: int | None = None,
 ) -> Examined:  # fmt: skip
-    """Examine, judge and choose; changes nothing. Raises what examine() raises.
+    """Examine, judge and choose; changes nothing. Takes and raises what examine() does."""
+    return judge(examine(name, found, watch_seconds, most_sockets), wish)
 
-    `after_reset`: NAPI ids that no device has any more are those of before a reset, which a socket keeps until its next
-    packet; they count for nothing.
+
+NONE: Mapping[Key, str] = {}
+
+
+def judge(
+    found: Examination, wish: Wish, *, steered: frozenset[int] = frozenset(), refused: Mapping[Key, str] = NONE
+) -> Examined:
+    """Judge what was found, and choose.
+
+    `steered`: as of verdicts(). `refused`: what does not fit for a reason that an examination does not show.
     """
     poll_sysctl = read_global("core/busy_poll")
-    examination = examine(name, found, watch_seconds)
-    if after_reset:
-        examination = examination.without_former_napis()
-    judged = verdicts(examination, steered)
-    choice = choose(examination, judged, steer=wish.steer, force=wish.force, poll_sysctl=poll_sysctl)
-    return Examined(examination, judged, choice, explain(examination, judged, poll_sysctl=poll_sysctl))
+    judged = tuple(
+        but(each, judgement="does not fit", why=refused[each.instance.key], hint="")
+        if each.instance.key in refused and each.judgement != "nothing to poll"
+        else each
+        for each in verdicts(found, steered)
+    )
+    choice = choose(found, judged, steer=wish.steer, force=wish.force, poll_sysctl=poll_sysctl, without=refused)
+    return Examined(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl))
 
 
 def attach_target(
@@ -90,25 +103,26 @@ def attach_target(
     wish: Wish,
     progress: Callable[[str], None],
     *,
+    examined: Examined | None = None,
     made: Callable[[Made], object] = lambda _made: None,
-    guard: Guard | None = None,
-    keeper: Keeper | None = None,
+    keeping: Keeping = ONCE,
 ) -> Made:
     """Attach what fits. To be called after recover(). Raises Unsupported, with the reason, if nothing does.
 
-    `made` is told what is in force before any signal can interrupt: from then on it is the caller's to undo.
+    `examined`: of just now, by who has looked already. `made` is told what is in force before any signal can interrupt:
+    from then on it is the caller's to undo.
     """
     refuse_second(found, journal.live())
     start = time.monotonic()
-    examined = look(name, found, wish)
+    examined = examined or look(name, found, wish)
     if examined.choice.empty:
         refuse_shared(examined.found.feeding, journal.live())
         raise Unsupported(f"{who(examined.found)}: {why_not(examined.found, examined.judged)}; nothing was changed")
     looked = time.monotonic()
-    timer, suspension = pick_timer(journal, examined, wish, progress, guard)
+    timer, suspension = pick_timer(journal, examined, wish, progress, keeping.guard)
     picked = time.monotonic()
     with undisturbed():
-        transaction = attach(journal, examined.found, examined.choice, suspension, guard=guard, keeper=keeper)
+        transaction = attach(journal, examined.found, examined.choice, suspension, keeping)
         done = Made(examined, transaction, timer, looked - start + time.monotonic() - picked)
         made(done)
     return done

@@ -1,42 +1,53 @@
-"""Staying attached: follow a target through reloads, restarts and resets of its device, until told to stop."""
+"""Staying attached: follow a target through reloads, restarts and resets of its device, until told to stop.
+
+Around a cheap check (pulse.py, devices.py) and a rare deep look (operate.py); pace.py says when which of them is due.
+"""
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace as but
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import detach, who, why_not
-from napctl.attach.following import NapiKey, Present, next_step, resets_of
-from napctl.attach.look import EpollInstance
-from napctl.attach.operate import Examined, Wish, attach_target, look, steered_inodes
+from napctl.attach.attach import Keeping, detach, held, who, why_not
+from napctl.attach.devices import Devices, Readable
+from napctl.attach.examine import Examination, examine
+from napctl.attach.following import Present, Step, cheap_step, next_step, resets_of
+from napctl.attach.look import LOOSE, EpollInstance, Key, LooseSocket
+from napctl.attach.operate import WATCH_SECONDS, Examined, Wish, attach_target, judge, steered_inodes
+from napctl.attach.pace import PULSE_SECONDS, Pace
+from napctl.attach.pulse import Pulse
+from napctl.attach.refusals import Refusals
 from napctl.attach.target import Target, resolve
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel import processes, processtree
-from napctl.kernel.links import links
-from napctl.kernel.monitor import Monitor
-from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netdev import Netdev
+from napctl.kernel.epollinstances import SAMPLE
+from napctl.kernel.priority import in_background
 from napctl.kernel.processes import Process
-from napctl.model.change import EpollChange, Guard, Keeper, NapiChange, Restored, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    Guard,
+    Keeper,
+    NapiChange,
+    Restored,
+    SocketChange,
+    Transaction,
+)
 from napctl.model.errors import NapctlError
-from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
 
-PAUSE_SECONDS = 0.3
-"""Between two looks at the target; a change of a link is seen at once."""
-SHARE = 0.1
-"""Of one CPU that looking takes at most: the longer a look takes, the rarer looks are, without a limit."""
-
-
-def pause_after(took_seconds: float) -> float:
-    """How long to wait, s, after a look that took so much CPU time, so that looks take no more than SHARE of a CPU."""
-    return max(PAUSE_SECONDS, took_seconds * (1 - SHARE) / SHARE)
+WAITING_SHARE = 0.01
+"""Of one CPU that looking for a target takes of which no process runs."""
+NOT_SEEN = "nobody was seen to wait in a read of it that may block"
+REMEMBERED = 64
+"""Lines that are not told again."""
 
 
 class Stay:
@@ -46,53 +57,115 @@ class Stay:
     """
 
     def __init__(self, target: Target, wish: Wish, guard: Guard, directory: Path, tell: Callable[[str], None]):
-        self._target, self._wish, self._guard, self._directory = target, wish, guard, directory
+        self._target, self._wish, self._directory = target, wish, directory
         self._tell = tell
         me = processes.process(os.getpid())
         assert me is not None
-        self._keeper = Keeper(pid=me.pid, started_ticks=me.started_ticks)
+        self._keeping = Keeping(guard, Keeper(pid=me.pid, started_ticks=me.started_ticks), self._leave_out)
         self._members: tuple[Process, ...] = ()
+        self._pulse = Pulse(())
+        self._pace = Pace()
+        self._devices = Devices()
         self._transaction: Transaction | None = None
         self._suspension: Suspension | None = None
-        self._refused: dict[tuple[int, int, int], str] = {}
-        self._accepted: frozenset[tuple[int, int, int]] = frozenset()
+        self._refusals = Refusals[Key]()
+        self._accepted: frozenset[Key] = frozenset()
+        """Instances that are as wanted already and get no change by which they would be known."""
+        self._settled: frozenset[int] = frozenset()
+        """Pids of those in which there is nothing left to attach."""
         self._resets: dict[tuple[int, int], NapiChange] = {}
-        self._said = ""
+        self._said: OrderedDict[str, None] = OrderedDict()
 
-    def run(self, stopped: Callable[[], bool]) -> list[Restored]:
+    def run(self, stopped: Callable[[], bool], wake: Sequence[Readable | int] = ()) -> list[Restored]:
         """Follow the target until `stopped()`, or until it has ended and cannot come back under its name.
 
-        Returns what became of each setting that was put back.
+        `wake`: what can be read when `stopped()` is to be asked. Returns what became of each setting that was put back.
         """
         restored: list[Restored] = []
         try:
-            while not stopped():
-                started = time.process_time()
-                if not self._step(restored):
-                    break
-                took = time.process_time() - started
-                self._pause(pause_after(took), stopped)
+            while not stopped() and self._turn(restored):
+                self._wait(wake)
         finally:
             restored += self._let_go()
         return restored
 
-    def _step(self, restored: list[Restored]) -> bool:
-        """Look, and do what is to be done. Whether there is anything left to follow."""
+    def _turn(self, restored: list[Restored]) -> bool:
+        """Check, look if that is due, and do what is to be done. Whether there is anything left to follow."""
+        began = time.process_time()
         try:
-            self._members = self._find_members()
-            if not self._members:
-                restored += self._let_go()
-                if self._target.kind == "pid":
-                    self._say(f"{self._target.text} has ended")
-                    return False
-                self._say(f"waiting for {self._target.text}: no process of it runs")
-            elif self._transaction is None:
-                self._attach()
-            else:
-                return self._follow(self._transaction)
-        except NapctlError as error:
-            self._say(str(error))
+            goes_on = self._check()
+            self._pace.pulsed(time.monotonic(), time.process_time() - began)
+            return goes_on and (not self._pace.due(time.monotonic()) or self._look(restored))
+        except (NapctlError, OSError) as error:
+            self._say(_in_words(error))
+            self._pace.pulsed(time.monotonic(), time.process_time() - began)
         return True
+
+    def _wait(self, wake: Sequence[Readable | int]) -> None:
+        """Until it is time again, or something happens to an attached device."""
+        seconds = self._pace.seconds_left(time.monotonic())
+        try:
+            notices = self._devices.wait(seconds, wake)
+        except (NapctlError, OSError) as error:
+            self._say(_in_words(error))
+            self._devices.follow(())  # to be opened anew
+            time.sleep(min(seconds, PULSE_SECONDS))
+            return
+        for notice in notices:
+            self._pace.want(time.monotonic(), churn=True)  # what it has undone is mended without a look
+            if notice.device:
+                self._tell(f"{notice.device}: {notice.what}")
+
+    def _check(self) -> bool:
+        """The cheap part: what has gone is forgotten, and what is out of order at the devices mended at once.
+
+        Whether it is still ours to follow.
+        """
+        difference = self._pulse.take()
+        if (
+            difference.connected
+            or (difference.born and self._wish.steer)
+            or (difference.ended and not self._pulse.members)
+        ):
+            self._pace.want(time.monotonic())
+        elif difference.changed:
+            self._pace.want(time.monotonic(), churn=True)
+        if (transaction := self._transaction) is None:
+            self._devices.follow(())
+            return True
+        self._devices.follow(
+            {(each.netns, each.ifindex) for each in transaction.changes if isinstance(each, NapiChange)}
+        )
+        step = cheap_step(transaction, self._present(), self._pulse.members)
+        if not step:
+            return True
+        if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
+            self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
+        with undisturbed(), Journal(self._directory) as journal:
+            return self._others(journal, transaction) is not None and self._amend(journal, transaction, step)
+
+    def _look(self, restored: list[Restored]) -> bool:
+        """The deep part. Whether there is anything left to follow."""
+        began = time.process_time()
+        absent = False
+        try:
+            with nullcontext() if self._pace.urgent else in_background():
+                self._members = self._find_members()
+                self._pulse = Pulse(
+                    self._members, self._settled
+                )  # before the look: to miss nothing that comes meanwhile
+                now = self._examined() if self._members else None
+            absent = now is None
+            if now is None:
+                return self._await_members(restored)
+            return self._attach(now) if self._transaction is None else self._follow(self._transaction, now)
+        finally:
+            took, moment = time.process_time() - began, time.monotonic()
+            self._pace.looked(moment, took)
+            if absent:
+                self._pace.again_at(moment + max(PULSE_SECONDS, took / WAITING_SHARE))
+            if (again := self._refusals.next_at()) is not None:
+                self._pace.again_at(again)
 
     def _find_members(self) -> tuple[Process, ...]:
         """Whom the target's name means now; and those who belonged to it and still run, as workers of a dead master."""
@@ -103,126 +176,191 @@ class Stay:
             found = {each.pid: each for each in resolve(self._target)} | found
         return tuple(each for each in found.values() if each.pid != os.getpid())
 
-    def _attach(self) -> None:
-        glance = look(self._target.text, self._members, self._wish, watch_seconds=0, after_reset=True)
-        if glance.choice.empty:
-            self._say(f"waiting: {who(glance.found)}: {why_not(glance.found, glance.judged)}")
-            return
-        with undisturbed(), Journal(self._directory) as journal:
-            for orphan, _ in recover(journal):
-                self._tell(f"put back what was left of {orphan.title}")
-            made = attach_target(
-                journal, self._target.text, self._members, self._wish, self._tell, guard=self._guard,
-                keeper=self._keeper,
-            )  # fmt: skip
-            self._transaction = made.transaction
-        self._suspension = replace(self._wish.suspension, gro_flush_timeout_ns=made.timer.gro_flush_timeout_ns)
-        self._said = ""
-        changed = len(made.transaction.changes)
-        self._tell(f"attached {who(made.examined.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
+    def _await_members(self, restored: list[Restored]) -> bool:
+        restored += self._let_go()
+        if self._target.kind == "pid":
+            self._say(f"{self._target.text} has ended")
+            return False
+        self._say(f"waiting for {self._target.text}: no process of it runs")
+        return True
 
-    def _follow(self, transaction: Transaction) -> bool:
+    def _examined(self) -> Examined:
+        """A glance; a longer look at how they wait when there is somebody new."""
+        found = examine(self._target.text, self._members, 0, SAMPLE).without_former_napis()
+        glance = self._judged(found)
+        if not (new := self._new(glance)):
+            return glance
+        found = examine(self._target.text, self._members, WATCH_SECONDS, SAMPLE).without_former_napis()
+        longer = self._judged(found)
+        chosen = _keys(longer.choice.instances, longer.choice.sockets)
+        why = {each.instance.key: each.why for each in longer.judged}
+        for key in new - chosen:
+            self._refusals.add(key, why.get(key, NOT_SEEN), time.monotonic())
+        return longer
+
+    def _judged(self, found: Examination) -> Examined:
+        steered = steered_inodes([self._transaction] if self._transaction else [])
+        return judge(found, self._wish, steered=steered, refused=self._refusals.standing(time.monotonic()))
+
+    def _new(self, glance: Examined) -> set[Key]:
+        """What is not attached and may be tried now, as far as a glance can tell."""
+        changes = self._transaction.changes if self._transaction else ()
+        epolls = (each for each in changes if isinstance(each, EpollChange))
+        attached = {(each.pid, each.started_ticks, each.fd) for one in epolls for each in one.holders}
+        started = {each.pid: each.started_ticks for each in glance.found.processes}
+        new = {
+            each.key
+            for each in glance.choice.instances
+            if not attached & {(pid, started.get(pid, 0), fd) for pid, fd in each.places}
+        }
+        if self._transaction is not None:
+            new -= self._accepted
+        known = {each.inode for each in changes if isinstance(each, SocketChange)}
+        polled = {pid for each in glance.choice.instances for pid, _ in each.places}
+        loose = {
+            each.key
+            for each in glance.found.loose
+            if each.napi_id and each.inode not in known and each.process.pid not in polled
+        }
+        return new | (loose - self._refusals.standing(time.monotonic()).keys())
+
+    def _attach(self, now: Examined) -> bool:
+        if not now.choice.empty:
+            with undisturbed(), Journal(self._directory) as journal:
+                for orphan, _ in recover(journal):
+                    self._tell(f"put back what was left of {orphan.title}")
+                now = self._without_held(now, journal.live())
+                if not now.choice.empty:
+                    self._attach_chosen(journal, now)
+                    return True
+        self._say(f"waiting: {who(now.found)}: {why_not(now.found, now.judged)}")
+        return True
+
+    def _attach_chosen(self, journal: Journal, now: Examined) -> None:
+        try:
+            made = attach_target(
+                journal, self._target.text, self._members, self._wish, self._tell, examined=now,
+                keeping=self._keeping,
+            )  # fmt: skip
+        except NapctlError as error:
+            for key in _keys(now.choice.instances, now.choice.sockets):
+                self._refusals.add(key, str(error), time.monotonic())
+            raise
+        self._transaction = made.transaction
+        self._suspension = replace(self._wish.suspension, gro_flush_timeout_ns=made.timer.gro_flush_timeout_ns)
+        self._said.clear()
+        self._settle(now)
+        changed = len(made.transaction.changes)
+        self._tell(f"attached {who(now.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
+
+    def _follow(self, transaction: Transaction, now: Examined) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
+        if self._step(transaction, now):
+            with undisturbed(), Journal(self._directory) as journal:
+                others = self._others(journal, transaction)
+                if others is None:
+                    return False
+                now = self._without_held(now, others)
+                self._amend(journal, transaction, self._step(transaction, now))
+                assert self._transaction is not None
+                now = self._judged(now.found)  # without what was refused just now, whose NAPI instance must not stay
+                if step := self._step(self._transaction, now):
+                    self._amend(journal, self._transaction, step)
+        self._settle(now)
+        if self._transaction is not None and not self._transaction.changes:
+            self._let_go()  # nothing of it fits any more: it waits to be attached anew
+        return True
+
+    def _step(self, transaction: Transaction, now: Examined) -> Step:
         assert self._suspension is not None
-        now = self._look(transaction)
-        present = but(_present(transaction), resets=self._resets)
-        step = next_step(transaction, now, self._suspension, present)
-        if not step:
-            return True
-        first = now.found.processes[0]
-        if not running(transaction):
+        return next_step(transaction, now, self._suspension, self._present())
+
+    def _present(self) -> Present:
+        return but(self._devices.present(), resets=self._resets)
+
+    def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:
+        """What else is in force; None if this is not any more."""
+        live = journal.live()
+        if all(each.number != transaction.number for each in live):
+            self._transaction = None
+            self._say(f"{transaction.title}: somebody else has detached it")
+            return None
+        return [each for each in live if each.number != transaction.number]
+
+    def _amend(self, journal: Journal, transaction: Transaction, step: Step) -> bool:
+        """Make a step, one change after the other; those that the kernel refuses are left out."""
+        if not running(transaction) and self._members:
+            first = self._members[0]
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
-        with undisturbed(), Journal(self._directory) as journal:
-            if all(each.number != transaction.number for each in journal.live()):
-                self._transaction = None
-                self._say(f"{transaction.title}: somebody else has detached it")
-                return False
-            self._transaction = amend(journal, transaction, more=step.more, without=step.without, forget=step.forget)
+        self._transaction = amend(
+            journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
+        )
         self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._tell(line)
         return True
 
-    def _look(self, transaction: Transaction) -> Examined:
-        """A glance; a longer look at how they wait when there is somebody new."""
-        steered = steered_inodes([transaction])
-        glance = look(self._target.text, self._members, self._wish, watch_seconds=0, steered=steered, after_reset=True)
-        epolls = (each for each in transaction.changes if isinstance(each, EpollChange))
-        attached = {(holder.pid, holder.started_ticks, holder.fd) for each in epolls for holder in each.holders}
-        started = {each.pid: each.started_ticks for each in glance.found.processes}
-        known = {
-            _key(each)
-            for each in glance.choice.instances
-            if attached & {(pid, started.get(pid), fd) for pid, fd in each.places}
-        }
-        chosen = {_key(each): set(each.sockets_by_napi) for each in glance.choice.instances}
-        if chosen.keys() - known - self._accepted - self._refused.keys():
-            longer = look(self._target.text, self._members, self._wish, steered=steered, after_reset=True)
-            for each in longer.judged:
-                # What speaks against it is only seen by a longer look; connections of several queues a glance sees.
-                alike = chosen.get(_key(each.instance)) == set(each.instance.sockets_by_napi)
-                if each.judgement == "does not fit" and alike:
-                    self._refused[_key(each.instance)] = each.why
-            # One that is as wanted already gets no change by which it would be known: a program that sets it itself.
-            self._accepted = frozenset(_key(each) for each in longer.choice.instances)
-            return longer
-        return glance if not chosen.keys() & self._refused.keys() else _without(glance, self._refused)
+    def _leave_out(self, change: Change, error: NapctlError) -> bool:
+        """One worker that cannot be set does not keep the others from being attached."""
+        match change:
+            case EpollChange():
+                key = change.pid, change.started_ticks, change.epoll_fd
+            case SocketChange():
+                key = change.pid, change.started_ticks, LOOSE
+            case _:
+                return False
+        self._refusals.add(key, str(error), time.monotonic())
+        self._say(f"{change.where} cannot be attached: {error}")
+        return True
 
-    def _pause(self, seconds: float, stopped: Callable[[], bool]) -> None:
-        """Until the time is over, or something happened to the device."""
-        netns = self._namespace()
-        if netns is None:
-            deadline = time.monotonic() + seconds
-            while not stopped() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            return
-        with netns, Monitor(netns) as monitor:
-            for notice in monitor.notices(seconds):
-                self._tell(f"{notice.device or 'the device'}: {notice.what}")
-                return
+    def _without_held(self, now: Examined, others: Iterable[Transaction]) -> Examined:
+        """Without what is fed by a NAPI instance that another attachment has."""
+        reasons = held(others)
+        by_id = {napi_id: reason for (_, napi_id), reason in reasons.items()}
+        fed = [(each.key, set(each.sockets_by_napi)) for each in now.choice.instances]
+        fed += [(each.key, {each.napi_id}) for each in now.choice.sockets if each.napi_id]
+        found = {key: by_id[napi_id] for key, ids in fed for napi_id in sorted(ids & by_id.keys())}
+        for key, reason in found.items():
+            self._refusals.add(key, reason, time.monotonic())
+        return self._judged(now.found) if found else now
 
-    def _namespace(self) -> NetworkNamespace | None:
-        changes = self._transaction.changes if self._transaction else ()
-        inode = next((change.netns for change in changes if isinstance(change, NapiChange)), None)
-        return None if inode is None else NetworkNamespace.find(inode)
+    def _settle(self, now: Examined) -> None:
+        """Remember what is attached by now, and forget what is no more."""
+        refused = self._refusals.standing(time.monotonic()).keys()
+        chosen = [each for each in now.choice.instances if each.key not in refused]
+        self._accepted = frozenset(each.key for each in chosen)
+        for key in self._accepted:
+            self._refusals.forget(key)
+        self._refusals.keep_only(_keys(now.found.instances, now.found.loose))
+        unfed = {each.process.pid for each in now.found.instances if not (each.sockets_by_napi or each.listeners)}
+        waiting = {key[0] for key in refused} | unfed
+        self._settled = frozenset(pid for each in chosen for pid, _ in each.places) - waiting
+        self._pulse.settled = self._settled
 
     def _let_go(self) -> list[Restored]:
         transaction, self._transaction = self._transaction, None
+        self._settled = self._pulse.settled = frozenset()
+        self._devices.follow(())
         if transaction is None:
             return []
         with undisturbed(), Journal(self._directory) as journal:
             return detach(journal, [each for each in journal.live() if each.number == transaction.number])
 
     def _say(self, line: str) -> None:
-        """Once, until something else is to be said."""
-        if line != self._said:
-            self._said = line
+        """Once, until something else is attached."""
+        if line not in self._said:
             self._tell(line)
+        self._said[line] = None
+        self._said.move_to_end(line)
+        while len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
 
 
-def _key(instance: EpollInstance) -> tuple[int, int, int]:
-    return instance.process.pid, instance.process.started_ticks, instance.fd
+def _keys(instances: Iterable[EpollInstance], sockets: Iterable[LooseSocket]) -> set[Key]:
+    return {each.key for each in instances} | {each.key for each in sockets}
 
 
-def _without(now: Examined, refused: dict[tuple[int, int, int], str]) -> Examined:
-    """Without those instances that a longer look has refused: a glance does not see how they wait."""
-    kept = tuple(each for each in now.choice.instances if _key(each) not in refused)
-    return but(now, choice=but(now.choice, instances=kept))
-
-
-def _present(transaction: Transaction) -> Present:
-    napis: dict[NapiKey, NapiSettings] = {}
-    of_devices: dict[tuple[int, int], tuple[int, ...]] = {}
-    down: set[tuple[int, int]] = set()
-    for inode in {change.netns for change in transaction.changes if isinstance(change, NapiChange)}:
-        netns = NetworkNamespace.find(inode)
-        if netns is None:
-            continue
-        with netns, Netdev(netns) as netdev:
-            before = links(netns)
-            for napi in netdev.napis():
-                napis[inode, napi.napi_id] = napi.settings
-                of_devices[inode, napi.ifindex] = (*of_devices.get((inode, napi.ifindex), ()), napi.napi_id)
-            # Down before or after: what is missing between the two may be missing for that.
-            down |= {(inode, link.ifindex) for link in (*before, *links(netns)) if not link.up}
-    return Present(napis, of_devices, frozenset(down))
+def _in_words(error: NapctlError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return str(error)

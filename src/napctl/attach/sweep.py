@@ -8,7 +8,7 @@ from dataclasses import replace as but
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import Choice, attach, detach
+from napctl.attach.attach import Choice, Keeping, attach, detach
 from napctl.attach.examine import Examination
 from napctl.attach.fitness import waiting_threads
 from napctl.attach.report import only, suspended_between
@@ -82,7 +82,7 @@ def _attached(
     made: list[Transaction] = []
     try:
         with undisturbed():  # no signal between the change and `made`
-            made.append(attach(journal, found, choice, wanted, guard=guard, keeper=keeper))
+            made.append(attach(journal, found, choice, wanted, Keeping(guard, keeper)))
         yield made[0]
     finally:
         detach(journal, made)

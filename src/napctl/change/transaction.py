@@ -45,31 +45,45 @@ def begun(
     )
 
 
-def apply(journal: Journal, transaction: Transaction, *, then: State) -> Transaction:
+LeaveOut = Callable[[Change, NapctlError], bool]
+"""Told of a change that is refused, and why: whether the others are to be made all the same."""
+
+
+def never(_change: Change, _error: NapctlError) -> bool:
+    """All or nothing."""
+    return False
+
+
+def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out: LeaveOut = never) -> Transaction:
     """Make all changes of a transaction, each recorded on disk before; returns it as it is recorded in the end.
 
-    `then` is the state that it comes into. If a change is refused, or napctl is interrupted, what was made is undone
-    and the error raised: NotPermitted, Unsupported or BadInput if nothing had been changed by then, else RolledBack.
+    `then` is the state that it comes into. If a change is refused that is not to be left out, or napctl is interrupted,
+    what was made is undone and the error raised: NotPermitted, Unsupported or BadInput if nothing had been changed by
+    then, else RolledBack.
     """
     with undisturbed() as interrupted, Places() as places:
         transaction = recognisable(transaction, places)
         made = replace(transaction, number=journal.begin(transaction))
-        tried = 0
+        done: list[Change] = []
+        trying: tuple[Change, ...] = ()
         try:
-            for number, change in enumerate(made.changes):
+            for number, change in enumerate(transaction.changes):
                 _stop_if(interrupted())
-                tried = number + 1
-                changes = list(made.changes)
-                changes[number] = make(change, places)
-                made = replace(made, changes=tuple(changes))
+                trying = (change,)
+                try:
+                    done.append(make(change, places))
+                except NapctlError as error:
+                    if not leave_out(change, error):
+                        raise
+                trying = ()
                 if isinstance(change, CoalescingChange | RingsChange):
-                    made = journal.update(
-                        made, "changing"
-                    )  # what the driver made of it, for who undoes it after a kill
-            made = journal.update(made, then)
+                    # What the driver made of it, for who undoes it after a kill.
+                    rest = transaction.changes[number + 1 :]
+                    made = journal.update(replace(made, changes=(*done, *rest)), "changing")
+            made = journal.update(replace(made, changes=tuple(done)), then)
             _stop_if(interrupted())
         except BaseException as error:
-            _take_back(journal, replace(made, changes=made.changes[:tried]), places, error)
+            _take_back(journal, replace(made, changes=(*done, *trying)), places, error)
             raise
     return made
 
@@ -81,12 +95,14 @@ def amend(
     more: Sequence[Change] = (),
     without: Sequence[Change] = (),
     forget: Sequence[Change] = (),
+    leave_out: LeaveOut = never,
 ) -> Transaction:
     """Go on with a transaction that is in force: make further changes part of it, undo those `without` which it is to
     be, and forget those whose objects are gone.
 
-    Returns it as it is recorded then. If one of `more` is refused, those made of them are undone, and the error raised:
-    the rest stays in force. A kill amid it leaves the transaction as one to be restored as a whole.
+    Returns it as it is recorded then. If one of `more` is refused that is not to be left out, those made of them are
+    undone, and the error raised: the rest stays in force. A kill amid it leaves the transaction as one to be restored
+    as a whole.
     """
     with undisturbed(), Places() as places:
         for change in undoing_order(without):
@@ -96,18 +112,23 @@ def amend(
         further = recognisable(replace(kept, changes=tuple(more)), places).changes
         if not further:
             return journal.update(kept, transaction.state)
-        grown = journal.update(replace(kept, changes=(*kept.changes, *further)), "changing")
+        journal.update(replace(kept, changes=(*kept.changes, *further)), "changing")
         tried: list[Change] = []
         try:
             for change in further:
                 tried.append(change)
-                make(change, places)
+                try:
+                    make(change, places)
+                except NapctlError as error:
+                    if not leave_out(change, error):
+                        raise
+                    tried.pop()
         except BaseException:
             for change in undoing_order(tried):
                 undo(change, places)
             journal.update(kept, transaction.state)
             raise
-        return journal.update(grown, transaction.state)
+        return journal.update(replace(kept, changes=(*kept.changes, *tried)), transaction.state)
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:

@@ -29,7 +29,7 @@ def run(command: tuple[str, ...], **values: Any) -> int:
     child = _started(command)
     try:
         target = Target(text=command[0], kind="pid", value=str(child.pid))
-        stay_attached(target, wish, until=lambda: child.poll() is not None, to_stderr=True)
+        stay_attached(target, wish, child=child, to_stderr=True)
     finally:
         if child.poll() is None:  # whatever went wrong here
             child.terminate()

@@ -1,5 +1,7 @@
 """Staying attached, for `attach --stay` and `run`: follow, log, and put everything back in the end."""
 
+import os
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -27,15 +29,14 @@ def stay_attached(
     target: Target,
     wish: Wish,
     *,
-    until: Callable[[], bool] | None = None,
+    child: "subprocess.Popen[bytes] | None" = None,
     as_json: bool = False,
     to_stderr: bool = False,
 ) -> int:
-    """Follow a target until `until()`, or until Ctrl-C without it. Exit status 5 if a setting was left alone.
+    """Follow a target until `child` has ended, or until Ctrl-C without it. Exit status 5 if a setting was left alone.
 
     A guard in a session of its own puts everything back if this process is killed.
     """
-    stopped = until or Stop().is_asked
 
     def tell(line: str) -> None:
         now = time.time_ns()
@@ -46,8 +47,22 @@ def stay_attached(
             echo(f"{clock}.{now // 10**6 % 1000:03} {line}", err=to_stderr)
 
     with watched(None, state_directory()) as guard:
-        restored = Stay(target, wish, guard, state_directory(), tell).run(stopped)
+        stay = Stay(target, wish, guard, state_directory(), tell)
+        restored = _until_asked(stay) if child is None else _until_ended(stay, child)
     return _farewell(restored, tell)
+
+
+def _until_asked(stay: Stay) -> list[Restored]:
+    stop = Stop()
+    return stay.run(stop.is_asked, [stop])
+
+
+def _until_ended(stay: Stay, child: "subprocess.Popen[bytes]") -> list[Restored]:
+    pidfd = os.pidfd_open(child.pid)  # it is ours to wait for, so that its pid is still its own
+    try:
+        return stay.run(lambda: child.poll() is not None, [pidfd])
+    finally:
+        os.close(pidfd)
 
 
 def _farewell(restored: list[Restored], tell: Callable[[str], None]) -> int:

@@ -7,6 +7,7 @@ CAPABILITIES = {
     "CAP_DAC_READ_SEARCH": 2,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
+    "CAP_SYS_NICE": 23,
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }

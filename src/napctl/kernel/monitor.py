@@ -8,7 +8,8 @@ link that comes up and changed channels, and compared.
 import errno
 import select
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Literal, Self
 
 from napctl.kernel.ethtool import HEADER
@@ -38,55 +39,75 @@ class Notice(Value, frozen=True, kw_only=True):
 class Monitor:
     """Notices of one network namespace from the moment it is opened. Use as a context manager.
 
-    Raises Unsupported on kernels without the families (before Linux 5.6 and 6.7).
+    `ifindexes`: of these devices only, and nothing is read of any other; empty: of all, also those that come later.
+
+    Raises Unsupported on kernels without the families (before Linux 5.6 and 6.7), and OSError.
     """
 
-    def __init__(self, netns: NetworkNamespace | None = None):
-        self._ethtool = Family("ethtool", netns)
-        self._links = NetlinkSocket(NETLINK_ROUTE, netns)
-        self._netdev = Netdev(netns)
-        self._ethtool.join("monitor")
-        self._links.join(RTNLGRP_LINK)
-        self._up = {link.ifindex: link.up and link.carrier for link in links(netns)}
-        self._napi_ids = self._read_napi_ids()
+    def __init__(self, netns: NetworkNamespace | None = None, ifindexes: Collection[int] = ()):
+        self._only = frozenset(ifindexes)
+        with ExitStack() as opened:
+            self._ethtool = opened.enter_context(Family("ethtool", netns))
+            self._links = opened.enter_context(NetlinkSocket(NETLINK_ROUTE, netns))
+            self._netdev = opened.enter_context(Netdev(netns))
+            self._ethtool.join("monitor")
+            self._links.join(RTNLGRP_LINK)
+            there = [link for link in links(netns) if self._concerns(link.ifindex)]
+            self._up = {link.ifindex: link.up and link.carrier for link in there}
+            self._names = {link.ifindex: link.name for link in there}
+            self._napi_ids = self._read_napi_ids()
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for each in (self._ethtool, self._links, self._netdev):
-            each.__exit__()
+        self._opened.close()
+
+    @property
+    def sources(self) -> tuple[Family | NetlinkSocket, ...]:
+        """What becomes readable (select(2)) when there is something to be told."""
+        return self._ethtool, self._links
 
     def notices(self, seconds: float | None = None) -> Iterator[Notice]:
         """Notices as they come, until `seconds` are over (None: without end)."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            sources: list[Family | NetlinkSocket] = [self._ethtool, self._links]
-            ready, _, _ = select.select(sources, [], [], left)
-            for source in ready:
-                try:
-                    yield from self._settings() if source is self._ethtool else self._link_changes()
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    yield Notice(what="lost")
-            if ready:
-                yield from self._renumbered()
+            select.select(self.sources, [], [], left)
+            yield from self.waiting()
+
+    def waiting(self) -> Iterator[Notice]:
+        """Those that have come by now. May raise OSError."""
+        ready, _, _ = select.select(self.sources, [], [], 0)
+        for source in ready:
+            try:
+                yield from self._settings() if source is self._ethtool else self._link_changes()
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                yield Notice(what="lost")
+        if ready:
+            yield from self._renumbered()
+
+    def _concerns(self, ifindex: int) -> bool:
+        return not self._only or ifindex in self._only
 
     def _settings(self) -> Iterator[Notice]:
         for command, attributes in self._ethtool.notifications():
             if command in NTF:
                 header = decode({1: HEADER}, attributes)["header"]
-                yield Notice(what=NTF[command], device=header["dev-name"], ifindex=header["dev-index"])
+                if self._concerns(header["dev-index"]):
+                    yield Notice(what=NTF[command], device=header["dev-name"], ifindex=header["dev-index"])
 
     def _link_changes(self) -> Iterator[Notice]:
         """rtnetlink tells every change of a link; only whether it carries packets matters here."""
         for kind, message in self._links.notifications():
-            if kind not in (RTM_NEWLINK, RTM_DELLINK):
-                continue
             _, _, ifindex, flags, _ = IFINFO.unpack_from(message)
+            if kind not in (RTM_NEWLINK, RTM_DELLINK) or not self._concerns(ifindex):
+                continue
             name = decode(LINK, message[IFINFO.size :]).get("name", "")
+            self._names[ifindex] = name
             if kind == RTM_DELLINK:
                 self._up.pop(ifindex, None)
                 yield Notice(what="device gone", device=name, ifindex=ifindex)
@@ -100,12 +121,13 @@ class Monitor:
         before, self._napi_ids = self._napi_ids, self._read_napi_ids()
         for ifindex, ids in self._napi_ids.items():
             if before.get(ifindex) not in (None, ids):
-                yield Notice(what="napi ids", ifindex=ifindex)
+                yield Notice(what="napi ids", device=self._names.get(ifindex, ""), ifindex=ifindex)
 
     def _read_napi_ids(self) -> NapiIds:
         """A device that is down has none for that time: what it had before is kept, to be compared when it is up."""
         found: dict[int, tuple[int, ...]] = dict(getattr(self, "_napi_ids", {}))
         now: dict[int, tuple[int, ...]] = {}
-        for napi in self._netdev.napis():
-            now[napi.ifindex] = (*now.get(napi.ifindex, ()), napi.napi_id)
+        for only in self._only or (None,):
+            for napi in self._netdev.napis(only):
+                now[napi.ifindex] = (*now.get(napi.ifindex, ()), napi.napi_id)
         return found | now

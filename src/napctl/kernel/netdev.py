@@ -60,9 +60,14 @@ class Netdev:
         self._family.__exit__()
 
     def napis(self, ifindex: int | None = None) -> list[Napi]:
-        """NAPI instances of one device, or of all devices of the namespace that are up."""
+        """NAPI instances of one device (none, if it is down or gone), or of all of the namespace that are up."""
         wanted = {} if ifindex is None else {"ifindex": ifindex}
-        replies = self._family.ask(NAPI_GET, NAPI, wanted, what="reading NAPI instances", dump=True)
+        try:
+            replies = list(self._family.ask(NAPI_GET, NAPI, wanted, what="reading NAPI instances", dump=True))
+        except Refused as refusal:
+            if ifindex is not None and refusal.errno == ENODEV:
+                return []
+            raise
         return sorted((_napi(reply) for reply in replies), key=lambda napi: napi.napi_id)
 
     def napi(self, napi_id: int) -> Napi | None:

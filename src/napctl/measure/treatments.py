@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import Choice, attach, detach
+from napctl.attach.attach import Choice, Keeping, attach, detach
 from napctl.attach.examine import Examination
 from napctl.change.journal import Journal
 from napctl.change.plans import apply_plan
@@ -187,7 +187,7 @@ def _apply(treatment: Treatment, place: Place) -> Transaction | None:
     if treatment.polls and not choice.instances:
         raise Unsupported(f"{treatment.name}: none of the server's epoll instances fits")
     with Journal(place.directory) as journal:
-        return attach(journal, found, choice, treatment.suspension, guard=place.guard, keeper=place.keeper)
+        return attach(journal, found, choice, treatment.suspension, Keeping(place.guard, place.keeper))
 
 
 def _take_back(name: str, made: list[Transaction], directory: Path) -> None:
