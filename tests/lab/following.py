@@ -1,6 +1,7 @@
 """What the tests of steering and of staying attached share: HTTP connections, queues of workers, `attach --stay`."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,8 @@ class Event:
 class Following:
     """A running `napctl attach --stay --json`."""
 
-    def __init__(self, process: "subprocess.Popen[str]"):
-        self.process = process
+    def __init__(self, process: "subprocess.Popen[str]", *, traced: bool = False):
+        self.process, self._traced = process, traced
         self.events: list[Event] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -197,8 +198,15 @@ class Following:
     def end(self, number: signal.Signals = signal.SIGINT, patience_s: float = 10) -> int:
         """Ask it to end; its exit status."""
         with suppress(ProcessLookupError):
-            self.process.send_signal(number)
+            os.kill(self.pid, number)
         return self.ended(patience_s)
+
+    @property
+    def pid(self) -> int:
+        """napctl's, also where it was started under a tracer, which keeps signals to itself."""
+        seen = processes.look_at_all().values()
+        children = [each.process for each in seen if each.parent == self.process.pid and each.process.name == "napctl"]
+        return children[0].pid if children and self._traced else self.process.pid
 
     def ended(self, patience_s: float = 10) -> int:
         """Wait for its end; its exit status, its last words are in `errors` then."""
@@ -210,9 +218,9 @@ class Following:
 
 
 @contextmanager
-def following(napctl: Napctl, *arguments: object) -> Iterator[Following]:
+def following(napctl: Napctl, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
     """`attach --stay` with these arguments; killed at the end if it still runs, when its guard puts everything back."""
-    it = Following(napctl.start("attach", *arguments, "--stay", "--json"))
+    it = Following(napctl.start("attach", *arguments, "--stay", "--json", under=under), traced=bool(under))
     try:
         yield it
     finally:

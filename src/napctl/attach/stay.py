@@ -73,6 +73,7 @@ class Stay:
         """Instances that are as wanted already and get no change by which they would be known."""
         self._settled: frozenset[int] = frozenset()
         """Pids of those in which there is nothing left to attach."""
+        self._left_out = False
         self._resets: dict[tuple[int, int], NapiChange] = {}
         self._said: OrderedDict[str, None] = OrderedDict()
 
@@ -131,18 +132,17 @@ class Stay:
         elif difference.changed:
             self._pace.want(time.monotonic(), churn=True)
         if (transaction := self._transaction) is None:
-            self._devices.follow(())
             return True
-        self._devices.follow(
-            {(each.netns, each.ifindex) for each in transaction.changes if isinstance(each, NapiChange)}
-        )
-        step = cheap_step(transaction, self._present(), self._pulse.members)
+        step = cheap_step(transaction, self._present(transaction), self._pulse.members)
         if not step:
             return True
         if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
             self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
         with undisturbed(), Journal(self._directory) as journal:
-            return self._others(journal, transaction) is not None and self._amend(journal, transaction, step)
+            if self._others(journal, transaction) is None:
+                return False
+            self._amend(journal, transaction, step)
+        return True
 
     def _look(self, restored: list[Restored]) -> bool:
         """The deep part. Whether there is anything left to follow."""
@@ -261,11 +261,10 @@ class Stay:
                 if others is None:
                     return False
                 now = self._without_held(now, others)
-                self._amend(journal, transaction, self._step(transaction, now))
-                assert self._transaction is not None
-                now = self._judged(now.found)  # without what was refused just now, whose NAPI instance must not stay
-                if step := self._step(self._transaction, now):
-                    self._amend(journal, self._transaction, step)
+                if not self._amend(journal, transaction, self._step(transaction, now)):
+                    now = self._examined()  # the NAPI instance of what was refused is not to be kept for nobody
+                    assert self._transaction is not None
+                    self._amend(journal, self._transaction, self._step(self._transaction, now))
         self._settle(now)
         if self._transaction is not None and not self._transaction.changes:
             self._let_go()  # nothing of it fits any more: it waits to be attached anew
@@ -273,9 +272,11 @@ class Stay:
 
     def _step(self, transaction: Transaction, now: Examined) -> Step:
         assert self._suspension is not None
-        return next_step(transaction, now, self._suspension, self._present())
+        return next_step(transaction, now, self._suspension, self._present(transaction))
 
-    def _present(self) -> Present:
+    def _present(self, transaction: Transaction) -> Present:
+        devices = {(each.netns, each.ifindex) for each in transaction.changes if isinstance(each, NapiChange)}
+        self._devices.follow(devices)
         return but(self._devices.present(), resets=self._resets)
 
     def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:
@@ -288,7 +289,8 @@ class Stay:
         return [each for each in live if each.number != transaction.number]
 
     def _amend(self, journal: Journal, transaction: Transaction, step: Step) -> bool:
-        """Make a step, one change after the other; those that the kernel refuses are left out."""
+        """Make a step, one change after the other; whether none was left out because the kernel refuses it."""
+        self._left_out = False
         if not running(transaction) and self._members:
             first = self._members[0]
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
@@ -298,7 +300,7 @@ class Stay:
         self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._tell(line)
-        return True
+        return not self._left_out
 
     def _leave_out(self, change: Change, error: NapctlError) -> bool:
         """One worker that cannot be set does not keep the others from being attached."""
@@ -309,6 +311,7 @@ class Stay:
                 key = change.pid, change.started_ticks, LOOSE
             case _:
                 return False
+        self._left_out = True
         self._refusals.add(key, str(error), time.monotonic())
         self._say(f"{change.where} cannot be attached: {error}")
         return True
