@@ -54,7 +54,7 @@ def _notes(found: Examination) -> Iterator[str]:
         if option is not None:
             yield f"{program.name} ({pid}) gives each thread the connections of one queue itself ({option})"
     for group in groups(found):
-        if group.misfit is not None and group.queues > 1:
+        if group.misfit is not None and len(group.napis) > 1:
             yield f"the listeners on {group.address} cannot be steered: {group.misfit}"
     waiting = [each for each in found.instances if each.sockets_by_napi]
     ids = [napi for each in waiting for napi in each.sockets_by_napi]
