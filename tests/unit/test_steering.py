@@ -68,8 +68,8 @@ def test_queues_that_fall_to_a_worker_by_one_napi_instance_are_steered(queues: S
         ([nic(ONE_EACH)], 8, "8 workers for 4 RX queues: workers without a queue would get no connections"),
         ([nic([None] * 4, napis=range(300, 305))], 4, "the driver of eth0 does not tell"),
         ([nic([300, 301, None, None])], 4, "the driver of eth0 does not tell"),
-        (BOND, 4, "2 devices feed it (eth0 and eth1)"),
-        (BOND, 8, "2 devices feed it (eth0 and eth1)"),
+        (BOND, 4, "2 devices can feed it (eth0 and eth1)"),
+        (BOND, 8, "2 devices can feed it (eth0 and eth1)"),
     ],
 )  # fmt: skip
 def test_queues_or_devices_that_would_mix_are_not_steered_and_it_is_told_which_of_the_two(
@@ -105,6 +105,15 @@ def test_a_device_with_one_napi_instance_needs_no_steering() -> None:
     assert [each.judgement for each in verdicts(found)] == ["fits", "fits", "nothing to poll", "nothing to poll"]
     assert explain(found, verdicts(found)).steering == ()
     assert not any("steered" in note for note in explain(found, verdicts(found)).notes)
+
+
+@pytest.mark.parametrize(("driver", "told"), [("virtio_net", True), ("ice", False)])
+def test_a_device_that_receives_where_it_was_answered_is_told_with_what_prevents_it(driver: str, told: bool) -> None:
+    found = target(nic(ONE_EACH, driver=driver))
+
+    assert any("queues/tx-0/xps_rxqs" in note for note in explain(found, verdicts(found)).notes) == told
+    alone = examination(instance(5, {300: 9}), nics=[nic([300], driver=driver)])
+    assert not any("xps_rxqs" in note for note in explain(alone, verdicts(alone)).notes)
 
 
 def polled(workers: int, napi_of: Mapping[int, int]) -> list[set[int]]:
@@ -170,7 +179,7 @@ STEERED = steering_of(target(nic(ONE_EACH))).inodes
         (target(nic(range(300, 308)), fed=FED), "4 workers for 8 RX queues: one worker would serve several queues"),
         (target(nic(PAIRS), fed=FED), "one worker would serve several NAPI instances"),
         (target(nic(TURNS), fed=FED), None),
-        (target(*BOND, fed=[*FED[:3], {400: 1}]), "2 devices feed it"),
+        (target(*BOND, fed=[*FED[:3], {400: 1}]), "2 devices can feed it"),
         (target(fed=[{}] * 4), None),
         (examination(*workers(*FED), nics=[nic(ONE_EACH)], sharers={GROUP: frozenset({*STEERED, 99})}), "5 listeners"),
         (examination(*workers(*FED)[:3], nics=[nic(ONE_EACH)], sharers={GROUP: frozenset(STEERED)}), None),

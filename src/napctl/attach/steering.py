@@ -129,8 +129,8 @@ def queue_misfit(workers: int, feeds: Sequence[Feed]) -> str | None:
     if len(feeds) > 1:
         names = " and ".join(sorted(feed.device for feed in feeds))
         return (
-            f"{len(feeds)} devices feed it ({names}), and the program tells RX queues apart, not devices: one worker "
-            "would serve queues of each; have one device carry its connections"
+            f"{len(feeds)} devices can feed it ({names}), and the program tells RX queues apart, not devices: one "
+            "worker would serve queues of each; have one device carry its connections"
         )
     for feed in feeds:
         if feed.napi_of is None:
