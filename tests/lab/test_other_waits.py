@@ -305,7 +305,7 @@ def test_an_asyncio_service_of_datagrams_on_two_queues_is_refused(napctl: Napctl
         fed(lab, server)
         before = state_of(lab.server)
 
-        assert napctl("attach", server.pid).failed_with(3, "any of 2 queues", "nothing was changed")
+        assert napctl("attach", server.pid).failed_with(3, "any of 2 NAPI instances", "nothing was changed")
         assert state_of(lab.server) == before
 
 

@@ -1,7 +1,7 @@
 """Examinations without a kernel: processes, epoll instances, listeners and devices as tests need them."""
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from napctl.attach.examine import Examination, LocatedNapi
 from napctl.attach.look import EpollInstance, Listener, LooseSocket
@@ -58,29 +58,44 @@ def loose(
     return LooseSocket(process(), 9, 900, kind, napi_id, off, nonblocking, threads)
 
 
+def nic(
+    queues: Sequence[int | None], *, name: str = "eth0", ifindex: int = IFINDEX, settings: NapiSettings = ABLE,
+    driver: str = "veth", napis: Iterable[int] = (),
+) -> Device:  # fmt: skip
+    """A device whose RX queue q is served by the NAPI instance queues[q] (None: not told); `napis`: more instances."""
+    ids = sorted({napi_id for napi_id in queues if napi_id} | set(napis))
+    return Device(
+        name=name, ifindex=ifindex, up=True, driver=driver,
+        napis=tuple(Napi(napi_id=napi_id, ifindex=ifindex, irq=None, cpus="0", settings=settings) for napi_id in ids),
+        queues=tuple(
+            Queue(ifindex=ifindex, kind="rx", index=index, napi_id=napi_id) for index, napi_id in enumerate(queues)
+        ),
+    )  # fmt: skip
+
+
 def examination(
     *instances: EpollInstance, queues: int | None = None, settings: NapiSettings = ABLE, known: bool = True,
     loose: tuple[LooseSocket, ...] = (), others: tuple[EpollPoller, ...] = (), program: Program | None = None,
     rings: int = 0, sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = None,
+    nics: Sequence[Device] | None = None,
 ) -> Examination:  # fmt: skip
-    """`queues`: NAPI instances of the device, 300 and on; by default those that feed somebody."""
+    """`nics`: the devices that feed it; by default one, with a queue for each of its NAPI instances. These are
+    `queues`, 300 and on; by default those that feed somebody."""
     used = {napi for each in instances for napi in each.sockets_by_napi} | {s.napi_id for s in loose if s.napi_id}
     ids = sorted(used | set(range(300, 300 + (queues or 0))))
-    napis = tuple(Napi(napi_id=napi_id, ifindex=IFINDEX, irq=None, cpus="0", settings=settings) for napi_id in ids)
-    device = Device(
-        name="eth0", ifindex=IFINDEX, up=True, driver="veth", napis=napis,
-        queues=tuple(Queue(ifindex=IFINDEX, kind="rx", index=n, napi_id=i) for n, i in enumerate(ids)),
-    )  # fmt: skip
     found = {each.process.pid: each.process for each in instances} or {42: process()}
+    located = {
+        napi.napi_id: LocatedNapi(napi, device, NETNS)
+        for device in (nics if nics is not None else [nic(ids, settings=settings)])
+        for napi in device.napis
+    }
     return Examination(
         name="server",
         processes=tuple(found.values()),
         instances=instances,
         loose=loose,
         rings=tuple((process(), 20 + number) for number in range(rings)),
-        napis={napi.napi_id: LocatedNapi(napi, device, NETNS) for napi in napis if napi.napi_id in used}
-        if known
-        else {},
+        napis=located if known else {},
         others=others,
         programs={pid: program or Program("server", ("server",)) for pid in found},
         sharers=sharers or {GROUP: frozenset(one.inode for each in instances for one in each.listeners)},

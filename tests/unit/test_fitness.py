@@ -166,7 +166,7 @@ def test_a_group_that_steering_would_harm_is_not_steered_and_the_reason_is_told(
 def test_datagrams_of_anybody_over_several_queues_do_not_fit_one_instance() -> None:
     udp = instance(5, {300: 1}, listeners=[listener(50, reuseport=False, kind="udp")])
 
-    assert "any of 2 queues" in only(examination(udp, queues=2)).why
+    assert "any of 2 NAPI instances" in only(examination(udp, queues=2)).why
     assert judged(examination(udp, queues=1)) == ["fits"]
 
 

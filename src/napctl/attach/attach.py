@@ -83,8 +83,10 @@ def choose(
     loose = loose_fitness(found, poll_sysctl=poll_sysctl)
     sockets = [one for one, each in loose if each.judgement == "fits" and one.key not in without]
     ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
-    if steered or (steer and any(each.listeners and not each.sockets_by_napi for each in chosen)):
-        ids |= {other for napi in found.napis for other in found.receiving(napi)}
+    unfed = {id(each) for each in chosen if each.listeners and not each.sockets_by_napi}
+    for group in groups(found) if steer else ():
+        if group in steered or any(id(member.instance) in unfed for member in group.members):
+            ids |= set(group.napis)
     return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)))
 
 
@@ -196,6 +198,9 @@ def why_not(found: Examination, judged: Iterable[Verdict]) -> str:
             more = f" (so do {len(alike) - 1} more)" if len(alike) > 1 else ""
             advice = "`--steer` would give each worker one queue" if judgement != "does not fit" else alike[0].hint
             return alike[0].why + more + (f"; what would help: {advice}" if advice else "")
+    unsteerable = next((each for each in judged if each.hint), None)
+    if unsteerable is not None:
+        return f"{unsteerable.why}; what would help: {unsteerable.hint}"
     if found.rings:
         process, fd = found.rings[0]
         return f"it waits in io_uring (ring {fd} of {process.name}); the kernel suspends interrupts only for epoll"

@@ -78,11 +78,6 @@ class Examination:
             loose=tuple(each for each in self.loose if each.napi_id in self.napis or each.kind == "xdp"),
         )
 
-    @property
-    def queues(self) -> int:
-        """RX queues of the device with the most of them that feeds the target; 0: none does yet."""
-        return max((len(self.receiving(napi_id)) for napi_id in self.napis), default=0)
-
     def strangers(self, group: tuple[str, int, bytes], members: Collection[int]) -> int:
         """Sockets that share a group's port and are none of these."""
         return len(self.sharers.get(group, frozenset()) - set(members))

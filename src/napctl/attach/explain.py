@@ -10,7 +10,7 @@ from napctl.attach.hints import steers_itself
 from napctl.attach.loose import loose_fitness
 from napctl.attach.placement import placements
 from napctl.attach.steering import groups, steering
-from napctl.model.drivers import PERSISTENT
+from napctl.model.drivers import PERSISTENT, RECEIVES_WHERE_ANSWERED
 from napctl.model.fitness import Fitness, SocketFitness
 
 
@@ -49,12 +49,18 @@ def _notes(found: Examination) -> Iterator[str]:
                 f"{device.driver} ({device.name}) does not keep NAPI settings over a link reset or a change of "
                 "channels; `attach --stay` sets them again"
             )
+        if device.driver in RECEIVES_WHERE_ANSWERED and any(steering(found)):
+            yield (
+                f"{device.driver} ({device.name}): its host may move a connection to the queue over which it is "
+                "answered; let that be the one that received it: `echo 1 >/sys/class/net/"
+                f"{device.name}/queues/tx-0/xps_rxqs`, 2 for tx-1, 4 for tx-2 and so on"
+            )
     for pid, program in found.programs.items():
         option = steers_itself(program.name, program.arguments)
         if option is not None:
             yield f"{program.name} ({pid}) gives each thread the connections of one queue itself ({option})"
     for group in groups(found):
-        if group.misfit is not None and group.queues > 1:
+        if group.misfit is not None and len(group.napis) > 1:
             yield f"the listeners on {group.address} cannot be steered: {group.misfit}"
     waiting = [each for each in found.instances if each.sockets_by_napi]
     ids = [napi for each in waiting for napi in each.sockets_by_napi]

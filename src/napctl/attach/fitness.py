@@ -48,26 +48,29 @@ def verdicts(found: Examination, steered: frozenset[int] = frozenset()) -> tuple
 def _verdict(instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int]) -> Verdict:
     ids = instance.sockets_by_napi
     steerable = group is not None and group.misfit is None
-    queues = _queues(instance, found)
-    if not ids and (not steerable or queues < 2):
-        return Verdict(instance, "nothing to poll", _why_unfed(instance))
+    several = _receiving(instance, found, group)
+    if not ids and (not steerable or several < 2):
+        unsteerable = group.misfit if group and several > 1 else None
+        return Verdict(instance, "nothing to poll", _why_unfed(instance), unsteerable or "")
     if bad := _hopeless(instance, found):
         return Verdict(instance, "does not fit", bad)
-    if len(ids) > 1 or (instance.open_udp and queues > 1):
-        return _over_several(instance, found, group, steered, queues)
-    return _over_one(instance, found, steerable, steered, queues)
+    if len(ids) > 1 or (instance.open_udp and several > 1):
+        return _over_several(instance, found, group, steered, several)
+    return _over_one(instance, found, group, steered, several)
 
 
 def _over_one(
-    instance: EpollInstance, found: Examination, steerable: bool, steered: frozenset[int], queues: int
+    instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int], several: int
 ) -> Verdict:
     """Now one NAPI instance feeds it: will it stay so?"""
     ids = instance.sockets_by_napi
+    steerable = group is not None and group.misfit is None
     if mixed := _mixed_sibling(instance, found):
-        return Verdict(instance, "does not fit", mixed, _hint(instance, found, queues))
-    if queues > 1 and not steerable and _few_to_tell(instance):
-        return Verdict(instance, "does not fit", _too_few(instance, queues))
-    if steerable and queues > 1 and not _is_steered(instance, steered):
+        return Verdict(instance, "does not fit", mixed, _hint(instance, found, several))
+    if several > 1 and not steerable and _few_to_tell(instance):
+        unsteerable = group.misfit if group else None
+        return Verdict(instance, "does not fit", _too_few(instance, several), unsteerable or "")
+    if steerable and several > 1 and not _is_steered(instance, steered):
         return Verdict(instance, "fits after steering", "until then its connections may come over any queue")
     why = f"all its sockets are fed by NAPI {next(iter(ids))}" if ids else "its queue is steered to it"
     return Verdict(instance, "fits", why)
@@ -107,7 +110,7 @@ def _napi_trouble(napi_id: int, found: Examination) -> str | None:
 
 
 def _over_several(
-    instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int], queues: int
+    instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int], several: int
 ) -> Verdict:
     ids = instance.sockets_by_napi
     mix = ", ".join(f"{count} of NAPI {napi}" for napi, count in sorted(ids.items()))
@@ -115,7 +118,7 @@ def _over_several(
         f"epoll instance {instance.fd} watches sockets of {len(ids)} NAPI instances ({mix}); the kernel would "
         "follow one and let the others wait for the suspend timer"
         if len(ids) > 1
-        else f"its datagrams may come over any of {queues} queues, of which the kernel would follow one"
+        else f"its datagrams may come over any of {several} NAPI instances, of which the kernel would follow one"
     )
     if group is not None and group.misfit is None:
         if instance.open_udp and ids and not _is_steered(instance, steered):
@@ -129,7 +132,7 @@ def _over_several(
         return Verdict(instance, "fits after steering", trap)
     if group is not None and group.misfit:
         return Verdict(instance, "does not fit", trap, group.misfit)
-    return Verdict(instance, "does not fit", trap, _hint(instance, found, queues))
+    return Verdict(instance, "does not fit", trap, _hint(instance, found, several))
 
 
 def _mixed_sibling(instance: EpollInstance, found: Examination) -> str | None:
@@ -160,11 +163,11 @@ def _few_to_tell(instance: EpollInstance) -> bool:
     return accepts and sum(instance.sockets_by_napi.values()) < ENOUGH_CONNECTIONS
 
 
-def _too_few(instance: EpollInstance, queues: int) -> str:
+def _too_few(instance: EpollInstance, several: int) -> str:
     count = sum(instance.sockets_by_napi.values())
     return (
         f"it has {count} connection{'s' if count > 1 else ''} so far: too few to tell whether later ones will come "
-        f"over other queues of the {queues}"
+        f"over others of the {several} NAPI instances"
     )
 
 
@@ -172,11 +175,12 @@ def _is_steered(instance: EpollInstance, steered: frozenset[int]) -> bool:
     return bool(instance.listeners) and all(each.inode in steered for each in instance.listeners)
 
 
-def _queues(instance: EpollInstance, found: Examination) -> int:
-    """RX queues of the devices that feed the target, as far as they concern this instance."""
-    ids = instance.sockets_by_napi or found.napis
-    devices = {(found.napis[napi].netns, found.napis[napi].device.ifindex): napi for napi in ids if napi in found.napis}
-    return max((len(found.receiving(napi)) for napi in devices.values()), default=0)
+def _receiving(instance: EpollInstance, found: Examination, group: Group | None) -> int:
+    """NAPI instances that receive for the devices that feed it, or its group; if none does, for those that may."""
+    if group is not None:
+        return len(group.napis)
+    ids = [napi for napi in instance.sockets_by_napi or found.napis if napi in found.napis]
+    return len({other for napi in ids for other in found.receiving(napi)})
 
 
 def _why_unfed(instance: EpollInstance) -> str:

@@ -66,11 +66,13 @@ def nginx(
     reuseport: bool = False,
     port: int = NGINX_PORT,
     cpus: Collection[int] = (),
+    patience_s: float = 5.0,
 ) -> Server:
     """Start nginx, whose master runs as root and whose workers run as www-data; `pid` is the master's.
 
     The workers share one listening socket, or have one each with `reuseport` (all of them are open in all processes).
-    `cpus` as serve() has it. Raises Unsupported with the package to install, NapctlError if it does not start.
+    `cpus` and `patience_s` as serve() has them. Raises Unsupported with the package to install, NapctlError if it does
+    not start.
     """
     require("nginx")
 
@@ -84,7 +86,7 @@ def nginx(
             reply=REPLY,
         )
         command = ["nginx", "-c", _written(directory, text), "-p", str(directory), "-e", "stderr"]
-        return serve(lab, command, port, forks=True, cpus=cpus, ready=_with_workers(workers))
+        return serve(lab, command, port, forks=True, cpus=cpus, patience_s=patience_s, ready=_with_workers(workers))
 
     return with_directory(begin)
 

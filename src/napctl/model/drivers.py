@@ -19,3 +19,7 @@ PERSISTENT = frozenset(
 )
 """Drivers that call netif_napi_add_config() (commit 86e25f40aa1e, Linux 6.13), as of Linux 7.3; older ones have fewer.
 i40e, igc, ixgbe, gve, mana, hv_netvsc, r8169, e1000e and veth are not among them."""
+
+RECEIVES_WHERE_ANSWERED = frozenset({"virtio_net"})
+"""Drivers whose device may receive a connection over the queue over which it was answered last, whatever received it
+first: a tap with several queues learns it so (tun_flow_update() in drivers/net/tun.c), unless its host has RSS."""

@@ -1,0 +1,141 @@
+"""Steering on a real driver with several queues: virtio_net with four, over which a tap spreads connections."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.attach.examine import Examination, examine
+from napctl.attach.steering import Group, groups, outgrown
+from napctl.kernel import processes
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.lab.bed import End, Lab
+from napctl.lab.servers import Server
+from napctl.lab.webservers import nginx
+from tests.lab.following import (
+    all_unset,
+    attached,
+    closed,
+    connections,
+    new_connections_are_spread,
+    queues_of,
+    settings_of,
+    steered,
+)
+from tests.lab.helpers import PREFERS, Napctl, in_namespace, params_of, until
+from tests.vm.wire import run
+
+QUEUES = 4
+NICS = {"server0": "virtio2", "client0": "virtio3"}
+NOW = ("--window", "0s", "--defer-us", "200")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """As the lab has it, with the two NICs of the third wire instead of veth."""
+    answer_over_the_queue_that_received(NICS["server0"])
+    with ExitStack() as undo:
+        server, client = (undo.enter_context(NetworkNamespace.create()) for _ in range(2))
+        lab = undo.enter_context(Lab(server, client))
+        for end in (lab.server, lab.client):
+            nic = NICS[end.device]
+            run("ip", "link", "set", nic, "name", end.device, "netns", f"/proc/{os.getpid()}/fd/{end.namespace.fd}")
+            undo.callback(at, end, f"ip link set {end.device} down name {nic} netns 1")
+            at(end, "ip link set lo up")
+            at(end, f"sysctl -qw net.ipv6.conf.{end.device}.disable_ipv6=1")
+            at(end, f"ip address add {end.address}/24 dev {end.device}")
+            at(end, f"ip link set {end.device} up")
+        yield lab
+
+
+def answer_over_the_queue_that_received(nic: str) -> None:
+    """Else a tap moves a connection to the queue over which it is answered (tun_flow_update() in drivers/net/tun.c)."""
+    run("ethtool", "-L", nic, "combined", str(QUEUES))
+    for queue in range(QUEUES):
+        Path(f"/sys/class/net/{nic}/queues/tx-{queue}/xps_rxqs").write_text(f"{1 << queue:x}")
+
+
+def at(end: End, command: str) -> str:
+    return in_namespace(end.namespace, *command.split())
+
+
+@pytest.fixture
+def server(lab: Lab) -> Iterator[Server]:
+    with nginx(lab, workers=QUEUES, reuseport=True, patience_s=60) as server:
+        until(lambda: groups(examined(server)), "its workers to wait on their listeners")
+        yield server
+
+
+def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, server: Server, napctl: Napctl) -> None:
+    before = settings_of(lab)
+    assert len(before) == QUEUES
+    assert new_connections_are_spread(lab, server)
+    closed(server, server.workers)
+
+    done = napctl("attach", server.pid, "--steer", *NOW, timeout_s=120)
+
+    assert done.status == 0, done
+    assert all(map(attached, settings_of(lab)))
+    assert all(PREFERS in params_of(pid).values() for pid in server.workers)
+    with connections(lab, server, 60):
+        found = queues_of(*server.workers)
+        assert steered(found, QUEUES), found
+    closed(server, server.workers)
+
+    assert napctl("detach", server.pid, timeout_s=120).status == 0
+    assert settings_of(lab) == before
+    assert all_unset(*server.workers)
+    assert napctl.live() == []
+    assert new_connections_are_spread(lab, server)
+
+
+def test_what_a_steered_group_was_steered_to_is_outgrown_by_other_channels(lab: Lab, server: Server) -> None:
+    group = only_group(server)
+    assert (group.queues, group.misfit) == (QUEUES, None)
+    inodes = [member.listener.inode for member in group.members]
+
+    at(lab.server, f"ethtool -L {lab.server.device} combined 2")
+
+    with connections(lab, server, 8):
+        assert "4 workers for 2 RX queues" in (outgrown(inodes, examined(server)) or "")
+        assert "4 workers for 2 RX queues" in (only_group(server).misfit or "")
+    at(lab.server, f"ethtool -L {lab.server.device} combined {QUEUES}")
+    with connections(lab, server, 20):
+        assert outgrown(inodes, examined(server)) is None
+
+
+def test_a_bond_of_two_nics_is_not_steered(lab: Lab, server: Server) -> None:
+    with bonded(lab.server, "virtio1"), bonded(lab.client, "e1000e1"), connections(lab, server, 20):
+        assert "2 devices can feed it (server0 and virtio1)" in (only_group(server).misfit or "")
+
+
+def examined(server: Server) -> Examination:
+    running = [process for pid in server.workers if (process := processes.process(pid)) is not None]
+    return examine("nginx", running).without_former_napis()
+
+
+def only_group(server: Server) -> Group:
+    (group,) = groups(examined(server))
+    return group
+
+
+@contextmanager
+def bonded(end: End, nic: str) -> Iterator[None]:
+    """Its address on a bond of its device and another one, which take turns in sending."""
+    with ExitStack() as undo:
+        run("ip", "link", "set", nic, "netns", f"/proc/{os.getpid()}/fd/{end.namespace.fd}")
+        undo.callback(at, end, f"ip link set {nic} down netns 1")
+        at(end, "ip link add bond0 type bond mode balance-rr miimon 100")
+        undo.callback(at, end, "ip link delete bond0")
+        at(end, f"ip address delete {end.address}/24 dev {end.device}")
+        for port in (end.device, nic):
+            at(end, f"ip link set {port} down")
+            at(end, f"ip link set {port} master bond0")
+        at(end, "sysctl -qw net.ipv6.conf.bond0.disable_ipv6=1")
+        at(end, f"ip address add {end.address}/24 dev bond0")
+        at(end, "ip link set bond0 up")
+        up = "MII Status: up"
+        until(lambda: at(end, "cat /proc/net/bonding/bond0").count(up) == 3, "bond0 and both ports to be up", 30)
+        yield
