@@ -35,6 +35,8 @@ WINDOW_SECONDS = 0.15
 ROUNDS = 6
 """Each timer is tried that often, in turn, so that traffic that changes favours none, and the noise is seen."""
 SETTLE_SECONDS = 0.05
+CHANGING_SECONDS = 0.12
+"""About what it takes to attach and let go again, and to read the counters."""
 LEAST_PACKETS_PER_SECOND = 500
 """Below it a window sees too few packets to tell timers apart."""
 TOO_LITTLE = "too little traffic to try timers on"
@@ -65,7 +67,8 @@ def choose_timer(
         with _Scale(found, choice) as scale:
             if scale.window(WINDOW_SECONDS).packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
                 return untried(budget_ns, TOO_LITTLE)
-            progress(f"trying timers for {(WINDOW_SECONDS + SETTLE_SECONDS) * ROUNDS * len(timers):.1f} s")
+            seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * ROUNDS * len(timers)
+            progress(f"trying timers for about {seconds:.0f} s")
             windows: dict[int, list[_Window]] = {timer: [] for timer in timers}
             for turn in range(ROUNDS):
                 for timer in timers[:: 1 if turn % 2 else -1]:

@@ -86,7 +86,7 @@ def chosen(trials: Sequence[Trial]) -> TimerChoice:
             best = each if saving.worth_it else best
     return TimerChoice(
         gro_flush_timeout_ns=best.gro_flush_timeout_ns,
-        why=_why(trials[0], best, savings),
+        why=_why(trials, best, savings),
         trials=tuple(trials),
         savings=tuple(savings),
     )
@@ -112,10 +112,11 @@ def _saved(change: float) -> float:
     return 1 - exp(min(change, 700))  # beyond that exp() overflows
 
 
-def _why(shortest: Trial, best: Trial, savings: Sequence[Saving]) -> str:
-    if best is not shortest:
+def _why(trials: Sequence[Trial], best: Trial, savings: Sequence[Saving]) -> str:
+    if best is not trials[0]:
         (saving,) = (each for each in savings if each.gro_flush_timeout_ns == best.gro_flush_timeout_ns)
-        waits = shortest.wait_p50_us, best.wait_p50_us
+        (other,) = (each for each in trials if each.gro_flush_timeout_ns == saving.against_ns)
+        waits = other.wait_p50_us, best.wait_p50_us
         wait = "" if None in waits else f", p50 wait {waits[1]:.0f} instead of {waits[0]:.0f} µs"
         than = duration_text(saving.against_ns)
         return f"{_percent(saving.share)} less CPU per packet than {than} ({_noise(saving)}){wait}"
