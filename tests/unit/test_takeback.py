@@ -1,5 +1,6 @@
-"""What of an attachment is taken back if some of its NAPI instances starve."""
+"""Which NAPI instances of an attachment starve, and what of it is taken back then."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.targets import ABLE, examination, instance, loose
@@ -7,10 +8,13 @@ from tests.unit.targets import ABLE, examination, instance, loose
 from napctl.attach.attach import choose, planned
 from napctl.attach.fitness import verdicts
 from napctl.attach.look import EpollInstance
+from napctl.attach.report import judge
 from napctl.attach.takeback import starved_changes
 from napctl.change.transaction import begun
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.suspension import Suspension
+from napctl.model.suspensioncounts import SuspensionCounts
+from napctl.model.window import Window
 
 NAPIS = st.integers(300, 303)
 
@@ -19,6 +23,10 @@ def attached(*instances: EpollInstance) -> Transaction:
     found = examination(*instances)
     choice = choose(found, verdicts(found), steer=False, force=True)
     return begun("attach", "server", planned(found, choice, Suspension()), pid=42, started_ticks=42)
+
+
+def window(seconds: float) -> Window:
+    return Window(started_unix_ns=0, seconds=seconds, source="bpf", napis=(), cpus=(), devices=(), lacks=())
 
 
 def where(transaction: Transaction, *instances: EpollInstance, starving: set[int]) -> tuple[set[int], set[int]]:
@@ -89,3 +97,32 @@ def test_no_instance_that_stays_is_fed_by_one_that_goes(fed: list[dict[int, int]
     for each in instances:
         assert each.fd in epolls or not napis & set(each.sockets_by_napi)
         assert (each.fd in epolls) == bool(starving & set(each.sockets_by_napi))
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "seconds", "rescues", "starves"),
+    [
+        (20, 1, 2, False), (20, 1, 4, False), (20, 1, 5, True), (20, 10, 40, False), (20, 10, 50, True),
+        (0, 1, 0, False), (20, 0.1, 2, False), (20, 0.1, 3, True), (1, 1, 50, False), (1, 1, 100, True),
+        (1000, 1, 1, True),
+    ],
+)  # fmt: skip
+def test_a_napi_instance_starves_that_is_left_to_its_suspend_timer_for_a_tenth_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, timeout_ms: int, seconds: float, rescues: int, starves: bool
+) -> None:
+    """As the server that pauses now and then does not."""
+    monkeypatch.setattr("napctl.kernel.system.in_initial_pid_namespace", lambda: True)
+    fed = instance(5, {300: 4}), instance(6, {301: 4})
+    found = examination(*fed)
+    choice = choose(found, verdicts(found), steer=False, force=False)
+    wanted = Suspension(irq_suspend_timeout_ns=timeout_ms * 10**6)
+    transaction = begun("attach", "server", planned(found, choice, wanted), pid=42, started_ticks=42)
+    counts = {
+        (1, napi): SuspensionCounts(napi_id=napi, netns=1, timeouts=count, resumes=count)
+        for napi, count in ((300, rescues), (301, 0))
+    }
+
+    now = judge(transaction, window(seconds), counts)
+
+    assert (now.verdict == "starving", now.starving) == (starves, (300,) if starves else ())
+    assert ("NAPI 300 " in now.why) == starves
