@@ -296,7 +296,7 @@ def _status(active: Active) -> Status:
         if not _is_epoll(active.epoll_fd):
             return Status(verdict=ENDED, reasons=("the epoll instance is closed",))
         return Status(verdict=CANNOT_TELL, reasons=(f"what the epoll instance watches: {error.strerror}",))
-    by_napi = _by_napi(watched)
+    by_napi = _by_napi(number for number, _ in watched)
     napis, found = _device_halves(by_napi) if by_napi else ({}, [(NO_NAPI, NONE_SEEN.format(len(watched)))])
     if not params.prefer_busy_poll:
         found.insert(0, (NOT_SET, "prefer_busy_poll is off on this epoll instance"))

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 CADDY_PORT = 8081
 WEB_PORT = 8083
 ECHO_PORT = 7777
+LOOPS_PORT = 8085
 
 CADDYFILE = """
 {{
@@ -76,6 +77,18 @@ def echo(
         return bound(server, "udp") == len(serving) == max(workers, 1) and (wait_in != "epoll" or have_epoll(serving))
 
     return _service(lab, "echo", port, options, cpus, ready, forks=workers > 0)
+
+
+def loops(lab: Lab, *kinds: str, port: int = LOOPS_PORT) -> Server:
+    """services/loops.py: HTTP, by a process for each of these kinds of loop (one alone: without a master)."""
+    several = len(kinds) > 1
+
+    def ready(lab: Lab, server: Server) -> bool:
+        serving = server.workers if several else [server.pid]
+        listening = 1 if "shared" in kinds else len(kinds)
+        return len(serving) == len(kinds) and bound(server, "tcp") == listening and have_epoll(serving)
+
+    return _service(lab, "loops", port, list(kinds), (), ready, forks=several)
 
 
 def bound(server: Server, protocol: Literal["tcp", "udp"]) -> int:

@@ -13,6 +13,7 @@ from napctl.attach.examine import examine
 from napctl.attach.report import Attached
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import MEMCACHED_PORT, Server, memcached, serve
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import from_json
@@ -30,6 +31,7 @@ from tests.lab.helpers import (
     set_napi,
     set_params,
 )
+from tests.lab.trial import preferred
 
 pytestmark = pytest.mark.lab
 
@@ -42,13 +44,15 @@ def settings_of(lab: Lab) -> list[NapiSettings]:
     return [napi.settings for napi in lab.server.napis()]
 
 
-def test_the_attached_server_makes_most_polls_itself(server: Server, load: LoadStarter, napctl: Napctl) -> None:
-    load(30_000)
-
-    done = napctl("attach", server.pid, "--defer-us", 200, "--json")
+def test_the_attached_server_makes_most_polls_itself(lab: Lab, napctl: Napctl) -> None:
+    """While it has a CPU: one that waits for its turn leaves its packets to the deferral timer."""
+    spec = LoadSpec(rate_per_second=30_000, seconds=10, connections=16, warmup_seconds=0.1)
+    with preferred(lab), ending(memcached(lab)) as server, started(lab, server, spec) as load:
+        load.wait_for_warmup()
+        done = napctl("attach", server.pid, "--defer-us", 200, "--json")
+    assert done.status == 0, done
     report = from_json(done.stdout, Attached)
 
-    assert done.status == 0
     assert report.verdict == "active"
     assert report.server_poll_share is not None
     assert report.server_poll_share > 0.5

@@ -5,7 +5,8 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -271,41 +272,52 @@ def chosen_by(napctl: Napctl, server: Server, *options: object) -> TimerChoice:
     return timer
 
 
-def test_under_load_the_timers_are_tried_and_one_of_them_is_chosen(
+@contextmanager
+def working(lab: Lab) -> Iterator[None]:
+    """Somebody else's work that takes all that is left of the server's CPU."""
+    with subprocess.Popen(
+        ["nice", "-n", "19", "taskset", "-c", str(lab.server.cpu), "yes"], stdout=subprocess.DEVNULL
+    ) as other:
+        yield
+        other.kill()
+
+
+def test_under_load_the_timers_are_tried_and_what_else_runs_there_costs_the_server_nothing(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
-    load(10_000, seconds=60)
+    load(5_000, seconds=60)
     before = state_of(lab.server)
 
-    def swept() -> TimerChoice | None:
+    with working(lab):
         timer = chosen_by(napctl, server)
-        return timer if "too little" not in timer.why else None
-
-    timer = until(swept, "traffic enough", 30)
-    assert timer is not None
 
     assert tuple(each.gro_flush_timeout_ns for each in timer.trials) == TIMERS_NS
     assert timer.gro_flush_timeout_ns in TIMERS_NS
-    assert "CPU time for each packet" in timer.why
+    assert "CPU per packet" in timer.why
+    assert "within the noise" in timer.why
+    assert [each.gro_flush_timeout_ns for each in timer.savings] == [*TIMERS_NS[1:]]
     for each in timer.trials:
         assert each.cpu_share is not None
-        assert 0 < each.cpu_share <= 2
+        assert 0 < each.cpu_share < 0.8
         assert each.packets_per_second is not None
         assert each.packets_per_second > 0
         assert each.wait_p50_us is not None
+        assert len(each.cpu_us_per_packet) == 6
     assert state_of(lab.server) == before
 
-    def table() -> Ran | None:
-        done = napctl("attach", server.pid, "--window", 0)
-        assert napctl("detach", server.pid).status == 0
-        return done if "p50 wait µs" in done.stdout else None
 
-    shown = until(table, "the table", 30)
-    assert shown is not None
-    assert "trying timers for" in shown.stderr
-    for name in ("20us", "50us", "200us"):
-        assert re.search(rf"^ +{name} +\d+ +[\d.]+ +[\d,]+ +[\d,]+ *$", shown.stdout, re.M), shown.stdout
-    assert re.search(r"^gro-flush-timeout \d+us: ", shown.stdout, re.M)
+def test_the_table_shows_the_timers_within_the_latency_budget(
+    server: Server, load: LoadStarter, napctl: Napctl
+) -> None:
+    load(5_000, seconds=60)
+
+    shown = napctl("attach", server.pid, "--window", 0, "--latency-budget", "60us")
+
+    assert "trying timers for about" in shown.stderr
+    assert "200us" not in shown.stdout
+    for name in ("20us", "50us"):
+        assert re.search(rf"^ +{name} +\d+( +[\d.]+){{3}} +[\d,]+ +[\d,]+ *$", shown.stdout, re.M), shown.stdout
+    assert re.search(r"^chose gro-flush-timeout [25]0us: ", shown.stdout, re.M)
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
 
 
@@ -319,14 +331,10 @@ def test_without_traffic_it_says_so_and_takes_200_us(server: Server, client: soc
     assert "trying timers" not in shown.stderr
 
 
-def test_no_timer_beyond_the_latency_budget_is_taken(
-    server: Server, client: socket.socket, load: LoadStarter, napctl: Napctl
-) -> None:
-    load(10_000, seconds=4)
-    for _ in range(2):
-        timer = chosen_by(napctl, server, "--latency-budget", "60us")
-        assert [each.gro_flush_timeout_ns for each in timer.trials] == [20_000, 50_000]
-        assert timer.gro_flush_timeout_ns <= 60_000
+def test_no_timer_beyond_the_latency_budget_is_taken(server: Server, client: socket.socket, napctl: Napctl) -> None:
+    timer = chosen_by(napctl, server, "--latency-budget", "60us")
+    assert [each.gro_flush_timeout_ns for each in timer.trials] == [20_000, 50_000]
+    assert timer.gro_flush_timeout_ns == 50_000
 
     for budget, ns in (("5us", 5_000), ("20us", 20_000)):
         timer = chosen_by(napctl, server, "--latency-budget", budget)

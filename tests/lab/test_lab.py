@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from napctl.kernel import netdev
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab import standing
 from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import memcached, serve
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 
@@ -202,3 +204,17 @@ def test_without_the_capability_it_is_named() -> None:
     command = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c", words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "NotPermitted: creating a network namespace needs CAP_SYS_ADMIN" in done.stderr
+
+
+def test_a_kernel_without_deferral_of_single_napi_instances_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 6.13 their settings are not among what the kernel tells, and it knows no napi-set."""
+    for number in [number for number, attribute in netdev.NAPI.items() if "flush" in attribute.name]:
+        monkeypatch.delitem(netdev.NAPI, number)
+    spec = LoadSpec(rate_per_second=100, seconds=1)
+    with (
+        Lab.build() as lab,
+        memcached(lab) as server,
+        pytest.raises(Unsupported, match=r"\(Linux 6\.13\)"),
+        started(lab, server, spec),
+    ):
+        pass

@@ -59,7 +59,7 @@ def told(stack: ExitStack, here: NetworkNamespace, *watched: socket.socket) -> s
         look = look_at(process)
     assert look is not None
     (found,) = (each for each in look.instances if each.fd == instance.fileno())
-    assert bool(found.sockets_by_napi) != bool(found.unfed)
+    assert bool(found.napis) != bool(found.unfed)
     return found.unfed
 
 

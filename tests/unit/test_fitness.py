@@ -1,18 +1,19 @@
 """Which epoll instances suspension fits, and which only after steering: every case, without a kernel."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.targets import GROUP, examination, instance, listener, loose, waits
+from tests.unit.targets import GROUP, UNSET, examination, instance, listener, loose, process, waits
 
 from napctl.attach.attach import choose, planned, why_not
 from napctl.attach.examine import Examination
 from napctl.attach.explain import explain
 from napctl.attach.fitness import Verdict, loop_of, verdicts
 from napctl.attach.hints import steers_itself
-from napctl.attach.look import EpollInstance
+from napctl.attach.look import EpollInstance, View, joined
 from napctl.attach.loose import loose_fitness
 from napctl.kernel.program import Program
 from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange
@@ -87,9 +88,38 @@ def test_a_loop_that_never_waits_does_not_fit() -> None:
 def test_only_a_loop_that_hardly_ever_waits_is_said_to_spin(calls: int, share: float, blocked: bool) -> None:
     at_once = int(calls * share)
     loop = loop_of([waits(calls=calls, nonblocking=at_once, blocked=blocked)])
+    asked = calls + blocked
 
-    assert (loop == "spins") <= (calls >= 20 and at_once >= 0.99 * calls)
+    assert (loop == "spins") == (asked > 0 and at_once >= 0.99 * asked)
     assert (loop == "not seen") == (calls == 0 and not blocked)
+
+
+@given(st.integers(1, 10_000))
+def test_a_loop_that_was_only_seen_to_ask_with_timeout_0_spins_however_seldom(calls: int) -> None:
+    assert loop_of([waits(calls=calls, nonblocking=calls, blocked=False)]) == "spins"
+    assert loop_of([waits(calls=1, nonblocking=1, blocked=True)]) == "waits"
+
+
+def test_an_instance_that_another_one_watches_does_not_fit_however_it_waits() -> None:
+    inner = replace(instance(5, {300: 1}, threads=(waits(calls=1, nonblocking=1),)), outer=6)
+
+    assert "epoll instance 6 watches it" in only(examination(inner)).why
+
+
+@given(st.lists(st.dictionaries(st.integers(1, 9), st.integers(300, 302)), min_size=1, max_size=4))
+def test_an_instance_has_the_sockets_of_all_its_holders_once_each(held: list[dict[int, int]]) -> None:
+    views = [
+        View(process(pid), 5, UNSET, 20, {number: 300 + number % 3 for number in sockets},
+             (listener(40 + pid), listener(50)), "" if sockets else "why", None)
+        for pid, sockets in enumerate(held)
+    ]  # fmt: skip
+    found = joined(views)
+    everybodys = {number for sockets in held for number in sockets}
+
+    assert found.sockets_by_napi == Counter(300 + number % 3 for number in everybodys)
+    assert found.places == tuple((pid, 5) for pid in range(len(held)))
+    assert sorted(each.inode for each in found.listeners) == [*(40 + pid for pid in range(len(held))), 50]
+    assert bool(found.unfed) == (not everybodys)
 
 
 def test_an_instance_that_several_threads_wait_in_does_not_fit() -> None:

@@ -1,12 +1,16 @@
-"""Which descriptors are one open file."""
+"""Which descriptors are one open file, and what an epoll instance watches."""
 
 import os
+import select
 from collections.abc import Callable
+from contextlib import ExitStack
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.kernel.openfiles import Place, distinct, order_of_files
+from napctl.kernel import openfiles
+from napctl.kernel.openfiles import Place, distinct, inode_of, order_of_files, watched, watches
 
 
 def by(files: list[int | None]) -> Callable[[Place, Place], int | None]:
@@ -61,3 +65,40 @@ def test_the_kernel_tells_the_same_file_and_an_order_of_others() -> None:
     finally:
         for fd in (one, two, again):
             os.close(fd)
+
+
+@pytest.mark.parametrize("number_tells", [False, True])
+def test_what_an_epoll_instance_watches_is_known_under_any_number(
+    monkeypatch: pytest.MonkeyPatch, number_tells: bool
+) -> None:
+    """Without kcmp(2) the number has to do."""
+    if number_tells:
+        monkeypatch.setattr(openfiles, "KCMP", None)
+    pid = os.getpid()
+    with select.epoll() as inner, select.epoll() as other, select.epoll() as outer:
+        outer.register(inner.fileno(), select.EPOLLIN)
+        moved = os.dup(inner.fileno())
+        try:
+            assert watches(pid, outer.fileno(), inner.fileno(), inner.fileno())
+            assert watches(pid, outer.fileno(), inner.fileno(), moved) is not number_tells
+            assert not watches(pid, outer.fileno(), inner.fileno(), other.fileno())
+            assert not watches(pid, inner.fileno(), inner.fileno(), other.fileno())
+            assert watched(pid, outer.fileno()) == ((inner.fileno(), inode_of(pid, other.fileno())),)
+        finally:
+            os.close(moved)
+
+
+def test_two_that_were_added_under_one_number_are_told_apart() -> None:
+    pid = os.getpid()
+    with select.epoll() as outer, ExitStack() as stack:
+        number, kept = 900, []
+        for _ in range(3):
+            each = stack.enter_context(select.epoll())
+            os.dup2(each.fileno(), number)
+            outer.register(number, select.EPOLLIN)
+            kept.append(each.fileno())
+        os.close(number)
+
+        assert len(watched(pid, outer.fileno())) == 3
+        assert all(watches(pid, outer.fileno(), number, each) for each in kept)
+        assert not watches(pid, outer.fileno(), number, outer.fileno())

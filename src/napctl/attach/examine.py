@@ -1,11 +1,11 @@
 """Examine the processes of a target: what feeds their epoll instances and sockets, and the devices behind."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from napctl.attach.look import EpollInstance, Look, LooseSocket, look_at, loose_sockets
+from napctl.attach.look import EpollInstance, Look, LooseSocket, View, joined, look_at, loose_sockets
 from napctl.kernel import openfiles
 from napctl.kernel.links import addresses
 from napctl.kernel.listeners import listeners_of
@@ -99,7 +99,7 @@ def examine(
         raise BadInput(
             f"{found[0].name} ({found[0].pid}): it ended meanwhile" if found else f"{name}: it ended meanwhile"
         )
-    instances = tuple(_merged([instance for look in looks for instance in look.instances]))
+    instances = tuple(_distinct([view for look in looks for view in look.instances]))
     in_epoll = {inode for look in looks for inode in look.watched}
     loose = tuple(
         each
@@ -113,8 +113,8 @@ def examine(
     others = () if not watch_seconds else tuple(_others(napis, ids, {look.process.pid for look in looks}, lacks))
     if watch_seconds:
         waits = observe_waits([look.process.pid for look in looks], watch_seconds)
-        instances = tuple(_in_epoll(waits, each) for each in instances)
-        loose = tuple(_on_socket(waits, each) for each in loose)
+        instances = _in_epolls(waits, instances)
+        loose = _on_sockets(waits, loose)
         lacks += waits.lacks
     return Examination(
         name=name,
@@ -130,18 +130,11 @@ def examine(
     )
 
 
-def _merged(instances: list[EpollInstance]) -> Iterator[EpollInstance]:
-    """Each instance once: processes share those that they inherited. Only such as watch the same can be the same."""
-    alike: dict[tuple[object, ...], list[EpollInstance]] = defaultdict(list)
-    for each in instances:
-        key = (each.watched, tuple(sorted(each.sockets_by_napi.items())), tuple(one.inode for one in each.listeners))
-        alike[key if each.watched else (each.process.pid, each.fd)].append(each)
-    for candidates in alike.values():
-        by_place = {(each.process.pid, each.fd): each for each in candidates}
-        pids = {pid for pid, _ in by_place}
-        groups = openfiles.distinct(list(by_place)) if len(pids) > 1 else [[place] for place in by_place]
-        for first, *rest in groups:
-            yield replace(by_place[first], also=tuple(rest))
+def _distinct(views: list[View]) -> Iterator[EpollInstance]:
+    """Each instance once: processes share those that they inherited, and each sees only the sockets that it holds."""
+    by_place = {(each.process.pid, each.fd): each for each in views}
+    for places in openfiles.distinct(list(by_place)):
+        yield joined([by_place[place] for place in places])
 
 
 def _sharers(looks: Sequence[Look]) -> dict[tuple[str, int, bytes], frozenset[int]]:
@@ -209,17 +202,26 @@ def _others(napis: Mapping[int, LocatedNapi], ids: set[int], ours: set[int], lac
             yield poller
 
 
-def _in_epoll(waits: Waits, instance: EpollInstance) -> EpollInstance:
-    places = set(instance.places)
-    found = (each for each in waits.threads if each.call == "epoll" and (each.pid, each.fd) in places)
-    return replace(instance, threads=tuple(found))
-
-
-def _on_socket(waits: Waits, socket: LooseSocket) -> LooseSocket:
-    """poll and select name no descriptor: all of its process's may mean this socket."""
-    found = (
-        each
-        for each in waits.threads
-        if each.pid == socket.process.pid and (each.fd == socket.fd or each.call in ("poll", "select"))
+def _in_epolls(waits: Waits, instances: Iterable[EpollInstance]) -> tuple[EpollInstance, ...]:
+    by_place = defaultdict(list)
+    for each in waits.threads:
+        if each.call == "epoll":
+            by_place[each.pid, each.fd].append(each)
+    return tuple(
+        replace(each, threads=tuple(thread for place in each.places for thread in by_place.get(place, ())))
+        for each in instances
     )
-    return replace(socket, threads=tuple(found))
+
+
+def _on_sockets(waits: Waits, found: Iterable[LooseSocket]) -> tuple[LooseSocket, ...]:
+    """poll and select name no descriptor: all of its process's may mean this socket."""
+    by_socket = defaultdict(list)
+    for each in waits.threads:
+        by_socket[each.pid, -1 if each.call in ("poll", "select") else each.fd].append(each)
+    return tuple(
+        replace(
+            each,
+            threads=(*by_socket.get((each.process.pid, each.fd), ()), *by_socket.get((each.process.pid, -1), ())),
+        )
+        for each in found
+    )

@@ -6,7 +6,7 @@ the interrupts of that NAPI instance (ep_suspend_napi_irqs()); only a wait that 
 when it found nothing (ep_busy_loop()).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from napctl.attach.examine import Examination
@@ -17,9 +17,8 @@ from napctl.model.fitness import InstanceFitness, Judgement
 from napctl.model.waits import ThreadWaits
 
 SPINS, MOSTLY_SPINS = 0.99, 0.5
-"""Share of waits with timeout 0. Measured: a loop that only ever asks with timeout 0 finds every packet by the suspend
-timer (median latency 18 ms with 20 ms); libevent does so only while it has events to handle."""
-FEW_CALLS = 20
+"""Share of waits with timeout 0. Measured: a loop that only ever asks with timeout 0, however seldom, finds every
+packet by the suspend timer (median latency 18 ms with 20 ms); libevent does so only while it has events to handle."""
 ENOUGH_CONNECTIONS = 8
 """With so many of one queue only, by chance in 1 of 128 cases where there are two, something steers them: a filter of
 the NIC, say."""
@@ -42,10 +41,17 @@ class Verdict:
 def verdicts(found: Examination, steered: frozenset[int] = frozenset()) -> tuple[Verdict, ...]:
     """One for each epoll instance. `steered`: inodes of listening sockets whose group is steered by napctl already."""
     by_instance = {id(member.instance): group for group in groups(found) for member in group.members}
-    return tuple(_verdict(each, found, by_instance.get(id(each)), steered) for each in found.instances)
+    mixed = _mixed_listeners(found)
+    return tuple(_verdict(each, found, by_instance.get(id(each)), steered, mixed) for each in found.instances)
 
 
-def _verdict(instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int]) -> Verdict:
+def _verdict(
+    instance: EpollInstance,
+    found: Examination,
+    group: Group | None,
+    steered: frozenset[int],
+    mixed: Mapping[int, EpollInstance],
+) -> Verdict:
     ids = instance.sockets_by_napi
     steerable = group is not None and group.misfit is None
     several = _receiving(instance, found, group)
@@ -56,17 +62,15 @@ def _verdict(instance: EpollInstance, found: Examination, group: Group | None, s
         return Verdict(instance, "does not fit", bad)
     if len(ids) > 1 or (instance.open_udp and several > 1):
         return _over_several(instance, found, group, steered, several)
-    return _over_one(instance, found, group, steered, several)
+    if sibling := next((mixed[each.inode] for each in instance.listeners if each.inode in mixed), None):
+        return Verdict(instance, "does not fit", _like(sibling), _hint(instance, found, several))
+    return _over_one(instance, group, steered, several)
 
 
-def _over_one(
-    instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int], several: int
-) -> Verdict:
+def _over_one(instance: EpollInstance, group: Group | None, steered: frozenset[int], several: int) -> Verdict:
     """Now one NAPI instance feeds it: will it stay so?"""
     ids = instance.sockets_by_napi
     steerable = group is not None and group.misfit is None
-    if mixed := _mixed_sibling(instance, found):
-        return Verdict(instance, "does not fit", mixed, _hint(instance, found, several))
     if several > 1 and not steerable and _few_to_tell(instance):
         unsteerable = group.misfit if group else None
         return Verdict(instance, "does not fit", _too_few(instance, several), unsteerable or "")
@@ -81,6 +85,11 @@ def _hopeless(instance: EpollInstance, found: Examination) -> str | None:
     for napi_id in sorted(instance.sockets_by_napi):
         if trouble := _napi_trouble(napi_id, found):
             return trouble
+    if instance.outer is not None:
+        return (
+            f"epoll instance {instance.outer} watches it, so that its loop waits there and asks here with timeout 0; "
+            "the kernel busy-polls only for calls that may block"
+        )
     if loop_of(instance.threads) == "spins":
         return (
             "its loop asks with timeout 0 and never waits: the kernel polls only for who may sleep, so that packets "
@@ -135,18 +144,20 @@ def _over_several(
     return Verdict(instance, "does not fit", trap, _hint(instance, found, several))
 
 
-def _mixed_sibling(instance: EpollInstance, found: Examination) -> str | None:
+def _mixed_listeners(found: Examination) -> dict[int, EpollInstance]:
+    """Listening sockets (by inode number) at which some worker has taken in connections of several NAPI instances."""
+    mixed = [each for each in found.instances if len(each.sockets_by_napi) > 1]
+    return {listener.inode: each for each in reversed(mixed) for listener in each.listeners}
+
+
+def _like(other: EpollInstance) -> str:
     """Why a worker that has connections of one NAPI instance will have others, too: those with whom it shares a
     listening socket have, and which of them takes in a connection is chance."""
-    here = {each.inode for each in instance.listeners}
-    for other in found.instances:
-        if len(other.sockets_by_napi) > 1 and here & {each.inode for each in other.listeners}:
-            return (
-                f"it shares a listening socket with epoll instance {other.fd} of {other.process.name} "
-                f"({other.process.pid}), which watches sockets of {len(other.sockets_by_napi)} NAPI instances; later "
-                "connections of its own may come over any of them"
-            )
-    return None
+    return (
+        f"it shares a listening socket with epoll instance {other.fd} of {other.process.name} "
+        f"({other.process.pid}), which watches sockets of {len(other.sockets_by_napi)} NAPI instances; later "
+        "connections of its own may come over any of them"
+    )
 
 
 def _hint(instance: EpollInstance, found: Examination, queues: int) -> str:
@@ -208,12 +219,11 @@ def waiting_threads(threads: Iterable[ThreadWaits] | None) -> tuple[int, ...]:
 def loop_of(threads: Iterable[ThreadWaits] | None) -> str:
     """Whether a loop waits or spins: "waits", "mostly spins", "spins", "not seen"."""
     seen = list(threads or ())
-    calls, at_once = sum(each.calls for each in seen), sum(each.nonblocking for each in seen)
-    if any(each.blocked_now and each.timeout_ms != 0 for each in seen) and at_once < SPINS * calls:
-        return "mostly spins" if at_once > MOSTLY_SPINS * calls else "waits"
+    calls = sum(each.calls + each.blocked_now for each in seen)
+    at_once = sum(each.nonblocking for each in seen)
     if not calls:
-        return "waits" if any(each.blocked_now for each in seen) else "not seen"
-    if calls >= FEW_CALLS and at_once >= SPINS * calls:
+        return "not seen"
+    if at_once >= SPINS * calls:
         return "spins"
     return "mostly spins" if at_once > MOSTLY_SPINS * calls else "waits"
 

@@ -3,13 +3,13 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from napctl.attach.unfed import why_unfed
 from napctl.kernel import capabilities, openfiles, processes, sockets
-from napctl.kernel.epollinstances import EpollSockets, ask_sockets, epoll_instances, sample
+from napctl.kernel.epollinstances import EpollSockets, ask_sockets, epoll_instances, nested, sample
 from napctl.kernel.listeners import listeners_of
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.openfiles import OpenFiles
@@ -38,6 +38,23 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class View:
+    """One epoll instance as one of the processes that hold it sees it: with the sockets that it holds as well."""
+
+    process: Process
+    fd: int
+    params: EpollParams
+    watched: int
+    """Descriptors that the instance watches, of any kind, whoever holds them."""
+    napis: Mapping[int, int]
+    """NAPI instance that fed a socket last, by its inode number."""
+    listeners: tuple[Listener, ...]
+    unfed: str
+    outer: int | None
+    """Descriptor of an epoll instance that watches this one."""
+
+
+@dataclass(frozen=True)
 class EpollInstance:
     """One epoll instance, by the first process that holds it."""
 
@@ -54,6 +71,8 @@ class EpollInstance:
     """How threads waited in it; None: nobody looked."""
     unfed: str = ""
     """Why no NAPI instance feeds it; empty: one does, or it has no connection."""
+    outer: int | None = None
+    """Descriptor of an epoll instance that watches this one."""
 
     @property
     def open_udp(self) -> bool:
@@ -97,9 +116,9 @@ class Look:
     process: Process
     netns: int
     files: OpenFiles
-    instances: list[EpollInstance]
+    instances: list[View]
     watched: set[int]
-    """Inode numbers of the sockets that its epoll instances watch."""
+    """Inode numbers of all that its epoll instances watch."""
 
 
 def look_at(process: Process, most_sockets: int | None = None) -> Look | None:
@@ -113,28 +132,49 @@ def look_at(process: Process, most_sockets: int | None = None) -> Look | None:
                 found = Look(process, netns.inode, files, [], set())
                 many = most_sockets is not None and len(files.sockets) > most_sockets
                 listening = {one.inode for one in listeners_of(found.netns, process.pid)} if many else ()
-                for each in epoll_instances(
-                    handle, files, _napi_and_facts, most_sockets=most_sockets, always=listening
-                ):
-                    found.watched.update(each.sockets.values())
-                    found.instances.append(_instance(found, each, netns))
+                seen = list(
+                    epoll_instances(handle, files, _napi_and_facts, most_sockets=most_sockets, always=listening)
+                )
+                outers = nested(process.pid, seen)
+                for each in seen:
+                    found.watched.update(inode for _, inode in each.watched)
+                    found.instances.append(_view(found, each, netns, outers.get(each.fd)))
                 return found
         except (FileNotFoundError, ProcessLookupError, BadInput):
             return None
 
 
-def _instance(
-    look: Look, seen: EpollSockets[tuple[int | None, SocketFacts | None]], netns: NetworkNamespace
-) -> EpollInstance:
-    by_napi = Counter(napi_id for napi_id, _ in seen.told.values() if napi_id)
+def _view(
+    look: Look,
+    seen: EpollSockets[tuple[int | None, SocketFacts | None]],
+    netns: NetworkNamespace,
+    outer: int | None,
+) -> View:
+    napis = {seen.sockets[fd]: napi_id for fd, (napi_id, _) in seen.told.items() if napi_id}
     listeners = []
     for fd, (_, facts) in seen.told.items():
         if facts and (facts.listening or (facts.kind == "udp" and not facts.connected)):
             group = (facts.kind, look.netns, facts.address)
             listeners.append(Listener(seen.sockets[fd], fd, facts.kind, facts.reuseport, group))
-    unfed = "" if by_napi else why_unfed(netns, (facts for _, facts in seen.told.values() if facts))
+    unfed = "" if napis else why_unfed(netns, (facts for _, facts in seen.told.values() if facts))
+    return View(look.process, seen.fd, seen.params, len(seen.watched), napis, tuple(listeners), unfed, outer)
+
+
+def joined(views: Sequence[View]) -> EpollInstance:
+    """One epoll instance, from all its holders' views: each of its sockets may be another holder's alone."""
+    first = views[0]
+    napis = {inode: napi_id for each in views for inode, napi_id in each.napis.items()}
+    listeners = {one.inode: one for each in reversed(views) for one in each.listeners}
     return EpollInstance(
-        look.process, seen.fd, seen.params, len(seen.watched), dict(by_napi), tuple(listeners), unfed=unfed
+        process=first.process,
+        fd=first.fd,
+        params=first.params,
+        watched=first.watched,
+        sockets_by_napi=dict(Counter(napis.values())),
+        listeners=tuple(listeners.values()),
+        also=tuple((each.process.pid, each.fd) for each in views[1:]),
+        unfed="" if napis else next((each.unfed for each in views if each.unfed), ""),
+        outer=next((each.outer for each in views if each.outer is not None), None),
     )
 
 

@@ -1,5 +1,6 @@
 """What attachments do right now: one reader of both probes for any number of them, cheap to ask again and again."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
@@ -78,6 +79,15 @@ class Meter:
             else:
                 found.append((judge(each, window, suspended, lost_settings(each), lost), window))
         return found
+
+
+def measured(transaction: Transaction, seconds: float) -> tuple[Now, Window | None]:
+    """What one attachment does in a window that begins now; and that window, None if its network namespace has gone."""
+    with Meter([transaction]) as meter:
+        meter.restart()
+        time.sleep(seconds)
+        ((now, window),) = meter.read()
+    return now, window
 
 
 def _namespaces(transaction: Transaction) -> list[int]:

@@ -3,36 +3,43 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from dataclasses import replace as but
+from functools import reduce
+from operator import add
+from statistics import median
+from typing import Self
 
 from msgspec.structs import replace
 
 from napctl.attach.attach import Choice, Keeping, attach, detach
 from napctl.attach.examine import Examination
-from napctl.attach.fitness import waiting_threads
-from napctl.attach.report import only, suspended_between
+from napctl.attach.report import suspended_between
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
 from napctl.kernel import processes
-from napctl.kernel.cputime import idle_seconds
+from napctl.kernel.cputime import clock_seconds
+from napctl.kernel.machinestat import machine_stat
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.system import in_initial_pid_namespace
 from napctl.model.change import Guard, Keeper, Transaction
-from napctl.model.cpus import parse_cpus
-from napctl.model.histogram import total
 from napctl.model.suspension import Suspension
-from napctl.model.suspensioncounts import SuspensionCounts
-from napctl.model.timer import TimerChoice, Trial, chosen, within
+from napctl.model.timer import TimerChoice, Trial, chosen, untried, within
 from napctl.observe.window import Observer
 from napctl.probe import ProbeUnavailable
+from napctl.probe.softirqtime import SoftirqTimeProbe
 from napctl.probe.suspension import SuspensionProbe
 
-TRIAL_SECONDS = 0.3
-ROUNDS = 2
-"""Each timer is tried that often, in turn, so that a load that drifts favours none."""
+WINDOW_SECONDS = 0.15
+ROUNDS = 6
+"""Each timer is tried that often, in turn, so that traffic that changes favours none, and the noise is seen."""
 SETTLE_SECONDS = 0.05
+CHANGING_SECONDS = 0.12
+"""About what it takes to attach and let go again, and to read the counters."""
 LEAST_PACKETS_PER_SECOND = 500
-"""Below it a trial sees too few packets to tell timers apart."""
+"""Below it a window sees too few packets to tell timers apart."""
+TOO_LITTLE = "too little traffic to try timers on"
 
 
 def choose_timer(
@@ -45,7 +52,7 @@ def choose_timer(
     progress: Callable[[str], None],
     guard: Guard | None = None,
 ) -> TimerChoice:
-    """Attach with one timer after the other, look, and let go again; what the choice was made from is in it.
+    """Attach with one timer after the other, measure, and let go again; what the choice was made from is in it.
 
     Nothing is left attached: if this process is killed, recover() (or the guard) puts the trial back. Raises what
     attach() raises.
@@ -58,18 +65,21 @@ def choose_timer(
         )
     try:
         with _Scale(found, choice) as scale:
-            if scale.packets_per_second(TRIAL_SECONDS / 2) < LEAST_PACKETS_PER_SECOND:
-                return chosen([_untried(timer) for timer in timers], budget_ns)
-            progress(f"trying timers for {TRIAL_SECONDS * ROUNDS * len(timers):.1f} s")
-            seen: dict[int, list[_Seen]] = {timer: [] for timer in timers}
+            if scale.window(WINDOW_SECONDS).packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+                return untried(budget_ns, TOO_LITTLE)
+            seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * ROUNDS * len(timers)
+            progress(f"trying timers for about {seconds:.0f} s")
+            windows: dict[int, list[_Window]] = {timer: [] for timer in timers}
             for turn in range(ROUNDS):
                 for timer in timers[:: 1 if turn % 2 else -1]:
-                    with _attached(journal, found, choice, replace(wanted, gro_flush_timeout_ns=timer), guard) as made:
+                    with _attached(journal, found, choice, replace(wanted, gro_flush_timeout_ns=timer), guard):
                         time.sleep(SETTLE_SECONDS)
-                        seen[timer].append(scale.look(made, TRIAL_SECONDS))
-    except ProbeUnavailable:
-        return chosen([_untried(timer) for timer in timers], budget_ns)
-    return chosen([_trial(timer, seen[timer]) for timer in timers], budget_ns)
+                        windows[timer].append(scale.window(WINDOW_SECONDS))
+    except ProbeUnavailable as error:
+        return untried(budget_ns, f"timers could not be tried: {error.reason}")
+    if not all(window.packets for each in windows.values() for window in each):
+        return untried(budget_ns, TOO_LITTLE)
+    return chosen([_trial(timer, windows[timer]) for timer in timers])
 
 
 @contextmanager
@@ -88,86 +98,81 @@ def _attached(
         detach(journal, made)
 
 
-class _Seen:
-    """One trial."""
-
-    def __init__(self, seconds: float, busy_seconds: float, packets: int, waits: SuspensionCounts | None):
-        self.seconds, self.busy_seconds, self.packets, self.waits = seconds, busy_seconds, packets, waits
+@dataclass(frozen=True)
+class _Window:
+    seconds: float
+    cpu_seconds: float
+    packets: int
+    wait_p50_us: float | None
 
 
 class _Scale:
-    """Measures CPU time, packets and their waits on the CPUs and NAPI instances of a target. A context manager."""
+    """Measures what a target and its packets cost, and how long those wait. A context manager.
+
+    The cost is the run time of its processes and of the NAPI threads, and NET_RX softirqs of all CPUs: wherever they
+    run, and whatever else does. Where softirqs are part of the run time of the task below, they count once.
+    """
 
     def __init__(self, found: Examination, choice: Choice):
+        if not in_initial_pid_namespace():
+            raise ProbeUnavailable("napctl is not in the initial PID namespace")
         located = found.napis[choice.napis[0]] if choice.napis[0] in found.napis else next(iter(found.napis.values()))
         netns = NetworkNamespace.find(located.netns)
         if netns is None:
             raise ProbeUnavailable("its network namespace has gone")
         self._netns, self._device, self._napis = netns, located.device.name, set(choice.napis)
-        self._cpus = _cpus(found, choice)
+        threads = (found.napis[napi_id].napi.thread_pid for napi_id in choice.napis if napi_id in found.napis)
+        servers = (pid for each in choice.instances for pid, _ in each.places)
+        self._pids = {*servers, *(each.process.pid for each in choice.sockets), *(pid for pid in threads if pid)}
+        self._counted_apart = any(cpu.irq is not None for cpu in machine_stat().by_cpu.values())
+        """Whether tasks' run time is without softirqs (update_rq_clock_task() in kernel/sched/core.c)."""
 
-    def __enter__(self) -> "_Scale":
-        self._observer = Observer(self._netns, [self._device])
-        self._probe = SuspensionProbe.load()
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.enter_context(self._netns)
+            self._observer = undo.enter_context(Observer(self._netns, [self._device]))
+            self._suspension = undo.enter_context(SuspensionProbe.load())
+            self._softirqs = undo.enter_context(SoftirqTimeProbe.load(self._pids))
+            self._open = undo.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._probe.close()
-        self._observer.__exit__()
-        self._netns.close()
+        self._open.close()
 
-    def packets_per_second(self, seconds: float) -> float:
-        """Of the chosen NAPI instances."""
+    def window(self, seconds: float) -> _Window:
+        """One window of the chosen NAPI instances, from now."""
         self._observer.restart()
+        waits, ran, softirqs = self._suspension.read(), self._ran(), self._softirqs.read()
         time.sleep(seconds)
-        window = self._observer.window(refresh=False)
-        return sum(napi.polls.packets for napi in window.napis if napi.napi_id in self._napis) / window.seconds
+        softirqs_after, ran_after = self._softirqs.read(), self._ran()
+        waits_after, window = self._suspension.read(), self._observer.window(refresh=False)
+        net_rx_ns = softirqs_after.ns - softirqs.ns
+        if not self._counted_apart:
+            net_rx_ns -= softirqs_after.on_chosen_ns - softirqs.on_chosen_ns
+        mine = [each for each in suspended_between(waits, waits_after).values() if each.napi_id in self._napis]
+        return _Window(
+            seconds=window.seconds,
+            cpu_seconds=sum(now - ran[pid] for pid, now in ran_after.items() if pid in ran) + net_rx_ns / 1e9,
+            packets=sum(napi.polls.packets for napi in window.napis if napi.napi_id in self._napis),
+            wait_p50_us=reduce(add, mine).wait_percentile_us(0.5) if mine else None,
+        )
 
-    def look(self, made: Transaction, seconds: float) -> _Seen:
-        """One trial of what is attached."""
-        self._observer.restart()
-        idle, waits = self._idle(), self._probe.read()
-        time.sleep(seconds)
-        window, idle = self._observer.window(refresh=False), self._idle() - idle
-        found = [each for each in suspended_between(waits, self._probe.read()).values() if each.napi_id in self._napis]
-        together = found[0] if found else None
-        for each in found[1:]:
-            together = together + each if together else each
-        packets = total(napi.polls for napi in only(window, made).napis).packets
-        return _Seen(window.seconds, max(0.0, len(self._cpus) * window.seconds - idle), packets, together)
-
-    def _idle(self) -> float:
-        idle = idle_seconds()
-        return sum(idle.get(cpu, 0.0) for cpu in self._cpus)
-
-
-def _cpus(found: Examination, choice: Choice) -> frozenset[int]:
-    """Where the queues' interrupts come and the workers ran last: their idle time tells what all of it costs."""
-    cpus: set[int] = set()
-    for napi_id in choice.napis:
-        located = found.napis.get(napi_id)
-        if located is not None and located.napi.cpus:
-            queue = parse_cpus(located.napi.cpus)
-            cpus |= queue if len(queue) == 1 else frozenset()
-    waiting = [(each.process.pid, each.threads) for each in choice.instances]
-    waiting += [(each.process.pid, each.threads) for each in choice.sockets]
-    for pid, threads in waiting:
-        ran = (processes.last_cpu(pid, tid) for tid in waiting_threads(threads) or (pid,))
-        cpus |= {cpu for cpu in ran if cpu is not None}
-    return frozenset(cpus)
+    def _ran(self) -> dict[int, float]:
+        """Run time of each process; one that ends meanwhile is left out."""
+        found = {}
+        for pid in self._pids:
+            with suppress(OSError):
+                found[pid] = clock_seconds(pid)
+        return found
 
 
-def _untried(timer: int) -> Trial:
-    return Trial(gro_flush_timeout_ns=timer, cpu_share=None, packets_per_second=None, wait_p50_us=None)
-
-
-def _trial(timer: int, seen: list[_Seen]) -> Trial:
-    seconds, packets = sum(each.seconds for each in seen), sum(each.packets for each in seen)
-    waits = [each.wait_percentile_us(0.5) for one in seen if (each := one.waits) is not None]
-    known = sorted(each for each in waits if each is not None)
+def _trial(timer: int, windows: list[_Window]) -> Trial:
+    seconds = sum(each.seconds for each in windows)
+    waits = [each.wait_p50_us for each in windows if each.wait_p50_us is not None]
     return Trial(
         gro_flush_timeout_ns=timer,
-        cpu_share=sum(each.busy_seconds for each in seen) / seconds,
-        packets_per_second=packets / seconds,
-        wait_p50_us=known[len(known) // 2] if known else None,
+        cpu_share=sum(each.cpu_seconds for each in windows) / seconds,
+        packets_per_second=sum(each.packets for each in windows) / seconds,
+        wait_p50_us=median(waits) if waits else None,
+        cpu_us_per_packet=tuple(each.cpu_seconds * 1e6 / each.packets for each in windows),
     )

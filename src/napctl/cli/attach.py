@@ -1,14 +1,15 @@
 """napctl attach: give a running server IRQ suspension, and say what really happens then."""
 
-import time
 from typing import Any
 
 import click
 
 from napctl.attach.attach import detach, planned
-from napctl.attach.measure import Meter
+from napctl.attach.examine import examine
+from napctl.attach.measure import measured
 from napctl.attach.operate import Made, Wish, attach_target, look, warnings_of
 from napctl.attach.report import Attached, Now, only, several_queues
+from napctl.attach.takeback import TakenBack, take_back
 from napctl.attach.target import Target, complete, parse, resolve
 from napctl.change.journal import Journal
 from napctl.change.transaction import undisturbed
@@ -16,7 +17,7 @@ from napctl.cli.fitnesstext import show_changes, show_fitness, show_placements, 
 from napctl.cli.loading import load_tables
 from napctl.cli.nowtext import now_lines, verdict_line
 from napctl.cli.options import Duration, json_option
-from napctl.cli.restored import recover_leavings
+from napctl.cli.restored import name_left, recover_leavings
 from napctl.cli.settingtext import changed, grouped
 from napctl.cli.staying import stay_attached
 from napctl.cli.table import paragraph, print_table
@@ -54,8 +55,8 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
 
     Each epoll instance is judged. Those that fit get prefer_busy_poll, and exactly those NAPI instances that feed them
     deferral and suspension. Everything is journalled before it is changed; `napctl detach` brings every former value
-    back. Then a window is measured: exit status 1 if the server does not poll by then, or starves a queue. Interrupted
-    before that is over, it detaches again.
+    back. Then a window is measured: exit status 1 if the server does not poll by then, or starves a queue, which is
+    taken back at once (unless --force). Interrupted before that is over, it detaches again.
     """
     meant, wish = parse(target), wish_of(values)
     if dry_run and stay:
@@ -72,7 +73,7 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
     try:
         report = _attach(meant.text, found, wish, window_ns, made, as_json=as_json)
     except (KeyboardInterrupt, SystemExit):
-        _take_back(made)
+        _detach_again(made)
         raise
     if as_json:
         echo_json(report)
@@ -114,6 +115,7 @@ def _attach(
             now, window = _measure(done.transaction, window_ns)
     except (NapctlError, OSError) as error:
         warnings.append(f"attached, but not measured: {error}")
+    back = _take_back(done, now) if now.starving and not wish.force else TakenBack(rest=done.transaction)
     return Attached(
         **{field: getattr(now, field) for field in Now.__struct_fields__},
         transaction=done.transaction,
@@ -122,6 +124,7 @@ def _attach(
         timer=done.timer,
         window=window,
         warnings=tuple(warnings),
+        taken_back=back.where,
         recovered=tuple(recovered),
     )
 
@@ -136,7 +139,7 @@ def _make(
         return done, recovered
 
 
-def _take_back(made: list[Transaction]) -> None:
+def _detach_again(made: list[Transaction]) -> None:
     """An attach that is interrupted while it measures leaves nothing changed, as at any other moment."""
     for transaction in made:
         with undisturbed(), Journal() as journal:
@@ -147,11 +150,17 @@ def _take_back(made: list[Transaction]) -> None:
 def _measure(transaction: Transaction, window_ns: int) -> tuple[Now, Window | None]:
     if window_ns > 2e9:
         note(f"measuring for {duration_text(window_ns)}")
-    with Meter([transaction]) as meter:
-        meter.restart()
-        time.sleep(window_ns / 1e9)
-        ((now, window),) = meter.read()
-        return now, window and only(window, transaction)
+    now, window = measured(transaction, window_ns / 1e9)
+    return now, window and only(window, transaction)
+
+
+def _take_back(made: Made, now: Now) -> TakenBack:
+    """What starves, by who is fed by then: steered connections came after the examination."""
+    found = examine(made.examined.found.name, made.examined.found.processes)
+    with Journal() as journal:
+        back = take_back(journal, made.transaction, found, now)
+    name_left(list(back.restored))
+    return back
 
 
 def _show_made(made: Made) -> None:
@@ -180,4 +189,8 @@ def _show(report: Attached) -> None:
     for each in (*report.warnings, *report.fitness.notes):
         paragraph(f"warning: {each}" if each in report.warnings else f"note: {each}", rest="  ")
     paragraph(verdict_line(report.transaction.name, report), rest="  ")
-    echo(f"undo with: napctl detach {report.transaction.pid}")
+    if report.taken_back:
+        some = f"{', '.join(report.taken_back[:MOST_NAPIS])}{' …' if len(report.taken_back) > MOST_NAPIS else ''}"
+        paragraph(f"taken back at once: {some}; `--force` keeps it, to measure how long packets wait", rest="  ")
+    if len(report.taken_back) < len(report.transaction.changes):
+        echo(f"undo with: napctl detach {report.transaction.pid}")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from napctl.cli.settingtext import changed, grouped
 from napctl.cli.table import ABSENT, paragraph, print_table
@@ -76,7 +77,7 @@ def show_changes(changes: Sequence[Change]) -> None:
 def show_timer(timer: TimerChoice) -> None:
     """The timer, why, and what it was chosen from."""
     name = duration_text(timer.gro_flush_timeout_ns)
-    paragraph(f"gro-flush-timeout {name}: {timer.why}", rest="  ")
+    paragraph(f"chose gro-flush-timeout {name}: {timer.why}", rest="  ")
     told = [each for each in timer.trials if each.cpu_share is not None]
     if not told:
         return
@@ -84,16 +85,18 @@ def show_timer(timer: TimerChoice) -> None:
         (
             duration_text(each.gro_flush_timeout_ns),
             f"{100 * (each.cpu_share or 0):.0f}",
-            ABSENT if each.cpu_us_per_packet is None else f"{each.cpu_us_per_packet:.2f}",
+            *(f"{one:.2f}" for one in (median(costs), min(costs), max(costs))),
             f"{each.packets_per_second or 0:,.0f}",
             ABSENT if each.wait_p50_us is None else f"{each.wait_p50_us:.0f}",
         )
         for each in told
+        if (costs := each.cpu_us_per_packet)
     ]
-    print_table(("timer", "CPU %", "CPU µs/packet", "packets/s", "p50 wait µs"), rows, indent=2)
+    print_table(("timer", "CPU %", "CPU µs/packet", "least", "most", "packets/s", "p50 wait µs"), rows, indent=2)
     paragraph(
-        "CPU: of the CPUs on which the queues and workers run. Wait: of a packet for its poll, at most; a proxy, not "
-        "the latency that clients see",
+        "CPU: of the server's processes, NAPI threads and NET_RX softirqs, wherever they ran; per packet the median, "
+        f"least and most of {max(len(each.cpu_us_per_packet) for each in told)} windows. Wait: of a packet for its "
+        "poll, at most; a proxy, not the latency that clients see",
         first="  ", rest="  ",
     )  # fmt: skip
 

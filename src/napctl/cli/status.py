@@ -93,11 +93,19 @@ def _napi_row(device: Device, napi: Napi) -> tuple[str, ...]:
         str(napi.napi_id),
         optional(napi.irq),
         optional(napi.cpus),
-        optional(settings.threaded if napi.thread_pid is None else napi.thread_pid),
+        _thread(napi),
         optional(settings.defer_hard_irqs),
         _time(settings.gro_flush_timeout_ns),
         _time(settings.irq_suspend_timeout_ns),
     )
+
+
+def _thread(napi: Napi) -> str:
+    """One that busy polls takes a whole CPU, with traffic and without."""
+    mode = napi.settings.threaded
+    if napi.thread_pid is None:
+        return optional(mode)
+    return f"{napi.thread_pid} busy-polls" if mode == "busy-poll" else str(napi.thread_pid)
 
 
 def _show_pollers(pollers: tuple[EpollPoller, ...]) -> None:

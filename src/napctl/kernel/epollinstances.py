@@ -26,8 +26,8 @@ class EpollSockets(Generic[Told]):
 
     fd: int
     params: EpollParams
-    watched: Mapping[int, int]
-    """Inode number of all that it watches, by descriptor: as openfiles.watched()."""
+    watched: tuple[tuple[int, int], ...]
+    """Number and inode number of all that it watches: as openfiles.watched()."""
     sockets: Mapping[int, int]
     """Inode number of the sockets among them, by the number that they have now."""
     told: Mapping[int, Told]
@@ -97,10 +97,38 @@ def spread(fds: Sequence[int], most: int) -> list[int]:
     return list(fds) if len(fds) <= most else [fds[index * len(fds) // most] for index in range(most)]
 
 
-def _sockets(files: OpenFiles, watched: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+def nested(pid: int, instances: Sequence[EpollSockets[Told]]) -> dict[int, int]:
+    """Which of a process's instances another one watches: descriptor of the other by their own."""
+    found: dict[int, int] = {}
+    anonymous = openfiles.inode_of(pid, instances[0].fd) if len(instances) > 1 else None
+    for outer in instances if anonymous is not None else ():
+        for number in (number for number, inode in outer.watched if inode == anonymous):
+            for each in instances:
+                if each is not outer and openfiles.watches(pid, outer.fd, number, each.fd):
+                    found[each.fd] = outer.fd
+    return found
+
+
+def params_at(handle: Handle, fd: int) -> EpollParams | None:
+    """Parameters of a process's epoll instance; None if that descriptor is closed, or something else by now.
+
+    Raises OSError: EPERM without ptrace-attach rights, ESRCH if the process is gone.
+    """
+    if not _is_epoll(handle.pid, fd):
+        return None
+    try:
+        with handle.copy_of(fd) as copy:
+            return epoll.params(copy)
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ENOTTY):
+            return None
+        raise
+
+
+def _sockets(files: OpenFiles, watched: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Under their present number, if they were given another one: descriptor and inode number."""
     by_inode = {inode: fd for fd, inode in files.sockets.items()}
-    for fd, inode in watched.items():
+    for fd, inode in watched:
         here = fd if files.sockets.get(fd) == inode else by_inode.get(inode)
         if here is not None:
             yield here, inode

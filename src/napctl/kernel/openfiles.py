@@ -1,6 +1,7 @@
 """What a process has open, as far as it bears on how packets are waited for: one pass over /proc/PID/fd (proc(5))."""
 
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from napctl.kernel.processes import EPOLL_LINK, PROC, SOCKET_LINK
 EPOLL, SOCKET = EPOLL_LINK, SOCKET_LINK
 RING, PROGRAM = "anon_inode:[io_uring]", "anon_inode:bpf-prog"
 KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(machine())
-KCMP_FILE = 0
+KCMP_FILE, KCMP_EPOLL_TFD = 0, 7
 WATCHED = re.compile(rb"^tfd: *(\d+) .* ino:([0-9a-f]+)", re.M)
 """A line of an epoll instance's fdinfo."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -59,15 +60,25 @@ def open_files(pid: int) -> OpenFiles:
     return found
 
 
-def watched(pid: int, epoll_fd: int) -> dict[int, int]:
-    """Descriptors that an epoll instance watches, as the process numbered them when it added them, and the inode
-    number of what they were (ep_show_fdinfo() in fs/eventpoll.c).
+def watched(pid: int, epoll_fd: int) -> tuple[tuple[int, int], ...]:
+    """Descriptors that an epoll instance watches, as the process numbered them that added them, and the inode number of
+    what they were (ep_show_fdinfo() in fs/eventpoll.c). Of one that several processes hold, a number may stand several
+    times.
 
     The kernel holds the instance's lock while it writes the list: about 0.3 µs for each descriptor. Raises as
     open_files().
     """
     text = (PROC / str(pid) / "fdinfo" / str(epoll_fd)).read_bytes()
-    return {int(fd): int(inode, 16) for fd, inode in WATCHED.findall(text)}
+    return tuple((int(fd), int(inode, 16)) for fd, inode in WATCHED.findall(text))
+
+
+def inode_of(pid: int, fd: int) -> int | None:
+    """Inode number of what a descriptor is; None if it is closed. That of all epoll instances, timers and the like is
+    one and the same (fs/anon_inodes.c)."""
+    try:
+        return (PROC / str(pid) / "fd" / str(fd)).stat().st_ino
+    except OSError:
+        return None
 
 
 Place = tuple[int, int]
@@ -87,6 +98,26 @@ def order_of_files(one: Place, other: Place) -> int | None:
     (pid, fd), (other_pid, other_fd) = one, other
     result = _libc.syscall(KCMP, pid, other_pid, KCMP_FILE, ctypes.c_ulong(fd), ctypes.c_ulong(other_fd))
     return {0: 0, 1: -1, 2: 1}.get(result)
+
+
+class _EpollSlot(ctypes.Structure):
+    """struct kcmp_epoll_slot of include/uapi/linux/kcmp.h."""
+
+    _fields_ = (("efd", ctypes.c_uint32), ("tfd", ctypes.c_uint32), ("toff", ctypes.c_uint32))
+
+
+def watches(pid: int, epoll_fd: int, number: int, fd: int) -> bool:
+    """Whether what an epoll instance watches under that number is the open file `fd` of the same process.
+
+    kcmp(2), KCMP_EPOLL_TFD (Linux 4.13). Where the kernel does not tell, the number has to do.
+    """
+    result, nth = 1, 0
+    while result > 0:  # another one, of several that were added under that number
+        slot = _EpollSlot(epoll_fd, number, nth)
+        result = -1 if KCMP is None else _libc.syscall(KCMP, pid, pid, KCMP_EPOLL_TFD, fd, ctypes.byref(slot))
+        nth += 1
+    gone = KCMP is not None and ctypes.get_errno() in (errno.ENOENT, errno.EBADF, errno.ESRCH)
+    return result == 0 or (number == fd and not gone)
 
 
 def distinct(

@@ -14,7 +14,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.lab.servers import Server
-from napctl.model.errors import NapctlError
+from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value, from_json
@@ -132,7 +132,7 @@ class Load:
 def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[Load]:
     """Make the load in the client namespace, on the client's CPU, until it ends or the block is left.
 
-    Raises Unsupported without a C compiler.
+    Raises Unsupported without a C compiler, and before Linux 6.13.
     """
     options = {
         "host": server.address,
@@ -172,6 +172,10 @@ def _polling_its_own_device(lab: Lab) -> Iterator[None]:
     """
     with Netdev(lab.client.namespace) as netdev:
         before = netdev.napis()
+        if any(napi.settings.gro_flush_timeout_ns is None for napi in before):
+            raise Unsupported(
+                "the lab's load sets deferral of its NAPI instances, which this kernel does not have (Linux 6.13)"
+            )
         for napi in before:
             netdev.set_napi(napi.napi_id, POLLED)
         try:

@@ -1,13 +1,19 @@
 """Which gro-flush-timeout an attachment gets, and what it was chosen from."""
 
 from collections.abc import Sequence
+from math import exp, log, sqrt
+from statistics import fmean, stdev
 
+from napctl.model.student import critical
+from napctl.model.units import duration_text
 from napctl.model.value import Value
 
 TIMERS_NS = (20_000, 50_000, 200_000)
 """What is tried, from the shortest: published experiments and the kernel's documentation use 20 to 200 µs."""
 WORTH = 0.1
 """A longer timer must save this share of the CPU time for each packet; less is not worth its latency."""
+ALPHA = 0.05
+"""How often, at most, a sweep takes noise for a saving of one of its longer timers."""
 FALLBACK_NS = 200_000
 """Without traffic to try it on: the timer with which the server makes most polls itself."""
 
@@ -17,17 +23,28 @@ class Trial(Value, frozen=True, kw_only=True):
 
     gro_flush_timeout_ns: int
     cpu_share: float | None
-    """CPU time of the CPUs on which the queues and the workers run, 1 standing for one CPU."""
+    """Run time of the server's processes and NAPI threads, and of NET_RX softirqs, 1 standing for one CPU."""
     packets_per_second: float | None
     wait_p50_us: float | None
     """Upper bound of how long half of the packets waited for their poll: the proxy for latency."""
+    cpu_us_per_packet: tuple[float, ...] = ()
+    """CPU time for each packet in each window, µs. The first windows of all timers followed each other, and so on."""
+
+
+class Saving(Value, frozen=True, kw_only=True):
+    """What a longer timer saved of the CPU time for each packet: a share, and where the true one is within the noise
+    that was seen. Below 0: it cost more."""
+
+    gro_flush_timeout_ns: int
+    against_ns: int
+    share: float
+    least: float
+    most: float
 
     @property
-    def cpu_us_per_packet(self) -> float | None:
-        """CPU time for each packet, µs."""
-        if self.cpu_share is None or not self.packets_per_second:
-            return None
-        return self.cpu_share * 1e6 / self.packets_per_second
+    def worth_it(self) -> bool:
+        """Whether it is there beyond the noise, and is enough."""
+        return self.share >= WORTH and self.least > 0
 
 
 class TimerChoice(Value, frozen=True, kw_only=True):
@@ -37,6 +54,8 @@ class TimerChoice(Value, frozen=True, kw_only=True):
     why: str
     """A clause."""
     trials: tuple[Trial, ...] = ()
+    savings: tuple[Saving, ...] = ()
+    """Of each longer timer against the one that was the choice before it was looked at."""
 
 
 def within(budget_ns: int | None) -> tuple[int, ...]:
@@ -46,25 +65,72 @@ def within(budget_ns: int | None) -> tuple[int, ...]:
     return tuple(each for each in TIMERS_NS if each <= budget_ns) or (budget_ns,)
 
 
-def chosen(trials: Sequence[Trial], budget_ns: int | None) -> TimerChoice:
-    """From trials in ascending order: the shortest timer, unless a longer one saves enough CPU time for each packet."""
-    told = [each for each in trials if each.cpu_us_per_packet is not None]
-    if len(told) < len(trials) or not told:
-        timer = within(budget_ns)[-1]
-        return TimerChoice(gro_flush_timeout_ns=timer, why="too little traffic to try timers on", trials=tuple(trials))
-    best = told[0]
-    for each in told[1:]:
-        assert each.cpu_us_per_packet is not None
-        assert best.cpu_us_per_packet is not None
-        if each.cpu_us_per_packet < (1 - WORTH) * best.cpu_us_per_packet:  # never so if that is 0
-            best = each
-    if best is told[0] and len(told) > 1:
-        why = f"no longer one saves {WORTH:.0%} of the CPU time for each packet"
-    elif best is told[0]:
-        why = "the only one within the latency budget"
-    else:
-        assert best.cpu_us_per_packet is not None
-        assert told[0].cpu_us_per_packet is not None
-        saved = 1 - best.cpu_us_per_packet / told[0].cpu_us_per_packet
-        why = f"it saves {saved:.0%} of the CPU time for each packet against the shortest"
-    return TimerChoice(gro_flush_timeout_ns=best.gro_flush_timeout_ns, why=why, trials=tuple(trials))
+def untried(budget_ns: int | None, why: str) -> TimerChoice:
+    """The longest timer within the budget, where none can be tried."""
+    timers = within(budget_ns)
+    trials = (
+        Trial(gro_flush_timeout_ns=each, cpu_share=None, packets_per_second=None, wait_p50_us=None) for each in timers
+    )
+    return TimerChoice(gro_flush_timeout_ns=timers[-1], why=why, trials=tuple(trials))
+
+
+def chosen(trials: Sequence[Trial]) -> TimerChoice:
+    """From trials in ascending order, of as many windows each: the shortest timer, unless a longer one saves enough CPU
+    time for each packet, and that beyond the noise."""
+    best = trials[0]
+    savings = []
+    for each in trials[1:]:
+        saving = _saving(best, each, ALPHA / (len(trials) - 1))
+        if saving is not None:
+            savings.append(saving)
+            best = each if saving.worth_it else best
+    return TimerChoice(
+        gro_flush_timeout_ns=best.gro_flush_timeout_ns,
+        why=_why(trials, best, savings),
+        trials=tuple(trials),
+        savings=tuple(savings),
+    )
+
+
+def _saving(shorter: Trial, longer: Trial, alpha: float) -> Saving | None:
+    """From windows in pairs, each of one time: traffic that changes is no saving. None where nothing can be told."""
+    pairs = list(zip(shorter.cpu_us_per_packet, longer.cpu_us_per_packet, strict=True))
+    if len(pairs) < 2 or min(min(pair) for pair in pairs) <= 0:
+        return None
+    changes = [log(after) - log(before) for before, after in pairs]
+    mean, noise = fmean(changes), critical(alpha, len(pairs) - 1) * stdev(changes) / sqrt(len(pairs))
+    return Saving(
+        gro_flush_timeout_ns=longer.gro_flush_timeout_ns,
+        against_ns=shorter.gro_flush_timeout_ns,
+        share=_saved(mean),
+        least=_saved(mean + noise),
+        most=_saved(mean - noise),
+    )
+
+
+def _saved(change: float) -> float:
+    return 1 - exp(min(change, 700))  # beyond that exp() overflows
+
+
+def _why(trials: Sequence[Trial], best: Trial, savings: Sequence[Saving]) -> str:
+    if best is not trials[0]:
+        (saving,) = (each for each in savings if each.gro_flush_timeout_ns == best.gro_flush_timeout_ns)
+        (other,) = (each for each in trials if each.gro_flush_timeout_ns == saving.against_ns)
+        waits = other.wait_p50_us, best.wait_p50_us
+        wait = "" if None in waits else f", p50 wait {waits[1]:.0f} instead of {waits[0]:.0f} µs"
+        than = duration_text(saving.against_ns)
+        return f"{_percent(saving.share)} less CPU per packet than {than} ({_noise(saving)}){wait}"
+    if not savings:
+        return "the CPU time is too short to be measured"
+    told = ", ".join(
+        f"{duration_text(each.gro_flush_timeout_ns)} saves {_percent(each.share)} ({_noise(each)})" for each in savings
+    )
+    return f"no longer one saves {_percent(WORTH)} of the CPU per packet beyond the noise: {told}"
+
+
+def _noise(saving: Saving) -> str:
+    return f"{100 * saving.least:.0f} to {_percent(saving.most)} within the noise"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
