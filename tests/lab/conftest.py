@@ -91,7 +91,7 @@ def load(lab: Lab, server: Server) -> Iterator[LoadStarter]:
     """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it."""
     with ExitStack() as running:
 
-        def start(rate_per_second: float = 20_000, seconds: float = 10, connections: int = 16) -> Load:
+        def start(rate_per_second: float = 20_000, seconds: float = 60, connections: int = 16) -> Load:
             spec = LoadSpec(
                 rate_per_second=rate_per_second, seconds=seconds, connections=connections, warmup_seconds=0.1
             )

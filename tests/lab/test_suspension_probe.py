@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -247,13 +248,18 @@ def test_a_suspension_that_is_still_open_is_told(lab: Lab, probe: SuspensionProb
     assert later.timeouts == 0
 
 
+def resumed(probe: SuspensionProbe, lab: Lab, more_often: int) -> list[SuspensionCounts]:
+    """Of those that were resumed more often than that."""
+    return [each for each in counts(probe, lab) if each.resumes > more_often]
+
+
 def test_the_timer_that_rescues_a_suspended_instance_is_told(lab: Lab, probe: SuspensionProbe) -> None:
     rows, timeout_ms = 8, 50
     with following(lab, suspending(timeout_ms=timeout_ms)) as follower:
         for _ in range(rows):
             before = suspended(probe, lab, follower)
             follower.sender.send(b"napctl")  # it waits for the timer, as nobody polls
-            (after,) = until(lambda: [each for each in counts(probe, lab) if each.resumes > before.resumes], "a rescue")
+            (after,) = until(partial(resumed, probe, lab, before.resumes), "a rescue")
             assert (after.timeouts, after.resumes) == (before.timeouts + 1, before.resumes + 1)
             assert follower.receiver.recv(64)
             follower.rest()
