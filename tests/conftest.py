@@ -1,8 +1,11 @@
 """For all tests."""
 
+import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from secrets import randbelow
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -23,11 +26,27 @@ settings.load_profile("napctl")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="tests marked `trials` make all their trials")
+    parser.addoption("--long", action="store_true", help="tests marked `trials` make all their trials, `long` ones run")
+    parser.addoption(
+        "--sample", type=int, metavar="SEED", help="which of their trials they make else (default: a new one)"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "all trials" if config.getoption("--long") else f"sample of trials: --sample {config.getoption('--sample')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[WATCHDOG] = Watchdog()
+    if config.option.sample is None:  # pytest-xdist hands it on to its workers
+        config.option.sample = randbelow(10**6)
 
 
 WATCHDOG = pytest.StashKey[Watchdog]()
@@ -58,6 +77,22 @@ def trials(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
         return long if request.config.getoption("--long") else short
 
     return count
+
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def sampled(request: pytest.FixtureRequest) -> Callable[[Sequence[T], int], list[T]]:
+    """sampled(all, few): which to try, in their order: all in `make test-long`, so many by chance in `make test`."""
+    chance = random.Random(f"{request.config.getoption('--sample')} {request.node.nodeid}")
+
+    def pick(every: Sequence[T], few: int) -> list[T]:
+        if request.config.getoption("--long"):
+            return list(every)
+        return [every[place] for place in sorted(chance.sample(range(len(every)), min(few, len(every))))]
+
+    return pick
 
 
 @pytest.fixture
