@@ -84,7 +84,7 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
     assert {"pwrite64", "fdatasync", "sendto", "ioctl", "pidfd_getfd"} <= {name for name, _ in steps}
 
     changed = 0
-    for number, step in enumerate(some(steps, sampled, 9)):
+    for number, step in enumerate(some(steps, sampled, 6)):
         victim = fresh(napctl, str(number))
         assert victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9, step
         changed += machine_of(lab.server) != before
@@ -108,7 +108,7 @@ def test_detach_killed_at_any_step_leaves_a_way_back(
     assert machine_of(lab.server) == before
 
     halfway = 0
-    for step in sampled(steps, 8):
+    for step in sampled(steps, 6):
         napctl.attach_quickly(server.pid)
         assert napctl("detach", server.pid, under=at(step, "signal=SIGKILL")).status == -9, step
         halfway += machine_of(lab.server) not in (before, attached)
@@ -208,7 +208,7 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
     steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
     assert trial("detach", server.pid).status == 0
 
-    for number, step in enumerate(some(steps[:-1], sampled, 9)):  # exit_group comes after the last chance to speak
+    for number, step in enumerate(some(steps[:-1], sampled, 6)):  # exit_group comes after the last chance to speak
         victim = fresh(napctl, str(number))
         interruption = INTERRUPTIONS[number % 3]
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
@@ -302,7 +302,7 @@ def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
     error = {"pwrite64": "ENOSPC", "fdatasync": "EIO"}[call]
 
     calls = [step for step in steps if step[0] == call]
-    for number, step in enumerate(sampled(calls, 4)):
+    for number, step in enumerate(sampled(calls, 3)):
         victim = fresh(napctl, str(number))
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"error={error}"))
 
@@ -326,7 +326,7 @@ def test_a_full_disk_from_any_write_of_the_journal_on_leaves_all_or_nothing(
     assert trial("detach", server.pid).status == 0
 
     writes = [step for step in steps if step[0] == "pwrite64"]
-    for number, (name, count) in enumerate(sampled(writes, 4)):
+    for number, (name, count) in enumerate(sampled(writes, 3)):
         victim = fresh(napctl, str(number))
         under = at((name, count), "error=ENOSPC")
         under[-1] += "+"  # this one and all that follow

@@ -1,7 +1,7 @@
 """What attach promises, on real and unmodified servers; the long form writes the table of docs/servers.md."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,8 @@ CASES: dict[str, Case] = {
     "uvloop, 1 worker": Case(lambda lab: web(lab, uvloop=True), "http", "left alone", why=ONE_LOOP),
     "caddy (Go)": Case(caddy, "http", "left alone", why=GO),
 }
-SHORT = ("memcached -t 1", "nginx, 4 workers, reuseport", "nginx, 4 workers")
+SHORT = ("memcached -t 1", "nginx, 4 workers, reuseport")
+"""Of these that fit one is tried in `make test`, and one of all that are left alone."""
 
 
 @contextmanager
@@ -187,18 +188,17 @@ def examine(name: str, case: Case, directory: Path, napctl: Napctl, rounds: int)
         if case.outcome == "left alone":
             return servertable.Row(name, case.queues, case.outcome, why)
         saturated = own_share(bench, *ALL_WORKERS), own_share(bench, *ONE_WORKER)
-        rate = heavy_rate(bench)
-        cells = rounds_of(bench, rate, rounds)
+        cells = rounds_of(bench, heavy_rate(bench), rounds) if rounds else ()
     return servertable.Row(name, case.queues, case.outcome, why, cells, saturated)
 
 
 def broken(row: servertable.Row) -> list[str]:
     """Promises that do not hold for one server."""
-    if not row.cells:
+    if row.outcome == "left alone":
         return []
-    under_load = max(cell.server_poll_share or 0 for cell in row.cells if cell.treatment == "suspension")
+    under_load = max((cell.server_poll_share or 0 for cell in row.cells if cell.treatment == "suspension"), default=0.0)
     found = [f"{row.name}: {metric} is worse than with deferral" for metric in LATENCIES
-             if is_worse(list(row.cells), metric)]  # fmt: skip
+             if row.cells and is_worse(list(row.cells), metric)]  # fmt: skip
     if max(under_load, *row.saturated) < OWN:
         found.append(f"{row.name}: it made {under_load:.0%} of the polls, at saturation {row.saturated}")
     return found
@@ -207,13 +207,18 @@ def broken(row: servertable.Row) -> list[str]:
 @pytest.mark.trials
 @pytest.mark.timeout(2400)
 def test_what_fits_polls_by_itself_and_is_no_slower_and_what_does_not_fit_is_left_alone(
-    tmp_path: Path, napctl: Napctl, trials: Callable[[int, int], int]
+    tmp_path: Path,
+    napctl: Napctl,
+    trials: Callable[[int, int], int],
+    sampled: Callable[[Sequence[str], int], list[str]],
 ) -> None:
-    count, rounds = trials(len(SHORT), len(CASES)), trials(2, 5)
-    chosen = {name: CASES[name] for name in (SHORT if count == len(SHORT) else CASES)}
+    rounds = trials(0, 5)  # in none it is not told whether one is slower: few would not tell it
+    fitting = trials(len(SHORT), len(CASES)) == len(SHORT) and sampled(SHORT, 1)
+    others = [name for name, case in CASES.items() if case.outcome == "left alone"]
+    chosen = [*fitting, *sampled(others, 1)] if fitting else list(CASES)
     rows = []
-    for name, case in chosen.items():
-        rows.append(examine(name, case, tmp_path, napctl, rounds))
+    for name in chosen:
+        rows.append(examine(name, CASES[name], tmp_path, napctl, rounds))
         print(rows[-1].line())
     if len(chosen) == len(CASES):
         servertable.put(servertable.written(rows, rounds))
