@@ -19,6 +19,7 @@ from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
 from tests.lab.helpers import ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
+from tests.lab.priority import first
 
 TOOLS = (
     "bpftrace",
@@ -49,6 +50,12 @@ def obstacle() -> str | None:
     except NapctlError as error:  # no root, no CAP_NET_ADMIN or CAP_SYS_ADMIN, no netdev family
         return str(error)
     return "this kernel has no irq-suspend-timeout" if napi.settings.irq_suspend_timeout_ns is None else None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _before_other_work() -> Iterator[None]:
+    with first():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from napctl.lab.bed import Lab
 from napctl.model.suspension import Suspension
 from tests.lab.helpers import PREFERS, UNSET, ending, params_of, set_napi
 from tests.lab.rounds import Cell, compare, summarise
-from tests.lab.trial import Bench, plain, preferred
+from tests.lab.trial import Bench, plain
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
 
@@ -81,7 +81,7 @@ def differences(measured: list[Cell]) -> list[str]:
 @pytest.mark.timeout(600)
 def test_attached_it_does_as_well_as_a_server_that_asks_for_suspension_itself(tmp_path: Path) -> None:
     measured: list[Cell] = []
-    with Lab.build() as lab, preferred(lab), Journal(tmp_path) as journal:
+    with Lab.build() as lab, Journal(tmp_path) as journal:
         with one(lab, journal, native=False) as bench:
             rate = LOAD * bench.saturating_rate()
         for more in range(1 + EXTRA):

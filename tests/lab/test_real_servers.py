@@ -21,7 +21,7 @@ from tests.lab import servertable
 from tests.lab.helpers import Napctl, Ran, machine_of, params_of
 from tests.lab.rounds import Cell
 from tests.lab.servers import caddy, web
-from tests.lab.trial import CONNECTIONS, TREATMENTS, Bench, Protocol, held, preferred
+from tests.lab.trial import CONNECTIONS, TREATMENTS, Bench, Protocol, held
 
 pytestmark = pytest.mark.lab
 
@@ -82,7 +82,6 @@ SHORT = ("memcached -t 1", "nginx, 4 workers, reuseport")
 def bench_of(case: Case, directory: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
         lab = stack.enter_context(Lab.build(queues=case.queues))
-        stack.enter_context(preferred(lab))
         server = stack.enter_context(case.start(lab))
         journal = stack.enter_context(Journal(Path(stack.enter_context(TemporaryDirectory(dir=directory)))))
         yield Bench(lab, server, case.protocol, journal, steered=case.outcome == "with `--steer`")

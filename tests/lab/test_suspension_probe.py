@@ -177,15 +177,15 @@ def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: Sus
     (napi,) = lab.server.napis()
     load()
 
-    def median(deferral_us: int) -> float:
-        """The least of several windows: other work on this machine only makes waits longer."""
+    def least_wait(deferral_us: int) -> float:
+        """Of the tenth that waits least, in the best of several windows: other work only makes waits longer."""
         set_napi(lab, napi.napi_id, suspending(timeout_ms=0, deferral_us=deferral_us))
         time.sleep(0.05)
         windows = [found for _ in range(5) for found in window(probe, lab, 0.2)]
         assert not any(found.arms for found in windows)  # deferral alone
-        return min(found.wait_percentile_us(0.5) or 0 for found in windows)
+        return min(found.wait_percentile_us(0.1) or 0 for found in windows)
 
-    short, long = median(20), median(200)
+    short, long = least_wait(20), least_wait(200)
 
     assert 0 < short < long
     assert 200 <= long <= 2**18 / 1000  # 262 µs: the bound of the bucket in which 250 µs lie

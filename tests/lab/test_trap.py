@@ -17,7 +17,7 @@ from napctl.lab.servers import Server, memcached
 from napctl.lab.webservers import nginx
 from napctl.model.settings import NapiSettings
 from tests.lab.helpers import Napctl, Ran, ending, machine_of, params_of, set_napi
-from tests.lab.trial import CONNECTIONS, WARMUP_SECONDS, Protocol, fed_by, held, plain, preferred
+from tests.lab.trial import CONNECTIONS, WARMUP_SECONDS, Protocol, fed_by, held, plain
 
 pytestmark = pytest.mark.lab
 
@@ -117,7 +117,7 @@ def starves(ran: Ran, report: Any) -> bool:
 
 @pytest.fixture
 def two_queues() -> Iterator[Lab]:
-    with Lab.build(queues=2) as lab, preferred(lab):
+    with Lab.build(queues=2) as lab:
         yield lab
 
 
@@ -131,7 +131,7 @@ def one_loop(two_queues: Lab) -> Iterator[Server]:
 @pytest.fixture
 def spinning(lab: Lab) -> Iterator[Server]:
     """One queue, and a loop that only ever asks with timeout 0."""
-    with preferred(lab), ending(plain(lab, spin=True)) as server:
+    with ending(plain(lab, spin=True)) as server:
         yield server
 
 
