@@ -131,7 +131,7 @@ def test_what_a_load_left_in_the_background_is_ended_too(tmp_path: Path) -> None
     assert gone(mark)
 
 
-BUSY = f"timeout 1.2 {sys.executable} -c 'while True: pass'"
+BUSY = f"timeout 2.5 {sys.executable} -c 'while True: pass'"
 
 
 @pytest.mark.parametrize(
