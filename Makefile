@@ -40,25 +40,25 @@ demo: setup
 	@scripts/install-debian-packages $(LAB_PACKAGES)
 	$(AS_ROOT) $(BIN)/napctl demo
 
-test: $(VENV)/test
+test: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-vm test-unit
 	@$(MAKE) --no-print-directory test-lab
 
 # What takes no time of others: it may run beside the virtual machine, which takes one CPU and comes first.
-test-unit: $(VENV)/test
+test-unit: $(VENV)/compiled
 	nice $(BIN)/ruff check
 	nice $(BIN)/ruff format --check
 	nice $(BIN)/mypy
 	nice $(PYTEST) --numprocesses 2 tests/unit
 
-test-vm: $(VENV)/test
+test-vm: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
 	@if [ "$$(uname -m)" = x86_64 ]; then set -x; $(AS_ROOT) $(IN_VM) tests/vm; \
 	    else echo 'tests/vm is left out: the virtual machine is made for x86-64'; fi
 
 # It measures time: alone.
-test-lab: $(VENV)/test
+test-lab: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
 	$(PYTEST) tests/lab
 
@@ -67,7 +67,7 @@ test-long: $(LONG)
 
 $(LONG): long-setup
 
-long-setup: $(VENV)/test
+long-setup: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
 
 long-unit:
@@ -113,6 +113,11 @@ $(VENV)/python:
 $(VENV)/napctl: $(VENV)/python pyproject.toml
 	@echo 'installing napctl into $(VENV)'
 	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# Compiled here, whatever PYTHONDONTWRITEBYTECODE says: an emulated CPU compiles napctl for seconds, at each start.
+$(VENV)/compiled: $(VENV)/test $(shell find src tests -name '*.py')
+	@$(BIN)/python -m compileall -q src tests
 	@touch $@
 
 $(VENV)/test: $(VENV)/napctl pyproject.toml
