@@ -44,12 +44,9 @@ print("went on")
 
 def test_what_hangs_in_c_is_told_and_ended() -> None:
     running = start("""
-import faulthandler, signal
+import faulthandler
 faulthandler.enable()
-signal.signal(signal.SIGALRM, lambda *_: sys.exit(1))
-signal.alarm(1)
-ctypes.PyDLL(None).pause()  # nobody else has the interpreter, so no handler runs
-ctypes.PyDLL(None).sleep(1000)  # the alarm ends a pause
+ctypes.PyDLL(None).pause()  # nobody else has the interpreter, so no handler of a signal runs
 """)
     began = time.monotonic()
     _, errors = running.communicate(timeout=30)
