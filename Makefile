@@ -11,13 +11,23 @@ LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
 DEV_PACKAGES := bpftrace caddy chromium clang haproxy iperf3 libbpf-dev llvm man-db mawk mount nghttp2-client nginx procps redis-server redis-tools sockperf strace udev wrk
 VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86 strace
 
-.PHONY: help setup demo test test-vm test-long bench bpf man format clean
+# Emulated, a test may take 20 times as long as on the machine itself.
+IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
+PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
+
+# What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
+LONG := long-unit long-kills long-servers long-figures long-vm
+LONG_KILLS := $(addprefix tests/lab/test_,crash.py apply.py attach_bad_input.py steering.py)
+LONG_SERVERS := tests/lab/test_real_servers.py
+
+.PHONY: help setup demo test test-unit test-vm test-lab test-long long-setup $(LONG) bench bpf man format clean
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
-	@echo 'make test   lint, types and all tests (root or sudo, 15 minutes)'
-	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 5 minutes)'
-	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 1 hour)'
+	@echo 'make test   lint, types and all tests (root or sudo, 15 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 7 minutes)'
+	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 2 hours)'
+	@echo '                also by part: $(LONG)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
 	@echo 'make bpf    rebuild the BPF object after a change of its source'
@@ -30,25 +40,50 @@ demo: setup
 	@scripts/install-debian-packages $(LAB_PACKAGES)
 	$(AS_ROOT) $(BIN)/napctl demo
 
-test: $(VENV)/test
-	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
-	@if [ "$$(uname -m)" = x86_64 ]; then $(MAKE) --no-print-directory test-vm; \
+test: $(VENV)/compiled
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-vm test-unit
+	@$(MAKE) --no-print-directory test-lab
+
+# What takes no time of others: it may run beside the virtual machine, which takes one CPU and comes first.
+test-unit: $(VENV)/compiled
+	nice $(BIN)/ruff check
+	nice $(BIN)/ruff format --check
+	nice $(BIN)/mypy
+	nice $(PYTEST) --numprocesses 2 tests/unit
+
+test-vm: $(VENV)/compiled
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
+	@if [ "$$(uname -m)" = x86_64 ]; then set -x; $(AS_ROOT) $(IN_VM) tests/vm; \
 	    else echo 'tests/vm is left out: the virtual machine is made for x86-64'; fi
 
-# Emulated, a test may take 20 times as long as on the machine itself.
-test-vm: $(VENV)/test
-	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
-	$(AS_ROOT) scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider tests/vm
+# It measures time: alone.
+test-lab: $(VENV)/compiled
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
+	$(PYTEST) tests/lab
 
-# Hours are not needed for it: an hour of trials, whose short form `make test` makes.
-test-long: $(VENV)/test
+# One part after the other; `make test` makes a random sample of most of it.
+test-long: $(LONG)
+
+$(LONG): long-setup
+
+long-setup: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
-	$(AS_ROOT) $(BIN)/pytest --long -m trials -rP
-	$(AS_ROOT) scripts/run-in-vm --timeout 7200 $(BIN)/pytest --long -m trials -rP -p no:cacheprovider tests/vm
+
+long-unit:
+	$(PYTEST) --long -m 'trials or long' -rP --numprocesses 2 tests/unit
+
+long-kills:
+	$(PYTEST) --long -m 'trials or long' -rP $(LONG_KILLS)
+
+long-servers:
+	$(PYTEST) --long -m 'trials or long' -rP $(LONG_SERVERS)
+
+long-figures:
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS))
+
+long-vm:
+	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
@@ -78,6 +113,11 @@ $(VENV)/python:
 $(VENV)/napctl: $(VENV)/python pyproject.toml
 	@echo 'installing napctl into $(VENV)'
 	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# Compiled here, whatever PYTHONDONTWRITEBYTECODE says: an emulated CPU compiles napctl for seconds, at each start.
+$(VENV)/compiled: $(VENV)/test $(shell find src tests -name '*.py')
+	@$(BIN)/python -m compileall -q src tests
 	@touch $@
 
 $(VENV)/test: $(VENV)/napctl pyproject.toml

@@ -1,12 +1,24 @@
 """For all tests."""
 
-from collections.abc import Callable
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from secrets import randbelow
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
 from tests.lab.helpers import Napctl
+from tests.watchdog import Watchdog
+
+# A shell starts what runs in the background with these ignored, and so would be what a test starts, although it may be
+# interrupted. What is caught here has its default effect there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # How long one example takes is the machine's business, not a promise of napctl.
 settings.register_profile("napctl", deadline=None)
@@ -14,7 +26,47 @@ settings.load_profile("napctl")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="tests marked `trials` make all their trials")
+    parser.addoption("--long", action="store_true", help="tests marked `trials` make all their trials, `long` ones run")
+    parser.addoption(
+        "--sample", type=int, metavar="SEED", help="which of their trials they make else (default: a new one)"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "all trials" if config.getoption("--long") else f"sample of trials: --sample {config.getoption('--sample')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WATCHDOG] = Watchdog()
+    if config.option.sample is None:  # pytest-xdist hands it on to its workers
+        config.option.sample = randbelow(10**6)
+
+
+WATCHDOG = pytest.StashKey[Watchdog]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    watchdog = item.config.stash[WATCHDOG]
+    watchdog.begin(item.nodeid, limit_of(item))
+    try:
+        return (yield)
+    finally:
+        watchdog.end()
+
+
+def limit_of(item: pytest.Item) -> float:
+    """As pytest-timeout has it, s."""
+    marker = item.get_closest_marker("timeout")
+    told = marker.args[0] if marker else item.config.getoption("timeout") or item.config.getini("timeout")
+    return float(told) or float("inf")
 
 
 @pytest.fixture
@@ -25,6 +77,22 @@ def trials(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
         return long if request.config.getoption("--long") else short
 
     return count
+
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def sampled(request: pytest.FixtureRequest) -> Callable[[Sequence[T], int], list[T]]:
+    """sampled(all, few): which to try, in their order: all in `make test-long`, so many by chance in `make test`."""
+    chance = random.Random(f"{request.config.getoption('--sample')} {request.node.nodeid}")
+
+    def pick(every: Sequence[T], few: int) -> list[T]:
+        if request.config.getoption("--long"):
+            return list(every)
+        return [every[place] for place in sorted(chance.sample(range(len(every)), min(few, len(every))))]
+
+    return pick
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
 from tests.lab.helpers import ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
+from tests.lab.priority import first
 
 TOOLS = (
     "bpftrace",
@@ -49,6 +50,12 @@ def obstacle() -> str | None:
     except NapctlError as error:  # no root, no CAP_NET_ADMIN or CAP_SYS_ADMIN, no netdev family
         return str(error)
     return "this kernel has no irq-suspend-timeout" if napi.settings.irq_suspend_timeout_ns is None else None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _before_other_work() -> Iterator[None]:
+    with first():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +98,7 @@ def load(lab: Lab, server: Server) -> Iterator[LoadStarter]:
     """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it."""
     with ExitStack() as running:
 
-        def start(rate_per_second: float = 20_000, seconds: float = 10, connections: int = 16) -> Load:
+        def start(rate_per_second: float = 20_000, seconds: float = 60, connections: int = 16) -> Load:
             spec = LoadSpec(
                 rate_per_second=rate_per_second, seconds=seconds, connections=connections, warmup_seconds=0.1
             )

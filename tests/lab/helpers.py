@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from napctl.attach.attach import attach_process
 from napctl.attach.examine import examine
 from napctl.change.journal import Journal
@@ -98,9 +100,10 @@ class Napctl:
         )
 
     def machine(self, netns: object) -> Any:
-        """What `status --json` says of the network namespace of a process (pid) or of a lab's end."""
+        """What `status --json` says of the network namespace of a process (pid) or of a lab's end; without what it
+        could not read of the machine's other processes, which come and go."""
         path = f"/proc/{os.getpid()}/fd/{netns.namespace.fd}" if isinstance(netns, End) else f"pid:{netns}"
-        return self("status", "--json", "--netns", path).json
+        return self("status", "--json", "--netns", path).json | {"lacks": []}
 
     def live(self) -> list[Transaction]:
         """What the journal holds."""
@@ -180,12 +183,13 @@ def at_server(lab: Lab) -> tuple[str, str]:
 
 
 def machine_of(end: End) -> Machine:
-    """As `napctl status`, in this process."""
-    return take_machine(end.namespace)
+    """As `napctl status`, in this process; without what could not be read of the machine's other processes, which come
+    and go."""
+    return replace(take_machine(end.namespace), lacks=())
 
 
 def state_of(end: End) -> object:
-    """All that can be set there, without what `status` says of other processes, which come and go."""
+    """All of that which can be set there."""
     machine = machine_of(end)
     return machine.devices, machine.pollers
 

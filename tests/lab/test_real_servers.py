@@ -1,7 +1,7 @@
 """What attach promises, on real and unmodified servers; the long form writes the table of docs/servers.md."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.lab import servertable
 from tests.lab.helpers import Napctl, Ran, machine_of, params_of
 from tests.lab.rounds import Cell
 from tests.lab.servers import caddy, web
-from tests.lab.trial import CONNECTIONS, TREATMENTS, Bench, Protocol, held, preferred
+from tests.lab.trial import CONNECTIONS, TREATMENTS, Bench, Protocol, held
 
 pytestmark = pytest.mark.lab
 
@@ -74,14 +74,14 @@ CASES: dict[str, Case] = {
     "uvloop, 1 worker": Case(lambda lab: web(lab, uvloop=True), "http", "left alone", why=ONE_LOOP),
     "caddy (Go)": Case(caddy, "http", "left alone", why=GO),
 }
-SHORT = ("memcached -t 1", "nginx, 4 workers, reuseport", "nginx, 4 workers")
+SHORT = ("memcached -t 1", "nginx, 4 workers, reuseport")
+"""Of these that fit one is tried in `make test`, and one of all that are left alone."""
 
 
 @contextmanager
 def bench_of(case: Case, directory: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
         lab = stack.enter_context(Lab.build(queues=case.queues))
-        stack.enter_context(preferred(lab))
         server = stack.enter_context(case.start(lab))
         journal = stack.enter_context(Journal(Path(stack.enter_context(TemporaryDirectory(dir=directory)))))
         yield Bench(lab, server, case.protocol, journal, steered=case.outcome == "with `--steer`")
@@ -187,18 +187,17 @@ def examine(name: str, case: Case, directory: Path, napctl: Napctl, rounds: int)
         if case.outcome == "left alone":
             return servertable.Row(name, case.queues, case.outcome, why)
         saturated = own_share(bench, *ALL_WORKERS), own_share(bench, *ONE_WORKER)
-        rate = heavy_rate(bench)
-        cells = rounds_of(bench, rate, rounds)
+        cells = rounds_of(bench, heavy_rate(bench), rounds) if rounds else ()
     return servertable.Row(name, case.queues, case.outcome, why, cells, saturated)
 
 
 def broken(row: servertable.Row) -> list[str]:
     """Promises that do not hold for one server."""
-    if not row.cells:
+    if row.outcome == "left alone":
         return []
-    under_load = max(cell.server_poll_share or 0 for cell in row.cells if cell.treatment == "suspension")
+    under_load = max((cell.server_poll_share or 0 for cell in row.cells if cell.treatment == "suspension"), default=0.0)
     found = [f"{row.name}: {metric} is worse than with deferral" for metric in LATENCIES
-             if is_worse(list(row.cells), metric)]  # fmt: skip
+             if row.cells and is_worse(list(row.cells), metric)]  # fmt: skip
     if max(under_load, *row.saturated) < OWN:
         found.append(f"{row.name}: it made {under_load:.0%} of the polls, at saturation {row.saturated}")
     return found
@@ -207,13 +206,18 @@ def broken(row: servertable.Row) -> list[str]:
 @pytest.mark.trials
 @pytest.mark.timeout(2400)
 def test_what_fits_polls_by_itself_and_is_no_slower_and_what_does_not_fit_is_left_alone(
-    tmp_path: Path, napctl: Napctl, trials: Callable[[int, int], int]
+    tmp_path: Path,
+    napctl: Napctl,
+    trials: Callable[[int, int], int],
+    sampled: Callable[[Sequence[str], int], list[str]],
 ) -> None:
-    count, rounds = trials(len(SHORT), len(CASES)), trials(2, 5)
-    chosen = {name: CASES[name] for name in (SHORT if count == len(SHORT) else CASES)}
+    """Whether it is no slower is left to the long form: few rounds would not tell it."""
+    rounds = trials(0, 5)
+    refused = [name for name, case in CASES.items() if case.outcome == "left alone"]
+    chosen = list(CASES) if rounds else [*sampled(SHORT, 1), *sampled(refused, 1)]
     rows = []
-    for name, case in chosen.items():
-        rows.append(examine(name, case, tmp_path, napctl, rounds))
+    for name in chosen:
+        rows.append(examine(name, CASES[name], tmp_path, napctl, rounds))
         print(rows[-1].line())
     if len(chosen) == len(CASES):
         servertable.put(servertable.written(rows, rounds))

@@ -13,7 +13,17 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, memcached
 from napctl.model.settings import NapiSettings
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import PROGRAM, Napctl, another_memcached, ask, at_server, machine_of, set_napi
+from tests.lab.helpers import (
+    PROGRAM,
+    Napctl,
+    another_memcached,
+    ask,
+    at_server,
+    machine_of,
+    open_files,
+    set_napi,
+    until,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -41,7 +51,8 @@ def test_detach_while_the_device_is_down_is_refused_and_can_be_repeated(
 def test_watch_goes_on_when_a_device_goes(lab: Lab, napctl: Napctl) -> None:
     ip(lab, "link", "add", "short", "type", "veth", "peer", "name", "lived")
     running = napctl.start("watch", "--seconds", "1.5", "--interval", "0.3", *at_server(lab))
-    time.sleep(0.7)
+    until(lambda: any("bpf" in file for file in open_files(running.pid)), "the probe", 20)
+    time.sleep(0.3)
     ip(lab, "link", "del", "short")
     output, errors = running.communicate(timeout=20)
 
@@ -117,8 +128,8 @@ def test_in_a_pid_namespace_of_its_own_nothing_is_claimed_of_who_polls(napctl: N
 def test_the_measurement_failing_does_not_look_like_attach_failing(
     lab: Lab, server: Server, client: socket.socket, load: LoadStarter, napctl: Napctl
 ) -> None:
-    running = napctl.start("attach", server.pid, "--window", "2s", "--json")
-    time.sleep(1)
+    running = napctl.start("attach", server.pid, "--window", "3s", "--json")
+    until(lambda: "attached" in napctl("history", "--json").stdout, "the record of the attachment", 20)
     ip(lab, "link", "del", lab.server.device)
     output, errors = running.communicate(timeout=20)
 

@@ -39,13 +39,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def saturating(bench: Bench, tmp_path: Path) -> float:
     """Requests/s that the server answers with interrupts when each connection always has some outstanding."""
-    return bench.load.measured(0, 1.0, 1, tmp_path / "raw", bench.gauge).metrics["requests_per_second"]
+    return bench.load.measured(0, 0.5, 1, tmp_path / "raw", bench.gauge).metrics["requests_per_second"]
 
 
 def medians(bench: Bench, tmp_path: Path, names: tuple[str, ...], rate: float, metric: str) -> dict[str, float]:
     """Of that metric, by treatment."""
     config = RunConfig(
-        napctl="", name="", made_unix_ns=0, treatments=names, source="lab", rates=(rate,), rounds=ROUNDS, seconds=1.0,
+        napctl="", name="", made_unix_ns=0, treatments=names, source="lab", rates=(rate,), rounds=ROUNDS, seconds=0.5,
         warmup_seconds=0, settle_seconds=0, seed=1, target="memcached",
     )  # fmt: skip
     directory = RunDirectory(tmp_path / f"run-{metric}")
@@ -64,12 +64,10 @@ def test_at_a_load_that_nearly_saturates_it_with_interrupts_it_makes_nine_of_ten
 ) -> None:
     rate = 0.9 * saturating(bench, tmp_path)
 
-    best = max(
-        medians(bench, tmp_path / str(attempt), ("suspend:200us",), rate, "server_poll_share")["suspend:200us"]
+    assert any(
+        medians(bench, tmp_path / str(attempt), ("suspend:200us",), rate, "server_poll_share")["suspend:200us"] >= 0.9
         for attempt in range(2)
     )
-
-    assert best >= 0.9
 
 
 def test_its_p50_lies_below_that_of_plain_deferral_with_the_same_timer(bench: Bench, tmp_path: Path) -> None:

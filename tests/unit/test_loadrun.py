@@ -177,7 +177,7 @@ def test_what_a_hook_leaves_in_the_background_goes_on_until_its_end_ends_it(tmp_
     assert gone(mark)
 
 
-BUSY = f"timeout 1.2 {sys.executable} -c 'while True: pass'"
+BUSY = f"timeout 2.5 {sys.executable} -c 'while True: pass'"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.helpers import Napctl
+from tests.vm.forked import ForkedNapctl
 from tests.vm.wire import Wire, run
 
 # `pytest` alone is meant for the host, where these have nothing to run on; `make test-vm` runs them.
@@ -21,6 +23,11 @@ def wire() -> Iterator[Wire]:
     """e1000e0 in the guest's own network namespace, virtio0 at the other end of its cable in a second one."""
     with Wire.laid() as wire:
         yield wire
+
+
+@pytest.fixture
+def napctl(state: Path) -> Napctl:
+    return ForkedNapctl(state)
 
 
 @pytest.fixture(autouse=True)

@@ -134,6 +134,7 @@ def _process_packets_on_its_cpu(end: End, queues: int) -> None:
         assert napi.thread_pid is not None
         try:
             os.sched_setaffinity(napi.thread_pid, {end.cpu})
+            os.setpriority(os.PRIO_PROCESS, napi.thread_pid, os.getpriority(os.PRIO_PROCESS, 0))  # as what is started
         except PermissionError:
             raise NotPermitted("keeping the lab's NAPI threads on their CPU needs CAP_SYS_NICE") from None
 

@@ -1,4 +1,4 @@
-"""An HTTP service that spends a fixed CPU time on each request: 10 % more after SIGUSR1, as before after SIGUSR2."""
+"""An HTTP service that spends a fixed CPU time on each request: so many times that after SIGUSR1."""
 
 import argparse
 import select
@@ -7,17 +7,17 @@ import socket
 import time
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n"
-SLOWDOWN = 1.1
 
 
 class Cost:
     """What a request costs now, ns of CPU time of the thread: a pause of the thread adds nothing to it."""
 
-    def __init__(self, usecs: int):
+    def __init__(self, usecs: int, slowdown: float):
         self._usual_ns = self.ns = usecs * 1000
+        self._slowdown = slowdown
 
     def rise(self, *_: object) -> None:
-        self.ns = round(self._usual_ns * SLOWDOWN)
+        self.ns = round(self._usual_ns * self._slowdown)
 
     def fall(self, *_: object) -> None:
         self.ns = self._usual_ns
@@ -60,8 +60,9 @@ def main() -> None:
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("--usecs", type=int, default=500, help="CPU time of a request")
+    parser.add_argument("--slowdown", type=float, default=1.1, help="times that CPU time, after SIGUSR1")
     options = parser.parse_args()
-    cost = Cost(options.usecs)
+    cost = Cost(options.usecs, options.slowdown)
     signal.signal(signal.SIGUSR1, cost.rise)
     signal.signal(signal.SIGUSR2, cost.fall)
     with socket.create_server((options.host, options.port)) as listener, select.epoll() as poll:
