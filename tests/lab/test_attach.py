@@ -31,7 +31,6 @@ from tests.lab.helpers import (
     set_napi,
     set_params,
 )
-from tests.lab.trial import preferred
 
 pytestmark = pytest.mark.lab
 
@@ -47,7 +46,7 @@ def settings_of(lab: Lab) -> list[NapiSettings]:
 def test_the_attached_server_makes_most_polls_itself(lab: Lab, napctl: Napctl) -> None:
     """While it has a CPU: one that waits for its turn leaves its packets to the deferral timer."""
     spec = LoadSpec(rate_per_second=30_000, seconds=10, connections=16, warmup_seconds=0.1)
-    with preferred(lab), ending(memcached(lab)) as server, started(lab, server, spec) as load:
+    with ending(memcached(lab)) as server, started(lab, server, spec) as load:
         load.wait_for_warmup()
         done = napctl("attach", server.pid, "--defer-us", 200, "--json")
     assert done.status == 0, done

@@ -17,7 +17,7 @@ from napctl.attach.pace import (
     SHARE,
     Pace,
 )
-from napctl.attach.refusals import FIRST_SECONDS, MOST_SECONDS, Refusals
+from napctl.attach.refusals import HARMED, REFUSED, Refusals
 
 TIMELY = 2
 """Looks in any minute for which there is no cause but the time."""
@@ -116,13 +116,21 @@ def test_what_is_refused_is_tried_again_after_1_2_4_s_and_at_last_each_minute() 
     refusals, now, waits = Refusals[str](), 0.0, []
     for _ in range(9):
         refusals.add("epoll 5", "it spins", now)
-        until = refusals.next_at()
+        until = refusals.next_at(now)
         assert until is not None
         assert "epoll 5" in refusals.standing(until - 0.001)
         assert "epoll 5" not in refusals.standing(until)
         waits.append(until - now)
         now = until
-    assert waits == [FIRST_SECONDS, 2, 4, 8, 16, 32, MOST_SECONDS, MOST_SECONDS, MOST_SECONDS]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert REFUSED == (1, 60)
+
+
+def test_what_has_starved_is_not_tried_again_for_ten_minutes() -> None:
+    harmed = Refusals[str](HARMED)
+    harmed.add("epoll 5", "it starved", 0)
+    assert harmed.next_at(0) == 600
+    assert harmed.next_at(600) is None
 
 
 def test_what_was_attached_after_all_or_is_no_more_is_not_remembered() -> None:

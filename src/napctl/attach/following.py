@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from napctl.attach.attach import planned
+from napctl.attach.examine import Examination
 from napctl.attach.operate import Examined
+from napctl.attach.steering import outgrown
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
@@ -46,14 +48,17 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
     """What makes an attachment fit again what is there."""
     step = Step()
     kept: set[tuple[object, ...]] = set()
+    misfits = outgrown_listeners(transaction, now.found)
     for change in transaction.changes:
         match change:
             case EpollChange():
-                stays = _epoll(change, now, step)
+                stays = _epoll(change, now, misfits, step)
             case NapiChange():
                 stays = _napi(change, present, step) and not _feeds_only_unfit(change, now, step)
-            case SocketChange() | SteeringChange():
+            case SocketChange():
                 stays = _socket(change, now, step)
+            case SteeringChange():
+                stays = _steering(change, now, misfits, step)
             case _:
                 stays = True
         if stays:
@@ -105,7 +110,13 @@ def _keys(change: Change) -> Iterator[tuple[object, ...]]:
             yield from (("listener", inode) for inode in change.inodes)
 
 
-def _epoll(change: EpollChange, now: Examined, step: Step) -> bool:
+def outgrown_listeners(transaction: Transaction, found: Examination) -> Mapping[int, str]:
+    """Listening sockets (inodes) of groups whose program does not fit what is there now, and why."""
+    steered = (each for each in transaction.changes if isinstance(each, SteeringChange))
+    return {inode: why for each in steered if (why := outgrown(each.inodes, found)) for inode in each.inodes}
+
+
+def _epoll(change: EpollChange, now: Examined, misfits: Mapping[int, str], step: Step) -> bool:
     """Whether it stays as it is."""
     if not _runs(change, now):
         step.forget.append(change)
@@ -118,6 +129,11 @@ def _epoll(change: EpollChange, now: Examined, step: Step) -> bool:
         step.words.append(f"{change.where} was closed")
         return False
     chosen = any(each is verdict.instance for each in now.choice.instances)
+    why = next((misfits[one.inode] for one in verdict.instance.listeners if one.inode in misfits), None)
+    if why is not None and not chosen:
+        step.without.append(change)
+        step.words.append(f"{change.where} is let go: {why}")
+        return False
     if verdict.judgement in ("does not fit", "fits after steering") and not chosen:
         step.without.append(change)
         step.words.append(f"{change.where} is let go: {verdict.why}")
@@ -201,18 +217,24 @@ def _former(born: NapiSettings, predecessor: NapiChange) -> NapiSettings:
     return NapiSettings(**former)
 
 
-def _socket(change: SocketChange | SteeringChange, now: Examined, step: Step) -> bool:
-    if isinstance(change, SteeringChange):
-        groups = [{one.listener.inode for one in group.members} for group in now.choice.steered]
-        if any(set(change.inodes) & group for group in groups):  # it has other members now: to be counted anew
-            step.forget.append(change)
-            return False
-        sharing = frozenset[int]().union(*now.found.sharers.values())
-        if not sharing or sharing & set(change.inodes):
-            return True
-        step.forget.append(change)
-        step.words.append(f"the {change.where} are no more")
+def _steering(change: SteeringChange, now: Examined, misfits: Mapping[int, str], step: Step) -> bool:
+    if why := next((misfits[inode] for inode in change.inodes if inode in misfits), None):
+        step.without.append(change)
+        step.words.append(f"the {change.where} are steered no more: {why}")
         return False
+    groups = [{one.listener.inode for one in group.members} for group in now.choice.steered]
+    if any(set(change.inodes) & group for group in groups):  # it has other members now: to be counted anew
+        step.forget.append(change)
+        return False
+    sharing = frozenset[int]().union(*now.found.sharers.values())
+    if not sharing or sharing & set(change.inodes):
+        return True
+    step.forget.append(change)
+    step.words.append(f"the {change.where} are no more")
+    return False
+
+
+def _socket(change: SocketChange, now: Examined, step: Step) -> bool:
     if _runs(change, now):
         return True
     step.forget.append(change)

@@ -40,6 +40,10 @@ class Pace:
         """Look at that time at the latest."""
         self._look_at = min(self._look_at, moment)
 
+    def pulse_by(self, moment: float) -> None:
+        """Check at that time at the latest."""
+        self._pulse_at = min(self._pulse_at, moment)
+
     def pulsed(self, now: float, took_seconds: float) -> None:
         """A cheap check, which took so much CPU time, is over."""
         self._pulse_at = now + max(PULSE_SECONDS, took_seconds / SHARE)

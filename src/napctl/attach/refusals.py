@@ -1,10 +1,13 @@
-"""What could not be attached, and when to try again: after 1, 2, 4 … 60 s. No clock of its own."""
+"""What could not be attached, and when to try again: after 1, 2, 4 … 60 s, say. No clock of its own."""
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-FIRST_SECONDS, MOST_SECONDS = 1.0, 60.0
+REFUSED = (1.0, 60.0)
+"""Seconds before the second attempt, and at most before any: of what was refused, where that does no harm."""
+HARMED = (600.0, 86400.0)
+"""The same of what was attached and came to no good."""
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -19,13 +22,14 @@ class _Refusal:
 class Refusals(Generic[Key]):
     """Times are those of one clock, in s."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: tuple[float, float] = REFUSED) -> None:
+        self._first, self._most = waits
         self._refused: dict[Key, _Refusal] = {}
 
     def add(self, key: Key, why: str, now: float) -> bool:
         """It was refused, perhaps once more. Whether that is new: there was no refusal, or for another reason."""
         before = self._refused.get(key)
-        wait = FIRST_SECONDS if before is None else min(2 * before.wait, MOST_SECONDS)
+        wait = self._first if before is None else min(2 * before.wait, self._most)
         self._refused[key] = _Refusal(why, wait, now + wait)
         return before is None or before.why != why
 
@@ -41,6 +45,6 @@ class Refusals(Generic[Key]):
         """What is not to be tried yet, and why."""
         return {key: each.why for key, each in self._refused.items() if now < each.until}
 
-    def next_at(self) -> float | None:
-        """When the first of them is to be tried again."""
-        return min((each.until for each in self._refused.values()), default=None)
+    def next_at(self, now: float) -> float | None:
+        """When the next of them is to be tried again."""
+        return min((each.until for each in self._refused.values() if each.until > now), default=None)

@@ -6,23 +6,24 @@ Around a cheap check (pulse.py, devices.py) and a rare deep look (operate.py); p
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace as but
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import Keeping, detach, held, who, why_not
+from napctl.attach.attach import Keeping, detach, who, why_not
 from napctl.attach.devices import Devices, Readable
 from napctl.attach.examine import Examination, examine
 from napctl.attach.following import Present, Step, cheap_step, next_step, resets_of
-from napctl.attach.look import LOOSE, EpollInstance, Key, LooseSocket
-from napctl.attach.operate import WATCH_SECONDS, Examined, Wish, attach_target, judge, steered_inodes
+from napctl.attach.known import Known, key_of, keys_of
+from napctl.attach.operate import WATCH_SECONDS, Examined, Wish, attach_target
 from napctl.attach.pace import PULSE_SECONDS, Pace
 from napctl.attach.pulse import Pulse
-from napctl.attach.refusals import Refusals
+from napctl.attach.takeback import starved_changes
 from napctl.attach.target import Target, resolve
+from napctl.attach.trial import Trial
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
 from napctl.change.transaction import amend, undisturbed
@@ -45,7 +46,6 @@ from napctl.model.suspension import Suspension
 
 WAITING_SHARE = 0.01
 """Of one CPU that looking for a target takes of which no process runs."""
-NOT_SEEN = "nobody was seen to wait in a read of it that may block"
 REMEMBERED = 64
 """Lines that are not told again."""
 
@@ -68,12 +68,9 @@ class Stay:
         self._devices = Devices()
         self._transaction: Transaction | None = None
         self._suspension: Suspension | None = None
-        self._refusals = Refusals[Key]()
-        self._accepted: frozenset[Key] = frozenset()
-        """Instances that are as wanted already and get no change by which they would be known."""
-        self._settled: frozenset[int] = frozenset()
-        """Pids of those in which there is nothing left to attach."""
+        self._known = Known(wish)
         self._left_out = False
+        self._trial: Trial | None = None
         self._resets: dict[tuple[int, int], NapiChange] = {}
         self._said: OrderedDict[str, None] = OrderedDict()
 
@@ -95,6 +92,7 @@ class Stay:
         began = time.process_time()
         try:
             goes_on = self._check()
+            self._read_trial()
             self._pace.pulsed(time.monotonic(), time.process_time() - began)
             return goes_on and (not self._pace.due(time.monotonic()) or self._look(restored))
         except (NapctlError, OSError) as error:
@@ -152,7 +150,7 @@ class Stay:
             with nullcontext() if self._pace.urgent else in_background():
                 self._members = self._find_members()
                 self._pulse = Pulse(
-                    self._members, self._settled
+                    self._members, self._known.settled
                 )  # before the look: to miss nothing that comes meanwhile
                 now = self._examined() if self._members else None
             absent = now is None
@@ -164,7 +162,7 @@ class Stay:
             self._pace.looked(moment, took)
             if absent:
                 self._pace.again_at(moment + max(PULSE_SECONDS, took / WAITING_SHARE))
-            if (again := self._refusals.next_at()) is not None:
+            if (again := self._known.next_try()) is not None:
                 self._pace.again_at(again)
 
     def _find_members(self) -> tuple[Process, ...]:
@@ -186,50 +184,22 @@ class Stay:
 
     def _examined(self) -> Examined:
         """A glance; a longer look at how they wait when there is somebody new."""
-        found = examine(self._target.text, self._members, 0, SAMPLE).without_former_napis()
-        glance = self._judged(found)
-        if not (new := self._new(glance)):
+        glance = self._known.judged(self._seen(0), self._transaction)
+        if not (new := self._known.new(glance, self._transaction)):
             return glance
-        found = examine(self._target.text, self._members, WATCH_SECONDS, SAMPLE).without_former_napis()
-        longer = self._judged(found)
-        chosen = _keys(longer.choice.instances, longer.choice.sockets)
-        why = {each.instance.key: each.why for each in longer.judged}
-        for key in new - chosen:
-            self._refusals.add(key, why.get(key, NOT_SEEN), time.monotonic())
+        longer = self._known.judged(self._seen(WATCH_SECONDS), self._transaction)
+        self._known.learn(new, longer)
         return longer
 
-    def _judged(self, found: Examination) -> Examined:
-        steered = steered_inodes([self._transaction] if self._transaction else [])
-        return judge(found, self._wish, steered=steered, refused=self._refusals.standing(time.monotonic()))
-
-    def _new(self, glance: Examined) -> set[Key]:
-        """What is not attached and may be tried now, as far as a glance can tell."""
-        changes = self._transaction.changes if self._transaction else ()
-        epolls = (each for each in changes if isinstance(each, EpollChange))
-        attached = {(each.pid, each.started_ticks, each.fd) for one in epolls for each in one.holders}
-        started = {each.pid: each.started_ticks for each in glance.found.processes}
-        new = {
-            each.key
-            for each in glance.choice.instances
-            if not attached & {(pid, started.get(pid, 0), fd) for pid, fd in each.places}
-        }
-        if self._transaction is not None:
-            new -= self._accepted
-        known = {each.inode for each in changes if isinstance(each, SocketChange)}
-        polled = {pid for each in glance.choice.instances for pid, _ in each.places}
-        loose = {
-            each.key
-            for each in glance.found.loose
-            if each.napi_id and each.inode not in known and each.process.pid not in polled
-        }
-        return new | (loose - self._refusals.standing(time.monotonic()).keys())
+    def _seen(self, watch_seconds: float) -> Examination:
+        return examine(self._target.text, self._members, watch_seconds, SAMPLE).without_former_napis()
 
     def _attach(self, now: Examined) -> bool:
         if not now.choice.empty:
             with undisturbed(), Journal(self._directory) as journal:
                 for orphan, _ in recover(journal):
                     self._tell(f"put back what was left of {orphan.title}")
-                now = self._without_held(now, journal.live())
+                now = self._known.without_held(now, journal.live(), None)
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
                     return True
@@ -243,8 +213,7 @@ class Stay:
                 keeping=self._keeping,
             )  # fmt: skip
         except NapctlError as error:
-            for key in _keys(now.choice.instances, now.choice.sockets):
-                self._refusals.add(key, str(error), time.monotonic())
+            self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
             raise
         self._transaction = made.transaction
         self._suspension = replace(self._wish.suspension, gro_flush_timeout_ns=made.timer.gro_flush_timeout_ns)
@@ -252,6 +221,7 @@ class Stay:
         self._settle(now)
         changed = len(made.transaction.changes)
         self._tell(f"attached {who(now.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
+        self._begin_trial(made.transaction)
 
     def _follow(self, transaction: Transaction, now: Examined) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
@@ -260,7 +230,7 @@ class Stay:
                 others = self._others(journal, transaction)
                 if others is None:
                     return False
-                now = self._without_held(now, others)
+                now = self._known.without_held(now, others, transaction)
                 if not self._amend(journal, transaction, self._step(transaction, now)):
                     now = self._examined()  # the NAPI instance of what was refused is not to be kept for nobody
                     assert self._transaction is not None
@@ -269,6 +239,10 @@ class Stay:
         if self._transaction is not None and not self._transaction.changes:
             self._let_go()  # nothing of it fits any more: it waits to be attached anew
         return True
+
+    def _settle(self, now: Examined) -> None:
+        self._known.settle(now)
+        self._pulse.settled = self._known.settled
 
     def _step(self, transaction: Transaction, now: Examined) -> Step:
         assert self._suspension is not None
@@ -300,54 +274,56 @@ class Stay:
         self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._tell(line)
+        if any(isinstance(each, EpollChange | SocketChange) for each in step.more):
+            self._begin_trial(self._transaction)
         return not self._left_out
 
     def _leave_out(self, change: Change, error: NapctlError) -> bool:
         """One worker that cannot be set does not keep the others from being attached."""
-        match change:
-            case EpollChange():
-                key = change.pid, change.started_ticks, change.epoll_fd
-            case SocketChange():
-                key = change.pid, change.started_ticks, LOOSE
-            case _:
-                return False
+        if (key := key_of(change)) is None:
+            return False
         self._left_out = True
-        self._refusals.add(key, str(error), time.monotonic())
+        self._known.refuse([key], str(error))
         self._say(f"{change.where} cannot be attached: {error}")
         return True
 
-    def _without_held(self, now: Examined, others: Iterable[Transaction]) -> Examined:
-        """Without what is fed by a NAPI instance that another attachment has."""
-        reasons = held(others)
-        by_id = {napi_id: reason for (_, napi_id), reason in reasons.items()}
-        fed = [(each.key, set(each.sockets_by_napi)) for each in now.choice.instances]
-        fed += [(each.key, {each.napi_id}) for each in now.choice.sockets if each.napi_id]
-        found = {key: by_id[napi_id] for key, ids in fed for napi_id in sorted(ids & by_id.keys())}
-        for key, reason in found.items():
-            self._refusals.add(key, reason, time.monotonic())
-        return self._judged(now.found) if found else now
-
-    def _settle(self, now: Examined) -> None:
-        """Remember what is attached by now, and forget what is no more."""
-        refused = self._refusals.standing(time.monotonic()).keys()
-        chosen = [each for each in now.choice.instances if each.key not in refused]
-        self._accepted = frozenset(each.key for each in chosen)
-        for key in self._accepted:
-            self._refusals.forget(key)
-        self._refusals.keep_only(_keys(now.found.instances, now.found.loose))
-        unfed = {each.process.pid for each in now.found.instances if not (each.sockets_by_napi or each.listeners)}
-        waiting = {key[0] for key in refused} | unfed
-        self._settled = frozenset(pid for each in chosen for pid, _ in each.places) - waiting
-        self._pulse.settled = self._settled
-
     def _let_go(self) -> list[Restored]:
         transaction, self._transaction = self._transaction, None
-        self._settled = self._pulse.settled = frozenset()
+        self._known.settled = self._pulse.settled = frozenset()
+        self._end_trial()
         self._devices.follow(())
         if transaction is None:
             return []
         with undisturbed(), Journal(self._directory) as journal:
             return detach(journal, [each for each in journal.live() if each.number == transaction.number])
+
+    def _begin_trial(self, transaction: Transaction) -> None:
+        self._end_trial()
+        self._trial = Trial(transaction)
+        self._pace.pulse_by(self._trial.until)
+
+    def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+
+    def _read_trial(self) -> None:
+        """What starves is taken back at once."""
+        transaction, trial = self._transaction, self._trial
+        if trial is None or transaction is None or not trial.over():
+            return
+        self._trial = None
+        now = trial.read()
+        if not now.starving or self._wish.force:
+            return
+        starved = list(starved_changes(transaction, self._seen(0), now.starving))
+        for change in starved:
+            if (key := key_of(change)) is not None:
+                self._known.harm(key, now.why)
+        with undisturbed(), Journal(self._directory) as journal:
+            if starved and self._others(journal, transaction) is not None:
+                words = [f"{change.where} is taken back: {now.why}" for change in starved]
+                self._amend(journal, transaction, Step(without=starved, words=words))
 
     def _say(self, line: str) -> None:
         """Once, until something else is attached."""
@@ -357,10 +333,6 @@ class Stay:
         self._said.move_to_end(line)
         while len(self._said) > REMEMBERED:
             self._said.popitem(last=False)
-
-
-def _keys(instances: Iterable[EpollInstance], sockets: Iterable[LooseSocket]) -> set[Key]:
-    return {each.key for each in instances} | {each.key for each in sockets}
 
 
 def _in_words(error: NapctlError | OSError) -> str:
