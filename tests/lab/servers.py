@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import textwrap
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -129,3 +130,8 @@ def _service(
     module = [sys.executable, "-m", f"tests.lab.services.{name}"]
     command = ["env", f"PYTHONPATH={ROOT}", *module, lab.server.address, str(port), *options]
     return serve(lab, command, port, forks=forks, cpus=cpus, ready=ready, patience_s=15)
+
+
+def python_server(lab: Lab, code: str, *, port: int = 11300) -> Server:
+    """A program that serves at the address and port that it is given."""
+    return serve(lab, [sys.executable, "-c", textwrap.dedent(code), lab.server.address, str(port)], port)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,7 +43,7 @@ from tests.lab.helpers import (
     state_of,
     until,
 )
-from tests.lab.servers import echo, echoed
+from tests.lab.servers import echo, echoed, python_server
 
 pytestmark = pytest.mark.lab
 
@@ -168,10 +167,6 @@ def test_an_epoll_instance_that_is_closed_before_it_could_be_changed_is_named_an
         assert refused.value.exit_status == 6
         assert napctl.live() == []
         assert devices_of(lab) == before
-
-
-def python_server(lab: Lab, code: str, *, port: int = 11300) -> Server:
-    return serve(lab, [sys.executable, "-c", textwrap.dedent(code), lab.server.address, str(port)], port)
 
 
 def fed(server: Server) -> Examination | None:

@@ -1,7 +1,6 @@
 """What attach --stay costs while nothing happens: CPU, looks, latency; and that it is not slow to notice."""
 
 import math
-import re
 import socket
 import subprocess
 import sys
@@ -16,7 +15,8 @@ import pytest
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
-from tests.lab.following import Following, all_unset, attached, flap, following, settings_of
+from tests.lab.cost import Cost, traced
+from tests.lab.following import all_unset, attached, flap, following, settings_of
 from tests.lab.helpers import PREFERS, Napctl, another_memcached, ask, in_namespace, params_of
 
 pytestmark = pytest.mark.lab
@@ -52,39 +52,6 @@ def with_many_connections(lab: Lab) -> Iterator[Server]:
         finally:
             clients.kill()
             clients.communicate()
-
-
-class Cost:
-    """CPU seconds and deep looks of a follower, and the BPF programs that it loads, from now on."""
-
-    def __init__(self, it: Following, trace: Path):
-        self._pid = it.pid
-        self._trace, self._at = trace, len(trace.read_bytes())
-        self._began, self._used = time.monotonic(), self._cpu()
-
-    def _cpu(self) -> float:
-        return int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0]) / 1e9
-
-    @property
-    def share(self) -> float:
-        """Of one CPU."""
-        return (self._cpu() - self._used) / (time.monotonic() - self._began)
-
-    @property
-    def looks(self) -> int:
-        """How often it read what the server's epoll instance watches: memcached's second, its worker's."""
-        return len(re.findall(r"fdinfo/\d+", self._since())) // 2
-
-    @property
-    def programs(self) -> int:
-        return self._since().count("BPF_PROG_LOAD")
-
-    def _since(self) -> str:
-        return self._trace.read_bytes()[self._at :].decode()
-
-
-def traced(trace: Path) -> list[str]:
-    return ["strace", "--seccomp-bpf", "-f", "-qq", "-o", str(trace), "-e", "trace=openat,bpf"]
 
 
 @pytest.mark.trials

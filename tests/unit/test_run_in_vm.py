@@ -14,8 +14,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts/run-in-vm"
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the virtual machine is made for x86-64")
 @pytest.mark.parametrize(
     ("there", "missing", "package"),
-    [([], "flock", "util-linux"), (["flock"], "modprobe", "kmod"),
-     (["flock", "modprobe"], "qemu-system-x86_64", "qemu-system-x86")],
+    [([], "flock", "util-linux"), (["flock"], "ip", "iproute2"), (["flock", "ip"], "modprobe", "kmod"),
+     (["flock", "ip", "modprobe"], "qemu-system-x86_64", "qemu-system-x86")],
 )  # fmt: skip
 def test_a_tool_that_is_missing_is_one_line_that_names_its_package(
     there: list[str], missing: str, package: str, tmp_path: Path

@@ -68,8 +68,18 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
         if not kept & set(_keys(change)) and not _is_away(change, present):
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
+    if not any(key[0] in ("epoll", "socket", "listener") for key in kept) and now.choice.empty:
+        _let_go_of_all_napis(transaction, step)
     step.words += _words(step)
     return step
+
+
+def _let_go_of_all_napis(transaction: Transaction, step: Step) -> None:
+    """Deferral without anybody who polls only delays packets."""
+    left = [each for each in transaction.changes if isinstance(each, NapiChange)]
+    left = [each for each in left if each not in step.without and each not in step.forget]
+    step.without += left
+    step.words += [f"{each.where} is let go: nobody is attached who polls it" for each in left]
 
 
 def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]) -> Step:

@@ -146,8 +146,9 @@ class Stay:
         """The deep part. Whether there is anything left to follow."""
         began = time.process_time()
         absent = False
+        nobody_waits = self._transaction is not None and not self._pace.urgent
         try:
-            with nullcontext() if self._pace.urgent else in_background():
+            with in_background() if nobody_waits else nullcontext():
                 self._members = self._find_members()
                 self._pulse = Pulse(
                     self._members, self._known.settled
@@ -221,6 +222,7 @@ class Stay:
         self._settle(now)
         changed = len(made.transaction.changes)
         self._tell(f"attached {who(now.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
+        self._follow_devices(made.transaction)
         self._begin_trial(made.transaction)
 
     def _follow(self, transaction: Transaction, now: Examined) -> bool:
@@ -249,9 +251,12 @@ class Stay:
         return next_step(transaction, now, self._suspension, self._present(transaction))
 
     def _present(self, transaction: Transaction) -> Present:
-        devices = {(each.netns, each.ifindex) for each in transaction.changes if isinstance(each, NapiChange)}
-        self._devices.follow(devices)
+        self._follow_devices(transaction)
         return but(self._devices.present(), resets=self._resets)
+
+    def _follow_devices(self, transaction: Transaction) -> None:
+        napis = (each for each in transaction.changes if isinstance(each, NapiChange))
+        self._devices.follow({(each.netns, each.ifindex) for each in napis})
 
     def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:
         """What else is in force; None if this is not any more."""

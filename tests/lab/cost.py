@@ -1,0 +1,50 @@
+"""What a follower costs: CPU time, looks, and the BPF programs that it loads."""
+
+import re
+import time
+from pathlib import Path
+
+from tests.lab.following import Following
+
+
+class Cost:
+    """CPU seconds and deep looks of a follower, and the BPF programs that it loads, from now on."""
+
+    def __init__(self, it: Following, trace: Path):
+        self._pid = it.pid
+        self._trace, self._at = trace, len(trace.read_bytes())
+        self._began, self._used = time.monotonic(), self._cpu()
+
+    def _cpu(self) -> float:
+        return int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0]) / 1e9
+
+    @property
+    def share(self) -> float:
+        """Of one CPU."""
+        return (self._cpu() - self._used) / (time.monotonic() - self._began)
+
+    @property
+    def reads(self) -> int:
+        """How often it read what an epoll instance watches."""
+        return len(re.findall(r"fdinfo/\d+", self._since()))
+
+    @property
+    def looks(self) -> int:
+        """At memcached with one worker: it has two epoll instances."""
+        return self.reads // 2
+
+    @property
+    def long_looks(self) -> int:
+        """At how threads wait, each of which loads the same programs."""
+        return len(re.findall('prog_name="on_entry"', self._since()))
+
+    @property
+    def programs(self) -> int:
+        return self._since().count("BPF_PROG_LOAD")
+
+    def _since(self) -> str:
+        return self._trace.read_bytes()[self._at :].decode()
+
+
+def traced(trace: Path) -> list[str]:
+    return ["strace", "--seccomp-bpf", "-f", "-qq", "-o", str(trace), "-e", "trace=openat,bpf"]
