@@ -149,7 +149,7 @@ def test_without_a_confirmation_everything_comes_back(bed: Lab, napctl: Napctl, 
 
 
 def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, "--confirm-within", "1s", *at_server(bed)).status == 0
+    assert napctl("apply", plan, "--confirm-within", "2s", *at_server(bed)).status == 0
     (waiting,) = napctl.live()
     assert waiting.guard is not None
 
@@ -157,7 +157,7 @@ def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: P
 
     guard = waiting.guard
     until(lambda: processes.process(guard.pid) is None, "the end of the guard")
-    time.sleep(1.2)
+    time.sleep(2.2)
     assert frames_of(bed.server.namespace) == 16
     assert states(napctl) == ["applied"]
     assert napctl("confirm", "1").failed_with(2, "needs no confirmation")
