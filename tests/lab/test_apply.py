@@ -15,7 +15,19 @@ from napctl.change.journal import Journal
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
-from tests.lab.helpers import PROGRAM, Napctl, ask, at, at_server, ending, in_mounts, machine_of, until, without
+from tests.lab.helpers import (
+    PROGRAM,
+    Napctl,
+    Sampled,
+    ask,
+    at,
+    at_server,
+    ending,
+    in_mounts,
+    machine_of,
+    until,
+    without,
+)
 from tests.lab.plans import (
     HEAD,
     TUN,
@@ -288,7 +300,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
     napctl: Napctl,
     plan: Path,
     tmp_path: Path,
-    sampled: Callable[[list[tuple[str, int]], int], list[tuple[str, int]]],
+    sampled: Sampled,
 ) -> None:
     before = machine_of(bed.server)
     trial = Napctl(napctl.state / "trial")
