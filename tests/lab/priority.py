@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FIRST = -19
-"""A nice value."""
+FIRST = -8
+"""A nice value: six parts of a CPU of seven, beside one that another process keeps busy. Of much less even the kernel's own
+threads would have too little, which remove devices and end the grace periods of RCU."""
 GROUP = Path("/proc/self/autogroup")
 
 
