@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FIRST = -8
-"""A nice value: six parts of a CPU of seven, beside one that another process keeps busy. Of much less even the kernel's own
-threads would have too little, which remove devices and end the grace periods of RCU."""
+"""A nice value: six parts of seven of a CPU that another process keeps busy. With more the kernel's own threads, which
+remove devices and end the grace periods of RCU, would have too little."""
 GROUP = Path("/proc/self/autogroup")
 
 
