@@ -17,7 +17,7 @@ PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
 LONG := long-unit long-kills long-servers long-figures long-vm
-LONG_KILLS := $(addprefix tests/lab/test_,crash.py apply.py attach_bad_input.py steering.py)
+LONG_KILLS := $(addprefix tests/lab/test_,crash.py apply.py apply_surprises.py attach_bad_input.py steering.py)
 LONG_SERVERS := tests/lab/test_real_servers.py
 
 .PHONY: help setup demo test test-unit test-vm test-lab test-long long-setup $(LONG) bench bpf man format clean

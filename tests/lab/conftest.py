@@ -17,7 +17,8 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import Load, LoadSpec, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
-from tests.lab.helpers import ask, ending, machine_of
+from tests.forked import ForkedNapctl
+from tests.lab.helpers import Napctl, ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
 from tests.lab.priority import first
 
@@ -68,6 +69,18 @@ def _possible(request: pytest.FixtureRequest) -> None:
         pytest.fail(f"the lab must run in CI: {reason}")
     if reason is not None:
         pytest.skip(reason)
+
+
+FORKED = {f"tests.lab.test_{name}" for name in (
+    "apply", "apply_surprises", "attach", "attach_bad_input", "attach_targets", "attached", "compare", "plan",
+    "refusals", "steering", "targets", "targets_groups", "targets_ports",
+)}  # fmt: skip
+"""Their promises are of what a command does, in hundreds of calls, and not of how the program starts and ends."""
+
+
+@pytest.fixture
+def napctl(request: pytest.FixtureRequest, state: Path) -> Napctl:
+    return ForkedNapctl(state) if request.module.__name__ in FORKED else Napctl(state)
 
 
 @pytest.fixture

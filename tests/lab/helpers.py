@@ -31,6 +31,10 @@ from napctl.model.suspension import Suspension
 from napctl.observe.machine import take_machine
 
 PROGRAM = Path(sys.executable).with_name("napctl")
+Step = tuple[str, int]
+"""A system call of napctl: its name, and how manieth of that name it is."""
+Sampled = Callable[[list[Step], int], list[Step]]
+"""The fixture `sampled`, of steps."""
 STEPS = ("pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "exit_group")
 """System calls by which napctl changes or records something, and its end."""
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FIRST = -19
-"""A nice value."""
+FIRST = -8
+"""A nice value: six parts of seven of a CPU that another process keeps busy. With more the kernel's own threads, which
+remove devices and end the grace periods of RCU, would have too little."""
 GROUP = Path("/proc/self/autogroup")
 
 

@@ -15,7 +15,19 @@ from napctl.change.journal import Journal
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
-from tests.lab.helpers import PROGRAM, Napctl, ask, at, at_server, ending, in_mounts, machine_of, until, without
+from tests.lab.helpers import (
+    PROGRAM,
+    Napctl,
+    Sampled,
+    ask,
+    at,
+    at_server,
+    ending,
+    in_mounts,
+    machine_of,
+    until,
+    without,
+)
 from tests.lab.plans import (
     HEAD,
     TUN,
@@ -149,7 +161,7 @@ def test_without_a_confirmation_everything_comes_back(bed: Lab, napctl: Napctl, 
 
 
 def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, "--confirm-within", "1s", *at_server(bed)).status == 0
+    assert napctl("apply", plan, "--confirm-within", "2s", *at_server(bed)).status == 0
     (waiting,) = napctl.live()
     assert waiting.guard is not None
 
@@ -157,7 +169,7 @@ def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: P
 
     guard = waiting.guard
     until(lambda: processes.process(guard.pid) is None, "the end of the guard")
-    time.sleep(1.2)
+    time.sleep(2.2)
     assert frames_of(bed.server.namespace) == 16
     assert states(napctl) == ["applied"]
     assert napctl("confirm", "1").failed_with(2, "needs no confirmation")
@@ -288,7 +300,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
     napctl: Napctl,
     plan: Path,
     tmp_path: Path,
-    sampled: Callable[[list[tuple[str, int]], int], list[tuple[str, int]]],
+    sampled: Sampled,
 ) -> None:
     before = machine_of(bed.server)
     trial = Napctl(napctl.state / "trial")

@@ -1,7 +1,6 @@
 """Applying a plan when the world is not as it seemed: leavings, late interruptions, namesakes."""
 
 import os
-import random
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
 from napctl.model.change import CoalescingChange
 from napctl.model.machine import Coalescing
-from tests.lab.helpers import PROGRAM, Napctl, at, at_server, in_namespace, machine_of, until
+from tests.lab.helpers import PROGRAM, Napctl, Sampled, at, at_server, in_namespace, machine_of, until
 from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, write_plan
 
 pytestmark = pytest.mark.lab
@@ -71,13 +70,21 @@ def test_a_guard_finds_its_journal_by_a_relative_path(bed: Lab, napctl: Napctl, 
     until(lambda: machine_of(bed.server) == before, "the former settings")
 
 
-def test_an_interruption_leaves_no_plan_without_its_guard(bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:
+@pytest.mark.trials
+@pytest.mark.timeout(600)
+def test_an_interruption_leaves_no_plan_without_its_guard(
+    bed: Lab,
+    napctl: Napctl,
+    plan: Path,
+    tmp_path: Path,
+    sampled: Sampled,
+) -> None:
     before = machine_of(bed.server)
     trial = Napctl(napctl.state / "trial")
     steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
     assert trial("rollback").status == 0
     in_force = 0
-    some = [*random.Random(4).sample(steps[:-6], 8), *steps[-6:]]  # all is made before the last ones
+    some = [*sampled(steps[:-6], 3), *sampled(steps[-6:], 4)]  # all is made before the last ones
     for number, step in enumerate(some):
         victim = Napctl(napctl.state / str(number))
         under = [word for word in at(step, "signal=SIGTERM") if word != "-f"]  # the guard goes its own way

@@ -143,7 +143,7 @@ def test_the_server_is_never_stopped_and_every_request_is_answered(
     done = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
+        while not done.wait(0.001):
             for task in Path(f"/proc/{server.pid}/task").iterdir():
                 states.add((task / "stat").read_text().rpartition(") ")[2][0])
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from tests.lab.helpers import (
     UNSET,
     Napctl,
     Ran,
+    Sampled,
     answers,
     ask,
     at,
@@ -84,7 +85,7 @@ def killed_at(step: tuple[str, int], napctl: Napctl, server: Server, log: Path) 
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_a_server_that_is_killed_at_any_step_is_named_and_nothing_stays_changed(
-    lab: Lab, tmp_path: Path, sampled: Callable[[list[tuple[str, int]], int], list[tuple[str, int]]]
+    lab: Lab, tmp_path: Path, sampled: Sampled
 ) -> None:
     with ending(memcached(lab)) as server, ask(lab, server):
         trial = Napctl(tmp_path / "trial")

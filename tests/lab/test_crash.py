@@ -16,7 +16,7 @@ from napctl.kernel import system
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.machine import Machine
-from tests.lab.helpers import Napctl, at, machine_of, open_files
+from tests.lab.helpers import Napctl, Sampled, Step, at, machine_of, open_files
 
 pytestmark = pytest.mark.lab
 
@@ -52,8 +52,6 @@ def sane(napctl: Napctl, lab: Lab, before: Machine, attached: Machine) -> str:
     return "attached"
 
 
-Step = tuple[str, int]
-Sampled = Callable[[list[Step], int], list[Step]]
 CHANGING = 24
 """So many of its last steps are those by which attach changes settings and records that; by those before it looks."""
 

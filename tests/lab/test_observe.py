@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -182,12 +183,20 @@ def test_watch_prints_one_strict_window_per_interval(
         assert the_napi(window).thread == polls, "detached, the lab's NAPI thread makes every poll"
 
 
+def is_silent(lab: Lab) -> bool:
+    """Whether no packet comes for a while."""
+    before = packets_of(lab)
+    time.sleep(0.1)
+    return packets_of(lab) == before
+
+
 def test_contiguous_windows_sum_to_the_total_of_the_load(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
     before = packets_of(lab)
     with watching(napctl, "--interval", 0.1, "--json", *at_server(lab)) as watch:
         load(10_000, seconds=0.7).result()
+        until(lambda: is_silent(lab), "the end of the load's connections")
         done = watch.interrupt()
     found = windows(done.stdout)
     packets = sum(device.rx_packets or 0 for window in found for device in window.devices if device.device == "server0")

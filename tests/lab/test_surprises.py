@@ -133,7 +133,7 @@ def test_the_measurement_failing_does_not_look_like_attach_failing(
     ip(lab, "link", "del", lab.server.device)
     output, errors = running.communicate(timeout=20)
 
-    assert (running.returncode, errors) == (1, "")
+    assert (running.returncode, errors) == (1, "measuring for 3s\n")
     told = json.loads(output)
     assert told["transaction"]["state"] == "attached"
     assert (told["verdict"], "no more" in told["why"]) == ("not active", True)

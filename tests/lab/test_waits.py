@@ -340,8 +340,8 @@ def test_a_process_can_be_added_while_it_runs() -> None:
 
 def test_processes_that_are_gone_are_no_error_and_keep_what_they_did() -> None:
     with running("epoll = select.epoll()\nready()\nwhile True: epoll.poll(0)") as program:
-        threading.Timer(0.1, program.end).start()
-        seen = observe_waits([free_pid(), program.pid], 0.3)
+        threading.Timer(0.6, program.end).start()  # by then the probe is there
+        seen = observe_waits([free_pid(), program.pid], 0.8)
 
     assert only(seen.threads).calls > 0
     assert not only(seen.threads).blocked_now

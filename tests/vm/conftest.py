@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ForkedNapctl
 from tests.lab.helpers import Napctl
-from tests.vm.forked import ForkedNapctl
 from tests.vm.wire import Wire, run
 
 # `pytest` alone is meant for the host, where these have nothing to run on; `make test-vm` runs them.

@@ -165,6 +165,7 @@ def test_what_changed_with_it_is_shown_as_a_side_effect_and_undone(wire: Wire, n
     plan = written(tmp_path, E1000E.partition("[e1000e0.coalescing]")[0] + RINGS)
     slowly = at(("sendto", 1), "delay_exit=150000")
     slowly[-1] += "+"  # this and every later message to the kernel
+    slowly.insert(1, "--seccomp-bpf")  # an emulated CPU stops at no other call
     applying = napctl.start("apply", plan, under=slowly)
     try:
         until(lambda: rings_of(wire.device).rx == 512, "the new ring", patience_s=90)

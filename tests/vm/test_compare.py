@@ -80,7 +80,7 @@ def test_after_kill_9_in_a_cell_the_driver_has_its_former_coalescing(
     raw = RunDirectory(output).raw(0)
     with napctl.start("compare", plan, *arguments, "--output", output) as running:
         try:
-            until(lambda: raw.exists() and "rtt" in raw.read_text(), "the load to be made", 60)
+            until(lambda: raw.exists() and "rtt" in raw.read_text(), "the load to be made", 150)
             assert wire.settings()["rx-usecs"] == 60
         finally:
             running.kill()

@@ -1,5 +1,6 @@
-"""The command line in a fork of the tests: an emulated CPU takes seconds to import napctl at each start."""
+"""The command line in a fork of the tests: each start of the program imports it anew, an emulated CPU takes seconds."""
 
+import gc
 import importlib
 import os
 import signal
@@ -18,6 +19,7 @@ from tests.lab.helpers import Napctl, Ran
 
 PRINTING = ("rich.console", "rich.progress", "rich.table")
 """What commands import only when they print."""
+FILES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def become(words: list[str], environment: dict[str, str], output: IO[bytes], err
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output.fileno(), 1)
         os.dup2(errors.fileno(), 2)
+        gc.freeze()  # what the tests hold open is closed here, and no object of theirs closes those numbers once more
+        os.closerange(3, FILES)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
         os.environ.update(environment)
         sys.argv = words
