@@ -107,7 +107,7 @@ def test_a_device_with_more_queues_than_the_server_has_is_warned_of(napctl: Napc
         done = napctl("attach", server.pid, "--window", 0, "--json")
 
         assert done.status == 0
-        assert "server0 has 2 NAPI instances, 1 attached" in done.json["warnings"][0]
+        assert "server0 receives by 2 NAPI instances, 1 attached" in done.json["warnings"][0]
         assert napctl("detach", server.pid).status == 0
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.targets import GROUP, examination, instance, listener, nic
 
 from napctl.attach.attach import choose, planned, why_not
-from napctl.attach.examine import Examination
+from napctl.attach.examine import Examination, receiving
 from napctl.attach.explain import explain
 from napctl.attach.fitness import verdicts
 from napctl.attach.look import EpollInstance
@@ -97,6 +97,15 @@ def test_only_the_device_that_feeds_the_group_counts_once_one_does() -> None:
 
 def test_a_driver_that_links_no_queues_and_has_as_many_napi_instances_is_taken_to_have_one_each() -> None:
     assert misfit(target(nic([None] * 4, napis=ONE_EACH))) is None
+
+
+def test_napi_instances_that_only_send_are_none_of_it() -> None:
+    found = target(nic(ONE_EACH, napis=range(304, 308)), fed=[{300: 9}, {301: 1}, {}, {}])
+
+    assert found.receiving(307) == steered(found) == ONE_EACH
+    alone = nic([300], napis=[301])
+    assert receiving(alone.napis, alone.queues) == (300,)
+    assert receiving(alone.napis, ()) == (300, 301), "the driver does not tell"
 
 
 def test_a_device_with_one_napi_instance_needs_no_steering() -> None:

@@ -11,10 +11,14 @@ from napctl.attach.examine import Examination, examine
 from napctl.attach.steering import Group, groups, outgrown
 from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import End, Lab
 from napctl.lab.servers import Server
 from napctl.lab.webservers import nginx
+from napctl.model.drivers import PERSISTENT
+from napctl.model.settings import NapiSettings
 from tests.lab.following import (
+    Clients,
     all_unset,
     attached,
     closed,
@@ -82,6 +86,9 @@ def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, se
     with connections(lab, server, 60):
         found = queues_of(*server.workers)
         assert steered(found, QUEUES), found
+    with Clients(lab, server):
+        (activity,) = napctl("attached", "--json", timeout_s=120).json["attachments"]
+        assert activity["suspensions_per_second"] > 0, activity
     closed(server, server.workers)
 
     assert napctl("detach", server.pid, timeout_s=120).status == 0
@@ -104,6 +111,21 @@ def test_what_a_steered_group_was_steered_to_is_outgrown_by_other_channels(lab: 
     at(lab.server, f"ethtool -L {lab.server.device} combined {QUEUES}")
     with connections(lab, server, 20):
         assert outgrown(inodes, examined(server)) is None
+
+
+def test_a_flap_of_the_link_leaves_the_settings_of_a_driver_that_keeps_them(lab: Lab) -> None:
+    assert "virtio_net" in PERSISTENT
+    before = lab.server.napis()
+    with Netdev(lab.server.namespace) as netdev:
+        for number, napi in enumerate(before):
+            netdev.set_napi(napi.napi_id, NapiSettings(defer_hard_irqs=1 + number, irq_suspend_timeout_ns=20_000_000))
+    after = lab.server.napis()
+
+    at(lab.server, f"ip link set {lab.server.device} down")
+    at(lab.server, f"ip link set {lab.server.device} up")
+
+    assert [each.settings.defer_hard_irqs for each in after] == [1, 2, 3, 4]
+    assert lab.server.napis() == after
 
 
 def test_a_bond_of_two_nics_is_not_steered(lab: Lab, server: Server) -> None:

@@ -14,7 +14,7 @@ from napctl.kernel.processes import Process
 from napctl.kernel.program import Program, program
 from napctl.kernel.sockets import host_and_port
 from napctl.model.errors import BadInput
-from napctl.model.machine import Device, EpollPoller, Napi
+from napctl.model.machine import Device, EpollPoller, Napi, Queue
 from napctl.model.waits import Waits
 from napctl.observe.machine import epoll_pollers, take_napi_devices
 from napctl.observe.waits import observe_waits
@@ -54,10 +54,9 @@ class Examination:
     lacks: tuple[str, ...] = ()
 
     def receiving(self, napi_id: int) -> tuple[int, ...]:
-        """NAPI instances that receive for the device of this one; all of its instances if the driver does not tell."""
+        """NAPI instances that receive for the device of this one."""
         device = self.napis[napi_id].device
-        told = sorted({queue.napi_id for queue in device.queues if queue.kind == "rx" and queue.napi_id})
-        return tuple(told) or tuple(napi.napi_id for napi in device.napis)
+        return receiving(device.napis, device.queues)
 
     @property
     def feeding(self) -> frozenset[tuple[int, int]]:
@@ -81,6 +80,12 @@ class Examination:
     def strangers(self, group: tuple[str, int, bytes], members: Collection[int]) -> int:
         """Sockets that share a group's port and are none of these."""
         return len(self.sharers.get(group, frozenset()) - set(members))
+
+
+def receiving(napis: Iterable[Napi], queues: Iterable[Queue]) -> tuple[int, ...]:
+    """Which of a device's NAPI instances serve RX queues; all of them if the driver does not tell."""
+    told = sorted({queue.napi_id for queue in queues if queue.kind == "rx" and queue.napi_id})
+    return tuple(told) or tuple(napi.napi_id for napi in napis)
 
 
 def examine(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from napctl.attach.examine import receiving
 from napctl.change.recovery import running
 from napctl.kernel import processes, system
 from napctl.kernel.epollinstances import params_at
@@ -252,7 +253,7 @@ def _set(change: NapiChange) -> Iterable[tuple[str, object]]:
 
 
 def several_queues(transaction: Transaction) -> list[str]:
-    """A warning for each device of which only some NAPI instances are attached: connections of the others would mix.
+    """A warning for each device that receives by more NAPI instances than are attached: connections of the others mix.
 
     An epoll instance follows one NAPI id; sockets of another wait for the suspend timer.
     """
@@ -263,12 +264,13 @@ def several_queues(transaction: Transaction) -> list[str]:
         if netns is None:
             continue
         with netns, Netdev(netns) as netdev:
-            there = len(netdev.napis(ifindex))
-        ours = sum(change.ifindex == ifindex for change in changes)
-        if there > ours:
+            there = receiving(netdev.napis(ifindex), netdev.queues(ifindex))
+        ours = sum(change.ifindex == ifindex and change.napi_id in there for change in changes)
+        if len(there) > ours:
             words.append(
-                f"{device} has {there} NAPI instances, {ours} attached; a later connection that comes over another one "
-                "may wait as long as irq-suspend-timeout, unless the server keeps each in an epoll instance of its own"
+                f"{device} receives by {len(there)} NAPI instances, {ours} attached; a later connection that comes "
+                "over another one may wait as long as irq-suspend-timeout, unless the server keeps each in an epoll "
+                "instance of its own"
             )
     return words
 
