@@ -30,7 +30,9 @@ from tests.lab.helpers import (
     params_of,
     set_napi,
     set_params,
+    until,
 )
+from tests.lab.trial import fed_by
 
 pytestmark = pytest.mark.lab
 
@@ -48,6 +50,7 @@ def test_the_attached_server_makes_most_polls_itself(lab: Lab, napctl: Napctl) -
     spec = LoadSpec(rate_per_second=30_000, seconds=10, connections=16, warmup_seconds=0.1)
     with ending(memcached(lab)) as server, started(lab, server, spec) as load:
         load.wait_for_warmup()
+        until(lambda: sum(sum(each.values()) for each in fed_by([server.pid])) == 16, "its connections")
         done = napctl("attach", server.pid, "--defer-us", 200, "--json")
     assert done.status == 0, done
     report = from_json(done.stdout, Attached)
