@@ -318,3 +318,32 @@ def test_recover_puts_everything_back_when_the_guard_was_killed_as_well(
 
     assert napctl.machine(lab.server) == before
     assert napctl.live() == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_ten_minutes_of_reloads_leave_memory_and_descriptors_as_they_were(wide: Lab, napctl: Napctl) -> None:
+    with (
+        nginx(wide, workers=WORKERS, reuseport=True, port=PORT) as server,
+        Clients(wide, server),
+        following(napctl, server.pid, "--steer", "--defer-us", 200) as it,
+    ):
+        it.told("attached nginx")
+        seen: list[tuple[int, int]] = []
+        for number in range(60):
+            os.kill(server.pid, signal.SIGHUP)
+            time.sleep(10)
+            if number in (11, 59):
+                seen.append((resident(it.pid), len(list(Path(f"/proc/{it.pid}/fd").iterdir()))))
+        print(seen)
+        (memory, files), (memory_then, files_then) = seen
+        assert memory_then < memory * 1.05 + 1_000_000
+        assert files_then == files
+        assert in_force(wide, server.workers)
+        assert it.end() == 0
+
+
+def resident(pid: int) -> int:
+    """Memory of its own, bytes."""
+    words = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(words[1]) - int(words[2])) * os.sysconf("SC_PAGE_SIZE")

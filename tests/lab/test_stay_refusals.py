@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +32,18 @@ from tests.lab.following import (
     settings_of,
     steered,
 )
-from tests.lab.helpers import PREFERS, UNSET, Napctl, another_memcached, ask, ending, in_namespace, params_of, until
+from tests.lab.helpers import (
+    PREFERS,
+    UNSET,
+    Napctl,
+    another_memcached,
+    ask,
+    ending,
+    in_mounts,
+    in_namespace,
+    params_of,
+    until,
+)
 from tests.lab.servers import loops, python_server
 
 pytestmark = pytest.mark.lab
@@ -150,8 +162,8 @@ def test_what_starves_is_taken_back_with_the_reason_and_not_attached_again(lab: 
     with ending(loops(lab, "shy")) as server, started(lab, server, OFTEN) as load, ExitStack() as stack:
         load.wait_for_warmup()
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
-        it.told("attached")
-        it.told("is taken back: the suspend timer had to rescue packets")
+        it.told("attached", patience_s=20)
+        it.told("the suspend timer had to rescue packets", patience_s=20)
         until(lambda: settings_of(lab) == before, "the device to be as before")
         told = len(it.since())
         time.sleep(3)
@@ -215,6 +227,37 @@ def test_descriptors_that_have_run_out_are_told_and_survived(lab: Lab, server: S
         resource.prlimit(it.pid, resource.RLIMIT_NOFILE, before)
         assert it.end() == 0
         assert not any(map(attached, settings_of(lab)))
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_state_directory_that_cannot_be_written_any_more_is_told_and_all_is_put_back(
+    how: str, lab: Lab, napctl: Napctl
+) -> None:
+    """What is attached stays so; what would be new is not. (The directory is in a mount namespace of napctl's own.)"""
+    before = settings_of(lab)
+    mount = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=512k tmpfs {napctl.state}")
+    with another_memcached(lab, 11503, options=("-t", "4")) as server, ExitStack() as stack:
+        stack.enter_context(ask(lab, server))
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=mount))
+        it.told("attached memcached")
+        was = params_of(server.pid)
+        inside = ["nsenter", "--mount", f"--target={it.process.pid}", "sh", "-c"]
+        spoil = {
+            "full": f"cat /dev/zero >{napctl.state}/filler 2>/dev/null || true",
+            "read-only": f"mount -o remount,ro {napctl.state}",
+        }
+        until(lambda: not subprocess.run([*inside, spoil[how]], check=False).returncode, "the journal to be closed")
+        stack.enter_context(ask(lab, server))  # the next thread's first connection
+        it.told(str(napctl.state), patience_s=10)
+        assert it.process.poll() is None
+        assert params_of(server.pid) == was
+        assert all(map(attached, settings_of(lab)))
+        it.process.terminate()
+        assert it.ended() in (0, 6)
+
+        assert it.errors.count("\n") <= 1
+        assert settings_of(lab) == before
+        assert set(params_of(server.pid).values()) == {UNSET}
 
 
 @pytest.mark.parametrize("what", ["renamed", "moved", "removed"])

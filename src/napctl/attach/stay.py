@@ -93,6 +93,8 @@ class Stay:
         try:
             goes_on = self._check()
             self._read_trial()
+            if self._transaction is not None and not self._transaction.changes:
+                self._let_go()  # nothing of it fits any more: it waits to be attached anew
             self._pace.pulsed(time.monotonic(), time.process_time() - began)
             return goes_on and (not self._pace.due(time.monotonic()) or self._look(restored))
         except (NapctlError, OSError) as error:
@@ -238,8 +240,6 @@ class Stay:
                     assert self._transaction is not None
                     self._amend(journal, self._transaction, self._step(self._transaction, now))
         self._settle(now)
-        if self._transaction is not None and not self._transaction.changes:
-            self._let_go()  # nothing of it fits any more: it waits to be attached anew
         return True
 
     def _settle(self, now: Examined) -> None:
@@ -327,8 +327,8 @@ class Stay:
                 self._known.harm(key, now.why)
         with undisturbed(), Journal(self._directory) as journal:
             if starved and self._others(journal, transaction) is not None:
-                words = [f"{change.where} is taken back: {now.why}" for change in starved]
-                self._amend(journal, transaction, Step(without=starved, words=words))
+                words = f"taken back: {', '.join(change.where for change in starved)}: {now.why}"
+                self._amend(journal, transaction, Step(without=starved, words=[words]))
 
     def _say(self, line: str) -> None:
         """Once, until something else is attached."""
