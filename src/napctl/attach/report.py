@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from napctl.change.recovery import running
 from napctl.kernel import epoll, processes, system
+from napctl.kernel.epollinstances import copy_of_epoll
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.change import EpollChange, NapiChange, Restored, SocketChange, Transaction
@@ -188,7 +189,7 @@ def _lost_epoll(change: EpollChange) -> str:
     if place is None:
         return ""  # a worker has gone; the others are told of
     try:
-        with processes.Handle(place.pid) as handle, handle.copy_of(place.fd) as copy:
+        with processes.Handle(place.pid) as handle, copy_of_epoll(handle, place.fd) as copy:
             same = epoll.params(copy) == change.after
             return "" if same else f"{change.where} has other parameters than it was given"
     except PermissionError:
