@@ -65,7 +65,7 @@ def test_a_full_disk_does_not_stand_in_the_way_of_detaching(
 ) -> None:
     before = machine_of(lab.server)
     script = (
-        'mount -t tmpfs -o size=64k none "$1" && "$2" attach "$3" --window 0 >/dev/null && '
+        'mount -t tmpfs -o size=64k,mode=700 none "$1" && "$2" attach "$3" --window 0 >/dev/null && '
         '{ cat /dev/zero > "$1/fill" 2>/dev/null; "$2" detach "$3"; }'
     )
     napctl.state.mkdir()
