@@ -222,6 +222,20 @@ def test_attach_refuses_what_was_set_while_it_looked(
     assert napctl.live() == []
 
 
+def test_apply_refuses_what_was_set_while_it_looked(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:
+    def hand() -> None:
+        tap.frames = 7
+
+    running = in_the_window(napctl, hand, "apply", tap_plan(tmp_path / "plan", rx_max_frames=32), *tap.here)
+    output, words = running.communicate(timeout=30)
+
+    assert (running.returncode, output) == (5, "")
+    assert len(words.splitlines()) == 1
+    assert "tap0: rx-max-frames is now 7; it was 3 when napctl looked" in words
+    assert tap.frames == 7
+    assert napctl.live() == []
+
+
 def test_a_comparison_ends_where_somebody_changes_what_it_compares(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:

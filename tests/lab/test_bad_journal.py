@@ -8,11 +8,12 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from napctl.change import journal as journal_module
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, begun, restore
 from napctl.kernel import processes
@@ -183,6 +184,28 @@ def test_what_could_be_made_but_not_recorded_is_not_left_in_an_attachment(lab: L
     assert (napi.settings.gro_flush_timeout_ns, napi.settings.defer_hard_irqs) == (0, 0)
 
 
+def test_a_journal_that_grew_for_years_can_be_opened_on_a_full_disk(lab: Lab, napctl: Napctl) -> None:
+    """To forget takes room of its own, and has time."""
+    change, many = change_of(lab, "gro_flush_timeout_ns"), journal_module.MOST_RESTORED + 500
+    with small_disk(napctl.state, "2m"):
+        with Journal(napctl.state) as journal:
+            apply(journal, begun("attach", "x", (change,)), then="attached")
+        with closing(sqlite3.connect(napctl.state / "journal.sqlite")) as database, database:
+            query = "INSERT INTO transactions (state, body) SELECT 'restored', body FROM transactions LIMIT 1"
+            for _ in range(many):
+                database.execute(query)
+        fill(napctl.state)
+
+        done = napctl("detach", "--all")
+
+        assert lab.server.napis()[0].settings.gro_flush_timeout_ns == 0
+        assert done.failed_with(6, "the journal cannot be written", "the settings were put back")
+        (napctl.state / "fill").unlink()
+        assert napctl("recover").status == 0
+        assert napctl.live() == []
+        assert len(napctl("history", "--json").json["transactions"]) <= journal_module.MOST_RESTORED + 1
+
+
 class FillsTheDisk(Journal):
     """After so many updates more there is no room for the next."""
 
@@ -190,17 +213,21 @@ class FillsTheDisk(Journal):
 
     def update(self, transaction: Transaction, state: State) -> Transaction:
         if self.updates_left == 0:
-            with suppress(OSError), (self.directory / "fill").open("wb", buffering=0) as file:
-                while file.write(bytes(1024)):
-                    pass
+            fill(self.directory)
         self.updates_left -= 1
         return super().update(transaction, state)
 
 
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "fill").open("wb", buffering=0) as file:
+        while file.write(bytes(1024)):
+            pass
+
+
 @contextmanager
-def small_disk(path: Path) -> Iterator[None]:
+def small_disk(path: Path, size: str = "64k") -> Iterator[None]:
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "none", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", path], check=True)
     try:
         yield
     finally:
