@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, memcached
 from napctl.model.settings import NapiSettings
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import PROGRAM, Napctl, another_memcached, ask, at_server, machine_of, set_napi
+from tests.lab.helpers import PROGRAM, Napctl, another_memcached, ask, at_server, machine_of, set_napi, until
 
 pytestmark = pytest.mark.lab
 
@@ -117,8 +118,8 @@ def test_in_a_pid_namespace_of_its_own_nothing_is_claimed_of_who_polls(napctl: N
 def test_the_measurement_failing_does_not_look_like_attach_failing(
     lab: Lab, server: Server, client: socket.socket, load: LoadStarter, napctl: Napctl
 ) -> None:
-    running = napctl.start("attach", server.pid, "--window", "2s", "--json")
-    time.sleep(1)
+    running = napctl.start("attach", server.pid, "--window", "2s", "--json", "--defer-us", 200)
+    until(lambda: any(each.state == "attached" for each in Journal.read(napctl.state)), "the attachment", 20)
     ip(lab, "link", "del", lab.server.device)
     output, errors = running.communicate(timeout=20)
 
