@@ -31,6 +31,7 @@ from tests.lab.helpers import (
     another_memcached,
     ask,
     at,
+    at_server,
     machine_of,
     params_of,
     set_napi,
@@ -287,6 +288,20 @@ def test_a_plan_can_be_rolled_back_while_it_is_verified_and_that_ends_it(
     assert words.splitlines()[-1].startswith("napctl: verify 2 on tap0: somebody else has put it back")
     assert tap.frames == 3
     assert states(napctl) == ["restored", "restored"]
+
+
+def test_nobody_waits_for_a_verification(tap: Tap, bed: Lab, plan: Path, napctl: Napctl) -> None:
+    before = machine_of(bed.server)
+    tap.frames = 16
+    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
+    with verifying(napctl, "tap0", *tap.here) as running:
+        start = time.monotonic()
+        assert napctl("confirm").status == 0
+        assert napctl("rollback").status == 0
+        assert napctl("detach", "--all").stdout == "nothing was attached\n"
+        assert time.monotonic() - start < 4
+        assert running.poll() is None, "it goes on, as none of it is its own"
+    assert machine_of(bed.server) == before
 
 
 def test_nothing_is_begun_upon_what_is_only_tried(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:

@@ -222,6 +222,9 @@ def test_what_was_restored_long_ago_is_forgotten(tmp_path: Path) -> None:
         journal.set_state(last, "restored")
 
         assert kept(journal) == [recent, last]
+        journal._database.execute("UPDATE transactions SET since_unix_ns = 1 WHERE number = ?", (recent,))
+    with Journal(tmp_path) as journal:
+        assert kept(journal) == [last], "also if nothing was restored since"
 
 
 def test_no_number_is_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,11 @@ def alternating(directory: Path, transaction: Transaction) -> Iterator[Callable[
             with undisturbed(), Journal(directory) as journal:
                 if _put_back_meanwhile(journal, made):
                     raise ChangedMeanwhile(f"{made.title}: somebody else has put it back, so the trial is over")
-                if not on:
+                if on:
+                    for number in range(len(made.changes)):
+                        made = _make_one(journal, made, number, places)
+                else:
                     _refuse_left(undo_all(made, places))
-                for number in range(len(made.changes)) if on else ():
-                    made = _make_one(journal, made, number, places)
             return made
 
         def put_back() -> list[Restored]:

@@ -42,7 +42,8 @@ SELECT = "SELECT number, state, since_unix_ns, body FROM transactions"
 ALL = f"{SELECT} ORDER BY number"
 LIVE = f"{SELECT} WHERE state != 'restored' ORDER BY number"
 """What was restored is passed over by SQLite, and not decoded."""
-COUNT_RESTORED = "SELECT count(*) FROM transactions WHERE state = 'restored'"
+IS_OLD = "SELECT count(*) > ? OR min(since_unix_ns) < ? FROM transactions WHERE state = 'restored'"
+"""Whether there may be something to forget, told without reading a body."""
 FORGET = """
     DELETE FROM transactions WHERE number < (SELECT max(number) FROM transactions) AND number IN (
         SELECT number FROM (
@@ -94,7 +95,7 @@ class Journal:
         try:
             self._take_lock(patience_seconds)
             self._database = self._open()
-            self._forget(only_if_many=True)
+            self._forget_if_old()
         except BaseException:
             os.close(self._lock)
             raise
@@ -191,15 +192,19 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise self._unreadable(str(error)) from None
 
-    def _forget(self, *, only_if_many: bool = False) -> None:
+    def _forget(self) -> None:
         """What need not be kept any more. On a full or read-only disk that has time."""
         bounds = (MOST_RESTORED, MOST_RESTORED_BYTES, time.time_ns() - MOST_RESTORED_NS)
-        with suppress(sqlite3.DatabaseError):  # what is wrong with it, who reads it is told
-            if only_if_many and self._database.execute(COUNT_RESTORED).fetchone()[0] <= MOST_RESTORED:
-                return
+        with suppress(sqlite3.OperationalError):
             forgotten = self._database.execute(FORGET, bounds).rowcount
             if forgotten > MOST_RESTORED:  # all at once: an earlier napctl forgot nothing, and its file is large
                 self._database.execute("VACUUM")
+
+    def _forget_if_old(self) -> None:
+        with suppress(sqlite3.DatabaseError):  # what is wrong with it, who reads it is told
+            bounds = (MOST_RESTORED, time.time_ns() - MOST_RESTORED_NS)
+            if self._database.execute(IS_OLD, bounds).fetchone()[0]:
+                self._forget()
 
     def _open_lock(self) -> int:
         path = self.directory / "lock"
