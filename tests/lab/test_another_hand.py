@@ -223,6 +223,24 @@ def test_attach_refuses_what_was_set_while_it_looked(
     assert napctl.live() == []
 
 
+def test_who_stays_looks_again_and_leaves_what_was_set_as_the_former_value(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    (napi,) = lab.server.napis()
+    running = in_the_window(
+        napctl, lambda: set_napi(lab, napi.napi_id, THEIRS), "attach", server.pid, "--stay", "--defer-us", 200
+    )
+    until(lambda: flush_of(lab) == 200_000, "the attachment", 20)
+    (attached,) = napctl.live()
+    assert attached.keeper is not None
+    os.kill(attached.keeper.pid, signal.SIGINT)
+    _, words = running.communicate(timeout=20)
+
+    assert running.returncode == 0, words
+    assert "gro-flush-timeout is now 777us" in words
+    assert flush_of(lab) == 777_000
+
+
 def test_apply_refuses_what_was_set_while_it_looked(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:
     def hand() -> None:
         tap.frames = 7
