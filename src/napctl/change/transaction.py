@@ -106,9 +106,9 @@ def amend(
     be, and forget those whose objects are gone.
 
     Returns it as it is recorded then. If one of `more` is refused that is not to be left out, or what came of them
-    cannot be recorded, those made of them are undone, and the error raised: the rest stays in force. Where one of `more`
-    has napctl's own value already it is made all the same: a driver that keeps its structures over a reset leaves it in
-    an instance that it makes anew. A kill amid it leaves the transaction as one to be restored as a whole.
+    cannot be recorded, those made of them are undone, and the error raised: the rest stays in force. One that has
+    napctl's own value already is made all the same: a driver that keeps its structures over a reset leaves it in an
+    instance that it makes anew. A kill amid it leaves the transaction as one to be restored as a whole.
     """
     with undisturbed(), Places() as places:
         for change in undoing_order(without):
