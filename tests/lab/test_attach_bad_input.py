@@ -386,7 +386,7 @@ def test_thousands_of_epoll_instances_are_attached_within_seconds_and_all_restor
         assert len(processes.epoll_fds(server.pid)) == MANY
         before = state_of(lab.server)
 
-        full = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=256k tmpfs {napctl.state}")
+        full = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=256k,mode=700 tmpfs {napctl.state}")
         refused = napctl("attach", server.pid, *QUICKLY, under=full)
         assert refused.failed_with(6, str(napctl.state), "nothing was changed")
         assert set(params_of(server.pid).values()) == {UNSET}

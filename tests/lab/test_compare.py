@@ -314,7 +314,7 @@ def test_on_a_full_disk_it_stops_with_the_cells_that_were_written(
     kept = run.parent / "kept"
     fill = f"test -e {run}/cells.jsonl && test -s {run}/cells.jsonl && head -c 2M /dev/zero > {run}/filled"
     load = f"echo rate 5; sleep 0.6; {fill}; kill -0 {server.pid}"
-    disk = f"mkdir -p {run} {kept}; mount -t tmpfs -o size=512k none {run}"
+    disk = f"mkdir -p {run} {kept}; mount -t tmpfs -o size=512k,mode=700 none {run}"
     disk += f'; "$@"; status=$?; cp -r {run}/. {kept}; exit $status'
     done = napctl(
         "compare", "base", "defer:200us", "--target", server.pid, "--load", load, "--adapter", GREETING,

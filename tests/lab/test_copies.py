@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from napctl.attach.look import look_at
+from napctl.change.journal import Journal
+from napctl.change.transaction import begun
 from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.epollinstances import EpollSockets, epoll_instances
 from napctl.kernel.openfiles import open_files
 from napctl.lab.bed import Lab
-from tests.lab.helpers import PREFERS, Napctl, at_server
+from napctl.model.change import Change, EpollChange, SocketChange
+from napctl.model.settings import SocketPolling
+from tests.lab.helpers import PREFERS, UNSET, Napctl, at_server
 
 pytestmark = pytest.mark.lab
 
@@ -78,6 +82,41 @@ def test_a_pipe_in_an_epoll_instance_is_never_copied(
     assert instance.fileno() in copied, done
     assert copied & {each.fileno() for each in watched}
     assert not copied & set(others)
+
+
+@pytest.mark.parametrize("kind", ["epoll", "socket"])
+def test_what_has_become_a_pipe_is_not_copied_to_be_put_back(kind: str, napctl: Napctl, tmp_path: Path) -> None:
+    me = processes.process(os.getpid())
+    assert me is not None
+    with ExitStack() as stack:
+        fd = os.open(os.devnull, os.O_RDONLY)  # a number for it
+        stack.callback(os.close, fd)
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
+        stack.callback(os.close, writing)
+        polling = SocketPolling(busy_poll_usecs=0, prefer_busy_poll=False)
+        change: Change = (
+            EpollChange(
+                pid=me.pid, name=me.name, started_ticks=me.started_ticks, epoll_fd=fd, before=UNSET, after=PREFERS
+            )
+            if kind == "epoll"
+            else SocketChange(
+                pid=me.pid, name=me.name, started_ticks=me.started_ticks, fd=fd,
+                inode=os.fstat(writing).st_ino + 1, budget=8, before=polling,
+                after=SocketPolling(busy_poll_usecs=50, prefer_busy_poll=True),
+            )
+        )  # fmt: skip
+        with Journal(napctl.state) as journal:
+            transaction = begun("attach", me.name, (change,), pid=me.pid, started_ticks=me.started_ticks)
+            journal.set_state(journal.begin(transaction), "attached")
+        os.dup2(writing, fd)
+        trace = tmp_path / "trace"
+
+        done = napctl("detach", me.pid, under=["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=pidfd_getfd"])
+
+        assert done.status == 0, done
+        assert "gone" in done.stdout
+        assert "pidfd_getfd" not in trace.read_text()
 
 
 def test_a_sample_of_the_sockets_is_spread_and_leaves_no_listener_out(

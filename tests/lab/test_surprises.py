@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, memcached
 from napctl.model.settings import NapiSettings
@@ -76,7 +77,7 @@ def test_a_full_disk_does_not_stand_in_the_way_of_detaching(
 ) -> None:
     before = machine_of(lab.server)
     script = (
-        'mount -t tmpfs -o size=64k none "$1" && "$2" attach "$3" --window 0 >/dev/null && '
+        'mount -t tmpfs -o size=64k,mode=700 none "$1" && "$2" attach "$3" --window 0 >/dev/null && '
         '{ cat /dev/zero > "$1/fill" 2>/dev/null; "$2" detach "$3"; }'
     )
     napctl.state.mkdir()
@@ -128,8 +129,8 @@ def test_in_a_pid_namespace_of_its_own_nothing_is_claimed_of_who_polls(napctl: N
 def test_the_measurement_failing_does_not_look_like_attach_failing(
     lab: Lab, server: Server, client: socket.socket, load: LoadStarter, napctl: Napctl
 ) -> None:
-    running = napctl.start("attach", server.pid, "--window", "3s", "--json")
-    until(lambda: "attached" in napctl("history", "--json").stdout, "the record of the attachment", 20)
+    running = napctl.start("attach", server.pid, "--window", "3s", "--json", "--defer-us", 200)
+    until(lambda: any(each.state == "attached" for each in Journal.read(napctl.state)), "the attachment", 20)
     ip(lab, "link", "del", lab.server.device)
     output, errors = running.communicate(timeout=20)
 

@@ -25,6 +25,7 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import Coalescing, DimProfile
 from napctl.model.plan import RingSizes
 from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.value import to_json
 
 U32, U64, INT = st.integers(0, 2**32 - 1), st.integers(0, 2**63), st.integers(1, 2**31)
 NAPI_SETTINGS = st.builds(
@@ -174,6 +175,88 @@ def test_a_journal_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         assert journal.begin(a_transaction()) == 6
         journal.set_state(6, "unconfirmed")
+
+
+# Forgetting
+
+
+def restored(journal: Journal, count: int) -> list[int]:
+    numbers = [journal.begin(a_transaction()) for _ in range(count)]
+    for number in numbers:
+        journal.set_state(number, "restored")
+    return numbers
+
+
+def kept(journal: Journal) -> list[int]:
+    return [each.number for each in journal.all()]
+
+
+def test_the_newest_restored_are_kept_and_all_that_is_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_RESTORED", 5)
+    with Journal(tmp_path) as journal:
+        first = journal.begin(a_transaction())
+        numbers = restored(journal, 20)
+        last = journal.begin(a_transaction())
+
+        assert kept(journal) == [first, *numbers[-5:], last]
+        journal.set_state(first, "restored")
+        assert kept(journal) == [first, *numbers[-4:], last], "it was restored just now"
+
+
+def test_of_what_is_restored_so_many_bytes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path) as journal:
+        numbers = restored(journal, 10)
+        (bytes_each,) = journal._database.execute("SELECT max(length(body)) FROM transactions").fetchone()
+        monkeypatch.setattr(module, "MOST_RESTORED_BYTES", 3 * bytes_each)
+        journal.set_state(numbers[-1], "restored")
+
+        assert kept(journal) == numbers[-3:]
+
+
+def test_what_was_restored_long_ago_is_forgotten(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        old, recent, last = restored(journal, 3)
+        for number, days in ((old, 91), (recent, 89)):
+            since = time.time_ns() - days * 24 * 3600 * 10**9
+            journal._database.execute("UPDATE transactions SET since_unix_ns = ? WHERE number = ?", (since, number))
+        journal.set_state(last, "restored")
+
+        assert kept(journal) == [recent, last]
+        journal._database.execute("UPDATE transactions SET since_unix_ns = 1 WHERE number = ?", (recent,))
+    with Journal(tmp_path) as journal:
+        assert kept(journal) == [last], "also if nothing was restored since"
+
+
+def test_no_number_is_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_RESTORED", 0)
+    with Journal(tmp_path) as journal:
+        assert restored(journal, 3) + restored(journal, 3) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_journal_that_grew_for_years_is_taken_over_without_its_past(tmp_path: Path) -> None:
+    path, count = tmp_path / "journal.sqlite", 100_000
+    body = to_json(replace(a_transaction(), name="x" * 500)).decode()
+    now = time.time_ns()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(module.TABLE)
+        rows = (("restored", now - count + number, body) for number in range(count))
+        database.executemany("INSERT INTO transactions (state, since_unix_ns, body) VALUES (?, ?, ?)", rows)
+        database.execute("UPDATE transactions SET state = 'attached' WHERE number = 7")
+        database.execute("PRAGMA user_version=2")
+
+    with Journal(tmp_path) as journal:
+        assert [each.number for each in journal.live()] == [7]
+        assert kept(journal) == [7, *range(count - 999, count + 1)]
+    assert path.stat().st_size < 2_000_000
+
+
+def test_no_past_transaction_is_read_to_find_those_in_force(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        past, present = restored(journal, 1)[0], journal.begin(a_transaction())
+        journal._database.execute("UPDATE transactions SET body = 'unreadable' WHERE number = ?", (past,))
+
+        assert [each.number for each in journal.live()] == [present]
+        assert [each.number for each in Journal.read(tmp_path, live=True)] == [present]
 
 
 DIES = """

@@ -109,7 +109,7 @@ def attach(
         "attach", first.name, changes, pid=first.pid, started_ticks=first.started_ticks, guard=keeping.guard,
         keeper=keeping.keeper,
     )  # fmt: skip
-    refuse_shared(_napis(transaction), live)
+    refuse_shared(napis_of(transaction), live)
     return apply(journal, transaction, then="attached", leave_out=keeping.leave_out)
 
 
@@ -239,13 +239,17 @@ def held(live: Iterable[Transaction]) -> Mapping[tuple[int, int], str]:
     Upon an applied plan one may be made: its former values are the plan's. One that nobody has confirmed yet may go.
     """
     return {
-        napi: f"NAPI {napi[1]} is already attached for {each.title}; detach that first"
-        if each.kind == "attach"
-        else f"NAPI {napi[1]}: {each.title} waits for `napctl confirm {each.number}`"
-        for each in live
-        if each.state != "applied"
-        for napi in _napis(each)
+        napi: f"NAPI {napi[1]}{_why_held(each)}" for each in live if each.state != "applied" for napi in napis_of(each)
     }
+
+
+def _why_held(other: Transaction) -> str:
+    match other.kind:
+        case "attach":
+            return f" is already attached for {other.title}; detach that first"
+        case "verify":
+            return ": its deferral is on trial by `napctl verify`; wait for its end"
+    return f": {other.title} waits for `napctl confirm {other.number}`"
 
 
 def _possible(verdict: Verdict, found: Examination) -> bool:
@@ -286,5 +290,6 @@ def _processes(transaction: Transaction) -> Iterator[tuple[int, int]]:
                 yield from ((each.pid, each.started_ticks) for each in change.holders)
 
 
-def _napis(transaction: Transaction) -> Iterator[tuple[int, int]]:
+def napis_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
+    """NAPI instances that it changes: network namespace and id."""
     return ((change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange))

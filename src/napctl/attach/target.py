@@ -29,6 +29,10 @@ CONTAINER = re.compile(r"(?=.*[a-f])(?=.*[0-9])(?:[0-9a-f]{12}|[0-9a-f]{64})")
 """What is taken for a container's id without being called one: as `docker ps` prints it, or all of it."""
 
 
+class Ambiguous(BadInput):
+    """A target that means several processes which have nothing to do with each other."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What the user means, not yet looked for. `text`: as it was written, for messages; `value`: without its kind."""
@@ -193,7 +197,7 @@ def _tree_of_name(target: Target, seen: Mapping[int, Seen]) -> list[int]:
     roots = tops(live, parents(seen))
     if len(roots) > 1:
         what = "processes" if len(roots) == len(live) else "unrelated process trees"
-        raise BadInput(f"{target.text}: {len(roots)} {what} have that name ({_listed(map(str, roots))}); give a pid")
+        raise Ambiguous(f"{target.text}: {len(roots)} {what} have that name ({_listed(map(str, roots))}); give a pid")
     _refuse_if_unfit(target, seen[roots[0]])
     return with_descendants(roots, parents(seen))
 
@@ -229,7 +233,7 @@ def _tree_at_port(target: Target, held: Mapping[int, set[tuple[str, int]]], seen
         _refuse_if_unfit(target, seen[os.getpid()])
     roots = tops(servers, parents(seen))
     if len(roots) > 1 and not _siblings(roots, seen):
-        raise BadInput(f"{target.text}: {_unrelated(roots, held, seen)}; give a pid")
+        raise Ambiguous(f"{target.text}: {_unrelated(roots, held, seen)}; give a pid")
     for root in roots:
         _refuse_if_unfit(target, seen[root])
     return with_descendants(roots, parents(seen))
@@ -264,27 +268,36 @@ def _listed(texts: Iterable[str]) -> str:
     return ", ".join(some[:LISTED]) + more
 
 
-def find_attachments(target: str, live: list[Transaction]) -> list[Transaction]:
-    """What the journal holds for that pid or name, whether or not the process still lives, or for a live process that
-    is meant by any other kind of target. Raises BadInput; for other kinds also what resolve() raises.
+def find_attachments(target: str, recorded: list[Transaction]) -> list[Transaction]:
+    """Which of these attachments are meant by a target as `attach` takes it, whether or not the process still lives.
 
-    A transaction's own pid and name are those of its first process; a pid of another of its processes will do too.
+    Raises BadInput if none is, and exactly where resolve() refuses a target because it means several; for what is named
+    neither by its pid nor by its name, as it is known only while it runs, all that resolve() raises.
     """
-    matches = [each for each in live if str(each.pid) == target or each.name == target[:15]]
-    if matches:
-        return matches
     meant = parse(target)
-    if meant.kind in ("pid", "name") and meant.value != target:
-        return find_attachments(meant.value, live)
     if meant.kind == "pid":
-        matches = [each for each in live if int(meant.value) in {pid for pid, _ in _members(each)}]
+        pid = int(meant.value)
+        found = [each for each in recorded if each.pid == pid]
+        found = found or [each for each in recorded if pid in {member for member, _ in _members(each)}]
     else:
-        running = processes.named(target) if meant.kind == "name" else resolve(meant)
-        known = {(process.pid, process.started_ticks) for process in running}
-        matches = [each for each in live if known & _members(each)]
-    if not matches:
+        running = {(process.pid, process.started_ticks) for process in _running(meant)}
+        name = meant.value[:15] if meant.kind == "name" else None
+        found = [each for each in recorded if each.name == name or running & _members(each)]
+    if not found:
         raise BadInput(f"{target}: nothing is attached to it")
-    return matches
+    return found
+
+
+def _running(meant: Target) -> tuple[Process, ...]:
+    """The processes that are meant; of a name none, if none has it any more."""
+    try:
+        return resolve(meant)
+    except Ambiguous:
+        raise
+    except BadInput:
+        if meant.kind != "name":
+            raise
+        return ()
 
 
 def _members(transaction: Transaction) -> set[tuple[int, int]]:

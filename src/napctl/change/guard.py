@@ -19,8 +19,8 @@ from typing import NoReturn
 from napctl.change.journal import Journal
 from napctl.change.transaction import restore
 from napctl.kernel import processes
-from napctl.model.change import Guard
-from napctl.model.errors import NapctlError
+from napctl.model.change import Guard, Keeper
+from napctl.model.errors import NapctlError, RolledBack
 
 NO_DEADLINE = 0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
@@ -36,6 +36,7 @@ def post_guard(seconds: float | None, directory: Path) -> Guard:
     To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
     """
     deadline = NO_DEADLINE if seconds is None else now_boot_ns() + int(seconds * 1e9)
+    Journal.exists(directory)  # raises for one that nobody can use, while there is no guard yet to be sent home
     directory = directory.absolute()  # the guard leaves for /
     sys.stdout.flush()
     sys.stderr.flush()
@@ -70,6 +71,13 @@ def watched(seconds: float | None, directory: Path) -> Iterator[Guard]:
             dismiss(guard)
 
 
+def myself() -> Keeper:
+    """This process, as the keeper of what it changes."""
+    me = processes.process(os.getpid())
+    assert me is not None
+    return Keeper(pid=me.pid, started_ticks=me.started_ticks)
+
+
 def dismiss(guard: Guard) -> None:
     """Let it go home: the transaction is confirmed, or was put back already."""
     found = processes.process(guard.pid)
@@ -81,9 +89,11 @@ def dismiss(guard: Guard) -> None:
 def _needed(guard: Guard, directory: Path) -> bool:
     """Whether the journal has anything that it is to put back, or cannot be asked."""
     try:
-        return any(each.guard == guard and each.state != "restored" for each in Journal.read(directory))
+        return any(each.guard == guard for each in Journal.read(directory, live=True))
     except NapctlError:
-        return Journal.exists(directory)
+        with suppress(NapctlError):
+            return Journal.exists(directory)
+        return True
 
 
 def now_boot_ns() -> int:
@@ -130,13 +140,14 @@ def _restored(directory: Path) -> bool:
     assert me is not None
     try:
         with Journal(directory) as journal:
-            for each in journal.live():
+            for each in reversed(journal.live()):  # a trial of verify may stand upon another
                 mine = each.guard is not None and (each.guard.pid, each.guard.started_ticks) == (
                     me.pid,
                     me.started_ticks,
                 )
                 if mine and each.state != "applied":
-                    restore(journal, each)
+                    with suppress(RolledBack):  # it is put back, which a full disk cannot be told
+                        restore(journal, each)
     except Exception:
         return False
     return True

@@ -2,8 +2,10 @@
 
 One SQLite database under NAPCTL_STATE_DIR (default /var/lib/napctl). `synchronous=EXTRA` makes every commit survive
 the loss of power (https://sqlite.org/pragma.html#pragma_synchronous). A lock lets one napctl change settings at a time.
+What was restored is forgotten after a while; what is in force never is.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -16,12 +18,17 @@ from typing import Self, get_args
 
 from msgspec.structs import replace
 
+from napctl.kernel.ownfiles import refuse_foreign_directory, refuse_foreign_file
 from napctl.model.change import State, Transaction
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
 from napctl.model.value import from_json, to_json
 
 VERSION = 2
 LOCK_SECONDS = 5
+MOST_RESTORED = 1_000
+MOST_RESTORED_BYTES = 20_000_000
+MOST_RESTORED_NS = 90 * 24 * 3600 * 10**9
+"""What is kept of restored transactions: so many of the newest, so much of their text, for so long; what is least."""
 STATES = ", ".join(f"'{state}'" for state in get_args(State))
 TABLE = f"""
     CREATE TABLE IF NOT EXISTS transactions (
@@ -31,9 +38,22 @@ TABLE = f"""
         body TEXT NOT NULL
     ) STRICT
 """
-SELECT = "SELECT number, state, since_unix_ns, body FROM transactions ORDER BY number"
-SELECT_LIVE = "SELECT number, state, since_unix_ns, body FROM transactions WHERE state != 'restored' ORDER BY number"
-"""What was restored years ago is passed over by SQLite, and not decoded."""
+SELECT = "SELECT number, state, since_unix_ns, body FROM transactions"
+ALL = f"{SELECT} ORDER BY number"
+LIVE = f"{SELECT} WHERE state != 'restored' ORDER BY number"
+"""What was restored is passed over by SQLite, and not decoded."""
+IS_OLD = "SELECT count(*) > ? OR min(since_unix_ns) < ? FROM transactions WHERE state = 'restored'"
+"""Whether there may be something to forget, told without reading a body."""
+FORGET = """
+    DELETE FROM transactions WHERE number < (SELECT max(number) FROM transactions) AND number IN (
+        SELECT number FROM (
+            SELECT number, since_unix_ns, row_number() OVER newest AS place,
+                sum(length(CAST(body AS BLOB))) OVER newest AS bytes
+            FROM transactions WHERE state = 'restored' WINDOW newest AS (ORDER BY since_unix_ns DESC, number DESC)
+        ) WHERE place > ? OR bytes > ? OR since_unix_ns < ?
+    )
+"""
+"""Not the highest number, which SQLite would give to the next one again."""
 FROM_VERSION_1 = (
     "BEGIN IMMEDIATE",
     "ALTER TABLE transactions RENAME TO earlier",
@@ -54,23 +74,28 @@ def state_directory() -> Path:
 class Journal:
     """The journal, locked for this process while open. Use as a context manager.
 
-    Raises NotPermitted if the directory cannot be written, BadInput if the file is no journal of this version,
-    RolledBack if the disk is full, NapctlError if another napctl holds the lock.
+    Raises NotPermitted if the directory cannot be written, BadInput if the file is no journal of this version or
+    somebody else may have written it, RolledBack if the disk is full, NapctlError if another napctl holds the lock.
+
+    On a file system that has become read-only what is recorded can still be read, and so be undone.
     """
 
-    def __init__(self, directory: Path | None = None):
+    def __init__(self, directory: Path | None = None, *, patience_seconds: float = LOCK_SECONDS):
         self.directory = directory or state_directory()
         self.path = self.directory / "journal.sqlite"
+        self._read_only = False
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _refuse_foreign(self.directory)
+            self._lock = self._open_lock()
         except PermissionError:
             raise NotPermitted(f"{self.directory}: not writable; be root or set NAPCTL_STATE_DIR") from None
         except OSError as error:
             raise _cannot_write(self.directory, error.strerror or "cannot be created") from None
         try:
-            self._take_lock()
+            self._take_lock(patience_seconds)
             self._database = self._open()
+            self._forget_if_old()
         except BaseException:
             os.close(self._lock)
             raise
@@ -80,13 +105,15 @@ class Journal:
         """Whether anything was ever recorded; asking creates nothing."""
         path = (directory or state_directory()) / "journal.sqlite"
         try:
+            _refuse_foreign(path.parent)
             return path.exists()
         except PermissionError:  # raised by Python 3.11
             raise NotPermitted(f"{path}: not readable; be root or set NAPCTL_STATE_DIR") from None
 
     @classmethod
-    def read(cls, directory: Path | None = None) -> list[Transaction]:
-        """All that was recorded, oldest first, without the lock: also while another napctl is at work.
+    def read(cls, directory: Path | None = None, *, live: bool = False) -> list[Transaction]:
+        """All that is recorded, or only what is not restored, oldest first, without the lock: also while another napctl
+        is at work.
 
         Raises what opening raises.
         """
@@ -94,16 +121,16 @@ class Journal:
             return []
         path = (directory or state_directory()) / "journal.sqlite"
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            with closing(_connected(path, read_only=True)) as database:
                 (version,) = database.execute("PRAGMA user_version").fetchone()
                 if version == VERSION:
-                    return [_transaction(path, *row) for row in database.execute(SELECT)]
+                    return [_transaction(path, *row) for row in database.execute(LIVE if live else ALL)]
                 if version == 0 and not _foreign_tables(database):
                     return []  # another napctl is just making it
         except sqlite3.DatabaseError:
             pass  # half written by one that was killed, or no journal: opening it for writing mends it, or says so
         with cls(directory) as journal:
-            return journal.all()
+            return journal.live() if live else journal.all()
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +162,8 @@ class Journal:
         with self._writing() as cursor:
             query = "UPDATE transactions SET state = ?, since_unix_ns = ? WHERE number = ?"
             cursor.execute(query, (state, time.time_ns(), number))
+        if state == "restored":
+            self._forget()
 
     def update(self, transaction: Transaction, state: State) -> Transaction:
         """Record what came of its changes so far, and how far it has come; as it is recorded now. Raises RolledBack."""
@@ -146,21 +175,50 @@ class Journal:
 
     def live(self) -> list[Transaction]:
         """Everything that is not restored, oldest first. Raises BadInput if a record cannot be read."""
-        return self._all(SELECT_LIVE)
+        return self._select(LIVE)
 
     def all(self) -> list[Transaction]:
-        """Everything that was ever recorded, oldest first. Raises BadInput if a record cannot be read."""
-        return self._all(SELECT)
+        """Everything that is recorded, oldest first. Raises BadInput if a record cannot be read."""
+        return self._select(ALL)
 
-    def _all(self, select: str) -> list[Transaction]:
+    def find(self, number: int) -> Transaction | None:
+        """The transaction of that number. Raises BadInput if it cannot be read."""
+        return next(iter(self._select(f"{SELECT} WHERE number = {number:d}")), None)
+
+    def _select(self, query: str) -> list[Transaction]:
         try:
-            with closing(self._database.execute(select)) as rows:
+            with closing(self._database.execute(query)) as rows:
                 return [_transaction(self.path, *row) for row in rows]
         except sqlite3.DatabaseError as error:
             raise self._unreadable(str(error)) from None
 
-    def _take_lock(self) -> None:
-        deadline = time.monotonic() + LOCK_SECONDS
+    def _forget(self) -> None:
+        """What need not be kept any more. On a full or read-only disk that has time."""
+        bounds = (MOST_RESTORED, MOST_RESTORED_BYTES, time.time_ns() - MOST_RESTORED_NS)
+        with suppress(sqlite3.OperationalError):
+            forgotten = self._database.execute(FORGET, bounds).rowcount
+            if forgotten > MOST_RESTORED:  # all at once: an earlier napctl forgot nothing, and its file is large
+                self._database.execute("VACUUM")
+
+    def _forget_if_old(self) -> None:
+        with suppress(sqlite3.DatabaseError):  # what is wrong with it, who reads it is told
+            bounds = (MOST_RESTORED, time.time_ns() - MOST_RESTORED_NS)
+            if self._database.execute(IS_OLD, bounds).fetchone()[0]:
+                self._forget()
+
+    def _open_lock(self) -> int:
+        path = self.directory / "lock"
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+        except OSError as error:
+            if error.errno != errno.EROFS or not path.exists():
+                raise
+            self._read_only = True
+            return os.open(path, os.O_RDONLY | flags)
+
+    def _take_lock(self, patience_seconds: float) -> None:
+        deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +239,7 @@ class Journal:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            database = sqlite3.connect(self.path, isolation_level=None)
+            database = _connected(self.path, read_only=self._read_only)
         except sqlite3.OperationalError as error:
             raise _cannot_write(self.directory, str(error)) from None
         try:
@@ -205,7 +263,8 @@ class Journal:
         except BadInput:
             database.close()
             raise
-        self.path.chmod(0o600)
+        if not self._read_only:
+            self.path.chmod(0o600)
         return database
 
     @contextmanager
@@ -228,6 +287,18 @@ class Journal:
 
     def _unreadable(self, why: str) -> BadInput:
         return _unreadable(self.path, why)
+
+
+def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rwc"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Raises BadInput if somebody else may have written what is recorded there."""
+    refuse_foreign_directory(directory)
+    for name in ("lock", "journal.sqlite", "journal.sqlite-journal"):
+        refuse_foreign_file(directory / name)
 
 
 def _foreign_tables(database: sqlite3.Connection) -> bool:

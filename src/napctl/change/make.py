@@ -1,4 +1,5 @@
-"""Making one change: write, read back. And undoing it: only what still has the value that napctl gave it."""
+"""Making one change, only upon the former value that was recorded: write, read back. And undoing it: only what still
+has the value that napctl gave it."""
 
 import os
 from collections.abc import Mapping
@@ -18,27 +19,33 @@ from napctl.model.change import (
     SocketChange,
     SteeringChange,
 )
-from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
+from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.settings import kernel_name
+from napctl.model.units import duration_text
 from napctl.model.value import Value
 
 Outcome = Literal["restored", "unchanged", "left", "gone"]
+Upon = Literal["former", "former or own", "anything"]
+"""What a setting may have when it is changed: its former value; or already napctl's own, as in turns; or any, where an
+earlier change of the same transaction made the driver move it."""
 DRIFTING = {"rx_usecs": "use_adaptive_rx", "rx_max_frames": "use_adaptive_rx", "tx_usecs": "use_adaptive_tx",
             "tx_max_frames": "use_adaptive_tx"}  # fmt: skip
 """What adaptive coalescing itself changes all the time, and the switch of that: no trace of anybody's hand."""
 
 
-def make(change: Change, places: Places) -> Change:
+def make(change: Change, places: Places, upon: Upon = "former") -> Change:
     """Make it and read back. Of a device it returns what the driver made of it (`found`), which may be another value.
 
-    Raises Unsupported naming the setting that was refused, NotPermitted, or BadInput if its object is gone.
+    Raises ChangedMeanwhile, with nothing written, if somebody else has changed what it is to change; Unsupported naming
+    the setting that was refused, NotPermitted, or BadInput if its object is gone.
     """
     wanted = {name: getattr(change.after, name) for name in touched(change)}
     try:
         with opened(change, places) as target:
             if target is None:
                 raise BadInput(f"{change.where}: gone meanwhile")
+            _refuse_changed(change, target.read(), upon)
             if wanted:
                 _write(change, target, wanted)
             found = target.read()
@@ -52,6 +59,15 @@ def make(change: Change, places: Places) -> Change:
         if getattr(found, name) != value:
             raise Unsupported(f"{change.where}: {name} was set to {value} and reads back as {getattr(found, name)}")
     return change
+
+
+def refuse_changed(change: Change, places: Places) -> None:
+    """Raises ChangedMeanwhile if a setting has not its former value any more, and what make() raises."""
+    try:
+        with opened(change, places) as target:
+            _refuse_changed(change, target.read() if target else None, "former")
+    except (OSError, Refused) as error:
+        raise explain(change, error) from None
 
 
 def undo(change: Change, places: Places, *, force: bool = False, interrupted: bool = False) -> list[Restored]:
@@ -112,6 +128,34 @@ def explain(change: Change, error: OSError | Refused) -> NapctlError:
     return Unsupported(f"{change.where}: {_words(error)}")
 
 
+def value_words(name: str, value: Any) -> str:
+    """A value of a setting, for messages."""
+    return duration_text(value) if name.endswith("_ns") and value is not None else _plain(value)
+
+
+def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
+    """Of what a driver is given as a whole, all counts: what somebody else has set beside it would be taken for a side
+    effect, and undone. What a group of listeners had before, the kernel tells nobody."""
+    if upon == "anything" or isinstance(change, SteeringChange):
+        return
+    names = touched(change)
+    if isinstance(change, CoalescingChange | RingsChange):
+        now = now or type(change.before)()  # a driver that tells nothing refuses in its own words
+        names += _differing(change, now)
+    if now is None:
+        raise BadInput(f"{change.where}: gone meanwhile")
+    for name in names:
+        before, current = getattr(change.before, name), getattr(now, name)
+        drifted = _drifts(name, change.before) and _drifts(name, now)
+        own = (before, _own(change, name)) if upon == "former or own" else (before,)
+        if current not in own and not drifted:
+            was, now_is = value_words(name, before), value_words(name, current)
+            raise ChangedMeanwhile(
+                f"{change.where}: {kernel_name(name)} is now {now_is}; it was {was} when napctl looked, so somebody "
+                "else has changed it: look again"
+            )
+
+
 def _why_not_permitted(change: Change) -> str:
     if not isinstance(change, EpollChange | SocketChange | SteeringChange):
         return "changing it needs CAP_NET_ADMIN in the initial user namespace"
@@ -169,10 +213,14 @@ def _drifts(name: str, block: object) -> bool:
 
 def _settle(change: Change, name: str, now: Value, *, always: bool) -> Restored:
     before, current = getattr(change.before, name), getattr(now, name)
-    mine = getattr(getattr(change, "found", None) or change.after, name)
     if current == before:
         return _row(change, name, "unchanged", current)
-    return _row(change, name, "restored" if always or current == mine else "left", current)
+    return _row(change, name, "restored" if always or current == _own(change, name) else "left", current)
+
+
+def _own(change: Change, name: str) -> Any:
+    """The value that napctl gave a setting, or is about to."""
+    return getattr(getattr(change, "found", None) or change.after, name)
 
 
 def _check(change: Change, target: Target, back: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from napctl.advise.bounds import beyond, mismatch
 from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
-from napctl.change.recovery import refuse_unconfirmed
+from napctl.change.recovery import refuse_unsettled
 from napctl.change.transaction import apply, begun
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Guard, Transaction
@@ -39,6 +39,6 @@ def apply_plan(
     if not asked:
         return None
     names = devices_of(asked)
-    refuse_unconfirmed(journal, names)
+    refuse_unsettled(journal, names)
     transaction = begun("apply", ", ".join(names), asked, forced=forced, guard=guard)
     return apply(journal, transaction, then="unconfirmed" if guard else "applied")

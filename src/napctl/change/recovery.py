@@ -6,9 +6,9 @@ from typing import Protocol
 
 from napctl.change.journal import Journal
 from napctl.change.planned import devices_of
-from napctl.change.transaction import restore
+from napctl.change.transaction import objects, restore
 from napctl.kernel import processes, system
-from napctl.model.change import Change, EpollChange, Restored, SocketChange, SteeringChange, Transaction
+from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import BadInput, NapctlError
 
 
@@ -36,35 +36,22 @@ def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
     errors: list[NapctlError] = []
     stuck: set[tuple[int, int]] = set()
     for each in reversed(orphans):
-        if stuck & _objects(each):
+        if stuck & objects(each):
             continue
         try:
             rows = restore(journal, each)
         except NapctlError as error:
             errors.append(error)
-            stuck |= _objects(each)
+            stuck |= objects(each)
         else:
             yield each, rows
     if errors:
         raise errors[0]
 
 
-def _objects(transaction: Transaction) -> set[tuple[int, int]]:
-    """Devices and epoll instances that it changes."""
-    return {_object(change) for change in transaction.changes}
-
-
-def _object(change: Change) -> tuple[int, int]:
-    match change:
-        case EpollChange():
-            return change.pid, change.epoll_fd
-        case SocketChange() | SteeringChange():
-            return change.pid, change.fd
-    return change.netns, change.ifindex
-
-
 def orphaned(transaction: Transaction) -> bool:
-    """Whether nobody will come back to it. The journal is locked, so nobody is at work on it now."""
+    """Whether nobody will come back to it. The journal is locked, so nobody is at work on it now; a trial waits for its
+    next turn."""
     if transaction.boot_id != system.boot_id():
         return True
     match transaction.state:
@@ -73,8 +60,13 @@ def orphaned(transaction: Transaction) -> bool:
         case "unconfirmed":
             return not guarded(transaction)
         case "changing" | "restoring":
-            return True
+            return not on_trial(transaction)
     return False
+
+
+def on_trial(transaction: Transaction) -> bool:
+    """Whether a running `napctl verify` makes it and undoes it by turns."""
+    return transaction.kind == "verify" and transaction.keeper is not None and running(transaction.keeper)
 
 
 def alive(attachment: Transaction) -> bool:
@@ -103,14 +95,19 @@ def guarded(transaction: Transaction) -> bool:
     return running(guard)
 
 
-def refuse_unconfirmed(journal: Journal, devices: Collection[str] | None = None) -> None:
-    """Raises BadInput if a plan on one of these devices (None: on any) waits for a confirmation.
+def refuse_unsettled(journal: Journal, devices: Collection[str] | None = None, *, keeper: Keeper | None = None) -> None:
+    """Raises BadInput if a plan on one of these devices (None: on any) waits for a confirmation, or another napctl than
+    this keeper tries one of their settings.
 
-    Its guard needs the journal in time, and leaves alone what somebody has set upon it.
+    A guard leaves alone what somebody has set upon its plan, and what is only tried is nobody's former value.
     """
     for each in journal.live():
-        if each.state == "unconfirmed" and (devices is None or set(devices) & set(devices_of(each.changes))):
+        if devices is not None and not set(devices) & set(devices_of(each.changes)):
+            continue
+        if each.state == "unconfirmed":
             raise BadInput(
                 f"{each.title} waits for a confirmation; `napctl confirm {each.number}` or "
                 f"`napctl rollback {each.number}` first"
             )
+        if on_trial(each) and each.keeper is not None and each.keeper != keeper:
+            raise BadInput(f"{each.title} is on trial by `napctl verify` (pid {each.keeper.pid}); wait for its end")

@@ -1,7 +1,6 @@
 """What a change is made on: found again by what the journal recorded, read and written as one block of settings."""
 
 import errno
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol, Self
@@ -9,6 +8,7 @@ from typing import Any, Protocol, Self
 from msgspec.structs import replace
 
 from napctl.kernel import epoll, processes, sockets
+from napctl.kernel.epollinstances import copy_of_epoll, copy_of_socket
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
@@ -114,7 +114,7 @@ def _epoll(change: EpollChange) -> Iterator[Target | None]:
 def _held_epoll(stack: ExitStack, place: Holder) -> Target | None:
     try:
         handle = stack.enter_context(processes.Handle(place.pid))
-        target = _EpollTarget(place, stack.enter_context(handle.copy_of(place.fd)))
+        target = _EpollTarget(place, stack.enter_context(copy_of_epoll(handle, place.fd)))
         return target if target.read() is not None else None
     except OSError as error:
         if error.errno not in GONE:
@@ -172,12 +172,12 @@ def _socket(change: SocketChange | SteeringChange) -> Iterator[Target | None]:
 def _copy_of_socket(stack: ExitStack, pid: int, fd: int, inodes: Collection[int]) -> int | None:
     """None if the process has gone, or if the descriptor is none of these sockets any more."""
     try:
-        copy = stack.enter_context(stack.enter_context(processes.Handle(pid)).copy_of(fd))
+        handle = stack.enter_context(processes.Handle(pid))
+        return stack.enter_context(copy_of_socket(handle, fd, inodes))
     except OSError as error:
         if error.errno not in GONE:
             raise
         return None
-    return copy if os.fstat(copy).st_ino in inodes else None
 
 
 class _NapiTarget:

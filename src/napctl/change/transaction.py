@@ -9,21 +9,24 @@ from contextlib import contextmanager, suppress
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
-from napctl.change.make import all_gone, make, undo
+from napctl.change.make import Upon, all_gone, make, refuse_changed, undo
 from napctl.change.targets import Places, recognisable
 from napctl.kernel import system
 from napctl.model.change import (
     Change,
     CoalescingChange,
+    EpollChange,
     Guard,
     Keeper,
     Kind,
     Restored,
     RingsChange,
+    SocketChange,
     State,
+    SteeringChange,
     Transaction,
 )
-from napctl.model.errors import NapctlError, RolledBack
+from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
 
 
 def begun(
@@ -58,8 +61,8 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
     """Make all changes of a transaction, each recorded on disk before; returns it as it is recorded in the end.
 
     `then` is the state that it comes into. If a change is refused that is not to be left out, or napctl is interrupted,
-    what was made is undone and the error raised: NotPermitted, Unsupported or BadInput if nothing had been changed by
-    then, else RolledBack.
+    what was made is undone and the error raised: ChangedMeanwhile; NotPermitted, Unsupported or BadInput if nothing had
+    been changed by then, else RolledBack.
     """
     with undisturbed() as interrupted, Places() as places:
         transaction = recognisable(transaction, places)
@@ -67,14 +70,14 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
         done: list[Change] = []
         trying: tuple[Change, ...] = ()
         try:
+            moved = set(_moved(transaction.changes))
+            for number in moved:
+                refuse_changed(transaction.changes[number], places)
             for number, change in enumerate(transaction.changes):
                 _stop_if(interrupted())
                 trying = (change,)
-                try:
-                    done.append(make(change, places))
-                except NapctlError as error:
-                    if not leave_out(change, error):
-                        raise
+                found = _make_or_leave_out(change, places, "anything" if number in moved else "former", leave_out)
+                done += [found] if found is not None else []
                 trying = ()
                 if isinstance(change, CoalescingChange | RingsChange):
                     # What the driver made of it, for who undoes it after a kill.
@@ -83,6 +86,8 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
             made = journal.update(replace(made, changes=tuple(done)), then)
             _stop_if(interrupted())
         except BaseException as error:
+            if isinstance(error, ChangedMeanwhile):  # which make() found before it wrote anything
+                trying = ()
             _take_back(journal, replace(made, changes=(*done, *trying)), places, error)
             raise
     return made
@@ -100,9 +105,10 @@ def amend(
     """Go on with a transaction that is in force: make further changes part of it, undo those `without` which it is to
     be, and forget those whose objects are gone.
 
-    Returns it as it is recorded then. If one of `more` is refused that is not to be left out, those made of them are
-    undone, and the error raised: the rest stays in force. A kill amid it leaves the transaction as one to be restored
-    as a whole.
+    Returns it as it is recorded then. If one of `more` is refused that is not to be left out, or what came of them
+    cannot be recorded, those made of them are undone, and the error raised: the rest stays in force. One that has
+    napctl's own value already is made all the same: a driver that keeps its structures over a reset leaves it in an
+    instance that it makes anew. A kill amid it leaves the transaction as one to be restored as a whole.
     """
     with undisturbed(), Places() as places:
         for change in undoing_order(without):
@@ -117,26 +123,43 @@ def amend(
         try:
             for change in further:
                 tried.append(change)
-                try:
-                    make(change, places)
-                except NapctlError as error:
-                    if not leave_out(change, error):
-                        raise
+                if _make_or_leave_out(change, places, "former or own", leave_out) is None:
                     tried.pop()
-        except BaseException:
+            return journal.update(replace(kept, changes=(*kept.changes, *tried)), transaction.state)
+        except BaseException as error:
+            if isinstance(error, ChangedMeanwhile):  # which make() found before it wrote anything
+                tried.pop()
             for change in undoing_order(tried):
                 undo(change, places)
-            journal.update(kept, transaction.state)
+            with suppress(RolledBack):  # the disk is full: the journal lists more than there is
+                journal.update(kept, transaction.state)
             raise
-        return journal.update(replace(kept, changes=(*kept.changes, *tried)), transaction.state)
+
+
+def _make_or_leave_out(change: Change, places: Places, upon: Upon, leave_out: LeaveOut) -> Change | None:
+    """As make(); None if it is refused and to be left out: then nothing of it is left."""
+    try:
+        return make(change, places, upon)
+    except NapctlError as error:
+        if not leave_out(change, error):
+            raise
+        if not isinstance(error, ChangedMeanwhile):
+            with suppress(NapctlError):  # what cannot be read was not written
+                undo(change, places)
+        return None
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:
     """Undo a transaction, the last change first. Raises NapctlError if the kernel refuses; it can then be repeated.
 
-    A journal that cannot be written (a full disk) does not stand in the way of undoing, which needs no record: then
-    RolledBack is raised afterwards, as the journal still lists what is undone by then.
+    A trial of napctl's that stands upon it, and only waits for its next turn, is undone first: so it is over. A journal
+    that cannot be written (a full disk) does not stand in the way of undoing, which needs no record: then RolledBack is
+    raised afterwards, as the journal still lists what is undone by then.
     """
+    for each in reversed(journal.live()):
+        if each.kind == "verify" and each.number > transaction.number and objects(each) & objects(transaction):
+            with suppress(RolledBack):  # it is undone, which a full disk cannot be told
+                restore(journal, each)
     if transaction.boot_id != system.boot_id():
         journal.set_state(transaction.number, "restored")
         return [row for change in transaction.changes for row in all_gone(change)]
@@ -144,7 +167,7 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
         if transaction.state != "changing":  # that it was interrupted there must not be forgotten
             with suppress(RolledBack):
                 journal.set_state(transaction.number, "restoring")
-        rows = _undo_all(transaction, places, force=force)
+        rows = undo_all(transaction, places, force=force)
         try:
             journal.set_state(transaction.number, "restored")
         except RolledBack as error:
@@ -153,44 +176,18 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
     return rows
 
 
-@contextmanager
-def alternating(journal: Journal, transaction: Transaction) -> Iterator[Callable[[bool], Transaction]]:
-    """Switch all changes of a transaction on and off, as often as wanted; leaving puts everything back.
-
-    Yields `switch(on)`, which returns the transaction with what the driver made of it, and raises what make() and
-    undo() raise. The journal holds the transaction as `changing` all the while, so that a kill at any instant is
-    recovered from.
-    """
-    with Places() as places:
-        transaction = recognisable(transaction, places)
-        made = replace(transaction, number=journal.begin(transaction))
-
-        def switch(on: bool) -> Transaction:
-            nonlocal made
-            with undisturbed():
-                if not on:
-                    _undo_all(made, places, force=False)
-                    return made
-                for number in range(len(made.changes)):
-                    made = _make_one(journal, made, number, places)
-            return made
-
-        try:
-            yield switch
-        finally:
-            with undisturbed():
-                _undo_all(made, places, force=False)
-                journal.set_state(made.number, "restored")
+def objects(transaction: Transaction) -> set[tuple[int, int]]:
+    """Devices, epoll instances and sockets that it changes."""
+    return {_object(change) for change in transaction.changes}
 
 
-def _make_one(journal: Journal, transaction: Transaction, number: int, places: Places) -> Transaction:
-    """Make one change, and record what the driver made of it before the next: undoing needs it, also after a kill."""
-    before = transaction.changes[number]
-    made = make(before, places)
-    transaction = replace(
-        transaction, changes=(*transaction.changes[:number], made, *transaction.changes[number + 1 :])
-    )
-    return transaction if made == before else journal.update(transaction, "changing")
+def _object(change: Change) -> tuple[int, int]:
+    match change:
+        case EpollChange():
+            return change.pid, change.epoll_fd
+        case SocketChange() | SteeringChange():
+            return change.pid, change.fd
+    return change.netns, change.ifindex
 
 
 def undoing_order(changes: Sequence[Change]) -> list[Change]:
@@ -202,18 +199,34 @@ def undoing_order(changes: Sequence[Change]) -> list[Change]:
     return sorted(backwards, key=lambda change: not isinstance(change, RingsChange))
 
 
+def _moved(changes: Sequence[Change]) -> Iterator[int]:
+    """Places of the changes whose setting an earlier one may move, as the driver is given its device as a whole."""
+    for place, change in enumerate(changes):
+        for other in changes[:place]:
+            rings = isinstance(other, RingsChange)
+            wide = isinstance(other, CoalescingChange) and other.queue is None and isinstance(change, CoalescingChange)
+            if (rings or wide) and _device(other) == _device(change):
+                yield place
+
+
+def _device(change: Change) -> tuple[int | None, int | None]:
+    return getattr(change, "netns", None), getattr(change, "ifindex", None)
+
+
 def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseException) -> None:
-    """Undo what was made so far. Raises RolledBack if there was anything; the caller raises `error` if not."""
-    rows = _undo_all(made, places, force=False)
+    """Undo what was made so far. Raises RolledBack (or ChangedMeanwhile, as `error` is) if there was anything; the
+    caller raises `error` if not."""
+    rows = undo_all(made, places)
     journal.set_state(made.number, "restored")
+    kind = ChangedMeanwhile if isinstance(error, ChangedMeanwhile) else RolledBack
     left = [f"{row.where}: {row.setting} is {row.found}" for row in rows if row.outcome == "left"]
     if left and isinstance(error, NapctlError):
-        raise RolledBack(f"{error}; not put back, as somebody else set it: {', '.join(left)}") from None
+        raise kind(f"{error}; not put back, as somebody else set it: {', '.join(left)}") from None
     if isinstance(error, NapctlError) and any(row.outcome == "restored" for row in rows):
-        raise RolledBack(f"{error}; what had been changed was put back") from None
+        raise kind(f"{error}; what had been changed was put back") from None
 
 
-def _undo_all(transaction: Transaction, places: Places, *, force: bool) -> list[Restored]:
+def undo_all(transaction: Transaction, places: Places, *, force: bool = False) -> list[Restored]:
     """In the order of undoing_order().
 
     One that is refused does not keep the others from being undone; its error is raised in the end.

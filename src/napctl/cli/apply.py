@@ -10,7 +10,6 @@ from napctl.change.guard import now_boot_ns, watched
 from napctl.change.journal import Journal, state_directory
 from napctl.change.make import altered, side_effects
 from napctl.change.plans import admitted, apply_plan
-from napctl.change.recovery import refuse_unconfirmed
 from napctl.change.transaction import undisturbed
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Duration, json_option, netns_option
@@ -21,7 +20,7 @@ from napctl.cli.table import paragraph, print_table
 from napctl.cli.terminal import echo, echo_json, note
 from napctl.cli.verdicttext import show as show_verification
 from napctl.cli.verdicttext import unverified
-from napctl.cli.verify import Notes
+from napctl.cli.verify import Notes, keeping
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
 from napctl.model.machine import SCHEMA
@@ -105,10 +104,8 @@ def apply(
 
 def _verified(plan: Plan, netns: NetworkNamespace, *, as_json: bool) -> Verification:
     progress = Notes()
-    with Journal() as journal:
-        recover_leavings(journal, as_json=as_json)
-        refuse_unconfirmed(journal)
-        found = verify_plan(netns, plan, journal, Options(), progress)
+    with keeping([device.name for device in plan.devices], as_json=as_json) as kept:
+        found = verify_plan(netns, plan, kept, Options(), progress)
     progress.end()
     if not as_json:
         show_verification(found)

@@ -68,7 +68,7 @@ def attached(watch: bool, interval: float, as_json: bool) -> int:
 
 
 def _attachments() -> list[Transaction]:
-    return [each for each in Journal.read() if each.kind == "attach" and each.state == "attached"]
+    return [each for each in Journal.read(live=True) if each.kind == "attach" and each.state == "attached"]
 
 
 def _reports(meter: Meter, live: list[Transaction], stop: Stop, interval: float, *, endless: bool) -> Iterator[Report]:

@@ -22,7 +22,7 @@ def confirm(number: int | None) -> None:
         raise BadInput("nothing was ever applied here")
     with Journal() as journal:
         recover_leavings(journal, as_json=False)  # its time may be over and its guard killed
-        transaction = _choose(journal.all(), number)
+        transaction = _newest(journal) if number is None else _numbered(journal, number)
         guard = transaction.guard
         assert guard is not None
         if now_boot_ns() > guard.deadline_boot_ns:
@@ -32,18 +32,24 @@ def confirm(number: int | None) -> None:
     echo(f"confirmed {transaction.number} on {transaction.name}; undo with: napctl rollback {transaction.number}")
 
 
-def _choose(recorded: list[Transaction], number: int | None) -> Transaction:
-    if number is None:
-        guarded = [each for each in recorded if each.guard is not None]
-        waiting = [each for each in guarded if each.state == "unconfirmed"]
-        found = waiting or guarded
-        if not found:
-            raise BadInput("nothing waits for a confirmation")
-    else:
-        found = [each for each in recorded if each.number == number]
-        if not found:
-            raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
-    if found[-1].state == "unconfirmed":
-        return found[-1]
-    late = found[-1].guard is not None and found[-1].state != "applied"
-    raise BadInput(f"transaction {found[-1].number} {'was put back: too late' if late else 'needs no confirmation'}")
+def _newest(journal: Journal) -> Transaction:
+    if waiting := [each for each in journal.live() if each.state == "unconfirmed"]:
+        return waiting[-1]
+    late = [each for each in journal.all() if each.guard is not None]  # only for the message
+    if not late:
+        raise BadInput("nothing waits for a confirmation")
+    raise _no_more(late[-1])
+
+
+def _numbered(journal: Journal, number: int) -> Transaction:
+    found = journal.find(number)
+    if found is None:
+        raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
+    if found.state != "unconfirmed":
+        raise _no_more(found)
+    return found
+
+
+def _no_more(found: Transaction) -> BadInput:
+    late = found.guard is not None and found.state != "applied"
+    return BadInput(f"transaction {found.number} {'was put back: too late' if late else 'needs no confirmation'}")

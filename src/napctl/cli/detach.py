@@ -2,47 +2,64 @@
 
 import click
 
-from napctl.attach.attach import attachments
+from napctl.attach.attach import attachments, napis_of, refuse_shared
 from napctl.attach.attach import detach as detach_attachments
 from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
 from napctl.cli.options import json_option, offered
 from napctl.cli.restored import report
 from napctl.cli.terminal import echo
-from napctl.model.change import Restored
+from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput
 
 
 def attached_names() -> list[str]:
     """Names and process ids of what is attached."""
-    live = (each for each in Journal.read() if each.kind == "attach" and each.state != "restored")
+    live = (each for each in Journal.read(live=True) if each.kind == "attach")
     return sorted({name for each in live for name in (each.name, str(each.pid))})
 
 
-@click.command(epilog="\b\nExamples:\n  napctl detach memcached\n  napctl detach 1234\n  napctl detach --all")
+@click.command(
+    epilog="\b\nExamples:\n  napctl detach memcached\n  napctl detach 1234\n  napctl detach nginx.service\n"
+    "  napctl detach :6379 --force\n  napctl detach --all"
+)
 @click.argument("target", required=False, shell_complete=offered(attached_names))
 @click.option("--all", "everything", is_flag=True, help="Everything that is attached.")
-@click.option(
-    "--force",
-    is_flag=True,
-    help="Also overwrite settings that somebody else has changed since; to be given at once, as detaching forgets.",
-)
+@click.option("--force", is_flag=True,
+              help="Also overwrite settings that somebody else has changed since, at once or afterwards.")  # fmt: skip
 @json_option("One JSON object")
 def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> int:
-    """Restore every setting that attaching TARGET (a pid or a name) had changed, also if the server has gone.
+    """Restore every setting that attaching TARGET had changed, also if the server has gone.
 
-    A setting that somebody else has changed since is left alone and named: exit status 5.
+    TARGET is what `napctl attach` takes: a pid, a name, a systemd unit, a control group (/path), a container, or a port
+    (:8080); a name that several servers have is refused here as there. Of one that has gone, its pid or its name.
+
+    A setting that somebody else has changed since is left alone and named: exit status 5. It is restored by
+    `napctl detach TARGET --force`, now or later.
     """
     if (target is None) != everything:
         raise click.UsageError("give a TARGET or --all")
     rows: list[Restored] = []
     if Journal.exists():
         with Journal() as journal:
-            live = attachments(journal)
-            rows = detach_attachments(journal, find_attachments(target, live) if target else live, force=force)
+            meant = _meant(journal, target, force=force) if target else attachments(journal)
+            rows = detach_attachments(journal, meant, force=force)
     elif target:
         raise BadInput(f"{target}: nothing is attached to it; {state_directory()} has no journal")
     if not rows and not as_json:
         echo("nothing was attached")
         return 0
     return report(rows, as_json=as_json)
+
+
+def _meant(journal: Journal, target: str, *, force: bool) -> list[Transaction]:
+    """What is attached to the target; by `force` the last attachment of it, if it is detached already."""
+    live = attachments(journal)
+    try:
+        return find_attachments(target, live)
+    except BadInput:
+        if not force:
+            raise
+    past = find_attachments(target, [each for each in journal.all() if each.kind == "attach"])[-1:]
+    refuse_shared(napis_of(past[0]), live)
+    return past

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from napctl.change.journal import Journal
+from napctl.change.recovery import on_trial
 from napctl.cli.options import json_option, offered
 from napctl.cli.settingtext import grouped, made_rows
 from napctl.cli.table import ABSENT, paragraph, print_table
@@ -67,6 +68,8 @@ def transaction_argument(wanted: Callable[[Transaction], bool]) -> Callable[[Cal
 def history(number: int | None, as_json: bool) -> None:
     """List what was changed, when, and what became of it; or the settings of transaction ID.
 
+    Of what was undone the newest 1,000 are kept, for 90 days at most.
+
     "in force" says that napctl has not undone it; whether somebody else has changed it since, `napctl status` shows.
     """
     recorded = [each for each in Journal.read() if number in (None, each.number)]
@@ -87,14 +90,18 @@ def _row(transaction: Transaction) -> tuple[str, ...]:
     what = f"{transaction.kind} {transaction.name}"
     made, since = _when(transaction.made_unix_ns), _when(transaction.since_unix_ns)
     day = since[:DAY]
-    state = f"{WORDS[transaction.state]} since {since[DAY:].strip() if made.startswith(day) else since[: DAY + 6]}"
+    state = f"{_state(transaction)} since {since[DAY:].strip() if made.startswith(day) else since[: DAY + 6]}"
     return str(transaction.number), made[: DAY + 6], what, str(len(rows)), state
+
+
+def _state(transaction: Transaction) -> str:
+    return "on trial" if transaction.state == "changing" and on_trial(transaction) else WORDS[transaction.state]
 
 
 def _show(transaction: Transaction) -> None:
     since = _when(transaction.since_unix_ns)
     echo(f"{transaction.kind} {transaction.name}, made {_when(transaction.made_unix_ns)}")
-    echo(f"{WORDS[transaction.state]} since {since}")
+    echo(f"{_state(transaction)} since {since}")
     for sentence in transaction.forced:
         paragraph(f"forced: {sentence}")
     rows = grouped(row for change in transaction.changes for row in made_rows(change))

@@ -33,10 +33,10 @@ def rollback(number: int | None, force: bool, as_json: bool) -> int:
     if not as_json:
         load_tables()
     with Journal() as journal:
-        recorded = journal.all()
-        transaction = _choose(recorded, number, force=force)
+        live = journal.live()
+        transaction = _newest(live) if number is None else _numbered(journal, number, force=force)
         if not force:
-            _refuse_buried(transaction, recorded)
+            _refuse_buried(transaction, live)
         rows = restore(journal, transaction, force=force)
     if transaction.guard is not None:
         dismiss(transaction.guard)
@@ -45,25 +45,26 @@ def rollback(number: int | None, force: bool, as_json: bool) -> int:
     return report(rows, as_json=as_json)
 
 
-def _choose(recorded: list[Transaction], number: int | None, *, force: bool) -> Transaction:
-    plans = [each for each in recorded if each.kind == "apply"]
-    if number is None:
-        if found := [each for each in plans if each.state in IN_FORCE]:
-            return found[-1]
-        raise BadInput("no plan is in force; `napctl history` lists what was")
-    found = [each for each in recorded if each.number == number]
-    if not found:
+def _newest(live: list[Transaction]) -> Transaction:
+    if found := [each for each in live if each.kind == "apply" and each.state in IN_FORCE]:
+        return found[-1]
+    raise BadInput("no plan is in force; `napctl history` lists what was")
+
+
+def _numbered(journal: Journal, number: int, *, force: bool) -> Transaction:
+    found = journal.find(number)
+    if found is None:
         raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
-    if found[0].kind != "apply":
-        raise BadInput(f"transaction {number} is no plan; {_other_way(found[0])}")
-    if found[0].state == "restored" and not force:
+    if found.kind != "apply":
+        raise BadInput(f"transaction {number} is no plan; {_other_way(found)}")
+    if found.state == "restored" and not force:
         raise BadInput(f"transaction {number} is rolled back already; --force restores what others have set since")
-    return found[0]
+    return found
 
 
-def _refuse_buried(transaction: Transaction, recorded: list[Transaction]) -> None:
+def _refuse_buried(transaction: Transaction, live: list[Transaction]) -> None:
     """The way back from what was applied or attached upon it leads to its own values: that comes first."""
-    for each in reversed(recorded):
+    for each in reversed(live):
         in_force = each.state in (*IN_FORCE, "attached")
         if in_force and each.number > transaction.number and _settings(each) & _settings(transaction):
             way = f"detach {each.pid}" if each.kind == "attach" else f"rollback {each.number}"

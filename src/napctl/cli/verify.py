@@ -1,13 +1,16 @@
 """napctl verify: does the NIC obey on the wire?"""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from napctl.change.journal import Journal
+from napctl.change.guard import myself, watched
+from napctl.change.journal import Journal, state_directory
 from napctl.change.plans import admitted
-from napctl.change.recovery import refuse_unconfirmed
+from napctl.change.recovery import refuse_unsettled
 from napctl.cli.loading import load_tables
 from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
 from napctl.cli.planfile import read_plan
@@ -17,7 +20,7 @@ from napctl.cli.verdicttext import show
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.verify.contrast import MOST_PAIRS
-from napctl.verify.verify import Options, verify_devices, verify_plan
+from napctl.verify.verify import Keeping, Options, verify_devices, verify_plan
 
 
 def _targets() -> list[str]:
@@ -56,6 +59,8 @@ def verify(
     is compared with another value: the one before it, or none. Windows with the one and the other take turns in random
     order, until the figures tell or there have been enough; afterwards all is as it was. That needs traffic: napctl
     makes none, and says how much would be enough. Exit status 1 if a setting is not obeyed, or harms.
+
+    Other commands work meanwhile. What they put back, or somebody else changes, ends it: exit status 5.
     """
     names = tuple(name.strip() for name in settings.split(",") if name.strip()) if settings else ()
     options = Options(seconds=seconds, pairs=pairs, settings=names, seed=seed)
@@ -65,19 +70,28 @@ def verify(
     if not as_json:
         load_tables()
     progress = Notes()
-    with Journal() as journal:
-        recover_leavings(journal, as_json=as_json)
-        refuse_unconfirmed(journal)
+    devices = [device.name for device in plan.devices] if plan else [target] if target else []
+    with keeping(devices, as_json=as_json) as kept:
         if plan is not None:
-            found = verify_plan(netns, plan, journal, options, progress)
+            found = verify_plan(netns, plan, kept, options, progress)
         else:
-            found = verify_devices(netns, [target] if target else [], journal, options, progress)
+            found = verify_devices(netns, devices, kept, options, progress)
     progress.end()
     if as_json:
         echo_json(found)
     else:
         show(found)
     return 1 if found.bad else 0
+
+
+@contextmanager
+def keeping(devices: list[str], *, as_json: bool) -> Iterator[Keeping]:
+    """What trials on these devices (none: on all) need. Raises what recover_leavings() and refuse_unsettled() raise."""
+    with watched(None, state_directory()) as guard:
+        with Journal() as journal:
+            recover_leavings(journal, as_json=as_json)
+            refuse_unsettled(journal, devices or None)
+        yield Keeping(state_directory(), guard, myself())
 
 
 class Notes:

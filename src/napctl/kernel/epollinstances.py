@@ -7,6 +7,7 @@ Nothing but epoll instances and sockets is copied. Closing a copy calls the flus
 import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -80,6 +81,29 @@ def ask_sockets(handle: Handle, fds: Iterable[int], ask: Callable[[int], Told]) 
         yield fd, told
 
 
+@contextmanager
+def copy_of_epoll(handle: Handle, fd: int) -> Iterator[int]:
+    """A copy of an epoll instance that was seen under that number. Raises OSError: EBADF if it is something else by
+    now, ENOENT or ESRCH if it is closed or the process has gone."""
+    with _copy_of_one(handle, fd, {openfiles.EPOLL}) as copy:
+        yield copy
+
+
+@contextmanager
+def copy_of_socket(handle: Handle, fd: int, inodes: Iterable[int]) -> Iterator[int]:
+    """A copy of a socket with one of these inode numbers that was seen under that number. Raises as copy_of_epoll()."""
+    with _copy_of_one(handle, fd, {f"{openfiles.SOCKET}{inode}]" for inode in inodes}) as copy:
+        yield copy
+
+
+@contextmanager
+def _copy_of_one(handle: Handle, fd: int, links: Collection[str]) -> Iterator[int]:
+    if _link(handle.pid, fd) not in links:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    with handle.copy_of(fd) as copy:
+        yield copy
+
+
 def sample(sockets: Mapping[int, int], most: int | None, always: Collection[int] = ()) -> list[int]:
     """Descriptors of at most so many of these sockets, evenly spread, and of those whose inode number is in `always`.
 
@@ -136,6 +160,10 @@ def _sockets(files: OpenFiles, watched: Iterable[tuple[int, int]]) -> Iterator[t
 
 def _is_epoll(pid: int, fd: int) -> bool:
     try:
-        return os.readlink(PROC / str(pid) / "fd" / str(fd)) == openfiles.EPOLL  # noqa: PTH115 - as in openfiles
+        return _link(pid, fd) == openfiles.EPOLL
     except OSError:
         return False
+
+
+def _link(pid: int, fd: int) -> str:
+    return os.readlink(PROC / str(pid) / "fd" / str(fd))  # noqa: PTH115 - as in openfiles

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.ownfiles import refuse_foreign_directory, refuse_foreign_file
 from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.lab.servers import Server
@@ -186,14 +187,17 @@ def _polling_its_own_device(lab: Lab) -> Iterator[None]:
 
 
 def generator() -> Path:
-    """The compiled generator, made at first use. Raises Unsupported without a C compiler."""
+    """The compiled generator, made at first use. Raises Unsupported without a C compiler, BadInput if somebody else may
+    have put there what would be run."""
     source = files("napctl.lab").joinpath("openloop.c").read_bytes()
     directory = Path(os.environ.get("NAPCTL_CACHE_DIR") or "/var/cache/napctl")
     binary = directory / f"openloop-{hashlib.sha256(source).hexdigest()[:16]}"
+    refuse_foreign_directory(directory)
+    refuse_foreign_file(binary)
     if binary.exists():
         return binary
     require("cc")
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as build:
         made = Path(build) / "openloop"
         command = ["cc", "-O2", "-x", "c", "-", "-o", str(made), "-lm"]

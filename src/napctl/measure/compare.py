@@ -15,7 +15,7 @@ from napctl.measure.gauge import Figures, Gauge
 from napctl.measure.rundir import RunDirectory
 from napctl.measure.statistics import summarise
 from napctl.measure.treatments import NotTakenBack, Place, Treatment, applied
-from napctl.model.errors import NapctlError
+from napctl.model.errors import ChangedMeanwhile, NapctlError
 from napctl.model.experiment import Cell, RunConfig, Summary
 
 REST = -1.0
@@ -124,7 +124,8 @@ def run(
 
     A treatment that cannot be had here fails its own cells, with the reason; so does a load that fails; one that harmed
     live traffic is not tried again. What was changed is put back after each cell, and when this is interrupted. Raises
-    NotTakenBack if that was not possible: no further cell would be what it is called.
+    NotTakenBack if that was not possible, and ChangedMeanwhile if somebody else has changed what the treatments change:
+    no further cell would be what it is called.
     """
     cells = directory.cells()
     done = {(cell.treatment, cell.load, cell.round) for cell in cells}
@@ -156,7 +157,7 @@ def _cell(
                 load.settle(config.settle_seconds, gauge)
                 # The same load for all treatments of a block: what differs between loads is in none of its pairs.
                 told = load.measured(step.rate or 0, config.seconds, config.seed + step.round, raw, gauge)
-    except NotTakenBack:
+    except (NotTakenBack, ChangedMeanwhile):
         raise
     except Harmful as error:
         failed = (

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from napctl.kernel.ownfiles import read_own, refuse_foreign_directory, refuse_foreign_file, refuse_link
 from napctl.model.energy import Energy
 from napctl.model.errors import BadInput, NotPermitted, RolledBack
 from napctl.model.experiment import Cell, RunConfig, Summary
@@ -43,8 +44,9 @@ class Run(Value, frozen=True, kw_only=True):
 class RunDirectory:
     """The directory of one run. Nothing is read or made before it is asked for.
 
-    What reads raises BadInput, in one line: no run, another schema version, a malformed file and its line. What writes
-    raises RolledBack if the disk is full, NotPermitted if it may not; what was there before is then as it was.
+    What reads raises BadInput, in one line: no run, another schema version, a malformed file and its line, or one that
+    somebody else may have written: a run is gone on with by running the commands that stand in it. What writes raises
+    RolledBack if the disk is full, NotPermitted if it may not; what was there before is then as it was.
     """
 
     def __init__(self, path: Path | str):
@@ -52,6 +54,7 @@ class RunDirectory:
         self._config, self._machine = self.path / "config.json", self.path / "machine.json"
         self._cells, self._summary = self.path / "cells.jsonl", self.path / "summary.json"
         self._baseline = self.path / "baseline.json"
+        self._files = (self._config, self._machine, self._cells, self._summary, self._baseline)
         self.report = self.path / "report.html"
         """Where its page goes."""
 
@@ -59,13 +62,14 @@ class RunDirectory:
         """Make the directory, with its parents. Raises BadInput if there is anything in it already."""
         with _writing(self.path):
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._refuse_foreign()
                 taken = any(self.path.iterdir())
             except (FileExistsError, NotADirectoryError):
                 raise BadInput(f"{self.path}: there is a file of that name; a run needs a directory") from None
             if taken:
                 raise BadInput(f"{self.path}: not empty; a run needs a directory of its own")
-            (self.path / "raw").mkdir()
+            (self.path / "raw").mkdir(mode=0o755)
             _replace(self._machine, _pretty(msgspec.json.encode(machine)))
             _replace(self._cells, b"")
             _replace(self._config, _pretty(to_json(config)))  # last: with it, it is a run
@@ -74,6 +78,7 @@ class RunDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """No other napctl adds cells to this run meanwhile. Raises BadInput if one does, or there is no directory."""
+        self._refuse_foreign()
         try:
             held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:
@@ -91,6 +96,7 @@ class RunDirectory:
 
     def config(self) -> RunConfig:
         """What was asked for."""
+        self._refuse_foreign()
         if not self._there(self._config):
             raise BadInput(f"{self.path}: no run of napctl: {self._config.name} is missing")
         return _value(self._read(self._config), RunConfig, str(self._config))
@@ -122,7 +128,7 @@ class RunDirectory:
         """
         with _writing(self._cells):
             self._summary.unlink(missing_ok=True)
-            file = os.open(self._cells, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = os.open(self._cells, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
                 _append(file, to_json(_finite(cell)) + b"\n")
             finally:
@@ -158,6 +164,19 @@ class RunDirectory:
             config=config, machine=self.machine(), cells=cells, summary=summary, baseline=self.baseline()
         )  # fmt: skip
 
+    def _refuse_foreign(self) -> None:
+        """Where somebody else may have written, or the way leads elsewhere."""
+        try:
+            refuse_foreign_directory(self.path)
+            for each in (self.path / "raw", self.report, *self._files):
+                refuse_foreign_file(each)
+            for each in (self.path / "raw").glob("*"):  # written once, and not read again
+                refuse_link(each)
+        except PermissionError:
+            raise NotPermitted(f"{self.path}: not readable") from None
+        except OSError as error:
+            raise BadInput(f"{self.path}: {error.strerror}") from None
+
     def _there(self, file: Path) -> bool:
         try:
             return file.exists()
@@ -166,7 +185,7 @@ class RunDirectory:
 
     def _read(self, file: Path) -> bytes:
         try:
-            return file.read_bytes()
+            return read_own(file)
         except PermissionError:
             raise NotPermitted(f"{file}: not readable") from None
         except OSError as error:
@@ -256,7 +275,10 @@ def _replace(path: Path, data: bytes) -> None:
     """The whole file or the former one, also after a crash."""
     fresh = path.with_name(f".{path.name}.new")
     try:
-        with fresh.open("wb") as file:
+        with suppress(FileNotFoundError):  # of a crash
+            fresh.unlink()
+        with fresh.open("xb") as file:
+            os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o755)  # for nobody else to write
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

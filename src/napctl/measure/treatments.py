@@ -4,7 +4,6 @@ Values of the presets: martinkarsten/irqsuspend, commit d59592c. From outside no
 block, so full busy polling is a busy_poll_usecs that outlasts a cell.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,14 @@ from msgspec.structs import replace
 
 from napctl.attach.attach import Choice, Keeping, attach, detach
 from napctl.attach.examine import Examination
+from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.plans import apply_plan
 from napctl.change.transaction import restore, undisturbed
-from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.measure.shell import ShellCommand
 from napctl.model.change import Guard, Keeper, Restored, Transaction
-from napctl.model.errors import BadInput, NapctlError, Unsupported
+from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.plan import Plan
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_ns
@@ -141,16 +140,15 @@ class Place:
     @property
     def keeper(self) -> Keeper:
         """This process."""
-        me = processes.process(os.getpid())
-        assert me is not None
-        return Keeper(pid=me.pid, started_ticks=me.started_ticks)
+        return myself()
 
 
 @contextmanager
 def applied(treatment: Treatment, place: Place) -> Iterator[None]:
     """The treatment is in force; afterwards every former value is back.
 
-    Raises Unsupported if the server does not fit, what attach() and apply_plan() raise, and NotTakenBack.
+    Raises Unsupported if the server does not fit, what attach() and apply_plan() raise, and NotTakenBack. A server's
+    former values are those of its examination: ChangedMeanwhile if they are not there any more, before or afterwards.
     """
     if not treatment.changes:
         yield
@@ -201,7 +199,7 @@ def _take_back(name: str, made: list[Transaction], directory: Path) -> None:
         raise NotTakenBack(f"{name}: not taken back: {error}") from None
     if left := [row for row in rows if row.outcome == "left"]:
         where = f"{left[0].setting} of {left[0].where}"
-        raise NotTakenBack(f"{name}: somebody else has changed {where} meanwhile, which was left as it is now")
+        raise ChangedMeanwhile(f"{name}: somebody else has changed {where} meanwhile, which was left as it is now")
 
 
 def _undo(journal: Journal, made: Transaction) -> list[Restored]:

@@ -2,19 +2,22 @@
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 
 from msgspec.structs import replace
 
 from napctl.advise.lower import look_below
+from napctl.change.alternating import alternating
 from napctl.change.journal import Journal
 from napctl.change.planned import changes, devices_of
-from napctl.change.transaction import alternating, begun
+from napctl.change.transaction import begun
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Transaction
-from napctl.model.errors import BadInput, Unsupported
+from napctl.model.change import Change, Guard, Keeper, Transaction
+from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Plan, named_as
 from napctl.model.settings import kernel_name
@@ -46,6 +49,15 @@ BLIND = "napctl has nothing on this device by which the wire could show it"
 SET_BACK = "its counters were set back in every pair of windows, as when a link comes up again"
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """Where trials are recorded, and who puts them back if this process, their keeper, is killed."""
+
+    directory: Path
+    guard: Guard
+    keeper: Keeper
+
+
 class Options(Value, frozen=True, kw_only=True):
     """How to measure."""
 
@@ -60,21 +72,21 @@ class Options(Value, frozen=True, kw_only=True):
 
 
 def verify_plan(
-    netns: NetworkNamespace, plan: Plan, journal: Journal, options: Options, progress: Progress = SILENCE
+    netns: NetworkNamespace, plan: Plan, keeping: Keeping, options: Options, progress: Progress = SILENCE
 ) -> Verification:
     """Every setting of a plan, whether it is in force or not; afterwards all is as it was before.
 
-    Raises BadInput (also for a device that is down), NotPermitted, and Unsupported where napctl cannot do it at all; a
-    driver's refusal is a verdict.
+    Raises BadInput (also for a device that is down), NotPermitted, ChangedMeanwhile, and Unsupported where napctl
+    cannot do it at all; a driver's refusal is a verdict.
     """
     machine = take_machine(netns, [device.name for device in plan.devices])
     plan = named_as(plan, machine)
     _refuse_down(machine, netns)
-    return _Verifying(netns, machine, plan, journal, options, progress).run(list(of_plan(plan)))
+    return _Verifying(netns, machine, plan, keeping, options, progress).run(list(of_plan(plan)))
 
 
 def verify_devices(
-    netns: NetworkNamespace, names: Collection[str], journal: Journal, options: Options, progress: Progress = SILENCE
+    netns: NetworkNamespace, names: Collection[str], keeping: Keeping, options: Options, progress: Progress = SILENCE
 ) -> Verification:
     """Every setting of these devices (by default all that are up) that delays anything now. Raises as verify_plan()."""
     machine = take_machine(netns, names)
@@ -83,7 +95,7 @@ def verify_devices(
     down = without_link(machine.devices, _with_carrier(netns))
     machine = replace(machine, devices=tuple(each for each in machine.devices if each.name not in down))
     wanted = list(of_machine(machine))
-    found = _Verifying(netns, machine, plan_of_devices(machine), journal, options, progress).run(wanted)
+    found = _Verifying(netns, machine, plan_of_devices(machine), keeping, options, progress).run(wanted)
     if down:
         found = replace(found, lacks=(*found.lacks, f"what {', '.join(down)} would do: no link"))
     below = (look_below(device, "verify", seen=names, one_by_one=True) for device in machine.devices if names)
@@ -121,14 +133,14 @@ class _Verifying:
         netns: NetworkNamespace,
         machine: Machine,
         plan: Plan,
-        journal: Journal,
+        keeping: Keeping,
         options: Options,
         progress: Progress,
     ):
-        self._netns, self._before, self._plan, self._journal = netns, machine, plan, journal
+        self._netns, self._before, self._plan, self._keeping = netns, machine, plan, keeping
         self._options, self._progress = options, progress
         self._names = [device.name for device in machine.devices]
-        self._live = journal.live()
+        self._live = Journal.read(keeping.directory, live=True)
         seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
         self._windows = Windows(seconds=options.seconds, pairs=options.pairs, seed=seed)
 
@@ -195,7 +207,7 @@ class _Verifying:
         """The refusal, after which nothing of it is in force; None if there was none."""
         asked = changes(plan_for(wanted, self._plan), take_machine(self._netns, self._names))
         with ExitStack() as trying:
-            switch = trying.enter_context(alternating(self._journal, _transaction(asked)))
+            switch = trying.enter_context(self._alternating(asked))
             try:
                 switch(True)
             except Unsupported as error:
@@ -214,7 +226,7 @@ class _Verifying:
     def _try(self, trial: Trial, wanted: Wanted, observer: Observer) -> tuple[Verdict, list[Regression]]:
         """The windows of one setting. All that is read anew is how the device is set by now."""
         try:
-            tried = self._tried(trial, observer, lambda statistic, pairs: enough(trial, statistic, pairs))
+            tried = self._tried(trial, wanted, observer, lambda statistic, pairs: enough(trial, statistic, pairs))
         except Unsupported as error:
             reason = f"the value to compare it with is refused: {error}"
             return settled(wanted, "not tried", reason, read_back=trial.on), []
@@ -226,21 +238,31 @@ class _Verifying:
         seems_us = judge(trial, tried.statistic, tried.pairs).said.seems_us
         if seems_us is not None:
             with suppress(Unsupported):  # then it cannot be told, and is not
-                check = self._tried(
-                    replace(trial, off=seems_us), observer, lambda _, pairs: compared(trial, pairs)
-                ).pairs
+                off = replace(trial, off=seems_us)
+                check = self._tried(off, wanted, observer, lambda _, pairs: compared(trial, pairs)).pairs
         seconds = self._options.seconds
         found = verdict(trial, tried.statistic, tried.pairs, seconds, check)
         return found, list(regressions(trial, tried.pairs, seconds))
 
     def _tried(
-        self, trial: Trial, observer: Observer, enough: Callable[[Statistic, list[tuple[Sample, Sample]]], bool]
+        self,
+        trial: Trial,
+        wanted: Wanted,
+        observer: Observer,
+        enough: Callable[[Statistic, list[tuple[Sample, Sample]]], bool],
     ) -> Tried:
         (device,) = take_machine(self._netns, [trial.device]).devices
+        if not trial.adaptive and present(wanted, device) != trial.on:
+            name = kernel_name(trial.setting)
+            raise ChangedMeanwhile(f"{trial.device}: somebody else has changed {name} since verify began; left alone")
         asked = changes_to(trial.off, trial, device, self._before.netns)
-        with alternating(self._journal, _transaction(asked)) as switch:
+        with self._alternating(asked) as switch:
             switch(True)  # a refusal comes before the first window
             return try_out(trial, device, switch, observer, self._netns, self._windows, self._progress, enough)
+
+    def _alternating(self, asked: tuple[Change, ...]) -> AbstractContextManager[Callable[[bool], Transaction]]:
+        names, keeping = ", ".join(devices_of(asked)), self._keeping
+        return alternating(keeping.directory, begun("verify", names, asked, guard=keeping.guard, keeper=keeping.keeper))
 
     def _changed_meanwhile(self) -> Iterator[str]:
         """What is not as it was, though all is put back."""
@@ -248,7 +270,3 @@ class _Verifying:
         for before, now in zip(self._before.devices, after.devices, strict=False):
             if (before.coalescing, before.queue_coalescing) != (now.coalescing, now.queue_coalescing):
                 yield f"{now.name}: coalescing is not as it was before: somebody else changed it meanwhile"
-
-
-def _transaction(asked: tuple[Change, ...]) -> Transaction:
-    return begun("verify", ", ".join(devices_of(asked)), asked)
