@@ -84,7 +84,7 @@ def test_an_instance_that_its_program_has_set_itself_is_looked_at_long_once(
             stack.enter_context(ask(lab, server))
             time.sleep(1.2)
 
-        assert cost.reads >= 1
+        until(lambda: cost.reads, "a look at it", 20)
         assert cost.long_looks == 0
         assert all(map(attached, settings_of(lab)))
         assert it.end() == 0
@@ -235,7 +235,7 @@ def test_a_state_directory_that_cannot_be_written_any_more_is_told_and_all_is_pu
 ) -> None:
     """What is attached stays so; what would be new is not. (The directory is in a mount namespace of napctl's own.)"""
     before = settings_of(lab)
-    mount = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=512k tmpfs {napctl.state}")
+    mount = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=512k,mode=0700 tmpfs {napctl.state}")
     with another_memcached(lab, 11503, options=("-t", "4")) as server, ExitStack() as stack:
         stack.enter_context(ask(lab, server))
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=mount))

@@ -14,8 +14,9 @@ from napctl.attach.examine import Examination
 from napctl.attach.explain import explain
 from napctl.attach.fitness import verdicts
 from napctl.attach.following import NapiKey, Present, Step, next_step
+from napctl.attach.known import Known
 from napctl.attach.look import EpollInstance, Listener, LooseSocket
-from napctl.attach.operate import Examined, steered_inodes
+from napctl.attach.operate import Examined, Wish, steered_inodes
 from napctl.kernel.processes import Process
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.settings import EpollParams, NapiSettings
@@ -442,3 +443,34 @@ def test_a_step_has_each_object_once_and_only_its_own_changes(was: Machine, now:
     names = [each.where for each in after if not isinstance(each, EpollChange)]
     assert len(names) == len(set(names))
     assert all("\n" not in line for line in step.words)
+
+
+# Steering, judged anew
+
+
+def workers_on(queues: int, count: int, *, attached_first: int = 0) -> Examination:
+    """So many workers with a listener each, of which the first so many are attached and fed by a queue each."""
+    each = [
+        instance(
+            5, {300 + number: 20} if number < attached_first else {},
+            WANTED.epoll if number < attached_first else UNSET, pid=100 + number, listeners=[listener(50 + number)],
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    there = examination(*(instance(5, {300 + number: 1}) for number in range(queues)), queues=queues)
+    return but(examination(*each), napis=there.napis)
+
+
+def test_a_group_that_has_outgrown_its_queues_is_taken_back_with_the_reason() -> None:
+    transaction = attached(workers_on(4, 4), steer=True)
+    assert len(of(Step(more=list(transaction.changes)), EpollChange)["more"]) == 4
+    for count, why in ((8, "8 listeners share its port by now"), (3, "3 are left"), (2, "2 are left")):
+        now = workers_on(4, count, attached_first=4)
+
+        seen = Known(Wish(WANTED, steer=True)).judged(now, transaction)
+        step = next_step(transaction, seen, WANTED, present(now, IN_FORCE))
+
+        assert of(step, SteeringChange) == {"without": ["4 listeners on tcp 10.0.0.1:8080"]}
+        assert any("are steered no more: " in line and why in line for line in step.words), step.words
+        gone = of(step, EpollChange)
+        assert len(gone.get("without", [])) + len(gone.get("forget", [])) == 4

@@ -76,6 +76,7 @@ def next_step(transaction: Transaction, now: Examined, wanted: Suspension, prese
 
 def _let_go_of_all_napis(transaction: Transaction, step: Step) -> None:
     """Deferral without anybody who polls only delays packets."""
+    step.more = [each for each in step.more if not isinstance(each, NapiChange)]
     left = [each for each in transaction.changes if isinstance(each, NapiChange)]
     left = [each for each in left if each not in step.without and each not in step.forget]
     step.without += left
