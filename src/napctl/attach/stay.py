@@ -152,9 +152,8 @@ class Stay:
         try:
             with in_background() if nobody_waits else nullcontext():
                 self._members = self._find_members()
-                self._pulse = Pulse(
-                    self._members, self._known.settled
-                )  # before the look: to miss nothing that comes meanwhile
+                # Before the look: what comes meanwhile is a difference.
+                self._pulse = Pulse(self._members, self._known.settled)
                 now = self._examined() if self._members else None
             absent = now is None
             if now is None:
