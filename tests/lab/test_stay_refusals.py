@@ -286,3 +286,19 @@ def test_a_device_that_goes_while_it_is_attached_is_told_and_nothing_is_left_cha
         for netns in (here, elsewhere):
             with Netdev(netns) as netdev:
                 assert not any(attached(napi.settings) for napi in netdev.napis())
+
+
+def test_a_namespace_that_goes_with_its_server_is_let_go(unusual: str, napctl: Napctl) -> None:
+    """Whoever follows by name waits for it to come back, and keeps nothing of the namespace."""
+    name = Path(unusual).name
+    with ExitStack() as stack:
+        with Lab.build() as lab, another_memcached(lab, 11504, program=unusual) as server:
+            inode = lab.server.namespace.inode
+            with ask(lab, server):
+                it = stack.enter_context(following(napctl, name, *PROMPTLY))
+                it.told(f"attached {name}")
+        it.told(f"waiting for {name}", patience_s=20)
+        until(lambda: NetworkNamespace.find(inode) is None, "the namespace to go", 10)
+        assert napctl.live() == []
+        assert it.end() == 0
+        assert it.errors == ""
