@@ -31,9 +31,10 @@ from tests.lab.following import (
 from tests.lab.helpers import PREFERS, Napctl, in_namespace, params_of, until
 from tests.vm.wire import run
 
-QUEUES = 4
+QUEUES, MANY = 4, 40
 NICS = {"server0": "virtio2", "client0": "virtio3"}
-NOW = ("--window", "0s", "--defer-us", "200")
+NOW = ("--window", "0s", "--defer-us", "2000")
+"""A timer that an emulated CPU can follow."""
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def server(lab: Lab) -> Iterator[Server]:
 def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, server: Server, napctl: Napctl) -> None:
     before = settings_of(lab)
     assert len(before) == QUEUES
-    assert new_connections_are_spread(lab, server)
+    assert new_connections_are_spread(lab, server, MANY)
     closed(server, server.workers)
 
     done = napctl("attach", server.pid, "--steer", *NOW, timeout_s=120)
@@ -83,10 +84,10 @@ def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, se
     assert done.status == 0, done
     assert all(map(attached, settings_of(lab)))
     assert all(PREFERS in params_of(pid).values() for pid in server.workers)
-    with connections(lab, server, 60):
+    with connections(lab, server, MANY):
         found = queues_of(*server.workers)
         assert steered(found, QUEUES), found
-    with Clients(lab, server):
+    with Clients(lab, server, count=4):
         (activity,) = napctl("attached", "--json", timeout_s=120).json["attachments"]
         assert activity["suspensions_per_second"] > 0, activity
     closed(server, server.workers)
@@ -95,7 +96,7 @@ def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, se
     assert settings_of(lab) == before
     assert all_unset(*server.workers)
     assert napctl.live() == []
-    assert new_connections_are_spread(lab, server)
+    assert new_connections_are_spread(lab, server, MANY)
 
 
 def test_what_a_steered_group_was_steered_to_is_outgrown_by_other_channels(lab: Lab, server: Server) -> None:
