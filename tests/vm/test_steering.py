@@ -67,6 +67,12 @@ def at(end: End, command: str) -> str:
 
 
 @pytest.fixture
+def napctl(state: Path) -> Napctl:
+    """A program of its own: what `attach` of these servers writes is lost in a fork of the tests (exit status 6)."""
+    return Napctl(state)
+
+
+@pytest.fixture
 def server(lab: Lab) -> Iterator[Server]:
     with nginx(lab, workers=QUEUES, reuseport=True, patience_s=60) as server:
         until(lambda: groups(examined(server)), "its workers to wait on their listeners")
