@@ -114,6 +114,16 @@ class Napctl:
         with Journal(self.state) as journal:
             return journal.live()
 
+    def guards(self) -> list[int]:
+        """Pids of those that wait to restore something in this state directory."""
+        ours = f"NAPCTL_STATE_DIR={self.state}".encode()
+        found = []
+        for each in processes.named("napctl-guard"):
+            with suppress(OSError):  # it has gone meanwhile
+                if ours in Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0"):
+                    found.append(each.pid)
+        return found
+
     def attach_quickly(self, pid: int) -> Transaction:
         """As `napctl attach`, in this process."""
         found = processes.process(pid)

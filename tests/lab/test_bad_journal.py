@@ -16,7 +16,6 @@ import pytest
 from napctl.change import journal as journal_module
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, begun, restore
-from napctl.kernel import processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, memcached
 from napctl.model.change import NapiChange, State, Transaction
@@ -112,7 +111,7 @@ READ_ONLY = "mount --bind {0} {0}; mount -o remount,ro,bind {0}"
 def test_on_a_file_system_that_has_become_read_only_nothing_is_begun(bed: Lab, plan: Path, napctl: Napctl) -> None:
     with Journal(napctl.state):
         pass
-    before, guards = machine_of(bed.server), processes.named("napctl-guard")
+    before = machine_of(bed.server)
     read_only = in_mounts(READ_ONLY.format(napctl.state))
     with ending(memcached(bed)) as server, ask(bed, server):
         for command in (
@@ -122,7 +121,7 @@ def test_on_a_file_system_that_has_become_read_only_nothing_is_begun(bed: Lab, p
         ):
             assert napctl(*command, under=read_only).failed_with(6, str(napctl.state), "nothing was changed"), command
     assert machine_of(bed.server) == before
-    until(lambda: processes.named("napctl-guard") == guards, "the end of the guards")
+    until(lambda: not napctl.guards(), "the end of the guards")
 
 
 @pytest.mark.parametrize("command", ["detach", "recover"])
@@ -150,11 +149,12 @@ def test_on_a_file_system_that_has_become_read_only_everything_is_still_put_back
 def test_who_stays_puts_everything_back_whatever_has_become_of_the_disk(
     trouble: str, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
-    before, guards = machine_of(lab.server), processes.named("napctl-guard")
+    before = machine_of(lab.server)
     napctl.state.mkdir()
     own_disk = in_mounts(f"mount -t tmpfs -o size=64k,mode=700 none {napctl.state}")
     with napctl.start("attach", server.pid, "--stay", "--defer-us", 200, under=own_disk) as staying:
         until(lambda: machine_of(lab.server) != before, "the attachment", 20)
+        assert len(napctl.guards()) == 1
         time.sleep(0.5)
         script = trouble.format(napctl.state)
         subprocess.run(["nsenter", "-m", "-t", str(staying.pid), "sh", "-c", script], check=False, capture_output=True)
@@ -164,7 +164,7 @@ def test_who_stays_puts_everything_back_whatever_has_become_of_the_disk(
     assert machine_of(lab.server) == before
     assert (staying.returncode, words.count("\n")) == (6, 1), words
     assert "the settings were put back" in words
-    until(lambda: processes.named("napctl-guard") == guards, "the end of the guard")
+    until(lambda: not napctl.guards(), "the end of the guard")
 
 
 def test_what_could_be_made_but_not_recorded_is_not_left_in_an_attachment(lab: Lab, napctl: Napctl) -> None:

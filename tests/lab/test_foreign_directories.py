@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from napctl.change.journal import Journal
-from napctl.kernel import processes
 from napctl.lab.servers import Server
 from napctl.measure.rundir import RunDirectory
 from tests.lab.helpers import Napctl
@@ -85,11 +84,11 @@ def test_a_state_directory_that_another_may_have_written_is_refused(
     with Journal(napctl.state):
         pass
     foreign = Napctl(way(napctl.state))
-    before, guards = {file.name: file.lstat() for file in napctl.state.iterdir()}, processes.named("napctl-guard")
+    before = {file.name: file.lstat() for file in napctl.state.iterdir()}
 
     for command in COMMANDS:
         assert foreign(*command).failed_with(2, str(foreign.state), WAYS[way]), command
-    assert processes.named("napctl-guard") == guards
+    assert foreign.guards() == []
     assert {file.name: file.lstat() for file in napctl.state.iterdir()} == before
 
 
