@@ -378,20 +378,20 @@ def test_a_napctl_that_dies_before_its_guard_has_looked_at_it_is_put_back(
 # Detaching
 
 
-def test_a_name_that_attach_refuses_is_refused_by_detach(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
-) -> None:
+def test_a_name_that_attach_refuses_is_refused_by_detach(lab: Lab, napctl: Napctl, unusual: str) -> None:
     before = machine_of(lab.server)
-    with another_memcached(lab, 11_402) as other, ask(lab, other):
-        napctl.attach_quickly(server.pid)
-        attach, detach = napctl("attach", "memcached"), napctl("detach", "memcached")
-        assert attach.failed_with(2, "memcached: 2 processes have that name", str(server.pid), str(other.pid))
-        assert detach.stderr == attach.stderr
-        assert detach.status == 2
-        assert len(napctl.live()) == 1
-    assert napctl("detach", f":{server.port}").status == 0
-    assert machine_of(lab.server) == before
-    assert napctl("detach", "memcached").failed_with(2, "nothing is attached")
+    name = Path(unusual).name
+    with another_memcached(lab, 11_401, program=unusual) as server, ask(lab, server):
+        with another_memcached(lab, 11_402, program=unusual) as other, ask(lab, other):
+            napctl.attach_quickly(server.pid)
+            attach, detach = napctl("attach", name), napctl("detach", name)
+            assert attach.failed_with(2, "2 processes have that name", str(server.pid), str(other.pid))
+            assert detach.failed_with(2)
+            assert detach.stderr == attach.stderr
+            assert len(napctl.live()) == 1
+        assert napctl("detach", f":{server.port}").status == 0
+        assert machine_of(lab.server) == before
+        assert napctl("detach", name).failed_with(2, "nothing is attached")
 
 
 def test_what_detach_left_alone_can_still_be_forced(
