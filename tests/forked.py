@@ -49,7 +49,7 @@ def become(words: list[str], environment: dict[str, str], output: IO[bytes], err
         os.dup2(errors.fileno(), 2)
         gc.freeze()  # what the tests hold open is closed here, and no object of theirs closes those numbers once more
         os.closerange(3, FILES)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
         os.environ.update(environment)
         sys.argv = words
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
