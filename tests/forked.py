@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, NoReturn
+from typing import IO, NoReturn, TextIO
 
 from napctl.__main__ import main
 from napctl.cli.main import COMMANDS
@@ -49,7 +49,7 @@ def become(words: list[str], environment: dict[str, str], output: IO[bytes], err
         os.dup2(errors.fileno(), 2)
         gc.freeze()  # what the tests hold open is closed here, and no object of theirs closes those numbers once more
         os.closerange(3, FILES)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
+        sys.stdin, sys.stdout, sys.stderr = (stream(number) for number in range(3))
         os.environ.update(environment)
         sys.argv = words
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -60,9 +60,14 @@ def become(words: list[str], environment: dict[str, str], output: IO[bytes], err
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for each in (sys.stdout, sys.stderr):
+            each.flush()
         os._exit(status)
+
+
+def stream(number: int) -> TextIO:
+    """As the interpreter makes it: whoever replaces it does not close the descriptor."""
+    return open(number, "w" if number else "r", buffering=1 if number == 2 else -1, closefd=False)
 
 
 def waited_for(pid: int, seconds: float) -> int:
