@@ -55,10 +55,18 @@ def rules(found: Diagnosis) -> list[str]:
     return [finding.rule for finding in found.findings]
 
 
-def beside_an_idle_cpu(found: Diagnosis) -> Finding:
-    """The one finding, had the lab's second CPU been idle: other work of the machine may have it."""
-    first, second, *others = found.checkup.cpus
-    (finding,) = diagnose(replace(found.checkup, cpus=(first, replace(second, busy_share=0.1), *others)))
+def beside_an_idle_cpu(napctl: Napctl, lab: Lab) -> Finding:
+    """The one finding, had the lab's second CPU been idle: other work of the machine may have it.
+
+    Of some looks: that work may leave its first CPU waiting for the second in one of them.
+    """
+    for _ in range(5):
+        checkup = doctor(napctl, lab).checkup
+        first, second, *others = checkup.cpus
+        found = diagnose(replace(checkup, cpus=(first, replace(second, busy_share=0.1), *others)))
+        if found:
+            break
+    (finding,) = found
     return finding
 
 
@@ -213,7 +221,7 @@ def test_several_queues_on_one_cpu(napctl: Napctl) -> None:
     """The lab's NAPI threads all are on the server's CPU, as a NIC's interrupts are before anybody spreads them."""
     with Lab.build(queues=2) as lab, datagrams(lab), full_cpu(lab):
         time.sleep(0.3)
-        finding = beside_an_idle_cpu(doctor(napctl, lab))
+        finding = beside_an_idle_cpu(napctl, lab)
         threads = [napi.thread_pid for napi in lab.server.napis()]
 
     assert (finding.rule, finding.where) == ("several-queues-on-one-cpu", "CPU 0")
@@ -280,7 +288,7 @@ def test_interrupt_on_application_cpu(lab: Lab, napctl: Napctl) -> None:
     server = serve(lab, [sys.executable, "-c", BUSY_SERVER, lab.server.address], 7000)
     client = [sys.executable, "-c", PATIENT_CLIENT, lab.server.address]
     with ending(server), running(lab.client, client):
-        finding = beside_an_idle_cpu(doctor(napctl, lab))
+        finding = beside_an_idle_cpu(napctl, lab)
 
     assert finding.rule == "interrupt-on-application-cpu"
     (napi,) = lab.server.napis()
