@@ -43,8 +43,10 @@ def silence() -> None:
 def _told_apart(number: int, stream: TextIO | None) -> TextIO:
     """`stream`: as Python made it; None if it was closed."""
     raw = _Output(number, "w", closefd=False)
+    # A signal between a write and its end would leave in the buffer what has been written: it would be said twice.
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        raw if number == 2 else io.BufferedWriter(raw),
+        write_through=number == 2,
         encoding=stream.encoding if stream else "utf-8",
         errors="replace",
         line_buffering=number == 2 or raw.isatty(),
