@@ -183,8 +183,8 @@ def test_its_files_go_with_it_and_none_are_made_elsewhere(bed: Lab) -> None:
     with nginx(bed) as server:
         (made,) = files() - before
         assert made.name.startswith("napctl-lab-")
-        os.kill(server.pid, signal.SIGHUP)  # its configuration is still there
         workers = server.workers
+        os.kill(server.pid, signal.SIGHUP)  # its configuration is still there
         until(lambda: len(server.workers) == 4 and not set(workers) & set(server.workers), "four other workers")
     assert files() == before
 
