@@ -24,7 +24,8 @@ from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
 from napctl.model.value import from_json, to_json
 
 VERSION = 2
-LOCK_SECONDS = 5
+LOCK_SECONDS = 10
+"""How long to wait for another napctl: longer than `attach` tries timers, with the lock, before it keeps one."""
 MOST_RESTORED = 1_000
 MOST_RESTORED_BYTES = 20_000_000
 MOST_RESTORED_NS = 90 * 24 * 3600 * 10**9
