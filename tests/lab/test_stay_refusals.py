@@ -185,7 +185,7 @@ def test_a_group_that_no_longer_fits_its_queues_is_taken_back_and_steered_anew_w
                 it.told("are steered no more", since=changed, patience_s=10)
                 assert why in " ".join(it.since(changed))
                 until(lambda: settings_of(lab) == before, "the device to be as before", 10)
-                assert new_connections_are_spread(lab, server)
+                assert new_connections_are_spread(lab, server, 240)
 
                 changed = reload_with(server, 4)
                 it.told("attached nginx", since=changed, patience_s=20)

@@ -17,6 +17,7 @@ from napctl.kernel import capabilities, processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.errors import BadInput
+from napctl.model.text import printable
 from tests.lab.helpers import free_pid, until
 from tests.lab.targets import children, family, pids_of, refusal, running
 
@@ -173,7 +174,7 @@ def test_a_process_with_an_odd_name_harms_nobody_and_is_told_in_one_line(name: s
     with running("sh", "-c", f"printf '{name}' > /proc/self/comm; sleep 60; true", count=2) as (pid, child):
         (first, _) = resolve(parse(str(pid)))
         assert first.pid == pid
-        assert first.name.isprintable()
+        assert printable(first.name).isprintable()
         assert first.name != "sh"
         assert processes.parent(child) == pid
 

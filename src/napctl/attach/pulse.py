@@ -28,7 +28,7 @@ class Difference:
     connected: frozenset[int] = frozenset()
     """Pids among the new and the unsettled that have got a socket of their own."""
     changed: frozenset[int] = frozenset()
-    """Pids of the others that have opened or closed something."""
+    """Pids of those that have opened or closed something else."""
 
 
 class Pulse:
@@ -46,6 +46,8 @@ class Pulse:
         self._sockets = {pid: _sockets(pid) for pid in self._members.keys() - self.settled}
         self._fds: dict[int, list[str] | None] = {}
         self._listing_from = 0.0
+        self.listing_seconds = 0.0
+        """CPU time that the last take() spent on listing descriptors, which keeps to a share of its own."""
         self._list()
 
     @property
@@ -66,7 +68,7 @@ class Pulse:
         connected = {pid for pid in changed - self.settled if self._gained_a_socket(pid)}
         born = frozenset(self._come())
         connected |= {pid for pid in born if self._has_a_socket_of_its_own(pid)}
-        return Difference(born, ended, frozenset(connected), frozenset(changed & self.settled))
+        return Difference(born, ended, frozenset(connected), frozenset(changed - connected))
 
     def _come(self) -> Iterable[int]:
         now = set(processes.pids())
@@ -91,12 +93,14 @@ class Pulse:
 
     def _list(self) -> set[int]:
         """Those whose list of descriptors is another by now; nothing before it is time to list them again."""
+        self.listing_seconds = 0.0
         if time.monotonic() < self._listing_from:
             return set()
         began = time.process_time()
         now = {pid: _fds(pid) for pid in self._members}
         before, self._fds = self._fds, now
-        self._listing_from = time.monotonic() + (time.process_time() - began) / LISTING_SHARE
+        self.listing_seconds = time.process_time() - began
+        self._listing_from = time.monotonic() + self.listing_seconds / LISTING_SHARE
         return {pid for pid, fds in now.items() if pid in before and fds != before[pid]}
 
 

@@ -89,17 +89,19 @@ class Stay:
 
     def _turn(self, restored: list[Restored]) -> bool:
         """Check, look if that is due, and do what is to be done. Whether there is anything left to follow."""
-        began = time.process_time()
         try:
-            goes_on = self._check()
+            began = time.process_time()
+            try:
+                goes_on = self._check()
+            finally:
+                took = time.process_time() - began - self._pulse.listing_seconds
+                self._pace.pulsed(time.monotonic(), took)
             self._read_trial()
             if self._transaction is not None and not self._transaction.changes:
                 self._let_go()  # nothing of it fits any more: it waits to be attached anew
-            self._pace.pulsed(time.monotonic(), time.process_time() - began)
             return goes_on and (not self._pace.due(time.monotonic()) or self._look(restored))
         except (NapctlError, OSError) as error:
             self._say(_in_words(error))
-            self._pace.pulsed(time.monotonic(), time.process_time() - began)
         return True
 
     def _wait(self, wake: Sequence[Readable | int]) -> None:
