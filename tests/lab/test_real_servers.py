@@ -102,7 +102,7 @@ def plain_words(told: str) -> str:
     words = re.sub(r"^napctl: .*? \(\d+\)( and \d+ more)?: ", "", told.strip()).removesuffix("; nothing was changed")
     words = re.sub(r"epoll instance \d+", "an epoll instance", words)
     words = re.sub(r" of \w+ \(\d+\), which", ", which", words)
-    return re.sub(r" \((\d+ of NAPI \d+(, )?)+\)| \(so do \d+ more\)", "", words)
+    return re.sub(r" \((\d+ of NAPI \d+(, )?)+\)| \(and \d+ more like it\)", "", words)
 
 
 def check_verdict(case: Case, bench: Bench, napctl: Napctl) -> str:

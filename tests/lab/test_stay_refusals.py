@@ -288,6 +288,57 @@ def test_a_device_that_goes_while_it_is_attached_is_told_and_nothing_is_left_cha
                 assert not any(attached(napi.settings) for napi in netdev.napis())
 
 
+def test_an_error_that_lasts_is_told_once_costs_little_and_is_made_up_for_when_it_is_over(
+    lab: Lab, napctl: Napctl
+) -> None:
+    with another_memcached(lab, 11505, options=("-t", "4")) as server, ExitStack() as stack:
+        stack.enter_context(ask(lab, server))
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
+        it.told("attached memcached")
+        time.sleep(1.5)
+        napctl.state.chmod(0o777)  # which no napctl trusts
+        stack.enter_context(ask(lab, server))  # the next thread's first connection
+        it.told(str(napctl.state), patience_s=10)
+        told, used = len(it.since()), cpu_seconds(it.pid)
+        time.sleep(4)
+        assert cpu_seconds(it.pid) - used < 0.4
+        assert len(it.since()) == told
+
+        napctl.state.chmod(0o700)
+        it.told("attached epoll", patience_s=15)
+        assert it.end() == 0
+        assert set(params_of(server.pid).values()) == {UNSET}
+
+
+def test_what_could_not_be_put_back_when_its_server_ended_is_as_soon_as_it_can(
+    lab: Lab, unusual: str, napctl: Napctl
+) -> None:
+    before, name = settings_of(lab), Path(unusual).name
+    with ExitStack() as stack:
+        with another_memcached(lab, 11506, program=unusual) as server, ask(lab, server):
+            it = stack.enter_context(following(napctl, name, *PROMPTLY))
+            it.told(f"attached {name}")
+            time.sleep(1.5)
+            napctl.state.chmod(0o777)
+        it.told(str(napctl.state), patience_s=10)
+        assert settings_of(lab) != before
+
+        napctl.state.chmod(0o700)
+        until(lambda: settings_of(lab) == before, "the device to be as before", 15)
+        assert it.end() == 0
+
+
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def test_a_second_follower_of_the_same_target_is_refused(lab: Lab, server: Server, napctl: Napctl) -> None:
+    with ask(lab, server), following(napctl, server.pid, *PROMPTLY) as it:
+        it.told("attached memcached")
+        assert napctl("attach", server.pid, "--stay", *PROMPTLY).failed_with(2, "already attached", "napctl detach")
+        assert it.end() == 0
+
+
 def test_a_namespace_that_goes_with_its_server_is_let_go(unusual: str, napctl: Napctl) -> None:
     """Whoever follows by name waits for it to come back, and keeps nothing of the namespace."""
     name = Path(unusual).name

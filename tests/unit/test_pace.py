@@ -142,6 +142,18 @@ def test_what_was_attached_after_all_or_is_no_more_is_not_remembered() -> None:
     assert dict(refusals.standing(0.5)) == {"there": "why"}
 
 
-def test_a_refusal_is_news_if_there_was_none_or_for_another_reason() -> None:
+def test_what_is_refused_twice_at_once_waits_no_longer_for_it() -> None:
     refusals = Refusals[str]()
-    assert [refusals.add("epoll 5", why, 0) for why in ("spins", "spins", "held")] == [True, False, True]
+    for _ in range(3):
+        refusals.add("epoll 5", "spins", 0)
+    assert refusals.next_at(0) == 1
+
+
+def test_after_an_error_nothing_is_done_for_a_while_and_what_was_wanted_still_is() -> None:
+    pace = Pace()
+    pace.looked(0, 0)
+    pace.want(1)
+    assert pace.due(2)
+    pace.put_off(10)
+    assert (pace.is_put_off(2), pace.seconds_left(2)) == (True, 8)
+    assert (pace.is_put_off(10), pace.due(10), pace.urgent) == (False, True, True)

@@ -195,7 +195,7 @@ def why_not(found: Examination, judged: Iterable[Verdict]) -> str:
     for judgement in ("does not fit", "fits after steering"):
         alike = [each for each in judged if each.judgement == judgement]
         if alike:
-            more = f" (so do {len(alike) - 1} more)" if len(alike) > 1 else ""
+            more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
             advice = "`--steer` would give each worker one queue" if judgement != "does not fit" else alike[0].hint
             return alike[0].why + more + (f"; what would help: {advice}" if advice else "")
     unsteerable = next((each for each in judged if each.hint), None)

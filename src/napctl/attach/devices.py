@@ -1,5 +1,6 @@
 """The attached devices, for as long as they are attached: what their NAPI instances are set to, and what happens."""
 
+import math
 import select
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -88,11 +89,15 @@ class Devices:
     def wait(self, seconds: float, wake: Sequence[Readable | int] = ()) -> tuple[Notice, ...]:
         """What happens to them, as soon as something does; nothing after so long, or when `wake` can be read."""
         deadline = time.monotonic() + seconds
-        sources = [source for each in self._namespaces.values() for source in each.monitor.sources]
+        waiting = select.poll()  # select() knows no descriptor above 1023
+        for source in (*(source for each in self._namespaces.values() for source in each.monitor.sources), *wake):
+            waiting.register(source, select.POLLIN)
+        awake = {each if isinstance(each, int) else each.fileno() for each in wake}
         while True:
-            ready, _, _ = select.select([*sources, *wake], [], [], max(0.0, deadline - time.monotonic()))
-            notices = tuple(self._notices()) if ready else ()
-            if notices or not ready or any(each in ready for each in wake):
+            left = max(0.0, deadline - time.monotonic())
+            ready = {fd for fd, _ in waiting.poll(math.ceil(left * 1000))}
+            notices = tuple(self._notices()) if ready - awake else ()
+            if notices or not left or ready & awake:
                 return notices
 
     def _notices(self) -> Iterator[Notice]:

@@ -75,7 +75,9 @@ def _over_one(instance: EpollInstance, group: Group | None, steered: frozenset[i
         unsteerable = group.misfit if group else None
         return Verdict(instance, "does not fit", _too_few(instance, several), unsteerable or "")
     if steerable and several > 1 and not _is_steered(instance, steered):
-        return Verdict(instance, "fits after steering", "until then its connections may come over any queue")
+        return Verdict(
+            instance, "fits after steering", "as long as nothing steers them, its connections may come over any queue"
+        )
     why = f"all its sockets are fed by NAPI {next(iter(ids))}" if ids else "its queue is steered to it"
     return Verdict(instance, "fits", why)
 

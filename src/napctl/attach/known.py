@@ -49,6 +49,9 @@ class Known:
 
     def judged(self, found: Examination, attached: Transaction | None) -> Examined:
         """What was found, judged by this; a group that has outgrown its program is not steered any more."""
+        there = keys_of(found.instances, found.loose)
+        for each in (self._refused, self._harmed):
+            each.keep_only(there)
         live = [attached] if attached else []
         misfits = outgrown_listeners(attached, found) if attached else {}
         steered = steered_inodes(live) - misfits.keys()
@@ -56,10 +59,10 @@ class Known:
         if not misfits:
             return now
         anew = {id(member.instance) for group in now.choice.steered for member in group.members}
-        for each in found.instances:
-            why = next((misfits[one.inode] for one in each.listeners if one.inode in misfits), None)
-            if why is not None and id(each) not in anew:  # its connections will mix, which they do not yet
-                self.harm(each.key, why)
+        for instance in found.instances:
+            why = next((misfits[one.inode] for one in instance.listeners if one.inode in misfits), None)
+            if why is not None and id(instance) not in anew:  # its connections will mix, which they do not yet
+                self.harm(instance.key, why)
         return judge(found, self._wish, steered=steered, refused=self.standing())
 
     def new(self, glance: Examined, attached: Transaction | None) -> set[Key]:
@@ -106,9 +109,6 @@ class Known:
         self._accepted = frozenset(each.key for each in chosen)
         for key in self._accepted:
             self._refused.forget(key)
-        there = keys_of(now.found.instances, now.found.loose)
-        for each in (self._refused, self._harmed):
-            each.keep_only(there)
         unfed = {each.process.pid for each in now.found.instances if not (each.sockets_by_napi or each.listeners)}
         waiting = {key[0] for key in refused} | unfed
         self.settled = frozenset(pid for each in chosen for pid, _ in each.places) - waiting

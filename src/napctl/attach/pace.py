@@ -29,6 +29,15 @@ class Pace:
         self._wanted: float | None = None
         """Since when there is something to be looked at that no look has seen yet."""
         self._only_churn = False
+        self._not_before = 0.0
+
+    def put_off(self, moment: float) -> None:
+        """Neither check nor look until then: it went wrong. What was wanted still is."""
+        self._not_before = moment
+
+    def is_put_off(self, now: float) -> bool:
+        """Whether that time has not come."""
+        return now < self._not_before
 
     def want(self, now: float, *, churn: bool = False) -> None:
         """Something has changed. `churn`: only settled processes have opened or closed something."""
@@ -69,7 +78,7 @@ class Pace:
 
     def seconds_left(self, now: float) -> float:
         """Until the next check or look; 0 if it is time."""
-        return max(0.0, min(self._pulse_at, self._next_look()) - now)
+        return max(0.0, max(self._not_before, min(self._pulse_at, self._next_look())) - now)
 
     def _next_look(self) -> float:
         if self._wanted is None:

@@ -6,7 +6,7 @@ copies no descriptor: it asks for pids, start times, and the number and list of 
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from napctl.kernel import openfiles, processes
@@ -34,14 +34,21 @@ class Difference:
 class Pulse:
     """The processes of a target as they are when this is made, to be compared with what they are later.
 
-    `settled`: pids of those in which there is nothing left to attach.
+    `settled`: pids of those in which there is nothing left to attach. `pids`: of all processes that are not new.
+    `by_name`: whether another process of their name belongs to them.
     """
 
-    def __init__(self, members: Iterable[Process], settled: frozenset[int] = frozenset()):
+    def __init__(
+        self, members: Iterable[Process], settled: frozenset[int] = frozenset(), *, pids: Collection[int] | None = None,
+        by_name: bool = False,
+    ):  # fmt: skip
         self._members = {each.pid: each for each in members}
-        self._names = {each.name for each in self._members.values()}
+        self._first = frozenset(self._members)
+        self._names = {each.name for each in self._members.values()} if by_name else set()
         self.settled = settled
-        self._pids = set(processes.pids())
+        self._pids = set(processes.pids() if pids is None else pids)
+        self._young: set[int] = set()
+        """Pids that were new the last time and belonged to nobody: what one is called may come a moment later."""
         self._counts = {pid: _count(pid) for pid in self._members}
         self._sockets = {pid: _sockets(pid) for pid in self._members.keys() - self.settled}
         self._fds: dict[int, list[str] | None] = {}
@@ -54,6 +61,11 @@ class Pulse:
     def members(self) -> frozenset[int]:
         """Pids of those that still run, and of those that came."""
         return frozenset(self._members)
+
+    @property
+    def all_gone(self) -> bool:
+        """Whether none of those runs any more that were there when this was made."""
+        return not self._first & self._members.keys()
 
     def take(self) -> Difference:
         """What has changed since the last time."""
@@ -72,8 +84,9 @@ class Pulse:
 
     def _come(self) -> Iterable[int]:
         now = set(processes.pids())
-        new, self._pids = sorted(now - self._pids), now
-        for pid in new:
+        new, again, self._pids = now - self._pids, self._young & now, now
+        self._young = set(new)
+        for pid in sorted((new | again) - self._members.keys()):
             seen = processes.look(pid)
             if seen and not seen.ended and (seen.parent in self._members or seen.process.name in self._names):
                 self._members[pid] = seen.process

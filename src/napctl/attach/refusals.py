@@ -26,12 +26,13 @@ class Refusals(Generic[Key]):
         self._first, self._most = waits
         self._refused: dict[Key, _Refusal] = {}
 
-    def add(self, key: Key, why: str, now: float) -> bool:
-        """It was refused, perhaps once more. Whether that is new: there was no refusal, or for another reason."""
+    def add(self, key: Key, why: str, now: float) -> None:
+        """It was refused, perhaps once more. While it is not to be tried again, nothing can refuse it."""
         before = self._refused.get(key)
+        if before is not None and now < before.until:
+            return
         wait = self._first if before is None else min(2 * before.wait, self._most)
         self._refused[key] = _Refusal(why, wait, now + wait)
-        return before is None or before.why != why
 
     def forget(self, key: Key) -> None:
         """It was not refused this time."""

@@ -18,7 +18,7 @@ from napctl.attach.devices import Devices, Readable
 from napctl.attach.examine import Examination, examine
 from napctl.attach.following import Present, Step, cheap_step, next_step, resets_of
 from napctl.attach.known import Known, key_of, keys_of
-from napctl.attach.operate import WATCH_SECONDS, Examined, Wish, attach_target
+from napctl.attach.operate import WATCH_SECONDS, Examined, Wish, attach_target, warnings_of
 from napctl.attach.pace import PULSE_SECONDS, Pace
 from napctl.attach.pulse import Pulse
 from napctl.attach.takeback import starved_changes
@@ -39,13 +39,23 @@ from napctl.model.change import (
     NapiChange,
     Restored,
     SocketChange,
+    SteeringChange,
     Transaction,
 )
 from napctl.model.errors import NapctlError
 from napctl.model.suspension import Suspension
+from napctl.model.units import duration_text
 
 WAITING_SHARE = 0.01
 """Of one CPU that looking for a target takes of which no process runs."""
+KINDS: dict[type[Change], str] = {
+    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", SteeringChange: "steered group",
+}  # fmt: skip
+RENUMBERED = "NAPI instances have new ids"
+MOST_PAUSE_SECONDS = 30.0
+"""After one error upon the other: 1, 2, 4 … s."""
+EVENT_SECONDS = 0.2
+"""Between two checks for the sake of an event, of which there may be many."""
 REMEMBERED = 64
 """Lines that are not told again."""
 
@@ -58,7 +68,11 @@ class Stay:
 
     def __init__(self, target: Target, wish: Wish, guard: Guard, directory: Path, tell: Callable[[str], None]):
         self._target, self._wish, self._directory = target, wish, directory
-        self._tell = tell
+        self._write = tell
+        self._lines: list[str] = []
+        """What is still to be told. Who reads may keep us waiting, and the journal's lock is not to wait for that."""
+        self._failures = 0
+        """Turns that ended in an error, one after the other."""
         me = processes.process(os.getpid())
         assert me is not None
         self._keeping = Keeping(guard, Keeper(pid=me.pid, started_ticks=me.started_ticks), self._leave_out)
@@ -71,6 +85,7 @@ class Stay:
         self._known = Known(wish)
         self._left_out = False
         self._trial: Trial | None = None
+        self._event_at = 0.0
         self._resets: dict[tuple[int, int], NapiChange] = {}
         self._said: OrderedDict[str, None] = OrderedDict()
 
@@ -85,24 +100,28 @@ class Stay:
                 self._wait(wake)
         finally:
             restored += self._let_go()
+            self._tell_all()
         return restored
 
     def _turn(self, restored: list[Restored]) -> bool:
         """Check, look if that is due, and do what is to be done. Whether there is anything left to follow."""
+        if self._pace.is_put_off(time.monotonic()):
+            return True
         try:
-            began = time.process_time()
-            try:
-                goes_on = self._check()
-            finally:
-                took = time.process_time() - began - self._pulse.listing_seconds
-                self._pace.pulsed(time.monotonic(), took)
-            self._read_trial()
+            goes_on = self._check() and self._read_trial()
             if self._transaction is not None and not self._transaction.changes:
                 self._let_go()  # nothing of it fits any more: it waits to be attached anew
-            return goes_on and (not self._pace.due(time.monotonic()) or self._look(restored))
+            if goes_on and self._pace.due(time.monotonic()):
+                goes_on = self._look(restored)
         except (NapctlError, OSError) as error:
             self._say(_in_words(error))
-        return True
+            self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
+            self._failures += 1
+            return True
+        finally:
+            self._tell_all()
+        self._failures = 0
+        return goes_on
 
     def _wait(self, wake: Sequence[Readable | int]) -> None:
         """Until it is time again, or something happens to an attached device."""
@@ -114,22 +133,25 @@ class Stay:
             self._devices.follow(())  # to be opened anew
             time.sleep(min(seconds, PULSE_SECONDS))
             return
-        for notice in notices:
+        told = (each for each in notices if each.device)
+        words = (f"{each.device}: {RENUMBERED if each.what == 'napi ids' else each.what}" for each in told)
+        for line in dict.fromkeys(words):
+            self._tell(line)
+        if notices:
             self._pace.want(time.monotonic(), churn=True)  # what it has undone is mended without a look
-            if notice.device:
-                self._tell(f"{notice.device}: {notice.what}")
+            time.sleep(max(0.0, self._event_at + EVENT_SECONDS - time.monotonic()))
+            self._event_at = time.monotonic()
 
     def _check(self) -> bool:
         """The cheap part: what has gone is forgotten, and what is out of order at the devices mended at once.
 
         Whether it is still ours to follow.
         """
+        began = time.process_time()
         difference = self._pulse.take()
-        if (
-            difference.connected
-            or (difference.born and self._wish.steer)
-            or (difference.ended and not self._pulse.members)
-        ):
+        self._pace.pulsed(time.monotonic(), time.process_time() - began - self._pulse.listing_seconds)
+        gone = bool(difference.ended) and self._pulse.all_gone
+        if difference.connected or gone or (difference.born and self._wish.steer):
             self._pace.want(time.monotonic())
         elif difference.changed:
             self._pace.want(time.monotonic(), churn=True)
@@ -149,25 +171,25 @@ class Stay:
     def _look(self, restored: list[Restored]) -> bool:
         """The deep part. Whether there is anything left to follow."""
         began = time.process_time()
-        absent = False
         nobody_waits = self._transaction is not None and not self._pace.urgent
-        try:
-            with in_background() if nobody_waits else nullcontext():
-                self._members = self._find_members()
-                # Before the look: what comes meanwhile is a difference.
-                self._pulse = Pulse(self._members, self._known.settled)
-                now = self._examined() if self._members else None
-            absent = now is None
-            if now is None:
-                return self._await_members(restored)
-            return self._attach(now) if self._transaction is None else self._follow(self._transaction, now)
-        finally:
-            took, moment = time.process_time() - began, time.monotonic()
-            self._pace.looked(moment, took)
-            if absent:
-                self._pace.again_at(moment + max(PULSE_SECONDS, took / WAITING_SHARE))
-            if (again := self._known.next_try()) is not None:
-                self._pace.again_at(again)
+        with in_background() if nobody_waits else nullcontext():
+            pids = processes.pids()  # before the look: what comes meanwhile is a difference
+            self._members = self._find_members()
+            by_name = self._target.kind == "name"
+            self._pulse = Pulse(self._members, self._known.settled, pids=pids, by_name=by_name)
+            now = self._examined() if self._members else None
+        took = time.process_time() - began
+        if now is None:
+            goes_on = self._await_members(restored)
+        else:
+            goes_on = self._attach(now) if self._transaction is None else self._follow(self._transaction, now)
+        moment = time.monotonic()
+        self._pace.looked(moment, took)
+        if now is None:
+            self._pace.again_at(moment + max(PULSE_SECONDS, took / WAITING_SHARE))
+        if (again := self._known.next_try()) is not None:
+            self._pace.again_at(again)
+        return goes_on
 
     def _find_members(self) -> tuple[Process, ...]:
         """Whom the target's name means now; and those who belonged to it and still run, as workers of a dead master."""
@@ -213,7 +235,7 @@ class Stay:
     def _attach_chosen(self, journal: Journal, now: Examined) -> None:
         try:
             made = attach_target(
-                journal, self._target.text, self._members, self._wish, self._tell, examined=now,
+                journal, self._target.text, self._members, self._wish, self._write, examined=now,
                 keeping=self._keeping,
             )  # fmt: skip
         except NapctlError as error:
@@ -223,8 +245,12 @@ class Stay:
         self._suspension = replace(self._wish.suspension, gro_flush_timeout_ns=made.timer.gro_flush_timeout_ns)
         self._said.clear()
         self._settle(now)
-        changed = len(made.transaction.changes)
-        self._tell(f"attached {who(now.found)}: {changed} settings, in {made.seconds * 1000:.0f} ms")
+        self._tell(f"attached {who(now.found)}: {_counted(made.transaction)}, in {made.seconds * 1000:.0f} ms")
+        if self._wish.timer_ns is None:
+            timer = duration_text(made.timer.gro_flush_timeout_ns)
+            self._tell(f"gro-flush-timeout {timer}" + (f": {made.timer.why}" if made.timer.why else ""))
+        for warning in warnings_of(now):
+            self._tell(warning)
         self._follow_devices(made.transaction)
         self._begin_trial(made.transaction)
 
@@ -294,14 +320,17 @@ class Stay:
         return True
 
     def _let_go(self) -> list[Restored]:
-        transaction, self._transaction = self._transaction, None
+        """Raises what detach() does; it can be repeated then."""
         self._known.settled = self._pulse.settled = frozenset()
         self._end_trial()
+        rows: list[Restored] = []
+        if (transaction := self._transaction) is not None:
+            with undisturbed(), Journal(self._directory) as journal:
+                rows = detach(journal, [each for each in journal.live() if each.number == transaction.number])
+        self._transaction = None
+        self._resets.clear()
         self._devices.follow(())
-        if transaction is None:
-            return []
-        with undisturbed(), Journal(self._directory) as journal:
-            return detach(journal, [each for each in journal.live() if each.number == transaction.number])
+        return rows
 
     def _begin_trial(self, transaction: Transaction) -> None:
         self._end_trial()
@@ -313,23 +342,32 @@ class Stay:
             self._trial.close()
             self._trial = None
 
-    def _read_trial(self) -> None:
-        """What starves is taken back at once."""
+    def _read_trial(self) -> bool:
+        """What starves is taken back at once. Whether it is still ours to follow."""
         transaction, trial = self._transaction, self._trial
         if trial is None or transaction is None or not trial.over():
-            return
+            return True
         self._trial = None
         now = trial.read()
         if not now.starving or self._wish.force:
-            return
+            return True
         starved = list(starved_changes(transaction, self._seen(0), now.starving))
         for change in starved:
             if (key := key_of(change)) is not None:
                 self._known.harm(key, now.why)
         with undisturbed(), Journal(self._directory) as journal:
-            if starved and self._others(journal, transaction) is not None:
-                words = f"taken back: {', '.join(change.where for change in starved)}: {now.why}"
-                self._amend(journal, transaction, Step(without=starved, words=[words]))
+            if self._others(journal, transaction) is None:
+                return False
+            words = f"taken back: {', '.join(change.where for change in starved)}: {now.why}"
+            self._amend(journal, transaction, Step(without=starved, words=[words] if starved else []))
+        return True
+
+    def _tell(self, line: str) -> None:
+        self._lines.append(line)
+
+    def _tell_all(self) -> None:
+        while self._lines:
+            self._write(self._lines.pop(0))
 
     def _say(self, line: str) -> None:
         """Once, until something else is attached."""
@@ -339,6 +377,15 @@ class Stay:
         self._said.move_to_end(line)
         while len(self._said) > REMEMBERED:
             self._said.popitem(last=False)
+
+
+def _counted(transaction: Transaction) -> str:
+    """What was attached, by kind: "4 NAPI instances, 1 epoll instance"."""
+    found = []
+    for kind, name in KINDS.items():
+        count = sum(isinstance(each, kind) for each in transaction.changes)
+        found += [f"{count} {name}{'s' if count > 1 else ''}"] if count else []
+    return ", ".join(found)
 
 
 def _in_words(error: NapctlError | OSError) -> str:

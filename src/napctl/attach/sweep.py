@@ -63,6 +63,8 @@ def choose_timer(
         return TimerChoice(
             gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
         )
+    if not (choice.instances or choice.sockets):
+        return untried(budget_ns, "no timer can be tried before somebody polls")
     try:
         with _Scale(found, choice) as scale:
             if scale.window(WINDOW_SECONDS).packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from napctl.attach.attach import detach, planned
+from napctl.attach.attach import detach, planned, refuse_second
 from napctl.attach.examine import examine
 from napctl.attach.measure import measured
 from napctl.attach.operate import Made, Wish, attach_target, look, warnings_of
@@ -12,6 +12,7 @@ from napctl.attach.report import Attached, Now, only, several_queues
 from napctl.attach.takeback import TakenBack, take_back
 from napctl.attach.target import Target, complete, parse, resolve
 from napctl.change.journal import Journal
+from napctl.change.recovery import orphaned
 from napctl.change.transaction import undisturbed
 from napctl.cli.fitnesstext import show_changes, show_fitness, show_placements, show_timer
 from napctl.cli.loading import load_tables
@@ -64,7 +65,7 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
     if dry_run:
         return _explain(meant, wish, as_json=as_json)
     if stay:
-        resolve(meant)  # a target that cannot be is refused; one that comes back later is waited for
+        _refuse_second(resolve(meant))  # what cannot be is refused; a target that comes back later is waited for
         return stay_attached(meant, wish, as_json=as_json)
     found = resolve(meant)
     if not as_json:
@@ -80,6 +81,12 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
     else:
         _show(report)
     return 1 if report.verdict in ("not active", "starving") else 0
+
+
+def _refuse_second(found: tuple[Process, ...]) -> None:
+    if Journal.exists():
+        with Journal() as journal:
+            refuse_second(found, [each for each in journal.live() if not orphaned(each)])
 
 
 def _explain(meant: Target, wish: Wish, *, as_json: bool) -> int:

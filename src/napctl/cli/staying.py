@@ -67,5 +67,5 @@ def _until_ended(stay: Stay, child: "subprocess.Popen[bytes]") -> list[Restored]
 
 def _farewell(restored: list[Restored], tell: Callable[[str], None]) -> int:
     count = sum(row.outcome == "restored" for row in restored)
-    tell(f"detached: {count} settings put back" if restored else "detached: nothing had been changed")
+    tell(f"detached: {count} settings put back" if restored else "detached: nothing was left to put back")
     return ChangedMeanwhile.exit_status if name_left(restored) else 0

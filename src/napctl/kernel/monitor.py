@@ -79,7 +79,11 @@ class Monitor:
 
     def waiting(self) -> Iterator[Notice]:
         """Those that have come by now. May raise OSError."""
-        ready, _, _ = select.select(self.sources, [], [], 0)
+        waiting = select.poll()
+        for source in self.sources:
+            waiting.register(source, select.POLLIN)
+        fds = {fd for fd, _ in waiting.poll(0)}
+        ready = [source for source in self.sources if source.fileno() in fds]
         for source in ready:
             try:
                 yield from self._settings() if source is self._ethtool else self._link_changes()
