@@ -24,7 +24,7 @@ LONG_SERVERS := tests/lab/test_real_servers.py
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
-	@echo 'make test   lint, types and all tests (root or sudo, 15 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make test   lint, types and all tests (root or sudo, 26 minutes): test-unit beside test-vm, then test-lab'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 7 minutes)'
 	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 2 hours)'
 	@echo '                also by part: $(LONG)'
