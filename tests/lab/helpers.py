@@ -235,6 +235,16 @@ def until(condition: Callable[[], T], what: str, patience_s: float = 5) -> T:
     return found
 
 
+def all_shown(terminal: int) -> bytes:
+    """What is written to a pseudo-terminal until the other side closes it; closes this one."""
+    shown = b""
+    with suppress(OSError):  # EIO: the other side is closed
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    os.close(terminal)
+    return shown
+
+
 def open_files(pid: int) -> set[str]:
     """What the descriptors of a process are: paths, "anon_inode:bpf_link", …"""
     found = set()

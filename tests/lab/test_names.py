@@ -12,7 +12,7 @@ import pytest
 from napctl.cli.terminal import CLEAR
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
-from tests.lab.helpers import PROGRAM, Napctl, another_memcached, ask, at_server, in_namespace
+from tests.lab.helpers import PROGRAM, Napctl, all_shown, another_memcached, ask, at_server, in_namespace
 from tests.lab.plans import HEAD, TUN, frames_of, set_frames, two_devices, write_plan
 
 pytestmark = pytest.mark.lab
@@ -46,13 +46,7 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
     main, sub = pty.openpty()
     with subprocess.Popen(command, env=environment | {"TERM": "xterm"}, stdin=sub, stdout=sub, stderr=sub):
         os.close(sub)
-        shown = b""
-        try:
-            while chunk := os.read(main, 65536):
-                shown += chunk
-        except OSError:  # EIO: the other side is closed
-            pass
-        os.close(main)
+        shown = all_shown(main)
     text = shown.decode().replace("\r\n", "\n").replace(CLEAR, "")
     for own in ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\x1b[1m", "\x1b[0m", "\r"):
         text = text.replace(own, "")

@@ -10,7 +10,7 @@ import pytest
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import PROGRAM, Napctl, at_server
+from tests.lab.helpers import PROGRAM, Napctl, all_shown, at_server
 
 pytestmark = pytest.mark.lab
 
@@ -66,12 +66,6 @@ def on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
         command, env=environment | {"TERM": "xterm-256color"}, stdin=sub, stdout=sub, stderr=sub
     ) as running:
         os.close(sub)
-        shown = b""
-        try:
-            while chunk := os.read(main, 65536):
-                shown += chunk
-        except OSError:  # EIO: the other side is closed
-            pass
-        os.close(main)
+        shown = all_shown(main)
     assert running.returncode == 0
     return shown.decode()

@@ -35,20 +35,14 @@ class _Namespace:
 class Devices:
     """Nothing is read of any other device, and no other one's events end a wait.
 
-    The sockets of a namespace keep it from going: they are closed with the last of its devices. Use as a context
-    manager.
+    The sockets of a namespace keep it from going: they are closed with the last of its devices, at the end by
+    `follow(())`.
     """
 
     def __init__(self) -> None:
         self._followed: frozenset[DeviceKey] = frozenset()
         self._namespaces: dict[int, _Namespace] = {}
         self._opened = ExitStack()
-
-    def __enter__(self) -> "Devices":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.follow(())
 
     def follow(self, devices: Collection[DeviceKey]) -> None:
         """These, from now on. Raises NapctlError and OSError; no device is followed then."""

@@ -7,7 +7,6 @@ link that comes up and changed channels, and compared.
 
 import errno
 import select
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Literal, Self
@@ -66,16 +65,8 @@ class Monitor:
 
     @property
     def sources(self) -> tuple[Family | NetlinkSocket, ...]:
-        """What becomes readable (select(2)) when there is something to be told."""
+        """What becomes readable (poll(2)) when there is something to be told."""
         return self._ethtool, self._links
-
-    def notices(self, seconds: float | None = None) -> Iterator[Notice]:
-        """Notices as they come, until `seconds` are over (None: without end)."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while deadline is None or time.monotonic() < deadline:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            select.select(self.sources, [], [], left)
-            yield from self.waiting()
 
     def waiting(self) -> Iterator[Notice]:
         """Those that have come by now. May raise OSError."""

@@ -6,27 +6,12 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from tests.lab.services.plain import answer
+from tests.lab.services.plain import answer, serve
 
 EPIOCGPARAMS = 0x80088A02
 """include/uapi/linux/eventpoll.h, Linux 6.9; struct epoll_params: usecs, budget, prefer, padding."""
-
-
-def serve(listener: socket.socket, poll: select.epoll, wait: Callable[[], Collection[tuple[int, int]]]) -> None:
-    """Forever. `wait` returns events of `poll`."""
-    connections: dict[int, socket.socket] = {}
-    poll.register(listener, select.EPOLLIN)
-    while True:
-        for fd, _ in wait():
-            if fd == listener.fileno():
-                connection, _ = listener.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connections[connection.fileno()] = connection
-                poll.register(connection, select.EPOLLIN)
-            else:
-                answer(connections, fd)
 
 
 def nested(listener: socket.socket) -> None:

@@ -5,18 +5,19 @@ import fcntl
 import select
 import socket
 import struct
+from collections.abc import Callable, Collection
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n"
 EPIOCSPARAMS = 0x40088A01
 """include/uapi/linux/eventpoll.h, Linux 6.9; struct epoll_params: usecs, budget, prefer, padding."""
 
 
-def serve(listener: socket.socket, poll: select.epoll, timeout_s: float) -> None:
-    """Forever. `timeout_s` of each epoll_wait: -1 waits, 0 never does."""
+def serve(listener: socket.socket, poll: select.epoll, wait: Callable[[], Collection[tuple[int, int]]]) -> None:
+    """Forever. `wait` returns events of `poll`."""
     connections: dict[int, socket.socket] = {}
     poll.register(listener, select.EPOLLIN)
     while True:
-        for fd, _ in poll.poll(timeout_s):
+        for fd, _ in wait():
             if fd == listener.fileno():
                 connection, _ = listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -48,7 +49,7 @@ def main() -> None:
     with socket.create_server((options.host, options.port), backlog=256) as listener, select.epoll() as poll:
         if options.suspend:
             fcntl.ioctl(poll, EPIOCSPARAMS, struct.pack("IHBB", 0, 64, 1, 0))
-        serve(listener, poll, 0 if options.spin else -1)
+        serve(listener, poll, lambda: poll.poll(0 if options.spin else -1))  # 0: it never waits
 
 
 if __name__ == "__main__":
