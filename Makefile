@@ -17,14 +17,17 @@ PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
 LONG := long-unit long-kills long-servers long-figures long-vm
-LONG_KILLS := $(addprefix tests/lab/test_,crash.py apply.py apply_surprises.py attach_bad_input.py steering.py)
-LONG_SERVERS := tests/lab/test_real_servers.py
+LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
+    attach/test_attach_bad_input.py attach/test_steering.py)
+LONG_SERVERS := tests/lab/attach/test_real_servers.py
 
-.PHONY: help setup demo test test-unit test-vm test-lab test-long long-setup $(LONG) bench bpf man format clean
+.PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) bench bpf \
+    man format clean
 
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
-	@echo 'make test   lint, types and all tests (root or sudo, 26 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make check  lint, types and the unit tests but the heavy ones (a minute): after every change'
+	@echo 'make test   lint, types and all tests (root or sudo, 16 minutes): test-unit beside test-vm, then test-lab'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 7 minutes)'
 	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 2 hours)'
 	@echo '                also by part: $(LONG)'
@@ -35,10 +38,20 @@ help:
 
 setup: $(VENV)/napctl
 	@scripts/install-debian-packages $(RUN_PACKAGES)
+	@# Under `sudo make` it is made by root, and belongs to who typed that: `make check` writes to it.
+	@[ -z "$$SUDO_UID" ] || chown -R "$$SUDO_UID:$$SUDO_GID" $(VENV)
 
 demo: setup
 	@scripts/install-debian-packages $(LAB_PACKAGES)
 	$(AS_ROOT) $(BIN)/napctl demo
+
+# The fast loop. Nothing is installed from Debian: what a test needs and does not find, it passes over. What pytest makes of the
+# tests is kept for the next time, whatever PYTHONDONTWRITEBYTECODE says: it takes 5 s of each process.
+check: $(VENV)/test
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --quiet --numprocesses 2 --dist loadgroup -m 'not heavy' tests/unit
 
 test: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
@@ -50,17 +63,18 @@ test-unit: $(VENV)/compiled
 	nice $(BIN)/ruff check
 	nice $(BIN)/ruff format --check
 	nice $(BIN)/mypy
-	nice $(PYTEST) --numprocesses 2 tests/unit
+	nice $(PYTEST) --numprocesses 2 --dist loadgroup tests/unit
 
 test-vm: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(VM_PACKAGES)
 	@if [ "$$(uname -m)" = x86_64 ]; then set -x; $(AS_ROOT) $(IN_VM) tests/vm; \
 	    else echo 'tests/vm is left out: the virtual machine is made for x86-64'; fi
 
-# It measures time: alone.
+# Alone on the machine: first what waits most of the time, side by side; then what measures time.
 test-lab: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
-	$(PYTEST) tests/lab
+	$(PYTEST) -m 'not alone' --numprocesses 3 --dist loadfile tests/lab
+	$(PYTEST) -m alone tests/lab
 
 # One part after the other; `make test` makes a random sample of most of it.
 test-long: $(LONG)

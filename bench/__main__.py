@@ -1,8 +1,9 @@
 """`make bench`: each measurement says against what, and how far its runs lie apart."""
 
-from bench import measuring, probecost, startup
+from bench import latencycost, measuring, probecost, startup
 
 probecost.run()
+latencycost.run()
 startup.first_sample()
 startup.status()
 startup.apply()

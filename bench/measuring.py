@@ -1,12 +1,12 @@
-"""What measuring costs: requests/s of a saturated memcached while the gauge of an experiment looks on, and without."""
+"""What measuring costs: requests/s of a saturated memcached while the meter of an experiment looks on, and without."""
 
 from statistics import median
 
+from napctl.experiment.meter import CellMeter
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, memcached
-from napctl.measure.gauge import Gauge
-from napctl.measure.labload import CLOSED_DEPTH, CONNECTIONS, KEYS_PER_GET
+from napctl.load.lab import CLOSED_DEPTH, CONNECTIONS, KEYS_PER_GET
 
 ROUNDS = 10
 SECONDS = 1.5
@@ -35,9 +35,9 @@ def _saturated(lab: Lab, server: Server, seed: int, *, measured: bool) -> float:
     with started(lab, server, spec) as load:
         if not measured:
             return load.result().achieved_per_second
-        with Gauge(lab.server.namespace, [lab.server.device], [server.pid], cpus=[lab.server.cpu]) as gauge:
+        with CellMeter(lab.server.namespace, [lab.server.device], [server.pid], cpus=[lab.server.cpu]) as meter:
             load.wait_for_warmup()
-            gauge.begin()
+            meter.begin()
             result = load.result()
-            gauge.end()
+            meter.end()
             return result.achieved_per_second

@@ -27,21 +27,26 @@ libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
 def run() -> None:
     """Print the cost per poll of each, and ours net of the empty program as a part of bpftrace's."""
     with ExitStack() as stack:
-        stack.enter_context(_statistics())
+        stack.enter_context(statistics())
         lab = stack.enter_context(Lab.build())
         server = stack.enter_context(memcached(lab))
         probe = stack.enter_context(Probe.load())
-        floor = stack.enter_context(_floor())
+        least = stack.enter_context(floor())
         bpftrace = stack.enter_context(_bpftrace())
-        programs = {**floor, "napctl": probe.prog_fds()["on_napi_poll"], "bpftrace": bpftrace}
+        names = ("nothing", "one_counter")
+        programs = {
+            **{name: least[name] for name in names},
+            "napctl": probe.prog_fds()["on_napi_poll"],
+            "bpftrace": bpftrace,
+        }
         rows = []
         for seed in range(1, ROUNDS + 1):
             spec = LoadSpec(rate_per_second=20_000, seconds=1.0, warmup_seconds=0.3, seed=seed)
             with started(lab, server, spec) as load:
                 load.wait_for_warmup()
-                before = {name: _totals(fd) for name, fd in programs.items()}
+                before = {name: totals(fd) for name, fd in programs.items()}
                 time.sleep(spec.seconds)
-                after = {name: _totals(fd) for name, fd in programs.items()}
+                after = {name: totals(fd) for name, fd in programs.items()}
                 load.result()
             rows.append({name: _cost(before[name], after[name]) for name in programs})
     print(f"cost per NAPI poll, ns: median of {ROUNDS} runs (least-most); all attached to the same events")
@@ -54,7 +59,7 @@ def run() -> None:
         print(f"  {name:<12} {median(ratios):6.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})")
 
 
-def _totals(fd: int) -> tuple[int, int]:
+def totals(fd: int) -> tuple[int, int]:
     """(run time in ns, runs) of a program, by the kernel's own count."""
     words = dict(
         line.split(":\t") for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines() if ":\t" in line
@@ -67,7 +72,7 @@ def _cost(before: tuple[int, int], after: tuple[int, int]) -> float:
 
 
 @contextmanager
-def _statistics() -> Iterator[None]:
+def statistics() -> Iterator[None]:
     """The kernel times BPF programs while this descriptor is open; the sysctl stays untouched."""
     fd = libbpf.bpf_enable_stats(BPF_STATS_RUN_TIME)
     if fd < 0:
@@ -79,19 +84,24 @@ def _statistics() -> Iterator[None]:
 
 
 @contextmanager
-def _floor() -> Iterator[dict[str, int]]:
+def floor() -> Iterator[dict[str, int]]:
     """An empty program, and one that only increments one variable: less than that no counting can cost."""
-    source = Path(__file__).with_name("floor.bpf.c")
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "floor.bpf.o"
-        subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", str(source), "-o", str(target)], check=True)
-        program = BpfObject.open(target.read_bytes(), "floor")
+    program = compiled("floor")
     try:
         program.load()
         program.attach()
         yield program.program_fds()
     finally:
         program.close()
+
+
+def compiled(name: str) -> BpfObject:
+    """A BPF program of the benches, by its source's name."""
+    source = Path(__file__).with_name(f"{name}.bpf.c")
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / f"{name}.bpf.o"
+        subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", str(source), "-o", str(target)], check=True)
+        return BpfObject.open(target.read_bytes(), name)
 
 
 @contextmanager

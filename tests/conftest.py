@@ -21,8 +21,9 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 # How long one example takes is the machine's business, not a promise of napctl.
-settings.register_profile("napctl", deadline=None)
-settings.load_profile("napctl")
+# Examples are by chance, new ones in each run: few at a time come to many soon.
+settings.register_profile("few", deadline=None, max_examples=25)
+settings.register_profile("all", deadline=None, max_examples=100)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,11 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "all trials" if config.getoption("--long") else f"sample of trials: --sample {config.getoption('--sample')}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("trials")
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
@@ -44,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("all" if config.option.long else "few")
     config.stash[WATCHDOG] = Watchdog()
     if config.option.sample is None:  # pytest-xdist hands it on to its workers
         config.option.sample = randbelow(10**6)

@@ -2,7 +2,7 @@
 
 import re
 
-from napctl.measure.adapters import Reading
+from napctl.load.tools import Reading
 
 FACTORS = (1e-3, 1, 1e3, 1e6, 6e7, 3.6e9)
 """From any unit to the one of a Reading."""

@@ -3,9 +3,9 @@
 import gc
 import importlib
 import os
+import select
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -72,14 +72,13 @@ def stream(number: int) -> TextIO:
 
 def waited_for(pid: int, seconds: float) -> int:
     """Its status as wait(2) tells it; killed if it takes longer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        if time.monotonic() > deadline:
+    process = os.pidfd_open(pid)
+    try:
+        if not select.select([process], [], [], seconds)[0]:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+    finally:
+        os.close(process)
+    return os.waitpid(pid, 0)[1]
 
 
 def text_of(file: IO[bytes]) -> str:

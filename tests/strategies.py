@@ -1,5 +1,6 @@
 """Any plan, any machine: what the properties of planning are tried on."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from napctl.model.machine import (
@@ -16,6 +17,12 @@ from napctl.model.machine import (
 )  # fmt: skip
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes
 from napctl.model.settings import EpollParams, NapiSettings
+
+
+def examples(few: int, many: int) -> int:
+    """For `max_examples` where the profiles' numbers do not do: `few` in `make check`, `many` with --long."""
+    return many if settings().max_examples >= 100 else few
+
 
 U32 = st.integers(0, 2**32 - 1)
 DELAYS = st.sampled_from((0, 1, 3, 8, 10, 20, 50, 64, 100, 125, 150, 200, 256, 1000)) | st.integers(0, 5000)

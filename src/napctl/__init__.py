@@ -1,3 +1,3 @@
 """napctl: see, change and prove how a Linux machine takes its packets."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

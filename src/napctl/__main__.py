@@ -2,6 +2,8 @@
 
 import signal
 
+__all__ = ["main"]
+
 
 def main() -> None:
     """Run napctl and exit."""

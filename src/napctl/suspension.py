@@ -7,7 +7,6 @@ deferral and suspension of the NAPI instance, is set by root (`napctl attach`); 
 import errno
 import os
 import select
-import struct
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,20 @@ from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.settings import EpollParams, NapiSettings, kernel_name
 from napctl.model.value import Value
 
-__all__ = ["Active", "Status", "suspended"]
+__all__ = [
+    "CANNOT_TELL",
+    "CAN_BE_ACTIVE",
+    "ENDED",
+    "MISSING",
+    "NOT_SET",
+    "NOT_SUPPORTED",
+    "NO_NAPI",
+    "SEVERAL",
+    "Active",
+    "Status",
+    "suspended",
+]
+
 
 CAN_BE_ACTIVE = "suspension can be active"
 SEVERAL = "several NAPI ids"
@@ -33,9 +45,6 @@ CANNOT_TELL = "cannot tell"
 ENDED = "ended"
 
 S32_MAX, U16_MAX = 2**31 - 1, 2**16 - 1
-UV_LOOP = struct.Struct("@P I 2P P P I L i")
-"""uv_loop_t of libuv (uv.h, uv/unix.h): data, active_handles, handle_queue, active_reqs, internal_fields, stop_flag,
-flags, backend_fd. What is read there is believed only if it is an epoll instance."""
 EPOLL_LINK = "anon_inode:[eventpoll]"
 REFUSALS: dict[int, tuple[type[NapctlError], str]] = {
     errno.EPERM: (NotPermitted, "a budget above 64 needs CAP_NET_ADMIN"),
@@ -223,36 +232,18 @@ def _fd_of_loop(loop: Any, what: str) -> int:
         return _fd_of(selector, what)
     uvloop = sys.modules.get("uvloop.loop")
     if uvloop is not None and isinstance(loop, uvloop.Loop):
-        return _fd_of_uvloop(uvloop, loop)
+        return _only_epoll_of_this_process()
     raise Unsupported(f"{what}: where this event loop keeps its epoll instance is not known; give the descriptor")
 
 
-def _fd_of_uvloop(uvloop: Any, loop: Any) -> int:
-    """libuv's backend_fd; else the only epoll instance of this process."""
-    pointer = getattr(uvloop, "libuv_get_loop_t_ptr", None)
-    if pointer is not None:
-        fd = _backend_fd(pointer(loop))
-        if fd is not None and _is_epoll(fd):
-            return fd
-    from napctl.kernel.processes import epoll_fds  # noqa: PLC0415 - see _status()
+def _only_epoll_of_this_process() -> int:
+    """uvloop does not tell its own."""
+    from napctl.kernel.open_files import open_files  # noqa: PLC0415 - see _status()
 
-    fds = epoll_fds(_own_pid())
+    fds = open_files(_own_pid()).epolls
     if len(fds) != 1:
         raise Unsupported(f"which of {len(fds)} epoll instances is uvloop's cannot be told; give the descriptor")
     return fds[0]
-
-
-def _backend_fd(capsule: object) -> int | None:
-    """From a capsule of a uv_loop_t."""
-    import ctypes  # noqa: PLC0415 - for uvloop only
-
-    pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
-    try:
-        address = pointer_in(("PyCapsule_GetPointer", ctypes.pythonapi))(capsule, None)
-    except ValueError:  # the capsule has another name than we know
-        return None
-    fd: int = UV_LOOP.unpack(ctypes.string_at(address, UV_LOOP.size))[-1]
-    return fd
 
 
 def _verified(fd: int, what: str) -> int:
@@ -285,7 +276,7 @@ def _own_pid() -> int:
 
 
 def _status(active: Active) -> Status:
-    from napctl.kernel.openfiles import watched as watched_by  # noqa: PLC0415 - loads what a program that never asks need not have
+    from napctl.kernel.open_files import watched as watched_by  # noqa: PLC0415 - loads what a program that never asks need not have
 
     if not _HOLDS.running(active):
         return Status(verdict=ENDED, reasons=("this process has left the block, or was forked inside it",))

@@ -14,7 +14,7 @@ import pytest
 
 from napctl.kernel.listeners import listeners
 from napctl.lab.bed import Lab
-from napctl.lab.load import Load, LoadSpec, started
+from napctl.lab.load import LoadSpec, RunningLoad, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
 from tests.forked import ForkedNapctl
@@ -71,20 +71,26 @@ def _possible(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason)
 
 
-FORKED = {f"tests.lab.test_{name}" for name in (
-    "apply", "apply_surprises", "attach", "attach_bad_input", "attach_targets", "attached", "compare", "plan",
-    "refusals", "steering", "targets", "targets_groups", "targets_ports",
+AS_A_PROGRAM = {f"tests.lab.{name}" for name in (
+    "attach.test_reused_pids", "attach.test_surprises", "cli.test_bad_input", "cli.test_demo", "cli.test_output",
 )}  # fmt: skip
-"""Their promises are of what a command does, in hundreds of calls, and not of how the program starts and ends."""
+"""Their promises are of how the program starts and ends; all others' of what a command does, in hundreds of calls."""
 
 
 @pytest.fixture
 def napctl(request: pytest.FixtureRequest, state: Path) -> Napctl:
-    return ForkedNapctl(state) if request.module.__name__ in FORKED else Napctl(state)
+    return Napctl(state) if request.module.__name__ in AS_A_PROGRAM else ForkedNapctl(state)
 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
+    with Lab.build() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shared_lab() -> Iterator[Lab]:
+    """One for all tests of a module, which leave it as it was."""
     with Lab.build() as lab:
         yield lab
 
@@ -103,7 +109,7 @@ def client(lab: Lab, server: Server) -> Iterator[socket.socket]:
         yield connection
 
 
-LoadStarter = Callable[..., Load]
+LoadStarter = Callable[..., RunningLoad]
 
 
 @pytest.fixture
@@ -111,7 +117,7 @@ def load(lab: Lab, server: Server) -> Iterator[LoadStarter]:
     """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it."""
     with ExitStack() as running:
 
-        def start(rate_per_second: float = 20_000, seconds: float = 60, connections: int = 16) -> Load:
+        def start(rate_per_second: float = 20_000, seconds: float = 60, connections: int = 16) -> RunningLoad:
             spec = LoadSpec(
                 rate_per_second=rate_per_second, seconds=seconds, connections=connections, warmup_seconds=0.1
             )

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napctl.attach.examine import examine
+from napctl.attach.inspect_target import examine
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.settings import NapiSettings
 from napctl.observe.window import Observer
 from tests.lab.helpers import UNSET, Napctl, in_namespace, params_of, until
-from tests.lab.servers import echoed
+from tests.lab.other_servers import echoed
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 LAST = b"hello\n"
@@ -30,7 +30,7 @@ LAST = b"hello\n"
 Ids = frozenset[int]
 
 
-def get(lab: Lab, server: Server, patience_s: float = 5) -> socket.socket:
+def get(lab: Lab, server: Server, patience_s: float = 20) -> socket.socket:
     """A connection over which one HTTP request was answered. Raises OSError."""
     with lab.client.namespace.entered():
         connection = socket.create_connection((server.address, server.port), timeout=patience_s)
@@ -180,7 +180,7 @@ class Following:
         """What it told since then."""
         return [each.text for each in list(self.events) if each.seconds >= moment]
 
-    def told(self, words: str, since: float = 0, patience_s: float = 5) -> Event:
+    def told(self, words: str, since: float = 0, patience_s: float = 20) -> Event:
         """Wait for an event that begins with or contains `words`; the first since that moment."""
 
         def look() -> Event | None:

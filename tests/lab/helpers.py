@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -16,17 +17,20 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from napctl.attach.attach import attach_process
-from napctl.attach.examine import examine
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attach_target import attach_target
+from napctl.attach.inspect_target import examine
+from napctl.attach.judge_target import judge
 from napctl.change.journal import Journal
-from napctl.kernel import epoll, processes
+from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.open_files import open_files as descriptors_of
 from napctl.lab.bed import End, Lab
 from napctl.lab.servers import Server, serve
 from napctl.model.change import Transaction
 from napctl.model.machine import Machine
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.observe.machine import take_machine
 
@@ -41,6 +45,7 @@ STEPS = ("pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_g
 
 PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
 UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
+QUICKLY = AttachOptions(suspension=Suspension(), timer_ns=200_000)
 SUSPENDED = {"defer_hard_irqs": 100, "gro_flush_timeout_ns": 200_000, "irq_suspend_timeout_ns": 20_000_000}
 
 
@@ -129,25 +134,32 @@ class Napctl:
         found = processes.process(pid)
         assert found is not None
         with Journal(self.state) as journal:
-            return attach_process(journal, examine(found.name, [found]), Suspension())
+            target = judge(examine(found.name, [found]), QUICKLY)  # no look at how it waits
+            return attach_target(journal, target, QUICKLY, print).transaction
 
     def steps(self, trace: Path, *arguments: object) -> list[tuple[str, int]]:
         """Run it once: its system calls of STEPS from the moment it opens the journal, as (name, how manieth)."""
         under = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(trace), "-e", f"trace={','.join(STEPS)},openat"]
         done = self(*arguments, under=under)
         assert done.status == 0, done
-        counts: Counter[str] = Counter()
-        found, begun = [], False
-        for line in trace.read_text().splitlines():
-            call = re.match(r"\d+ +(\w+)\(", line)
-            if call is None:
-                continue
-            counts[call[1]] += 1
-            begun = begun or f"{self.state}/lock" in line
-            relevant = call[1] in STEPS and (call[1] != "ioctl" or "0x8a" in line)
-            if begun and relevant:
-                found.append((call[1], counts[call[1]]))
-        return _thinned(found)
+        return _thinned(steps_in(trace, f"{self.state}/lock"))
+
+
+def steps_in(trace: Path, begins: str) -> list[tuple[str, int]]:
+    """From what strace has written: calls of STEPS from the first line with these words on, as (name, how manieth)."""
+    counts: Counter[str] = Counter()
+    found, begun = [], False
+    for line in trace.read_text().splitlines():
+        begun = begun or begins in line
+        call = re.match(r"\d+ +(\w+)\(", line)
+        if call is None or call[1] not in STEPS:
+            continue
+        if call[1] == "ioctl" and not re.search(r"0x8a, 0x|EPIOC", line):
+            continue  # not of an epoll instance: how many there are depends on the machine's namespaces
+        counts[call[1]] += 1
+        if begun:
+            found.append((call[1], counts[call[1]]))
+    return found
 
 
 def _thinned(steps: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -164,8 +176,9 @@ def at(step: tuple[str, int], fault: str, *, log: Path = Path("/dev/null")) -> l
     """To run a program under: that fault (see `inject` in strace(1)) as it enters that system call."""
     name, number = step
     inject = f"inject={name}:{fault}:when={number}"
+    only = ["-P", "anon_inode:[eventpoll]"] if name == "ioctl" else []
     # Not with --seccomp-bpf: strace 6.1 then injects no signals.
-    return ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={name}", "-e", inject]
+    return ["strace", "-f", "-qq", "-o", str(log), *only, "-e", f"trace={name}", "-e", inject]
 
 
 def without(*capabilities: str) -> list[str]:
@@ -226,7 +239,7 @@ def answers(connection: socket.socket) -> bool:
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, patience_s: float = 5) -> T:
+def until(condition: Callable[[], T], what: str, patience_s: float = 20) -> T:
     """Wait until a condition holds; what it gave then."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
@@ -243,6 +256,15 @@ def all_shown(terminal: int) -> bytes:
             shown += chunk
     os.close(terminal)
     return shown
+
+
+def on_a_terminal(command: Sequence[str], environment: dict[str, str]) -> Ran:
+    """What a command writes to a terminal of its own, all of it as its standard output."""
+    main, sub = pty.openpty()
+    with subprocess.Popen(command, env=environment, stdin=sub, stdout=sub, stderr=sub) as running:
+        os.close(sub)
+        shown = all_shown(main)
+    return Ran(running.returncode, shown.decode(), "")
 
 
 def open_files(pid: int) -> set[str]:
@@ -262,6 +284,12 @@ def ending(server: Server) -> Iterator[Server]:
             yield server
         finally:
             server.process.kill()
+
+
+def state_of_process(pid: int) -> str | None:
+    """The letter of its state, "Z" for a zombie; None if it has vanished."""
+    found = processes.look(pid)
+    return None if found is None else found.state
 
 
 def free_pid() -> int:
@@ -285,9 +313,19 @@ def params_of(pid: int) -> dict[int, EpollParams]:
     """Parameters of each epoll instance of a process, by descriptor."""
     with processes.Handle(pid) as handle:
         found = {}
-        for fd in processes.epoll_fds(pid):
+        for fd in descriptors_of(pid).epolls:
             with handle.copy_of(fd) as copy:
                 found[fd] = epoll.params(copy)
+        return found
+
+
+def polling_of(pid: int) -> dict[int, SocketPolling]:
+    """How each socket of a process busy polls, by descriptor."""
+    with processes.Handle(pid) as handle:
+        found = {}
+        for fd in descriptors_of(pid).sockets:
+            with handle.copy_of(fd) as copy:
+                found[fd] = sockets.polling(copy)
         return found
 
 

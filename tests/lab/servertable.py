@@ -10,7 +10,7 @@ from tests.lab.rounds import Cell
 from tests.lab.trial import LATE_SHARE, TREATMENTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "servers.md"
-BEGIN = "<!-- written by tests/lab/test_real_servers.py -->"
+BEGIN = "<!-- written by tests/lab/attach/test_real_servers.py -->"
 END = "<!-- end of what the test writes -->"
 WIDTH = 100
 HEAD = "| server | queues | `attach` | requests/s | p50 µs | p99 µs | own polls % |"

@@ -8,34 +8,37 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from napctl.attach.attach import attach, detach
-from napctl.attach.measure import Meter
-from napctl.attach.operate import Wish, attach_target, look
-from napctl.attach.report import Now
+from napctl.attach.activity import Meter
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attach_target import attach_target
+from napctl.attach.attachment import attachment, detach
+from napctl.attach.judge_target import judge_target
 from napctl.attach.target import parse, resolve
 from napctl.change.journal import Journal
+from napctl.change.transaction import apply
 from napctl.kernel import processes
-from napctl.kernel.cputime import run_seconds
-from napctl.kernel.epollinstances import epoll_instances
-from napctl.kernel.openfiles import open_files
+from napctl.kernel.cpu_time import run_seconds
+from napctl.kernel.epoll_instances import epoll_instances
+from napctl.kernel.open_files import open_files
 from napctl.kernel.sockets import incoming_napi_id
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadResult, LoadSpec, started
 from napctl.lab.servers import Server, connected, serve
-from napctl.measure.labload import KEYS_PER_GET
+from napctl.load.lab import KEYS_PER_GET
+from napctl.model.activity import Now
 from napctl.model.change import Transaction
 from napctl.model.suspension import Suspension
 from napctl.observe.window import Observer
 from tests.lab.helpers import until
+from tests.lab.other_servers import ROOT
 from tests.lab.rounds import Cell
-from tests.lab.servers import ROOT
 
 Protocol = Literal["memcached", "http", "redis"]
 Treatment = Literal["interrupts", "deferral", "suspension"]
 TREATMENTS: tuple[Treatment, ...] = ("interrupts", "deferral", "suspension")
 
 DEFERRAL = Suspension(irq_suspend_timeout_ns=0, busy_poll_budget=0, prefer_busy_poll=False)
-WISH = Wish(suspension=Suspension(), timer_ns=200_000, steer=True)
+OPTIONS = AttachOptions(suspension=Suspension(), timer_ns=200_000, steer=True)
 CONNECTIONS = 32
 """Eight for each of four workers, more or less: the kernel spreads them by a hash."""
 WARMUP_SECONDS = 1.2
@@ -157,7 +160,7 @@ class Bench:
                 self.wait_for_connections(spec.connections)
                 transactions.append(stack.enter_context(self.attached(treatment)))
             # Loading the probes takes a CPU for some milliseconds, and so does reading: not while it is measured.
-            meter = stack.enter_context(Meter(transactions)) if self.metered else None
+            meter = stack.enter_context(Meter(transactions, latency=False)) if self.metered else None
             if meter and not transactions:
                 stack.enter_context(Observer(self.lab.server.namespace))  # it costs something: the same in all cells
             load.wait_for_warmup()
@@ -174,12 +177,12 @@ class Bench:
     def attached(self, treatment: Treatment) -> Iterator[Transaction]:
         """Suspension as the product attaches it; deferral as the same on the device, and nothing in the server."""
         found = resolve(parse(str(self.server.pid)))
+        target = judge_target("server", found, OPTIONS)
         if treatment == "suspension":
-            made = attach_target(self.journal, "server", found, WISH, lambda _: None).transaction
+            made = attach_target(self.journal, target, OPTIONS, lambda _: None).transaction
         else:
-            examined = look("server", found, WISH)
-            assert not examined.choice.empty
-            made = attach(self.journal, examined.found, examined.choice, DEFERRAL)
+            assert not target.choice.empty
+            made = apply(self.journal, attachment(self.journal, target, DEFERRAL), then="attached")
         try:
             yield made
         finally:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from napctl.measure.rundir import Run, RunDirectory
-from napctl.measure.statistics import summarise
+from napctl.experiment.run_directory import RunDirectory
 from napctl.model.experiment import Cell, RunConfig, Summary
+from napctl.report.summary import Run, summarise
 
 TREATMENTS = ("base", "defer:200us", "suspend:20us", "suspend:200us", "plan:nic.toml")
 FAILED, WITHOUT_ENERGY = "plan:nic.toml", "suspend:200us"
@@ -37,6 +37,9 @@ PLAUSIBLE: dict[str, dict[float, tuple[float, float, float, float, float, float]
     "suspend:200us": {
         20_000: (198, 306, 14.3, 0.32, 57, 0.67), 60_000: (206, 346, 10.7, 0.33, 67, 0.96),
         0: (592, 1217, 8.8, 0.36, 91, 0.99),
+    },
+    "fullbusy": {
+        20_000: (60, 100, 48, 0.5, 99, 0.9), 60_000: (70, 120, 16, 0.5, 99, 0.9), 0: (600, 1040, 10.4, 0.4, 99, 0.9),
     },
 }  # fmt: skip
 
@@ -125,6 +128,21 @@ def run(name: str = "memcached", *, energy: bool = True, slower: float = 1.0, **
     """A whole run: five treatments × three loads × six rounds. One treatment failed, one has no energy."""
     asked = config(name, **changes)
     measured = cells(asked, energy=energy, slower=slower)
+    return Run(config=asked, machine=MACHINE, cells=measured, summary=summary(asked, measured))
+
+
+DEMO = ("base", "suspend:20us", "suspend:200us", "defer:200us", "fullbusy")
+
+
+def demo() -> Run:
+    """As `napctl demo` measures: with the load "rest", where nothing is compared."""
+    asked = config("demo", treatments=DEMO, source="lab", hooks={}, load="", rounds=8, rest_rounds=2, seed=123_456)
+    rest = tuple(
+        Cell(treatment=name, load="rest", asked_per_second=0.0, round=number, position=1000 + number, started_unix_ns=0,
+             seconds=0.5, metrics={"cpu_share": 1.0 if name == "fullbusy" else 0.01 + place / 1000})
+        for number in (1, 2) for place, name in enumerate(DEMO)
+    )  # fmt: skip
+    measured = (*cells(asked, energy=False), *rest)
     return Run(config=asked, machine=MACHINE, cells=measured, summary=summary(asked, measured))
 
 

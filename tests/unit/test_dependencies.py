@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from napctl.experiment.run_directory import RunDirectory
 from tests.unit import runs
-from tests.unit.test_cli import PROGRAM
+from tests.unit.cli.test_main import PROGRAM
 
-from napctl.measure.rundir import RunDirectory
-
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("packages")]
 ROOT = Path(__file__).parents[2]
 Ran = subprocess.CompletedProcess[str]
 

@@ -20,6 +20,7 @@ def test_the_man_pages_say_what_the_help_texts_say(tmp_path: Path) -> None:
     assert fresh == shipped, "run `make man`"
 
 
+@pytest.mark.heavy
 def test_every_command_has_a_man_page_that_man_can_read() -> None:
     for name in ("napctl", *(f"napctl-{command}" for command in COMMANDS)):
         page = ROOT / "man" / f"{name}.1"
@@ -53,14 +54,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.heavy
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_the_probe_the_load_generator_the_types_and_the_man_pages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     needed_files = (
         "napctl/probe/napi.bpf.o",
         "napctl/probe/waits.bpf.o",
         "napctl/probe/suspension.bpf.o",
-        "napctl/measure/page/page.html",
-        "napctl/measure/page/style.css",
+        "napctl/report/page/page.html",
+        "napctl/report/page/style.css",
         "napctl/lab/openloop.c",
         "napctl/py.typed",
         "man1/napctl-attach.1",
@@ -69,6 +72,8 @@ def test_the_wheel_holds_the_probe_the_load_generator_the_types_and_the_man_page
         assert any(name.endswith(needed) for name in names), needed
 
 
+@pytest.mark.heavy
+@pytest.mark.xdist_group("wheel")
 def test_napctl_runs_from_the_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = f"import napctl, napctl.cli.main as m; assert napctl.__file__.startswith({str(tmp_path)!r}); m.run()"

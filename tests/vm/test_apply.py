@@ -175,7 +175,7 @@ def test_what_changed_with_it_is_shown_as_a_side_effect_and_undone(wire: Wire, n
         output, words = applying.communicate(timeout=120)
 
     assert applying.returncode == 0, words
-    assert "side effect: the driver changed tx of rings of e1000e0" in " ".join(output.split())
+    assert "rings of e1000e0: the driver also changed tx" in " ".join(output.split())
     assert napctl("rollback", timeout_s=120).status == 0
     wire.wait_for_link()
     assert rings_of(wire.device) == before

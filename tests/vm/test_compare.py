@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from napctl.measure.rundir import RunDirectory
+from napctl.experiment.run_directory import RunDirectory
 from napctl.model.experiment import Cell
 from tests.lab.helpers import Napctl, until
 from tests.lab.plans import HEAD

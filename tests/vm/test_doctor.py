@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from napctl.advise import rules_coalescing, rules_udp, seen
-from napctl.advise.rules import diagnose
+from napctl.doctor import coalescing, facts, udp_senders
+from napctl.doctor.rules import diagnose
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.finding import Diagnosis, Finding
@@ -89,8 +89,8 @@ def test_a_quiet_nic_has_no_finding(wire: Wire, napctl: Napctl) -> None:
 
 def test_single_packet_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """One ping at a time: each comes with an interrupt of its own."""
-    monkeypatch.setattr(rules_coalescing, "LOADED_PACKETS_PER_SECOND", 10)
-    monkeypatch.setattr(rules_coalescing, "LEAST_POLLS", 50)
+    monkeypatch.setattr(coalescing, "LOADED_PACKETS_PER_SECOND", 10)
+    monkeypatch.setattr(coalescing, "LEAST_POLLS", 50)
 
     found = findings_during(wire, lambda: wire.ping(20))
 
@@ -112,7 +112,7 @@ def test_tx_completions_too_late(wire: Wire, napctl: Napctl) -> None:
 
 def test_udp_held_by_tx_delay(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """212,992 bytes in 50 ms are 34 Mb/s; what is a load to an emulated NIC is little elsewhere."""
-    monkeypatch.setattr(rules_udp, "LOADED_PACKETS_PER_SECOND", 1)
+    monkeypatch.setattr(udp_senders, "LOADED_PACKETS_PER_SECOND", 1)
     late = NapiSettings(defer_hard_irqs=1, gro_flush_timeout_ns=50_000_000)
 
     def send() -> None:
@@ -138,8 +138,8 @@ def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:
 
 def test_irqbalance_moves_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Somebody of that name runs, and the interrupt really moves, under what is much traffic for an emulated NIC."""
-    monkeypatch.setattr(seen, "BUSY_PACKETS_PER_SECOND", 1)
-    monkeypatch.setattr(seen, "LEAST_PACKETS", 10)
+    monkeypatch.setattr(facts, "BUSY_PACKETS_PER_SECOND", 1)
+    monkeypatch.setattr(facts, "LEAST_PACKETS", 10)
     balancer = tmp_path / "irqbalance"
     shutil.copy(shutil.which("sleep") or "/bin/sleep", balancer)
     irq = napi_of(wire).irq

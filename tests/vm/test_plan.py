@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napctl.cli.planfile import read_plan
+from napctl.cli.plan_reading import read_plan
 from napctl.model.machine import Coalescing
 from napctl.model.plan import Advice, Deferral
 from napctl.model.value import from_json

@@ -9,12 +9,15 @@ when it found nothing (ep_busy_loop()).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from napctl.attach.examine import Examination
-from napctl.attach.hints import hint
-from napctl.attach.look import EpollInstance
+from napctl.attach.inspect_process import EpollInstance
+from napctl.attach.inspect_target import Examination
+from napctl.attach.server_options import hint
 from napctl.attach.steering import Group, groups
 from napctl.model.fitness import InstanceFitness, Judgement
 from napctl.model.waits import ThreadWaits
+
+__all__ = ["InstanceVerdict", "instance_fitness", "loop_of", "verdicts", "waiting_threads"]
+
 
 SPINS, MOSTLY_SPINS = 0.99, 0.5
 """Share of waits with timeout 0. Measured: a loop that only ever asks with timeout 0, however seldom, finds every
@@ -29,7 +32,7 @@ MARKED = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class InstanceVerdict:
     """Of one epoll instance, with what is needed to act on it."""
 
     instance: EpollInstance
@@ -38,7 +41,7 @@ class Verdict:
     hint: str = ""
 
 
-def verdicts(found: Examination, steered: frozenset[int] = frozenset()) -> tuple[Verdict, ...]:
+def verdicts(found: Examination, steered: frozenset[int] = frozenset()) -> tuple[InstanceVerdict, ...]:
     """One for each epoll instance. `steered`: inodes of listening sockets whose group is steered by napctl already."""
     by_instance = {id(member.instance): group for group in groups(found) for member in group.members}
     mixed = _mixed_listeners(found)
@@ -51,35 +54,35 @@ def _verdict(
     group: Group | None,
     steered: frozenset[int],
     mixed: Mapping[int, EpollInstance],
-) -> Verdict:
+) -> InstanceVerdict:
     ids = instance.sockets_by_napi
     steerable = group is not None and group.misfit is None
     several = _receiving(instance, found, group)
     if not ids and (not steerable or several < 2):
         unsteerable = group.misfit if group and several > 1 else None
-        return Verdict(instance, "nothing to poll", _why_unfed(instance), unsteerable or "")
+        return InstanceVerdict(instance, "nothing to poll", _why_unfed(instance), unsteerable or "")
     if bad := _hopeless(instance, found):
-        return Verdict(instance, "does not fit", bad)
+        return InstanceVerdict(instance, "does not fit", bad)
     if len(ids) > 1 or (instance.open_udp and several > 1):
         return _over_several(instance, found, group, steered, several)
     if sibling := next((mixed[each.inode] for each in instance.listeners if each.inode in mixed), None):
-        return Verdict(instance, "does not fit", _like(sibling), _hint(instance, found, several))
+        return InstanceVerdict(instance, "does not fit", _like(sibling), _hint(instance, found, several))
     return _over_one(instance, group, steered, several)
 
 
-def _over_one(instance: EpollInstance, group: Group | None, steered: frozenset[int], several: int) -> Verdict:
+def _over_one(instance: EpollInstance, group: Group | None, steered: frozenset[int], several: int) -> InstanceVerdict:
     """Now one NAPI instance feeds it: will it stay so?"""
     ids = instance.sockets_by_napi
     steerable = group is not None and group.misfit is None
     if several > 1 and not steerable and _few_to_tell(instance):
         unsteerable = group.misfit if group else None
-        return Verdict(instance, "does not fit", _too_few(instance, several), unsteerable or "")
+        return InstanceVerdict(instance, "does not fit", _too_few(instance, several), unsteerable or "")
     if steerable and several > 1 and not _is_steered(instance, steered):
-        return Verdict(
+        return InstanceVerdict(
             instance, "fits after steering", "as long as nothing steers them, its connections may come over any queue"
         )
     why = f"all its sockets are fed by NAPI {next(iter(ids))}" if ids else "its queue is steered to it"
-    return Verdict(instance, "fits", why)
+    return InstanceVerdict(instance, "fits", why)
 
 
 def _hopeless(instance: EpollInstance, found: Examination) -> str | None:
@@ -89,21 +92,22 @@ def _hopeless(instance: EpollInstance, found: Examination) -> str | None:
             return trouble
     if instance.outer is not None:
         return (
-            f"epoll instance {instance.outer} watches it, so that its loop waits there and asks here with timeout 0; "
-            "the kernel busy-polls only for calls that may block"
+            f"its loop waits in epoll instance {instance.outer}, which watches this one, and calls epoll_wait here "
+            "with timeout 0; the kernel busy-polls only for calls that may block"
         )
     if loop_of(instance.threads) == "spins":
         return (
-            "its loop asks with timeout 0 and never waits: the kernel polls only for who may sleep, so that packets "
-            "would wait for the suspend timer"
+            "it calls epoll_wait with timeout 0; the kernel busy-polls only for calls that may block, so packets would "
+            "wait for the safety timer"
         )
-    if _go(instance, found):
+    program = found.programs.get(instance.process.pid)
+    if program is not None and program.go:
         return "the Go runtime has one epoll instance for all its threads, and whichever is free waits in it"
     waiting = waiting_threads(instance.threads)
     if len(waiting) > 1:
         return (
-            f"{len(waiting)} threads were seen to wait in it; each that finds nothing resumes the interrupts that "
-            "another has suspended"
+            f"{len(waiting)} threads wait in it; each that finds nothing resumes the interrupts that another has "
+            "suspended"
         )
     return None
 
@@ -122,28 +126,30 @@ def _napi_trouble(napi_id: int, found: Examination) -> str | None:
 
 def _over_several(
     instance: EpollInstance, found: Examination, group: Group | None, steered: frozenset[int], several: int
-) -> Verdict:
+) -> InstanceVerdict:
     ids = instance.sockets_by_napi
     mix = ", ".join(f"{count} of NAPI {napi}" for napi, count in sorted(ids.items()))
     trap = (
         f"epoll instance {instance.fd} watches sockets of {len(ids)} NAPI instances ({mix}); the kernel would "
-        "follow one and let the others wait for the suspend timer"
+        "follow one, and the others would wait for the safety timer"
         if len(ids) > 1
-        else f"its datagrams may come over any of {several} NAPI instances, of which the kernel would follow one"
+        else f"its datagrams may come over any of {several} NAPI instances; the kernel would follow one"
     )
     if group is not None and group.misfit is None:
         if instance.open_udp and ids and not _is_steered(instance, steered):
-            return Verdict(
+            return InstanceVerdict(
                 instance, "does not fit", MARKED, "attach it before its first datagram: `napctl run --steer`"
             )
         if _is_steered(instance, steered) and len(ids) > 1:
-            return Verdict(instance, "does not fit", f"steered, but connections from before are still open: {mix}")
+            return InstanceVerdict(
+                instance, "does not fit", f"steered, but connections from before are still open: {mix}"
+            )
         if _is_steered(instance, steered):
-            return Verdict(instance, "fits", "its queue is steered to it")
-        return Verdict(instance, "fits after steering", trap)
+            return InstanceVerdict(instance, "fits", "its queue is steered to it")
+        return InstanceVerdict(instance, "fits after steering", trap)
     if group is not None and group.misfit:
-        return Verdict(instance, "does not fit", trap, group.misfit)
-    return Verdict(instance, "does not fit", trap, _hint(instance, found, several))
+        return InstanceVerdict(instance, "does not fit", trap, group.misfit)
+    return InstanceVerdict(instance, "does not fit", trap, _hint(instance, found, several))
 
 
 def _mixed_listeners(found: Examination) -> dict[int, EpollInstance]:
@@ -203,11 +209,6 @@ def _why_unfed(instance: EpollInstance) -> str:
     )
 
 
-def _go(instance: EpollInstance, found: Examination) -> bool:
-    program = found.programs.get(instance.process.pid)
-    return program is not None and program.go
-
-
 def _program(instance: EpollInstance, found: Examination) -> str:
     program = found.programs.get(instance.process.pid)
     return program.name if program else instance.process.name
@@ -230,7 +231,7 @@ def loop_of(threads: Iterable[ThreadWaits] | None) -> str:
     return "mostly spins" if at_once > MOSTLY_SPINS * calls else "waits"
 
 
-def instance_fitness(verdict: Verdict) -> InstanceFitness:
+def instance_fitness(verdict: InstanceVerdict) -> InstanceFitness:
     """As it is shown."""
     instance = verdict.instance
     return InstanceFitness(

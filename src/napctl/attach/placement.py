@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from napctl.attach.examine import Examination, LocatedNapi
 from napctl.attach.fitness import waiting_threads
-from napctl.attach.look import EpollInstance
+from napctl.attach.inspect_process import EpollInstance
+from napctl.attach.inspect_target import Examination, LocatedNapi
 from napctl.kernel.numa import cpus_by_node
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.fitness import Placement
+
+__all__ = ["mismatch", "placements"]
+
 
 MOST_THREADS = 64
 """Of one instance: one that more wait in fits nowhere."""

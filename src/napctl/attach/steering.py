@@ -12,11 +12,13 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from napctl.attach.examine import Examination
-from napctl.attach.look import EpollInstance, Listener
+from napctl.attach.inspect_process import EpollInstance, Listener
+from napctl.attach.inspect_target import Examination
 from napctl.kernel.sockets import host_and_port
 from napctl.model.fitness import Steering
 from napctl.model.machine import Device
+
+__all__ = ["Feed", "Group", "groups", "outgrown", "program_misfit", "queue_misfit", "steering"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _misfit(members: list[Member], found: Examination) -> str | None:
         )
     strangers = found.strangers(members[0].listener.group, sockets)
     if strangers:
-        return f"other processes share its port ({strangers} sockets); steering would miscount"
+        return f"other processes share its port ({strangers} socket{'s' * (strangers > 1)}); steering would miscount"
     return None
 
 
@@ -129,12 +131,12 @@ def queue_misfit(workers: int, feeds: Sequence[Feed]) -> str | None:
     if len(feeds) > 1:
         names = " and ".join(sorted(feed.device for feed in feeds))
         return (
-            f"{len(feeds)} devices can feed it ({names}), and the program tells RX queues apart, not devices: one "
+            f"{len(feeds)} devices can feed it ({names}), and steering tells RX queues apart, not devices: one "
             "worker would serve queues of each; have one device carry its connections"
         )
     for feed in feeds:
         if feed.napi_of is None:
-            return f"the driver of {feed.device} does not tell which NAPI instance serves which RX queue"
+            return f"the driver of {feed.device} does not report which NAPI instance serves which RX queue"
         return _uneven(workers, feed.device, feed.napi_of)
     return None
 
@@ -185,13 +187,13 @@ def program_misfit(counted: int, waiting: Mapping[int, Collection[Hashable]], fe
     """
     now = len(waiting)
     if now > counted:
-        return f"{now} listeners share its port by now and it is steered to {counted}: the others get no connections"
+        return f"{now} listeners share its port now and it is steered to {counted}: the others get no connections"
     if now < counted:
         # run_bpf_filter() in net/core/sock_reuseport.c: who is chosen and not there is replaced by the hash's choice.
         return f"it is steered to {counted} listeners and {now} are left: queues of the others come to any of them"
     each = [worker for workers in waiting.values() for worker in set(workers)]
     if len(set(each)) < len(each):
-        return "one of its workers waits on several of its listeners by now, so that it serves several queues"
+        return "one of its workers now waits on several of its listeners, so that it serves several queues"
     return queue_misfit(counted, feeds)
 
 

@@ -8,13 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from napctl.attach.controlgroups import in_group, is_unit, unit_names
+from napctl.attach.units_and_containers import in_group, is_unit, unit_names
 from napctl.kernel import capabilities, processes
 from napctl.kernel.listeners import listeners
+from napctl.kernel.open_files import open_files
+from napctl.kernel.process_tree import ancestors, in_order, parents, tops, with_descendants
 from napctl.kernel.processes import Process, Seen
-from napctl.kernel.processtree import ancestors, in_order, parents, tops, with_descendants
 from napctl.model.change import EpollChange, SocketChange, Transaction
 from napctl.model.errors import BadInput, NotPermitted
+
+__all__ = ["KINDS", "Target", "complete", "find_attachments", "parse", "resolve"]
+
 
 Kind = Literal["pid", "name", "unit", "cgroup", "container", "port"]
 KINDS: tuple[Kind, ...] = ("pid", "name", "unit", "cgroup", "container", "port")
@@ -334,6 +338,6 @@ def _names(prefix: str) -> set[str]:
     for process in processes.processes():
         if process.name.startswith(prefix) and process.name not in found and process.pid != os.getpid():
             with suppress(OSError):  # gone meanwhile, or not ours to read
-                if processes.epoll_fds(process.pid):
+                if open_files(process.pid).epolls:
                     found.add(process.name)
     return found

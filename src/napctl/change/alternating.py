@@ -7,14 +7,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
-from napctl.change.make import make, value_words
-from napctl.change.planned import devices_of
+from napctl.change.objects import Places, recognisable
+from napctl.change.one_change import make, value_words
 from napctl.change.recovery import refuse_unsettled
-from napctl.change.targets import Places, recognisable
 from napctl.change.transaction import restore, undisturbed, undo_all
-from napctl.model.change import Restored, Transaction
+from napctl.model.change import Restored, Transaction, devices_of
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.settings import kernel_name
+
+__all__ = ["alternating"]
+
 
 PATIENCE_SECONDS = 60
 """For the journal, before something is left on that only this process knows of; a guard has more."""

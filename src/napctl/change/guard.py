@@ -22,6 +22,9 @@ from napctl.kernel import processes
 from napctl.model.change import Guard, Keeper
 from napctl.model.errors import NapctlError, RolledBack
 
+__all__ = ["dismiss", "myself", "now_boot_ns", "watched"]
+
+
 NO_DEADLINE = 0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
 PR_SET_NAME = 15

@@ -18,10 +18,13 @@ from typing import Self, get_args
 
 from msgspec.structs import replace
 
-from napctl.kernel.ownfiles import refuse_foreign_directory, refuse_foreign_file
+from napctl.kernel.trusted_paths import refuse_foreign_directory, refuse_foreign_file
 from napctl.model.change import State, Transaction
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
 from napctl.model.value import from_json, to_json
+
+__all__ = ["MOST_RESTORED", "STATE_VARIABLE", "TABLE", "Journal", "state_directory"]
+
 
 VERSION = 2
 LOCK_SECONDS = 10
@@ -67,9 +70,13 @@ FROM_VERSION_1 = (
 """Version 1 knew attachments only."""
 
 
+STATE_VARIABLE = "NAPCTL_STATE_DIR"
+"""Names the directory, in the environment."""
+
+
 def state_directory() -> Path:
     """Where napctl keeps what must survive it."""
-    return Path(os.environ.get("NAPCTL_STATE_DIR") or "/var/lib/napctl")
+    return Path(os.environ.get(STATE_VARIABLE) or "/var/lib/napctl")
 
 
 class Journal:

@@ -5,21 +5,22 @@ from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from napctl.change.journal import Journal
-from napctl.change.planned import devices_of
 from napctl.change.transaction import objects, restore
-from napctl.kernel import processes, system
-from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction
+from napctl.kernel import processes, running_kernel
+from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction, devices_of
 from napctl.model.errors import BadInput, NapctlError
+
+__all__ = ["alive", "on_trial", "orphaned", "recover", "refuse_unsettled", "running"]
 
 
 class HasProcess(Protocol):
     """What names a process so that it is known again."""
 
     @property
-    def pid(self) -> int: ...  # noqa: D102
+    def pid(self) -> int: ...
 
     @property
-    def started_ticks(self) -> int: ...  # noqa: D102
+    def started_ticks(self) -> int: ...
 
 
 GRACE_NS = 2 * 10**9
@@ -52,7 +53,7 @@ def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
 def orphaned(transaction: Transaction) -> bool:
     """Whether nobody will come back to it. The journal is locked, so nobody is at work on it now; a trial waits for its
     next turn."""
-    if transaction.boot_id != system.boot_id():
+    if transaction.boot_id != running_kernel.boot_id():
         return True
     match transaction.state:
         case "attached":
@@ -75,7 +76,7 @@ def alive(attachment: Transaction) -> bool:
     for each in attachment.changes:
         held += each.holders if isinstance(each, EpollChange | SocketChange) else ()
         held += [each] if isinstance(each, SteeringChange) else ()
-    return attachment.boot_id == system.boot_id() and any(running(each) for each in held)
+    return attachment.boot_id == running_kernel.boot_id() and any(running(each) for each in held)
 
 
 def running(one: HasProcess) -> bool:

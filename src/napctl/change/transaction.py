@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
-from napctl.change.make import Upon, all_gone, make, refuse_changed, undo
-from napctl.change.targets import Places, recognisable
-from napctl.kernel import system
+from napctl.change.objects import Places, recognisable
+from napctl.change.one_change import all_gone, make, refuse_changed, undo
+from napctl.kernel import running_kernel
 from napctl.model.change import (
     Change,
     CoalescingChange,
@@ -28,6 +28,19 @@ from napctl.model.change import (
 )
 from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
 
+__all__ = [
+    "LeaveOut",
+    "amend",
+    "apply",
+    "begun",
+    "never",
+    "objects",
+    "restore",
+    "undisturbed",
+    "undo_all",
+    "undoing_order",
+]
+
 
 def begun(
     kind: Kind, name: str, changes: tuple[Change, ...], *, pid: int = 0, started_ticks: int = 0,
@@ -36,7 +49,7 @@ def begun(
     """A transaction of now, not yet recorded."""
     return Transaction(
         kind=kind,
-        boot_id=system.boot_id(),
+        boot_id=running_kernel.boot_id(),
         made_unix_ns=time.time_ns(),
         name=name,
         pid=pid,
@@ -76,8 +89,11 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
             for number, change in enumerate(transaction.changes):
                 _stop_if(interrupted())
                 trying = (change,)
-                found = _make_or_leave_out(change, places, "anything" if number in moved else "former", leave_out)
-                done += [found] if found is not None else []
+                try:
+                    done.append(make(change, places, "anything" if number in moved else "former"))
+                except NapctlError as error:
+                    if not _left_out(change, error, places, leave_out):
+                        raise
                 trying = ()
                 if isinstance(change, CoalescingChange | RingsChange):
                     # What the driver made of it, for who undoes it after a kill.
@@ -123,7 +139,11 @@ def amend(
         try:
             for change in further:
                 tried.append(change)
-                if _make_or_leave_out(change, places, "former or own", leave_out) is None:
+                try:
+                    make(change, places, "former or own")
+                except NapctlError as error:
+                    if not _left_out(change, error, places, leave_out):
+                        raise
                     tried.pop()
             return journal.update(replace(kept, changes=(*kept.changes, *tried)), transaction.state)
         except BaseException as error:
@@ -136,17 +156,14 @@ def amend(
             raise
 
 
-def _make_or_leave_out(change: Change, places: Places, upon: Upon, leave_out: LeaveOut) -> Change | None:
-    """As make(); None if it is refused and to be left out: then nothing of it is left."""
-    try:
-        return make(change, places, upon)
-    except NapctlError as error:
-        if not leave_out(change, error):
-            raise
-        if not isinstance(error, ChangedMeanwhile):
-            with suppress(NapctlError):  # what cannot be read was not written
-                undo(change, places)
-        return None
+def _left_out(change: Change, error: NapctlError, places: Places, leave_out: LeaveOut) -> bool:
+    """Whether a change that is refused is left out: then nothing of it is left."""
+    if not leave_out(change, error):
+        return False
+    if not isinstance(error, ChangedMeanwhile):
+        with suppress(NapctlError):  # what cannot be read was not written
+            undo(change, places)
+    return True
 
 
 def restore(journal: Journal, transaction: Transaction, *, force: bool = False) -> list[Restored]:
@@ -160,7 +177,7 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
         if each.kind == "verify" and each.number > transaction.number and objects(each) & objects(transaction):
             with suppress(RolledBack):  # it is undone, which a full disk cannot be told
                 restore(journal, each)
-    if transaction.boot_id != system.boot_id():
+    if transaction.boot_id != running_kernel.boot_id():
         journal.set_state(transaction.number, "restored")
         return [row for change in transaction.changes for row in all_gone(change)]
     with undisturbed(), Places() as places:

@@ -8,18 +8,18 @@ import click
 
 from napctl.change.guard import now_boot_ns, watched
 from napctl.change.journal import Journal, state_directory
-from napctl.change.make import altered, side_effects
-from napctl.change.plans import admitted, apply_plan
+from napctl.change.one_change import altered, side_effects
 from napctl.change.transaction import undisturbed
-from napctl.cli.loading import load_tables
-from napctl.cli.options import Duration, json_option, netns_option
-from napctl.cli.planfile import read_plan
-from napctl.cli.restored import recover_leavings
-from napctl.cli.settingtext import changed, grouped, made_rows, setting_name
-from napctl.cli.table import paragraph, print_table
+from napctl.cli.netns import netns_option
+from napctl.cli.options import Duration, json_option
+from napctl.cli.plan_reading import read_plan
+from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo, echo_json, note
-from napctl.cli.verdicttext import show as show_verification
-from napctl.cli.verdicttext import unverified
+from napctl.cli.text.restored import recover_leavings
+from napctl.cli.text.settings import changed, grouped, made_rows, setting_name
+from napctl.cli.text.table import paragraph, print_table
+from napctl.cli.text.verdicts import show as show_verification
+from napctl.cli.text.verdicts import unverified
 from napctl.cli.verify import Notes, keeping
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
@@ -27,6 +27,7 @@ from napctl.model.machine import SCHEMA
 from napctl.model.plan import Plan
 from napctl.model.value import Value
 from napctl.model.verdict import Verification
+from napctl.plan.apply import admitted, apply_plan
 from napctl.verify.verify import Options, verify_plan
 
 
@@ -50,9 +51,9 @@ class Applied(Value, frozen=True, kw_only=True):
 @click.option("--confirm-within", type=Duration(least_ns=10**9, most_ns=24 * 3600 * 10**9), metavar="TIME",
               help="Put everything back after that time, unless `napctl confirm` comes first.")  # fmt: skip
 @click.option("--verify", "verify_first", is_flag=True,
-              help="First measure as `napctl verify` does; keep nothing that is not obeyed, or harms.")  # fmt: skip
+              help="First test it as `napctl verify` does; apply nothing that is not obeyed or does harm.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
-@click.option("--force", is_flag=True, help="Also beyond the safety bounds; that is recorded.")
+@click.option("--force", is_flag=True, help="Apply also what exceeds the safety bounds; the history says so.")
 @netns_option
 @json_option("One JSON object")
 def apply(
@@ -64,11 +65,11 @@ def apply(
     netns: NetworkNamespace,
     as_json: bool,
 ) -> int:
-    """Make the settings of a PLAN (a file that `napctl plan` wrote) true.
+    """Put a PLAN in force (a file that `napctl plan` wrote): all of it or nothing.
 
-    One transaction over all devices: every former value is on disk before anything is changed, each change is read
-    back, and if a driver refuses one, the others are undone. Exit status 1 if a driver made another value of a setting,
-    or if --verify found that the plan is not obeyed or harms; then everything is as it was.
+    Every former value is on disk before anything is changed, each change is read back, and if a driver refuses one, the
+    others are undone. Exit status 1 if a driver set another value than it was asked for, or if --verify found that the
+    plan is not obeyed or does harm; then everything is as it was.
     """
     wanted = read_plan(plan)
     asked, forced = admitted(wanted, netns, force=force)
@@ -117,7 +118,7 @@ def _show_untouched(asked: tuple[Change, ...], *, as_json: bool) -> None:
     if as_json:
         echo_json(Applied(transaction=None, altered=()))
     elif not asked:
-        echo("nothing to change: all of it is in force already")
+        echo("nothing to change: the plan is in force already")
     else:
         print_table(
             ("where", "setting", "now", "planned"), grouped(row for each in asked for row in changed(each)), left=2
@@ -129,9 +130,9 @@ def _show(made: Transaction, verification: Verification | None) -> None:
     print_table(("where", "setting", "was", "asked", "is now"), rows, left=2)
     for change in made.changes:
         for name in altered(change):
-            paragraph(f"the driver made another value of {setting_name(name)} on {change.where} than it was asked for")
+            paragraph(f"{change.where}: the driver set another {setting_name(name)} than it was asked for")
         for name in side_effects(change):
-            paragraph(f"side effect: the driver changed {setting_name(name)} of {change.where}, which nobody asked for")
+            paragraph(f"{change.where}: the driver also changed {setting_name(name)}, which nobody asked for")
     unclear = unverified(verification) if verification else None
     if made.guard is None and unclear is None:
         echo(f"applied as {made.number}; undo with: napctl rollback {made.number}")

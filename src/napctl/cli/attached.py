@@ -6,17 +6,20 @@ from collections.abc import Iterator
 
 import click
 
-from napctl.attach.measure import Meter
-from napctl.attach.report import Now, Standing
+from napctl.attach.activity import Meter
 from napctl.change.journal import Journal
-from napctl.cli.nowtext import now_lines, verdict_line
 from napctl.cli.options import Seconds, json_option
-from napctl.cli.stop import Stop
-from napctl.cli.table import number, percent, wrapped
+from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json, live, note
-from napctl.model.change import EpollChange, NapiChange, Transaction
+from napctl.cli.text.activity import now_lines, verdict_line
+from napctl.cli.text.settings import counted
+from napctl.cli.text.table import number, percent, wrapped
+from napctl.model.activity import Now, Standing
+from napctl.model.change import Transaction
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
+
+__all__ = ["Report"]
 
 
 class Report(Value, frozen=True, kw_only=True):
@@ -36,10 +39,10 @@ class Report(Value, frozen=True, kw_only=True):
               help="Length of a window, s.")  # fmt: skip
 @json_option("One JSON object per window")
 def attached(watch: bool, interval: float, as_json: bool) -> int:
-    """List what is attached, since when, and what it does right now.
+    """List what is attached, since when, and whether it works right now.
 
-    Who polls, suspensions and resumes, interrupts, empty polls, all measured in one window. A plain word says when
-    suspension is not active: exit status 1, as when a queue starves.
+    Measures for a second who polls, how long interrupts are suspended, and how many polls are empty. Exit status 1 if
+    suspension is not active somewhere, or a queue starves.
     """
     live = _attachments()
     if not live:
@@ -118,13 +121,10 @@ def _bad(report: Report) -> int:
 def _lines(report: Report) -> Iterator[str]:
     for each in report.attachments:
         transaction = each.transaction
-        napis = sum(isinstance(change, NapiChange) for change in transaction.changes)
-        epolls = sum(isinstance(change, EpollChange) for change in transaction.changes)
+        what = counted(change.where for change in transaction.changes)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(transaction.made_unix_ns / 1e9))
         kept = f", kept by napctl ({each.kept_by})" if each.kept_by else ""
-        yield from wrapped(
-            f"{transaction.title}: since {since}, {napis} NAPI and {epolls} epoll instances{kept}", rest="  "
-        )
+        yield from wrapped(f"{transaction.title}: since {since}: {what}{kept}", rest="  ")
         yield from wrapped(verdict_line(transaction.name, each), first="  ", rest="    ")
         if each.packets_per_second is not None:
             yield from wrapped(

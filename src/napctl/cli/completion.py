@@ -14,6 +14,9 @@ from click.shell_completion import (
 
 from napctl.cli.terminal import echo_text
 
+__all__ = ["complete"]
+
+
 VARIABLE = "_NAPCTL_COMPLETE"
 
 
@@ -56,7 +59,7 @@ def complete() -> None:
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script for SHELL."""
+    """Print the script by which SHELL completes napctl's commands and options."""
     from napctl.cli.main import cli  # noqa: PLC0415 - main imports this module by name
 
     add_completion_class(Bash)

@@ -5,8 +5,8 @@ import click
 from napctl.change.guard import dismiss, now_boot_ns
 from napctl.change.journal import Journal
 from napctl.cli.history import transaction_argument
-from napctl.cli.restored import recover_leavings
 from napctl.cli.terminal import echo
+from napctl.cli.text.restored import recover_leavings
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
@@ -14,9 +14,9 @@ from napctl.model.errors import BadInput
 @click.command(epilog="\b\nExamples:\n  napctl confirm\n  napctl confirm 7")
 @transaction_argument(lambda each: each.state == "unconfirmed")
 def confirm(number: int | None) -> None:
-    """Keep the settings of transaction ID (default: the newest) that `napctl apply --confirm-within` put in force.
+    """Keep what `napctl apply --confirm-within` applied: transaction ID, or the newest.
 
-    Too late, if its time is over: the guard has put everything back then (exit status 2).
+    Once the time is over it is too late: the guard has put everything back (exit status 2).
     """
     if not Journal.exists():
         raise BadInput("nothing was ever applied here")

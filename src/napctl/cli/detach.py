@@ -2,13 +2,13 @@
 
 import click
 
-from napctl.attach.attach import attachments, napis_of, refuse_shared
-from napctl.attach.attach import detach as detach_attachments
+from napctl.attach.attachment import attachments, napis_of, refuse_shared
+from napctl.attach.attachment import detach as detach_attachments
 from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
 from napctl.cli.options import json_option, offered
-from napctl.cli.restored import report
 from napctl.cli.terminal import echo
+from napctl.cli.text.restored import report
 from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput
 
@@ -26,16 +26,16 @@ def attached_names() -> list[str]:
 @click.argument("target", required=False, shell_complete=offered(attached_names))
 @click.option("--all", "everything", is_flag=True, help="Everything that is attached.")
 @click.option("--force", is_flag=True,
-              help="Also overwrite settings that somebody else has changed since, at once or afterwards.")  # fmt: skip
+              help="Also restore settings that somebody else has changed since; also after `detach`.")  # fmt: skip
 @json_option("One JSON object")
 def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> int:
-    """Restore every setting that attaching TARGET had changed, also if the server has gone.
+    """Undo `napctl attach TARGET`: restore every setting that it changed.
 
     TARGET is what `napctl attach` takes: a pid, a name, a systemd unit, a control group (/path), a container, or a port
-    (:8080); a name that several servers have is refused here as there. Of one that has gone, its pid or its name.
+    (:8080); a name that several servers have is refused here as there. If the server has ended: its pid or its name.
 
-    A setting that somebody else has changed since is left alone and named: exit status 5. It is restored by
-    `napctl detach TARGET --force`, now or later.
+    A setting that somebody else has changed since is left as it is and named: exit status 5. `napctl detach TARGET
+    --force` restores it, now or later.
     """
     if (target is None) != everything:
         raise click.UsageError("give a TARGET or --all")

@@ -2,19 +2,26 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
+from msgspec.structs import replace
 
-from napctl.advise.lower import look_below
-from napctl.advise.rules import diagnosis
-from napctl.advise.seen import some
-from napctl.cli.options import Seconds, devices_argument, json_option, netns_option
-from napctl.cli.table import number, wrapped
+from napctl.change.journal import Journal
+from napctl.change.recovery import orphaned
+from napctl.cli.netns import netns_option, netns_words
+from napctl.cli.options import Seconds, devices_argument, json_option
 from napctl.cli.terminal import echo, echo_json, note, write_over
+from napctl.cli.text.table import number, wrapped
+from napctl.doctor.facts import some
+from napctl.doctor.rules import diagnosis
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.finding import Diagnosis, Finding
+from napctl.model.change import NapiChange, Transaction
+from napctl.model.errors import NapctlError
+from napctl.model.finding import Diagnosis, Finding, Follower
 from napctl.observe.checkup import take_checkup
+from napctl.observe.machine import WHO_POLLS
+from napctl.plan.lower_devices import look_below
 
 WITHOUT_A_WORD = 2.0
 """So long a command may be silent, s."""
@@ -22,6 +29,8 @@ MANY = 3
 """So many findings alike are still told one by one."""
 MOST_LINES = 8
 """Of evidence or of commands of one finding."""
+LOOKS_INTO_NETNS = ("apply", "plan", "status")
+"""Commands of napctl that findings advise, and that look into one network namespace."""
 
 
 @click.command(
@@ -34,22 +43,34 @@ MOST_LINES = 8
 @netns_option
 @json_option("One JSON object")
 def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as_json: bool) -> int:
-    """Look for what wastes CPU time, delays packets or loses them, and say what to do.
+    """Find what wastes CPU time, delays packets or loses them, and say what to do.
 
     Watches the devices (all but loopback by default) for a while, best under the usual load. Changes nothing. Each
     finding comes with the figures that show it and where they were read, and with commands that are ready to run. Exit
     status 0: no finding; 1: there are findings.
     """
     with _progress(seconds) as tell:
-        found = diagnosis(take_checkup(netns, devices, seconds, tell))
+        checkup = take_checkup(netns, devices, seconds, tell)
+    found = diagnosis(replace(checkup, followers=tuple(_followers())))
     with NetworkNamespace.current() as ours:
         elsewhere = ours.inode != netns.inode
     if as_json:
         echo_json(found)
     else:
-        for line in _lines(found, elsewhere):
+        for line in _lines(found, elsewhere=elsewhere, netns=netns_words()):
             echo(line)
     return 1 if found.findings else 0
+
+
+def _followers() -> Iterator[Follower]:
+    """By the journal; none where it cannot be read, as by a user to whom nothing of it belongs."""
+    standing: list[Transaction] = []
+    with suppress(NapctlError, OSError):
+        standing = Journal.read(live=True)
+    for each in standing:
+        if each.keeper and each.kind == "attach" and each.state == "attached" and not orphaned(each):
+            ids = tuple(change.napi_id for change in each.changes if isinstance(change, NapiChange))
+            yield Follower(pid=each.keeper.pid, server=each.title, napi_ids=ids)
 
 
 @contextmanager
@@ -75,15 +96,22 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
             write_over("")
 
 
-def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
+def _lines(found: Diagnosis, *, elsewhere: bool, netns: str) -> Iterator[str]:
+    """`elsewhere`: another network namespace than ours was looked at; `netns`: as netns_words()."""
     first = 1
     for alike in grouped(found.findings):
         for shown in [alike] if len(alike) > MANY else [[each] for each in alike]:
-            yield from _finding_lines(first, shown)
+            yield from _finding_lines(first, shown, netns)
             yield ""
             first += len(shown)
-    if elsewhere and any(finding.commands for finding in found.findings):
-        yield from wrapped("Run the commands in the network namespace that was looked at (nsenter --net=…).")
+    for finding in found.mended:
+        yield from _told("mended", f"{finding.title}. {finding.remedy} ({finding.rule})")
+    others = any(not each.startswith("napctl ") for finding in found.findings for each in finding.commands)
+    if elsewhere and others:
+        yield from wrapped(
+            "Run commands of other programs than napctl in the network namespace that was looked at (ip netns exec, or "
+            "nsenter --net --mount)."
+        )
     yield from wrapped(_looked_at(found))
     devices = found.checkup.machine.devices
     for device in devices:
@@ -94,7 +122,8 @@ def _lines(found: Diagnosis, elsewhere: bool) -> Iterator[str]:
         rules = each.rules[0] if len(each.rules) == 1 else f"{len(each.rules)} rules"
         yield from _told("not judged", f"{where}{each.why} ({rules})")
     for lack in dict.fromkeys((*found.checkup.machine.lacks, *found.checkup.window.lacks)):
-        yield from _told("not known", lack)
+        if any(device.napis for device in devices) or not lack.startswith(WHO_POLLS):
+            yield from _told("not known", lack)
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -106,11 +135,12 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     return list(groups.values())
 
 
-def _finding_lines(first: int, alike: Sequence[Finding]) -> Iterator[str]:
+def _finding_lines(first: int, alike: Sequence[Finding], netns: str) -> Iterator[str]:
     """One finding, or many alike: of those the first, and the names of some others."""
     finding, others = alike[0], alike[1:]
     numbers = f"{first}-{first + len(others)}" if others else str(first)
-    yield from wrapped(f"{numbers}. {_titled(finding)}", rest="   ")
+    where = "" if finding.where in finding.title else f"{finding.where}: "
+    yield from wrapped(f"{numbers}. {where}{finding.title}", rest="   ")
     yield f"   {finding.severity}, {finding.certainty} ({finding.rule})"
     for text in _shortened([f"{evidence.text} [{evidence.source}]" for evidence in finding.evidence]):
         yield from _told("evidence", text)
@@ -118,9 +148,15 @@ def _finding_lines(first: int, alike: Sequence[Finding]) -> Iterator[str]:
         yield from _told("alike", f"{len(others)} more: {some(each.where for each in others)} (all: --json)")
     yield from _told("means", finding.consequence)
     yield from _told("remedy", finding.remedy)
-    for command in _shortened(finding.commands):
+    for command in _shortened([_there(each, netns) for each in finding.commands]):
         yield f"                 {command}"
     yield from _told("basis", finding.basis)
+
+
+def _there(command: str, netns: str) -> str:
+    """With --netns where the command needs it: `attach` finds a process wherever it is."""
+    words = command.split()
+    return f"{command}{netns}" if words[0] == "napctl" and words[1] in LOOKS_INTO_NETNS else command
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:
@@ -129,11 +165,6 @@ def _shortened(lines: Sequence[str]) -> list[str]:
         return list(lines)
     left_out = len(lines) - MANY - 1
     return [*lines[:MANY], f"… {left_out} more (all: --json)", lines[-1]]
-
-
-def _titled(finding: Finding) -> str:
-    """The object first, unless the title names it."""
-    return finding.title if finding.where in finding.title else f"{finding.where}: {finding.title}"
 
 
 def _told(label: str, text: str) -> list[str]:

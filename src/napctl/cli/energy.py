@@ -9,15 +9,15 @@ from typing import Self
 
 import click
 
-from napctl.cli.energytext import show
 from napctl.cli.options import Seconds, json_option
 from napctl.cli.terminal import echo_json
+from napctl.cli.text.joules import show
 from napctl.kernel.energy.sources import Roots
-from napctl.measure.energy import EnergyMeter
 from napctl.model.energy import Energy, EnergyEstimate, above_idle, estimate
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
+from napctl.observe.energy import EnergyMeter
 
 ROOTS = Roots()
 
@@ -60,10 +60,11 @@ class EnergyReport(Value, frozen=True, kw_only=True):
 def energy(
     command: tuple[str, ...], idle: float | None, idle_watts: float | None, busy_watts: float | None, as_json: bool
 ) -> int:
-    """Run COMMAND, and tell what the machine used meanwhile: joules and mean watts, from RAPL, hwmon or the BMC.
+    """Run COMMAND, and say how many joules the machine used meanwhile.
 
-    The figures are the whole machine's. Where nothing can be measured it says so, and why. What it has to say goes to
-    stderr (JSON: to stdout). Ctrl-C, SIGTERM and SIGHUP reach COMMAND; its exit status is napctl's.
+    From RAPL, hwmon or the BMC: joules and mean watts of the whole machine. Where nothing can be measured it says so,
+    and why. What napctl says goes to stderr (JSON: to stdout). Ctrl-C, SIGTERM and SIGHUP reach COMMAND; its exit
+    status is napctl's.
     """
     if (idle_watts is None) != (busy_watts is None):
         raise BadInput("an estimate needs both --idle-watts and --busy-watts")

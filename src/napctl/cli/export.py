@@ -7,13 +7,13 @@ from typing import get_args
 import click
 from msgspec.structs import replace
 
-from napctl.advise.export import NOT_HERE, Format
-from napctl.advise.export import export as export_text
-from napctl.cli.planfile import read_plan
+from napctl.cli.plan_reading import read_plan
 from napctl.cli.terminal import echo_text, note
 from napctl.kernel.links import links
 from napctl.model.errors import BadInput
 from napctl.model.plan import Plan
+from napctl.plan.export import NOT_HERE, Format
+from napctl.plan.export import export as export_text
 
 
 @click.command(
@@ -22,13 +22,13 @@ from napctl.model.plan import Plan
     "  napctl plan eth0 --output - | napctl export - --format ansible"
 )
 @click.argument("plan", metavar="PLAN", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--format", "form", type=click.Choice(get_args(Format)), required=True, help="Whose words.")
+@click.option("--format", "form", type=click.Choice(get_args(Format)), required=True, help="The tool.")
 @click.option(
     "--device", "devices", multiple=True, metavar="DEV", help="Only that device of the plan; may be repeated."
 )
 @click.option("--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there.")
 def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None) -> None:
-    """Write a PLAN (a file that `napctl plan` wrote) as a script, a configuration file or tasks.
+    """Write a PLAN for another tool: as a script, a configuration file or tasks.
 
     \b
     ethtool         a shell script
@@ -36,12 +36,12 @@ def export(plan: str, form: Format, devices: tuple[str, ...], output: str | None
     networkmanager  a shell script that adds them to the active profile
     ansible         tasks that install the ethtool script and a systemd unit
 
-    Comments name what the format has no words for: deferral of NAPI instances in all of them. No safety bound is
-    checked: `napctl apply` does that.
+    What a format cannot express stands in it as a comment: deferral of NAPI instances in all of them. Safety bounds are
+    not checked: `napctl apply` does that.
     """
     text = export_text(_chosen(plan, devices), form)
     if NOT_HERE in text:
-        note(f"napctl: a part of the plan is not in it: see the comments {NOT_HERE}")
+        note(f"napctl: this format cannot express a part of the plan: see the comments {NOT_HERE}")
     if output is None:
         echo_text(text)
         return

@@ -1,7 +1,8 @@
 """napctl history: every transaction, what it changed, and what became of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import click
@@ -9,15 +10,20 @@ import click
 from napctl.change.journal import Journal
 from napctl.change.recovery import on_trial
 from napctl.cli.options import json_option, offered
-from napctl.cli.settingtext import grouped, made_rows
-from napctl.cli.table import ABSENT, paragraph, print_table
 from napctl.cli.terminal import echo, echo_json
+from napctl.cli.text.settings import grouped, made_rows
+from napctl.cli.text.table import ABSENT, paragraph, print_table
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
+__all__ = ["folded", "transaction_argument"]
+
+
 DAY = len("2026-11-22")
+TRIAL_NS = 2 * 10**9
+"""A timer that `attach` tries is in force for 0.3 s; this leaves room for a busy machine."""
 WORDS = {
     "changing": "interrupted",
     "attached": "attached",
@@ -64,13 +70,13 @@ def transaction_argument(wanted: Callable[[Transaction], bool]) -> Callable[[Cal
 
 @click.command(epilog="\b\nExamples:\n  napctl history\n  napctl history 7\n  napctl history --json")
 @transaction_argument(lambda _: True)
+@click.option("--verbose", is_flag=True, help="List also each timer that `attach` tried.")
 @json_option("One JSON object")
-def history(number: int | None, as_json: bool) -> None:
-    """List what was changed, when, and what became of it; or the settings of transaction ID.
+def history(number: int | None, verbose: bool, as_json: bool) -> None:
+    """List what was changed, when, and what became of it; or show transaction ID.
 
-    Of what was undone the newest 1,000 are kept, for 90 days at most.
-
-    "in force" says that napctl has not undone it; whether somebody else has changed it since, `napctl status` shows.
+    "in force" means that napctl has not undone it; `napctl status` shows whether somebody else has changed it since.
+    What was undone is kept for 90 days, and at most the newest 1,000.
     """
     recorded = [each for each in Journal.read() if number in (None, each.number)]
     if number is not None and not recorded:
@@ -80,9 +86,37 @@ def history(number: int | None, as_json: bool) -> None:
     elif number is not None:
         _show(recorded[0])
     elif recorded:
-        print_table(("ID", "made", "what", "settings", "state"), [_row(each) for each in recorded], left=3)
+        rows = [_row(each) for each in recorded] if verbose else [_folded_row(alike) for alike in folded(recorded)]
+        print_table(("ID", "made", "what", "settings", "state"), rows, left=3)
     else:
         echo("nothing was ever changed here")
+
+
+def folded(recorded: Iterable[Transaction]) -> list[list[Transaction]]:
+    """Each alone, but the timers that one napctl tried on one server, one after the other, together."""
+    groups: list[list[Transaction]] = []
+    of_one = attrgetter("boot_id", "keeper", "pid", "started_ticks")
+    for each in recorded:
+        if groups and _is_trial(each) and _is_trial(groups[-1][0]) and of_one(each) == of_one(groups[-1][0]):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
+
+
+def _is_trial(transaction: Transaction) -> bool:
+    """A napctl kept it, and took it back at once."""
+    lasted_ns = transaction.since_unix_ns - transaction.made_unix_ns
+    kept = transaction.kind == "attach" and transaction.keeper is not None
+    return kept and transaction.state == "restored" and 0 <= lasted_ns < TRIAL_NS
+
+
+def _folded_row(alike: Sequence[Transaction]) -> tuple[str, ...]:
+    first, last = alike[0], alike[-1]
+    if first is last:
+        return _row(first)
+    made, what = _when(first.made_unix_ns)[: DAY + 6], f"attach {first.name}"
+    return f"{first.number}-{last.number}", made, what, ABSENT, f"{len(alike)} timer trials, undone"
 
 
 def _row(transaction: Transaction) -> tuple[str, ...]:
@@ -106,6 +140,8 @@ def _show(transaction: Transaction) -> None:
         paragraph(f"forced: {sentence}")
     rows = grouped(row for change in transaction.changes for row in made_rows(change))
     print_table(("where", "setting", "was", "asked", "became"), rows, left=2)
+    for each in transaction.switches:
+        paragraph(f"{_when(each.unix_ns)} to {each.to}: {each.why}", rest="  ")
 
 
 def _when(unix_ns: int) -> str:

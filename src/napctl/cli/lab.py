@@ -26,7 +26,7 @@ QUEUES = click.option(
     epilog="\b\nExamples:\n  napctl lab run --rate 20000 -- napctl watch --seconds 5\n  napctl lab up --queues 4"
 )
 def lab() -> None:
-    """A test bed: two network namespaces joined by veth.
+    """Build a test bed: two network namespaces joined by veth.
 
     Each device has real NAPI instances, whose threads poll on the CPU of its side: 0 for the server, 1 for the client.
     """

@@ -11,34 +11,50 @@ from typing import Any, NoReturn
 import click
 
 from napctl import __version__
-from napctl.cli.failures import OutputFailed, exit_status, in_words, silence, tell_output_apart
-from napctl.cli.loading import loading
+from napctl.cli.os_errors import OutputFailed, exit_status, in_words, silence, tell_output_apart
+from napctl.cli.safe_import import loading
 from napctl.cli.terminal import echo
 from napctl.model.errors import NapctlError
 
-COMMANDS = {
-    "status": "how the machine's devices take packets, and who polls them",
-    "watch": "live: packets per poll, who polls, interrupts, drops",
-    "doctor": "what wastes CPU time, delays or loses packets, and what to do",
-    "attach": "give a running server IRQ suspension",
-    "attached": "what is attached, and what it does right now",
-    "run": "start a server with suspension, and follow it",
-    "detach": "take it back: restore every former value",
-    "plan": "propose coalescing and deferral for a goal, with reasons",
-    "apply": "make a plan true, as one transaction with a way back",
-    "confirm": "keep what was applied with --confirm-within",
-    "rollback": "undo an applied plan",
-    "history": "what was changed, when, and what became of it",
-    "export": "a plan for ethtool, systemd, NetworkManager or Ansible",
-    "compare": "an experiment: treatments, loads, rounds, and a verdict",
-    "verify": "does the NIC obey its settings on the wire?",
-    "energy": "what a command costs in joules, where the machine can tell",
-    "report": "what a run of compare found: a table and a page",
-    "recover": "restore what was interrupted, or whose server has gone",
-    "lab": "a test bed of network namespaces with a real server and load",
-    "demo": "the same memcached with interrupts, busy polling and suspension",
-    "completion": "shell completion for bash, zsh or fish",
+__all__ = ["COMMANDS", "cli", "run"]
+
+
+SECTIONS = {
+    "See": {
+        "status": "how each device takes packets, and which processes poll it",
+        "watch": "live: packets per poll, who polls, interrupts, drops",
+        "doctor": "what wastes CPU time, delays or loses packets, and what to do",
+    },
+    "Attach": {
+        "attach": "give a running server IRQ suspension",
+        "attached": "what is attached, and whether it works right now",
+        "run": "start a server with IRQ suspension, and keep it so",
+        "detach": "undo attach: restore every former value",
+    },
+    "Settings": {
+        "plan": "propose coalescing and deferral for a goal, with reasons",
+        "apply": "put a plan in force, all of it or nothing",
+        "confirm": "keep what was applied with --confirm-within",
+        "rollback": "undo an applied plan",
+        "history": "what was changed, when, and what became of it",
+        "verify": "test whether the NIC does what its settings say",
+        "export": "write a plan for ethtool, systemd, NetworkManager or Ansible",
+        "recover": "undo what a killed napctl or an ended server left behind",
+    },
+    "Measure": {
+        "demo": "interrupts, busy polling and suspension compared in a test bed",
+        "compare": "compare settings under load, and say what differs",
+        "report": "show what compare found, as a table and a page",
+        "energy": "joules that the machine uses while a command runs",
+        "lab": "a test bed: network namespaces, a real server, real load",
+    },
+    "Other": {
+        "completion": "completion of commands for bash, zsh or fish",
+    },
 }
+"""By what a user wants to do; the names in the order in which one meets them."""
+
+COMMANDS = {name: summary for commands in SECTIONS.values() for name, summary in commands.items()}
 """Each command is the function of that name in the module napctl.cli.NAME."""
 
 EPILOG = """\b
@@ -48,7 +64,7 @@ Exit status:
   2  bad usage or bad input
   3  this kernel, driver or process cannot do it
   4  not permitted: a capability is missing
-  5  somebody else changed a setting, or took the device away, meanwhile
+  5  somebody else changed a setting or removed the device meanwhile
   6  failed; what had been changed was put back
   128 + N  ended by signal N
 """
@@ -70,9 +86,11 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in --help, without importing every command for its first sentence."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """The lists in --help, without importing every command for its first sentence."""
+        widest = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{widest}}", summary) for name, summary in commands.items()])
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,19 +1,15 @@
 """Options that several commands share, and the units people write."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import click
 
 from napctl.kernel.links import links
-from napctl.kernel.namespaces import NAMED, NetworkNamespace
 from napctl.model.units import NS_PER, duration_ns, duration_text
 
-GIVEN_NETNS = "napctl.netns"
-"""Key of a context's meta: the network namespace as the user wrote it."""
+__all__ = ["Duration", "Seconds", "device_names", "devices_argument", "json_option", "offered", "verbose_option"]
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -51,35 +47,6 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Netns(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A network namespace: a name of `ip netns`, a path, or pid:NUMBER."""
-
-    name = "netns"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NetworkNamespace:
-        """Open it. Raises BadInput if it is not there, NotPermitted."""
-        if isinstance(value, NetworkNamespace):
-            return value
-        if ctx is not None:
-            ctx.meta[GIVEN_NETNS] = value
-        if value.startswith("pid:") and value[4:].isascii() and value[4:].isdigit():
-            return NetworkNamespace.of_process(int(value[4:]))
-        return NetworkNamespace.open(value) if "/" in value else NetworkNamespace.named(value)
-
-
-def netns_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--netns: look into another network namespace than ours."""
-    return click.option(
-        "--netns",
-        type=Netns(),
-        default=NetworkNamespace.current,
-        show_default="ours",
-        metavar="NAME|PATH|pid:N",
-        help="Network namespace to look into.",
-        shell_complete=offered(_netns_names),
-    )(command)
-
-
 def devices_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """[DEV]…: the devices to look at."""
     return click.argument("devices", metavar="[DEV]...", nargs=-1, shell_complete=offered(device_names))(command)
@@ -88,6 +55,13 @@ def devices_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 def json_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """--json."""
     return click.option("--json", "as_json", is_flag=True, help=f"{what} (schema: docs/json.md).")
+
+
+def verbose_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--verbose: of a run."""
+    return click.option("--verbose", is_flag=True, help="Every figure with its interval, every comparison in words.")(
+        command
+    )
 
 
 def offered(find: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -100,22 +74,6 @@ def offered(find: Callable[[], Iterable[str]]) -> Callable[[click.Context, click
     ]  # fmt: skip
 
 
-def process_names() -> list[str]:
-    """Processes that hold an epoll instance."""
-    from napctl.kernel import processes  # noqa: PLC0415 - only while completing
-
-    found = set()
-    for process in processes.processes():
-        with suppress(OSError):  # gone meanwhile, or not ours to read
-            if processes.epoll_fds(process.pid):
-                found.add(process.name)
-    return sorted(found)
-
-
 def device_names() -> list[str]:
     """Devices here, without loopback, by all their names."""
     return [name for link in links() if not link.loopback for name in (link.name, *link.alternative_names)]
-
-
-def _netns_names() -> list[str]:
-    return sorted(path.name for path in Path(NAMED).glob("*"))

@@ -10,23 +10,26 @@ from typing import Any, get_args
 import click
 from msgspec.structs import replace
 
-from napctl.advise.goals import GOALS, Goal
-from napctl.advise.planfile import plan_text
-from napctl.advise.propose import ANY_DEVICE, propose, worth_planning
-from napctl.cli.options import Duration, device_names, devices_argument, json_option, netns_option, offered
-from napctl.cli.settingtext import setting_name, value_text
-from napctl.cli.table import paragraph, print_table
+from napctl.cli.adaptive_options import MOST_LATENCY_NS, adaptive_options, range_of, refuse_without_profile
+from napctl.cli.netns import netns_option, netns_words
+from napctl.cli.options import Duration, device_names, devices_argument, json_option, offered
 from napctl.cli.terminal import echo, echo_json, echo_text, note
+from napctl.cli.text.settings import setting_name, value_text
+from napctl.cli.text.table import paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Advice, Deferral, GoalName, Proposal
 from napctl.model.units import duration_text
-from napctl.observe.machine import take_machine
+from napctl.observe.machine import WHO_POLLS, take_machine
 from napctl.observe.window import run_window
+from napctl.plan.file import plan_text
+from napctl.plan.goals import GOALS, Goal
+from napctl.plan.propose import ANY_DEVICE, propose, worth_planning
 
-MOST_LATENCY_NS = 10**7
-"""Intel's drivers take no longer delay (IGB_MAX_ITR_USECS), and nobody wants one."""
+__all__ = ["not_supported"]
+
+
 FASTEST_MBPS = 10**7
 
 
@@ -50,6 +53,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @click.command(
     epilog="\b\nExamples:\n  napctl plan\n  napctl plan eth0 --goal latency --max-added-latency 5us\n"
     "  napctl plan eth0 --speed eth0=10G --output eth0.toml\n"
+    "  napctl plan eth0 --goal efficiency --adaptive --range 5us..100us\n"
     "  napctl apply eth0.toml --confirm-within 60s"
 )
 @devices_argument
@@ -59,10 +63,11 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
               + ". The time is what packets may be delayed by.")  # fmt: skip
 @click.option("--max-added-latency", "budget_ns", type=Duration(most_ns=MOST_LATENCY_NS), metavar="TIME",
               help="Latency that hardware and software together may add, instead of the goal's.")  # fmt: skip
+@adaptive_options
 @click.option("--speed", "given", type=Speed(), multiple=True, metavar="[DEV=]SPEED",
               shell_complete=offered(lambda: [f"{name}=" for name in device_names()]),
-              help="Link speed that a driver does not tell: 10G, 25000, eth0=10G. For all devices without one, or for "
-              "one; of two the faster counts.")  # fmt: skip
+              help="Link speed that a driver does not report: 10G, 25000, eth0=10G. For all devices without one, or "
+              "for one; of two the faster counts.")  # fmt: skip
 @click.option("--window", "window_ns", type=Duration(most_ns=60 * 10**9), default="2s", show_default=True,
               help="Measure that long, to tell what it would do to the traffic of now; 0 for not.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE",
@@ -78,6 +83,7 @@ def plan(
     output: str | None,
     netns: NetworkNamespace,
     as_json: bool,
+    **adaptive: Any,
 ) -> int:
     """Propose interrupt coalescing and deferral for a goal. Nothing is changed.
 
@@ -87,14 +93,17 @@ def plan(
     """
     if as_json and output == "-":
         raise click.UsageError("--json and --output - both want standard output")
+    between = range_of(**adaptive)
     machine = _machine(netns, devices)
+    if between is not None:
+        refuse_without_profile(machine.devices, named=bool(devices))
     speeds = _speeds(given, machine)
     goal = GOALS[goal_name]
-    advice = propose(machine, None, goal, budget_ns, speeds)
+    advice = propose(machine, None, goal, budget_ns, speeds, between)
     if advice.proposals and window_ns:
         note(f"measuring for {duration_text(window_ns)}; nothing is changed")
         window = run_window(netns, window_ns / 1e9, [device.name for device in machine.devices])
-        advice = propose(machine, window, goal, budget_ns, speeds)
+        advice = propose(machine, window, goal, budget_ns, speeds, between)
     if output is not None and output != "-":
         _write(output, advice)
     if output == "-":
@@ -105,7 +114,7 @@ def plan(
         echo_json(advice)
     else:
         _show(advice, machine, goal)
-        _show_next(advice, output)
+        _show_next(advice, output, netns_words())
     return 1 if advice.missing else 0
 
 
@@ -121,7 +130,7 @@ def _speeds(given: Iterable[tuple[str, int]], machine: Machine) -> Mapping[str, 
     for name, _ in given:
         if name not in own:
             planned = ", ".join(sorted(device.name for device in machine.devices)) or "nothing"
-            raise BadInput(f"--speed {name}=…: {name} is not planned for, but {planned}")
+            raise BadInput(f"--speed {name}=…: no plan is made for {name}, but for {planned}")
     return {own[name]: speed for name, speed in given}
 
 
@@ -139,7 +148,7 @@ def _show(advice: Advice, machine: Machine, goal: Goal) -> None:
     budget = duration_text(advice.plan.max_added_latency_ns)
     _paragraph(f"goal {goal.name}: {goal.summary}; packets may be delayed by up to {budget}")
     if not machine.devices:
-        _paragraph("no network hardware here that is up and has something to set; name a device to plan for it")
+        _paragraph("no network hardware here is up and has something to set; name a device to plan for it")
     for device in machine.devices:
         echo()
         _show_device(advice, device)
@@ -150,12 +159,13 @@ def _show(advice: Advice, machine: Machine, goal: Goal) -> None:
     for sentence in advice.missing:
         _paragraph(f"missing: {sentence}")
     for sentence in machine.lacks:
-        _paragraph(f"not known: {sentence}")
+        if advice.proposals or not sentence.startswith(WHO_POLLS):  # which nobody needs to know who changes nothing
+            _paragraph(f"not known: {sentence}")
 
 
 def _show_device(advice: Advice, device: Device) -> None:
-    speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed not told"
-    echo(f"{device.name}: {device.driver or 'driver not told'}, {speed}")
+    speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed unknown"
+    echo(f"{device.name}: {device.driver or 'driver unknown'}, {speed}")
     proposals = [proposal for proposal in advice.proposals if proposal.device == device.name]
     if proposals:
         print_table(("setting", "now", "proposed"), [_row(proposal) for proposal in proposals], indent=2)
@@ -163,19 +173,18 @@ def _show_device(advice: Advice, device: Device) -> None:
         echo("  nothing to propose")
     for proposal in proposals:
         _show_reasons(proposal)
-    for sentence in not_to_be_had(advice, device):
+    for sentence in not_supported(advice, device):
         _paragraph(sentence, 2)
 
 
-def not_to_be_had(advice: Advice, device: Device) -> Iterator[str]:
+def not_supported(advice: Advice, device: Device) -> Iterator[str]:
     """What would be proposed: what the driver has no setting for, and deferral, which is the NAPI instances'."""
     lacking = [proposal for proposal in advice.unsupported if proposal.device == device.name]
-    kernel = "this kernel has none per NAPI instance, Linux 6.13 has" if device.napis else "no NAPI instance"
-    for where, deferral in (("with this driver", False), ("here", True)):
+    kernel = "by this kernel per NAPI instance (Linux 6.13 has it)" if device.napis else "here (no NAPI instance)"
+    for where, deferral in (("by this driver", False), (kernel, True)):
         mine = [each for each in lacking if (each.setting in Deferral.__struct_fields__) is deferral]
-        values = ", ".join(f"{setting_name(each.setting)} {value_text(each.setting, each.proposed)}" for each in mine)
         if mine:
-            yield f"not to be had {where}: {values}{f' ({kernel})' if deferral else ''}"
+            yield f"not supported {where}: {', '.join(setting_name(each.setting) for each in mine)}"
 
 
 def _row(proposal: Proposal) -> tuple[str, str, str]:
@@ -189,16 +198,16 @@ def _show_reasons(proposal: Proposal) -> None:
     _paragraph(f"from: {'; '.join(proposal.sources)}", 4)
 
 
-def _show_next(advice: Advice, output: str | None) -> None:
+def _show_next(advice: Advice, output: str | None, netns: str) -> None:
     """What to do with the plan."""
     if output is not None:
         echo()
         echo("the plan is written; look at it, then:")
-        echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s")
+        echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s{netns}")
     elif advice.proposals:
         echo()
-        echo("the plan is not written; to have it in a file, add --output FILE; then:")
-        echo("  napctl apply FILE --confirm-within 60s")
+        echo("nothing is written; to have the plan in a file, add --output FILE; then:")
+        echo(f"  napctl apply FILE --confirm-within 60s{netns}")
 
 
 def _paragraph(text: str, indent: int = 0) -> None:

@@ -5,18 +5,18 @@ import click
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover as recover_journal
 from napctl.cli.options import json_option
-from napctl.cli.restored import report, why_recovered
 from napctl.cli.terminal import echo
+from napctl.cli.text.restored import report, why_recovered
 from napctl.model.change import Restored
 
 
 @click.command(epilog="\b\nExample:\n  napctl recover")
 @json_option("One JSON object")
 def recover(as_json: bool) -> int:
-    """Restore what has no owner any more.
+    """Undo what a killed napctl or an ended server left behind.
 
     That is: changes of a napctl that was killed before it was done, attachments whose server has ended, and plans that
-    nobody confirmed and whose guard has gone. What is attached to a running server stays, and so does an applied plan.
+    nobody confirmed and whose guard has ended. What is attached to a running server stays, and so does an applied plan.
     Harmless to repeat.
     """
     rows: list[Restored] = []

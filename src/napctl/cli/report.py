@@ -5,17 +5,22 @@ from typing import Any
 
 import click
 
-from napctl.cli.options import json_option
-from napctl.cli.reporttext import show, write_page
-from napctl.cli.terminal import echo, echo_json, note
-from napctl.measure.exports import write_csv, write_parquet
-from napctl.measure.page.figures import named
-from napctl.measure.rundir import Run, RunDirectory
+from napctl.cli.options import json_option, verbose_option
+from napctl.cli.terminal import WIDTH, echo, echo_json, note
+from napctl.cli.text.run_brief import show_brief, warning_count
+from napctl.cli.text.run_summary import show, write_page
+from napctl.cli.text.table import paragraph
+from napctl.experiment.run_directory import RunDirectory
 from napctl.model.energy import Energy
 from napctl.model.errors import NapctlError
 from napctl.model.experiment import RunConfig, Summary
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
+from napctl.report.page.figures import named
+from napctl.report.summary import Run, read_run, sum_up
+from napctl.report.tabular import write_csv, write_parquet
+
+__all__ = ["present"]
 
 
 class Reported(Value, frozen=True, kw_only=True):
@@ -32,7 +37,7 @@ class Reported(Value, frozen=True, kw_only=True):
     """What the machine used before the first cell, or why that is not known; null: nobody tried to measure it."""
 
 
-class Report(Value, frozen=True, kw_only=True):
+class ReportedRuns(Value, frozen=True, kw_only=True):
     """What `report --json` prints."""
 
     schema: int = SCHEMA
@@ -50,9 +55,15 @@ class Report(Value, frozen=True, kw_only=True):
               "comparison.html in the last).")  # fmt: skip
 @click.option("--csv", "csv_file", metavar="FILE", help="Also write every figure of every cell as CSV.")
 @click.option("--parquet", "parquet_file", metavar="FILE", help="The same as Parquet; needs pyarrow.")
+@verbose_option
 @json_option("One JSON object")
 def report(
-    paths: tuple[str, ...], html: str | None, csv_file: str | None, parquet_file: str | None, as_json: bool
+    paths: tuple[str, ...],
+    html: str | None,
+    csv_file: str | None,
+    parquet_file: str | None,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Print what a run of compare found, and write it as one HTML page that needs nothing else.
 
@@ -60,37 +71,55 @@ def report(
     such as yesterday's kernel and today's: the same treatments side by side, and by what the machines differ.
     """
     directories = [RunDirectory(path) for path in dict.fromkeys(paths)]
-    runs = [directory.read() for directory in directories]
+    runs = [read_run(directory) for directory in directories]
     names = _names(directories, runs)
     if not as_json:
-        show(named(runs, names))
+        _show(runs, names, verbose=verbose)
     _export(list(zip(names, runs, strict=True)), csv_file, parquet_file)
     last = directories[-1]
     page = Path(html) if html else last.report if len(runs) == 1 else last.path / "comparison.html"
     write_page(page, runs, names)
     if as_json:
         reported = tuple(_reported(directory, run) for directory, run in zip(directories, runs, strict=True))
-        echo_json(Report(runs=reported, page=str(page)))
+        echo_json(ReportedRuns(runs=reported, page=str(page)))
     else:
-        echo()
-        echo(str(page))
+        _name_page(page, runs)
 
 
-def present(directory: RunDirectory, *, as_json: bool) -> int:
+def _show(runs: list[Run], names: list[str], *, verbose: bool) -> None:
+    if verbose:
+        show(named(runs, names))
+        return
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+        if len(runs) > 1:
+            if number:
+                echo()
+            paragraph(f"{name}:")
+        show_brief(run)
+
+
+def _name_page(page: Path, runs: list[Run]) -> None:
+    line = f"All figures, and {warning_count(runs)}: {page}"
+    for each in [line] if len(line) <= WIDTH else line.rsplit(" ", 1):
+        echo(each)
+
+
+def present(directory: RunDirectory, *, verbose: bool, as_json: bool) -> int:
     """Show a run that has just been summed up, and write its page. 1 if a treatment was worse in anything, else 0.
 
-    Raises what reading and writing raise (napctl.measure.rundir), and NapctlError if every cell failed.
+    Raises what reading and writing raise (napctl.experiment.run_directory), and NapctlError if every cell failed.
     """
-    run = directory.read()
+    if directory.summary() is None:
+        sum_up(directory)
+    run = read_run(directory)
     names = _names([directory], [run])
     if as_json:
         echo_json(run.summary)
     else:
-        show(named([run], names))
+        _show([run], names, verbose=verbose)
     write_page(directory.report, [run], names)
     if not as_json:
-        echo()
-        echo(str(directory.report))
+        _name_page(directory.report, [run])
     if run.cells and all(cell.failed for cell in run.cells):
         raise NapctlError(f"every cell failed; the first: {run.cells[0].failed}")
     return int(any(each.judgement == "worse" for each in run.summary.comparisons))

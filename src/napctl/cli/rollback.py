@@ -4,13 +4,13 @@ import click
 
 from napctl.change.guard import dismiss
 from napctl.change.journal import Journal
-from napctl.change.make import side_effects, touched
+from napctl.change.one_change import side_effects, touched
 from napctl.change.transaction import restore
 from napctl.cli.history import transaction_argument
-from napctl.cli.loading import load_tables
 from napctl.cli.options import json_option
-from napctl.cli.restored import report
+from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo
+from napctl.cli.text.restored import report
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
@@ -20,13 +20,13 @@ IN_FORCE = ("applied", "unconfirmed", "restoring")
 
 @click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force")
 @transaction_argument(lambda each: each.kind == "apply" and each.state in IN_FORCE)
-@click.option("--force", is_flag=True, help="Also overwrite settings that somebody else has changed since.")
+@click.option("--force", is_flag=True, help="Also restore settings that somebody else has changed since.")
 @json_option("One JSON object")
 def rollback(number: int | None, force: bool, as_json: bool) -> int:
-    """Restore every setting that transaction ID (default: the newest that is in force) had changed.
+    """Undo an applied plan: transaction ID, or the newest that is in force.
 
-    A setting that somebody else has changed since is left alone and named: exit status 5. It is restored by
-    `napctl rollback ID --force`, now or later.
+    A setting that somebody else has changed since is left as it is and named: exit status 5. `napctl rollback ID
+    --force` restores it, now or later.
     """
     if not Journal.exists():
         raise BadInput("nothing was ever applied here")
@@ -56,7 +56,8 @@ def _numbered(journal: Journal, number: int, *, force: bool) -> Transaction:
     if found is None:
         raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
     if found.kind != "apply":
-        raise BadInput(f"transaction {number} is no plan; {_other_way(found)}")
+        way = f"detach {found.pid}` undoes it" if found.state == "attached" else "recover` undoes what is left of it"
+        raise BadInput(f"transaction {number} is no plan; `napctl {way}")
     if found.state == "restored" and not force:
         raise BadInput(f"transaction {number} is rolled back already; --force restores what others have set since")
     return found
@@ -68,7 +69,7 @@ def _refuse_buried(transaction: Transaction, live: list[Transaction]) -> None:
         in_force = each.state in (*IN_FORCE, "attached")
         if in_force and each.number > transaction.number and _settings(each) & _settings(transaction):
             way = f"detach {each.pid}" if each.kind == "attach" else f"rollback {each.number}"
-            raise BadInput(f"{each.title} was made upon it; `napctl {way}` first")
+            raise BadInput(f"{each.title} builds on it; `napctl {way}` first")
 
 
 def _settings(transaction: Transaction) -> set[tuple[int, str, str]]:
@@ -77,8 +78,3 @@ def _settings(transaction: Transaction) -> set[tuple[int, str, str]]:
         for change in transaction.changes
         for name in [*touched(change), *side_effects(change)]
     }
-
-
-def _other_way(transaction: Transaction) -> str:
-    attached = transaction.state == "attached"
-    return f"`napctl detach {transaction.pid}` undoes it" if attached else "`napctl recover` undoes what is left of it"

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from napctl.attach.target import Target
-from napctl.cli.staying import stay_attached
-from napctl.cli.wish import wish_of, wish_options
+from napctl.cli.attach_options import attach_options, options_of
+from napctl.cli.follow import stay_attached
 from napctl.model.errors import BadInput
 
 
@@ -18,18 +18,19 @@ from napctl.model.errors import BadInput
     epilog="\b\nExamples:\n  napctl run -- memcached -u nobody -t 1\n"
     "  napctl run --steer -- nginx -g 'daemon off;'\n  napctl run --defer-us 50 -- ./service --port 8080",
 )
-@wish_options
+@attach_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], **values: Any) -> int:
-    """Run COMMAND, attach it and all that it starts as soon as connections come, and stay attached until it ends.
+    """Start a server (COMMAND), and keep it attached until it ends.
 
-    What napctl has to say goes to stderr. Ctrl-C, SIGTERM and SIGHUP reach COMMAND; its exit status is napctl's.
+    It and all that it starts are attached as soon as connections come. What napctl says goes to stderr. Ctrl-C, SIGTERM
+    and SIGHUP reach COMMAND; its exit status is napctl's.
     """
-    wish = wish_of(values)
+    options = options_of(values, stays=True)
     child = _started(command)
     try:
         target = Target(text=command[0], kind="pid", value=str(child.pid))
-        stay_attached(target, wish, child=child, to_stderr=True)
+        stay_attached(target, options, child=child, to_stderr=True)
     finally:
         if child.poll() is None:  # whatever went wrong here
             child.terminate()

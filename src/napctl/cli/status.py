@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from napctl.advise.lower import look_below
-from napctl.cli.options import devices_argument, json_option, netns_option
-from napctl.cli.table import ABSENT, optional, paragraph, print_table
+from napctl.cli.netns import netns_option
+from napctl.cli.options import devices_argument, json_option
 from napctl.cli.terminal import echo, echo_json
+from napctl.cli.text.table import ABSENT, optional, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi
-from napctl.model.units import duration_text
+from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi, levels_text
+from napctl.model.units import duration_text, on_or_number
 from napctl.observe.machine import take_machine
+from napctl.plan.lower_devices import look_below
 
 MANY = 8
 """So many epoll instances alike are still shown one by one; --json shows all."""
@@ -22,7 +23,7 @@ MANY = 8
 @netns_option
 @json_option("One JSON object")
 def status(devices: tuple[str, ...], netns: NetworkNamespace, as_json: bool) -> None:
-    """Show how devices take packets.
+    """Show how each device takes packets, and which processes poll it.
 
     For each device (all but loopback by default): driver and link, coalescing, rings, and each NAPI instance with its
     queues, interrupt, CPUs, deferral and suspension; then the processes whose epoll instances poll them. A dash stands
@@ -46,21 +47,21 @@ def show(machine: Machine) -> None:
 
 
 def _show_device(device: Device) -> None:
-    speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed not told"
-    driver = device.driver or "driver not told"
+    speed = f"{device.speed_mbps:,} Mb/s" if device.speed_mbps else "speed unknown"
+    driver = device.driver or "driver unknown"
     where = f" at {device.bus}" if device.bus else ""
     also = f" (also {', '.join(device.alternative_names)})" if device.alternative_names else ""
     echo(f"{device.name}{also}: {driver}{where}, {'up' if device.up else 'down'}, {speed}")
     if below := look_below(device, "status"):
         paragraph(below, first="  ", rest="              ")
-    echo(f"  coalescing  {_coalescing(device.coalescing)}")
+    _show_coalescing("coalescing", device.coalescing)
     rings, channels = device.rings, device.channels
     echo(
         "  rings       "
         + (
             f"rx {_of(rings.rx, rings.rx_max)}, tx {_of(rings.tx, rings.tx_max)}"
             if rings
-            else "not told by this driver"
+            else "not reported by this driver"
         )
     )
     if channels:
@@ -70,7 +71,7 @@ def _show_device(device: Device) -> None:
         echo(f"  channels    {', '.join(told)}")
     for each in device.queue_coalescing:
         if each.coalescing != device.coalescing:
-            echo(f"  queue {each.queue:<6}{_coalescing(each.coalescing)}")
+            _show_coalescing(f"queue {each.queue}", each.coalescing)
     wide = device.deferral
     if wide is not None and (wide.defer_hard_irqs or wide.gro_flush_timeout_ns):
         words = f"defer-hard-irqs {wide.defer_hard_irqs}, gro-flush-timeout {_time(wide.gro_flush_timeout_ns)}"
@@ -135,12 +136,20 @@ def _poller_row(poller: EpollPoller, more: int) -> tuple[str, ...]:
     )
 
 
-def _coalescing(coalescing: Coalescing | None) -> str:
+def _show_coalescing(what: str, coalescing: Coalescing | None) -> None:
+    for line in _coalescing(coalescing):
+        echo(f"  {what:<12}{line}")
+        what = ""
+
+
+def _coalescing(coalescing: Coalescing | None) -> list[str]:
     if coalescing is None:
-        return "not supported by this driver"
+        return ["not supported by this driver"]
     told = {name: getattr(coalescing, name) for name in Coalescing.__struct_fields__ if "profile" not in name}
-    words = (f"{name.replace('_', '-')} {_plain(value)}" for name, value in told.items() if value is not None)
-    return "\n              ".join(_wrapped(words, 64)) or "the driver tells no value"
+    words = (f"{name.replace('_', '-')} {on_or_number(value)}" for name, value in told.items() if value is not None)
+    profiles = {"rx-profile": coalescing.rx_profile, "tx-profile": coalescing.tx_profile}
+    levels = (f"{name} {levels_text(levels)} (µs/packets)" for name, levels in profiles.items() if levels)
+    return [*_wrapped(words, 64), *levels] or ["the driver reports no value"]
 
 
 def _wrapped(words: Iterable[str], width: int) -> Iterator[str]:
@@ -153,10 +162,6 @@ def _wrapped(words: Iterable[str], width: int) -> Iterator[str]:
             line = f"{line}, {word}" if line else word
     if line:
         yield line
-
-
-def _plain(value: int | bool) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _of(now: int | None, most: int | None) -> str:

@@ -14,6 +14,9 @@ import click
 from napctl.model.text import printable, printable_json
 from napctl.model.value import to_json
 
+__all__ = ["CLEAR", "WIDTH", "echo", "echo_json", "echo_text", "live", "note", "print_rich", "width", "write_over"]
+
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 

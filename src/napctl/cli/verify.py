@@ -9,18 +9,21 @@ import click
 
 from napctl.change.guard import myself, watched
 from napctl.change.journal import Journal, state_directory
-from napctl.change.plans import admitted
 from napctl.change.recovery import refuse_unsettled
-from napctl.cli.loading import load_tables
-from napctl.cli.options import Seconds, device_names, json_option, netns_option, offered
-from napctl.cli.planfile import read_plan
-from napctl.cli.restored import recover_leavings
+from napctl.cli.netns import netns_option
+from napctl.cli.options import Seconds, device_names, json_option, offered
+from napctl.cli.plan_reading import read_plan
+from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo_json, note, write_over
-from napctl.cli.verdicttext import show
+from napctl.cli.text.restored import recover_leavings
+from napctl.cli.text.verdicts import show
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.verify.contrast import MOST_PAIRS
+from napctl.plan.apply import admitted
+from napctl.stats.sequential import MOST_PAIRS
 from napctl.verify.verify import Keeping, Options, verify_devices, verify_plan
+
+__all__ = ["Notes", "keeping"]
 
 
 def _targets() -> list[str]:
@@ -53,14 +56,15 @@ def verify(
     netns: NetworkNamespace,
     as_json: bool,
 ) -> int:
-    """Tell whether devices obey their settings on the wire, under the traffic that is there.
+    """Test whether the NIC does what its settings say, under the traffic that is there.
 
     Each setting of a PLAN (a file, in force or not), or each that delays anything on DEV (default: on all that are up),
     is compared with another value: the one before it, or none. Windows with the one and the other take turns in random
-    order, until the figures tell or there have been enough; afterwards all is as it was. That needs traffic: napctl
-    makes none, and says how much would be enough. Exit status 1 if a setting is not obeyed, or harms.
+    order until the answer is clear, or --pairs is reached; afterwards everything is as it was. It needs traffic: napctl
+    makes none, and says how much would be enough. Exit status 1 if a setting is not obeyed, or does harm.
 
-    Other commands work meanwhile. What they put back, or somebody else changes, ends it: exit status 5.
+    Other commands can be used meanwhile. If one of them, or somebody else, changes these settings, the test ends: exit
+    status 5.
     """
     names = tuple(name.strip() for name in settings.split(",") if name.strip()) if settings else ()
     options = Options(seconds=seconds, pairs=pairs, settings=names, seed=seed)

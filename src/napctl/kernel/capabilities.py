@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+__all__ = ["CAPABILITIES", "PROC_USER_INIT_INO", "held", "in_initial_user_namespace", "missing_for_bpf", "why_refused"]
+
+
 CAPABILITIES = {
     "CAP_DAC_OVERRIDE": 1,
     "CAP_DAC_READ_SEARCH": 2,
@@ -51,7 +54,7 @@ def why_refused(held: frozenset[str], *, everywhere: bool) -> str:
         return _are_missing(missing)
     if not everywhere:
         return "CAP_SYS_PTRACE is held in our user namespace only, or a security module refuses"
-    return "a security module refuses, though CAP_SYS_PTRACE is held"
+    return "a security module refuses access"
 
 
 def _are_missing(names: list[str]) -> str:

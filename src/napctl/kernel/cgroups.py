@@ -1,8 +1,4 @@
-"""Control groups of both versions, as they are mounted, and the processes in them (cgroups(7)).
-
-On a hybrid system both versions are mounted and systemd keeps the same tree in several hierarchies: cgroup2 and the
-v1 hierarchy name=systemd. Container runtimes may use v1 controllers alone. So three hierarchies are looked at, at most.
-"""
+"""Control groups of version 2, as they are mounted, and the processes in them (cgroups(7))."""
 
 import errno
 import os
@@ -15,21 +11,15 @@ from pathlib import Path
 
 from napctl.kernel.processes import PROC
 
-SYSTEMD = "name=systemd"
-TELLING = ("memory", "pids", "cpu", "cpuacct", "devices", "freezer", "blkio")
-"""Controllers of version 1 in which container runtimes put what they start; the first that is mounted is looked at."""
+__all__ = ["Hierarchy", "directory_of", "find", "hierarchy", "path_of", "processes_in"]
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted hierarchy. `root` is the control group that its mount point shows: "/" unless it is a bind mount."""
+    """As it is mounted. `root` is the control group that its mount point shows: "/" unless it is a bind mount."""
 
-    version: int
-    """1 or 2."""
     mount: Path
     root: str
-    controllers: frozenset[str]
-    """Of version 1, with "name=systemd" for that one; empty for version 2."""
 
     def directory(self, path: str) -> Path | None:
         """Where a control group's directory would be; None if this mount cannot show it."""
@@ -41,27 +31,19 @@ class Hierarchy:
         return posixpath.normpath(posixpath.join(self.root, directory.relative_to(self.mount)))
 
 
-def hierarchies(mountinfo: str | None = None) -> list[Hierarchy]:
-    """Those that are mounted here (/proc/self/mountinfo), each once, version 2 first. None is mounted: an empty list.
+def hierarchy(mountinfo: str | None = None) -> Hierarchy | None:
+    """The one there is, by the mount that shows most of it (/proc/self/mountinfo); None: it is not mounted here.
 
     `mountinfo`: the text to take instead.
     """
     text = (PROC / "self/mountinfo").read_text(errors="surrogateescape") if mountinfo is None else mountinfo
-    found: dict[frozenset[str] | None, Hierarchy] = {}
+    found = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind not in ("cgroup", "cgroup2"):
-            continue
-        root, mount = (_plain(field) for field in before.split(" ")[3:5])
-        named = frozenset(options.split(",")) - {"rw", "ro", "xattr", "clone_children", "noprefix"}
-        version = 2 if kind == "cgroup2" else 1
-        controllers = frozenset() if version == 2 else named
-        key = None if version == 2 else controllers
-        known = found.get(key)
-        if known is None or len(root) < len(known.root):  # several mounts of it: the one that shows most
-            found[key] = Hierarchy(version=version, mount=Path(mount), root=root, controllers=controllers)
-    return sorted(found.values(), key=lambda each: (-each.version, str(each.mount)))
+        if after.startswith("cgroup2 "):
+            root, mount = (_plain(field) for field in before.split(" ")[3:5])
+            found.append(Hierarchy(Path(mount), root))
+    return min(found, key=lambda each: len(each.root), default=None)
 
 
 def _plain(field: str) -> str:
@@ -69,87 +51,45 @@ def _plain(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
-def telling(among: list[Hierarchy] | None = None) -> list[Hierarchy]:
-    """Those in which units and containers can be found: version 2, name=systemd, and one controller of version 1."""
-    mounted = hierarchies() if among is None else among
-    found = [each for each in mounted if each.version == 2]
-    found += [each for each in mounted if SYSTEMD in each.controllers]
-    for controller in TELLING:
-        holding = [each for each in mounted if controller in each.controllers]
-        if holding:
-            return found + holding
-    return found
-
-
-def directories(path: str | Path) -> list[Path]:
-    """Directories of one control group: those of a path as in /proc/PID/cgroup in each hierarchy that has it, or the
-    directory itself if it is one at or below a mounted hierarchy. Empty if there is none."""
+def directory_of(path: str | Path) -> Path | None:
+    """Directory of a control group: of a path as in /proc/PID/cgroup, or the directory itself if it is one at or below
+    the mount point. None if there is none."""
+    there = hierarchy()
+    if there is None:
+        return None
     text = posixpath.normpath("/" + str(path).lstrip("/"))
-    for each in hierarchies():
-        if Path(text).is_relative_to(each.mount):
-            return [Path(text)] if Path(text).is_dir() else []
-    found = (each.directory(text) for each in telling())
-    return [directory for directory in found if directory is not None and directory.is_dir()]
+    directory = Path(text) if Path(text).is_relative_to(there.mount) else there.directory(text)
+    return directory if directory is not None and directory.is_dir() else None
 
 
 def processes_in(path: str | Path) -> list[int]:
-    """Pids of the processes in a control group and in those below it, in order; for `path` see directories().
+    """Pids of the processes in a control group and in those below it, in order; for `path` see directory_of().
 
     Those of a PID namespace that is not below ours are not seen. Raises FileNotFoundError if there is no such group.
     """
-    where = directories(path)
-    if not where:
+    top = directory_of(path)
+    if top is None:
         raise FileNotFoundError(errno.ENOENT, "no such control group", str(path))
-    return sorted({pid for directory in where for pid in _pids_at_or_below(directory)})
-
-
-def _pids_at_or_below(top: Path) -> set[int]:
     found: set[int] = set()
     for directory in _walk(top):
         # EOPNOTSUPP in a threaded group, whose processes its domain lists; ENODEV if it was removed meanwhile.
         with suppress(OSError):
             found.update(map(int, (directory / "cgroup.procs").read_text().split()))
-    return found - {0}  # 0: one whose pid cannot be told in this PID namespace
+    return sorted(found - {0})  # 0: one whose pid cannot be told in this PID namespace
 
 
 def find(predicate: Callable[[str], bool]) -> list[Path]:
-    """Directories of the control groups whose own name (without what is above) `predicate` accepts, in order.
-
-    A group that several hierarchies have is given once: where a process is in it, and in version 2 if in none.
-    """
-    found: dict[str, list[Path]] = {}
-    for hierarchy in telling():
-        for directory in _walk(hierarchy.mount):
-            if directory != hierarchy.mount and predicate(directory.name):
-                found.setdefault(hierarchy.path(directory), []).append(directory)
-    return [_populated(found[path]) for path in sorted(found)]
-
-
-def _populated(same: list[Path]) -> Path:
-    """The first in which a process is; else the first."""
-    return same[0] if len(same) == 1 else next((each for each in same if _pids_at_or_below(each)), same[0])
+    """Directories of the control groups whose own name (without what is above) `predicate` accepts, in order."""
+    there = hierarchy()
+    return (
+        [] if there is None else [each for each in _walk(there.mount) if each != there.mount and predicate(each.name)]
+    )
 
 
 def path_of(directory: Path) -> str:
     """The control group, as in /proc/PID/cgroup, of a directory that find() gave."""
-    for each in hierarchies():
-        if directory.is_relative_to(each.mount):
-            return each.path(directory)
-    return str(directory)
-
-
-def cgroup_of(pid: int) -> str:
-    """The control group of a process: of version 2, or of version 1 where that says more than "/".
-
-    Raises FileNotFoundError or ProcessLookupError if the process is gone.
-    """
-    lines = (PROC / str(pid) / "cgroup").read_text(errors="surrogateescape").splitlines()
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
-    held = {controller: path for controllers, path in paths.items() for controller in controllers.split(",")}
-    for controller in ("", SYSTEMD, *TELLING):
-        if held.get(controller, "/") != "/":
-            return held[controller]
-    return "/"
+    there = hierarchy()
+    return there.path(directory) if there is not None and directory.is_relative_to(there.mount) else str(directory)
 
 
 def _walk(top: Path) -> Iterator[Path]:

@@ -5,6 +5,9 @@ import struct
 
 from napctl.model.settings import EpollParams
 
+__all__ = ["params", "set_params"]
+
+
 EPIOCSPARAMS, EPIOCGPARAMS = 0x40088A01, 0x80088A02
 PARAMS = struct.Struct("=IHBx")  # struct epoll_params: busy_poll_usecs, busy_poll_budget, prefer_busy_poll, padding
 

@@ -11,8 +11,12 @@ import msgspec
 from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, Refused, Table, table
-from napctl.model.machine import Channels, Coalescing, DimProfile, Rings
+from napctl.model.errors import BadInput
+from napctl.model.machine import DIM_LEVELS, Channels, Coalescing, DimProfile, Rings
 from napctl.model.plan import RingSizes, settings
+
+__all__ = ["COALESCE", "HEADER", "Ethtool"]
+
 
 LINKMODES_GET, RINGS_GET, RINGS_SET, CHANNELS_GET, COALESCE_GET, COALESCE_SET = 4, 15, 16, 17, 19, 20
 EOPNOTSUPP = 95
@@ -101,10 +105,14 @@ class Ethtool:
         Raises Refused with the kernel's words and the attribute at fault, for one that the driver does not have
         ("cannot modify an unsupported parameter", ethnl_set_coalesce() in net/ethtool/coalesce.c) before anything is
         changed. The driver is given all settings anew, and may change more than it was asked: read back.
+        Raises BadInput for a profile that has not DIM_LEVELS levels: ethnl_update_profile() there takes fewer for the
+        first ones, and wrote a sixth behind the end of its array until commit 7281b096b072.
         """
         values = {name.replace("_", "-"): value for name, value in settings(wanted)}
         for name in ("rx-profile", "tx-profile"):
             if name in values:
+                if len(values[name]) != DIM_LEVELS:
+                    raise BadInput(f"{name}: it has {len(values[name])} levels, and the kernel takes {DIM_LEVELS}")
                 levels = [dict(settings(level)) for level in values[name]]
                 values[name] = {"irq-moderation": levels}
         self._set(COALESCE_SET, COALESCE, ifindex, values, "coalescing")

@@ -12,6 +12,9 @@ from typing import Self
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.machine import Coalescing
 
+__all__ = ["EthtoolIoctl"]
+
+
 SIOCETHTOOL = 0x8946
 GDRVINFO, GCOALESCE, SCOALESCE, PERQUEUE = 0x03, 0x0E, 0x0F, 0x4B
 MAX_QUEUES = 4096

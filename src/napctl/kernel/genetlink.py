@@ -8,6 +8,9 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, Table, decode, encode, table
 from napctl.model.errors import Unsupported
 
+__all__ = ["Family"]
+
+
 NETLINK_GENERIC = 16
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 3
 ENOENT = 2

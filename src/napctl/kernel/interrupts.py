@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+__all__ = ["affinity", "counts"]
+
+
 PROC = Path("/proc")
 
 

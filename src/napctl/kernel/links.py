@@ -9,6 +9,21 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, decode, encode
 from napctl.model.errors import BadInput
 
+__all__ = [
+    "IFF_LOWER_UP",
+    "IFF_UP",
+    "IFINFO",
+    "LINK",
+    "NETLINK_ROUTE",
+    "Link",
+    "addresses",
+    "called",
+    "link",
+    "links",
+    "namespace_id",
+]
+
+
 NETLINK_ROUTE, RTM_GETLINK, RTM_GETADDR, RTM_GETNSID = 0, 18, 22, 90
 IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
 IFINFO = struct.Struct("=BxHiII")

@@ -12,6 +12,9 @@ from typing import Literal
 
 from napctl.kernel.processes import PROC, pids
 
+__all__ = ["ListeningSocket", "listeners", "listeners_of", "network_namespaces", "read_table"]
+
+
 TCP_LISTEN = "0A"
 UNCONNECTED = "07"
 """TCP_CLOSE, which stands for a UDP socket without a peer: include/net/tcp_states.h, net/ipv4/udp.c."""
@@ -20,7 +23,7 @@ ADDRESS_FAMILY = {8: socket.AF_INET, 32: socket.AF_INET6}
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListeningSocket:
     """A TCP socket that listens, or a UDP socket that is bound and takes packets from anybody."""
 
     inode: int
@@ -33,7 +36,7 @@ class Listener:
     """On which it waits: "0.0.0.0" and "::" are all."""
 
 
-def listeners(port: int | None = None) -> list[Listener]:
+def listeners(port: int | None = None) -> list[ListeningSocket]:
     """Those on a port (None: on any), in every network namespace that a process is in and we may tell from others.
 
     The namespaces of processes into which we may not look are left out, but never our own.
@@ -53,12 +56,11 @@ def network_namespaces() -> dict[int, int]:
     return found
 
 
-def listeners_of(netns: int, pid: int, port: int | None = None) -> Iterator[Listener]:
+def listeners_of(netns: int, pid: int, port: int | None = None) -> Iterator[ListeningSocket]:
     """Those on a port (None: on any) in the network namespace of a process, of which `netns` is the inode number.
 
     None if the process is gone.
     """
-    """Those of one network namespace, as a process in it shows them."""
     protocol: Literal["tcp", "udp"]
     for protocol in ("tcp", "udp"):
         for table in (protocol, f"{protocol}6"):
@@ -71,7 +73,7 @@ def listeners_of(netns: int, pid: int, port: int | None = None) -> Iterator[List
 
 def read_table(
     lines: Iterator[str], protocol: Literal["tcp", "udp"], netns: int, port: int | None = None
-) -> Iterator[Listener]:
+) -> Iterator[ListeningSocket]:
     """From the lines of /proc/PID/net/{tcp,tcp6,udp,udp6}, the head line first."""
     next(lines, None)
     suffix = None if port is None else f":{port:04X}"
@@ -85,7 +87,7 @@ def read_table(
         if suffix is not None and not local.endswith(suffix):
             continue
         address, local_port = local.split(":")
-        yield Listener(
+        yield ListeningSocket(
             inode=int(fields[9]), port=int(local_port, 16), protocol=protocol, netns=netns, address=_text(address)
         )
 

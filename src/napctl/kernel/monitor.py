@@ -19,6 +19,9 @@ from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import NetlinkSocket, decode
 from napctl.model.value import Value
 
+__all__ = ["Monitor", "Notice"]
+
+
 What = Literal["coalescing", "rings", "channels", "link up", "link down", "device gone", "napi ids", "lost"]
 NTF: Mapping[int, What] = {17: "rings", 19: "channels", 21: "coalescing"}
 """ETHTOOL_MSG_RINGS_NTF, _CHANNELS_NTF, _COALESCE_NTF of include/uapi/linux/ethtool_netlink_generated.h."""

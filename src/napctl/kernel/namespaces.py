@@ -18,6 +18,9 @@ from typing import Self
 
 from napctl.model.errors import BadInput, NapctlError, NotPermitted
 
+__all__ = ["NAMED", "NetworkNamespace"]
+
+
 CLONE_NEWNET = 0x40000000
 SO_NETNS_COOKIE = 71
 NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)

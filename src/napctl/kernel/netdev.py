@@ -14,6 +14,9 @@ from napctl.model.counts import QueueCounts
 from napctl.model.machine import Napi, Queue
 from napctl.model.settings import NapiSettings
 
+__all__ = ["NAPI", "NAPI_SET", "Netdev"]
+
+
 QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 10, 11, 12, 14
 ENODEV, EOPNOTSUPP = 19, 95
 THREADED = ("disabled", "enabled", "busy-poll")  # busy-poll since Linux 6.19

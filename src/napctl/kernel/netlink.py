@@ -14,6 +14,21 @@ from typing import Any, Self
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import NapctlError
 
+__all__ = [
+    "DUMPS",
+    "HEADER",
+    "NLMSG_DONE",
+    "NLM_F_DUMP_INTR",
+    "Attr",
+    "NetlinkSocket",
+    "Refused",
+    "Table",
+    "decode",
+    "encode",
+    "table",
+]
+
+
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from napctl.model.cpus import parse_cpus
 
+__all__ = ["cpus_by_node"]
+
+
 NODES = Path("/sys/devices/system/node")
 
 

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from napctl.kernel import capabilities
 
+__all__ = ["in_background"]
+
+
 LOWEST = 19
 
 

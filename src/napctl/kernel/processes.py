@@ -10,8 +10,28 @@ from typing import Self
 
 from napctl.kernel.syscalls import pidfd_getfd
 
+__all__ = [
+    "PROC",
+    "SOCKET_LINK",
+    "Handle",
+    "Process",
+    "Seen",
+    "has_name",
+    "holders_of_sockets",
+    "last_cpu",
+    "look",
+    "look_at_all",
+    "named",
+    "parent",
+    "pids",
+    "process",
+    "process_of_thread",
+    "processes",
+    "threads",
+]
+
+
 PROC = Path("/proc")
-EPOLL_LINK = "anon_inode:[eventpoll]"
 SOCKET_LINK = "socket:["
 PF_KTHREAD = 0x00200000
 """Flag of a kernel thread: include/linux/sched.h."""
@@ -72,33 +92,10 @@ def process(pid: int) -> Process | None:
     return None if found is None or found.ended else found.process
 
 
-def state(pid: int) -> str | None:
-    """The letter of its state, "Z" for a zombie; None if it has vanished."""
-    found = look(pid)
-    return None if found is None else found.state
-
-
 def parent(pid: int) -> int | None:
     """Pid of its parent, 0 if that is outside of this PID namespace; None if the process has vanished."""
     found = look(pid)
     return None if found is None else found.parent
-
-
-def is_kernel_thread(pid: int) -> bool:
-    """Whether it is the kernel's own (PF_KTHREAD in field 9 of stat); False if it has vanished."""
-    found = look(pid)
-    return found is not None and found.is_kernel_thread
-
-
-def user_namespace(pid: int) -> int | None:
-    """Inode number of its user namespace; None if it has vanished. Raises PermissionError without ptrace-read rights.
-
-    Compare with capabilities.PROC_USER_INIT_INO: in another one, capabilities reach that namespace's objects only.
-    """
-    try:
-        return int((PROC / str(pid) / "ns/user").readlink().name.removeprefix("user:[").removesuffix("]"))
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def pids() -> list[int]:
@@ -144,32 +141,6 @@ def process_of_thread(tid: int) -> int | None:
 def threads(pid: int) -> list[int]:
     """Thread ids. Raises OSError if the process is gone."""
     return sorted(int(entry.name) for entry in (PROC / str(pid) / "task").iterdir())
-
-
-def epoll_fds(pid: int) -> list[int]:
-    """Descriptors of the process's epoll instances.
-
-    Raises PermissionError without ptrace-read rights, FileNotFoundError or ProcessLookupError if it is gone.
-    """
-    return _fds(pid, EPOLL_LINK)
-
-
-def socket_fds(pid: int) -> list[int]:
-    """Descriptors of the process's sockets, of any family. Raises as epoll_fds()."""
-    return _fds(pid, SOCKET_LINK)
-
-
-def _fds(pid: int, link: str) -> list[int]:
-    """Descriptors whose link in /proc/PID/fd begins so."""
-    found = []
-    with os.scandir(PROC / str(pid) / "fd") as entries:
-        for entry in entries:
-            try:
-                if os.readlink(entry.path).startswith(link):  # noqa: PTH115 - 10,000 times
-                    found.append(int(entry.name))
-            except FileNotFoundError:
-                continue  # closed meanwhile
-    return sorted(found)
 
 
 def holders_of_sockets(inodes: Collection[int]) -> dict[int, list[tuple[int, int]]]:

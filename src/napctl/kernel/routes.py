@@ -6,6 +6,9 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, decode, encode
 from napctl.kernel.sockets import ip_address
 
+__all__ = ["device_to"]
+
+
 NETLINK_ROUTE, RTM_GETROUTE = 0, 26
 RTMSG = struct.Struct("=BBBBBBBBI")
 ROUTE = {1: Attr("to", "binary"), 2: Attr("from", "binary"), 4: Attr("device")}

@@ -7,6 +7,9 @@ from pathlib import Path
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.counts import SentCounts
 
+__all__ = ["Tcp", "sent", "tcp"]
+
+
 SNMP, SNMP6 = Path("/proc/thread-self/net/snmp"), Path("/proc/thread-self/net/snmp6")
 """Of the calling thread's namespace, where /proc/net would be that of the process's first thread."""
 

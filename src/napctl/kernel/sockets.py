@@ -10,6 +10,22 @@ from typing import Literal
 
 from napctl.model.settings import SocketPolling
 
+__all__ = [
+    "IPPROTO_MPTCP",
+    "Kind",
+    "SocketFacts",
+    "facts",
+    "host_and_port",
+    "incoming_napi_id",
+    "ip_address",
+    "is_stream",
+    "polling",
+    "set_polling",
+    "steer_by_queue",
+    "stop_steering",
+]
+
+
 SOL_SOCKET = 1
 SO_TYPE, SO_REUSEPORT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 3, 15, 30, 38, 39
 SO_BUSY_POLL, SO_INCOMING_NAPI_ID, SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET = 46, 56, 69, 70

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = ["net_rx_softirqs", "softnet"]
+
+
 PROC = Path("/proc")
 
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from napctl.kernel.namespaces import NetworkNamespace
 
+__all__ = ["read_global", "read_number"]
+
+
 ROOT = Path("/proc/sys/net")
 
 

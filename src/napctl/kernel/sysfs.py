@@ -11,6 +11,9 @@ from typing import Self
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import NapctlError, NotPermitted, Unsupported
 
+__all__ = ["DeviceAttributes"]
+
+
 # The same numbers on every architecture (include/uapi/asm-generic/unistd.h, include/uapi/linux/mount.h).
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
 CLOEXEC, FSCONFIG_CMD_CREATE = 1, 6

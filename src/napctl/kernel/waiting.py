@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from napctl.kernel.processes import SOCKET_LINK
-from napctl.kernel.syscallnumbers import syscall_numbers
+from napctl.kernel.syscall_numbers import syscall_numbers
 from napctl.model.waits import Call
+
+__all__ = ["Waiting", "current_wait", "parsed"]
+
 
 PROC = Path("/proc")
 _REGISTERED_RING = 16
@@ -38,16 +41,9 @@ class Waiting(NamedTuple):
     timeout_ms: int | None
 
 
-def waiting(pid: int, tid: int) -> Waiting | None:
-    """The call in which a thread waits; None if it runs, is gone, is in another call, or may not be looked into."""
-    try:
-        return current_wait(pid, tid)
-    except PermissionError:
-        return None
-
-
 def current_wait(pid: int, tid: int) -> Waiting | None:
-    """As waiting(), but raises PermissionError without ptrace-attach rights."""
+    """The call in which a thread waits; None if it runs, is gone, or is in another call. Raises PermissionError without
+    ptrace-attach rights."""
     try:
         line = (PROC / str(pid) / "task" / str(tid) / "syscall").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):

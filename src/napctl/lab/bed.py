@@ -18,6 +18,8 @@ from napctl.lab.children import Children, require
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Napi
 
+__all__ = ["End", "Lab"]
+
 
 @dataclass(frozen=True)
 class End:
@@ -120,6 +122,9 @@ def _configure(end: End, other: End, queues: int) -> None:
         f"neighbour add {other.address} lladdr {_mac(other)} nud permanent dev {end.device}",
     )
     _run(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
+    # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
+    # written to the same connection (tcp_should_autocork), and who defers polls would make requests wait twice.
+    _run(end.namespace, ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_autocorking"])
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:

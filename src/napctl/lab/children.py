@@ -11,6 +11,9 @@ from typing import IO
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import Unsupported
 
+__all__ = ["Children", "require"]
+
+
 PACKAGES = {
     "caddy": "caddy",
     "cc": "gcc libc6-dev",

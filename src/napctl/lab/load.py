@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from napctl.kernel.netdev import Netdev
-from napctl.kernel.ownfiles import refuse_foreign_directory, refuse_foreign_file
+from napctl.kernel.trusted_paths import refuse_foreign_directory, refuse_foreign_file
 from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.lab.servers import Server
@@ -19,6 +19,9 @@ from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value, from_json
+
+__all__ = ["POLLED", "LoadResult", "LoadSpec", "RunningLoad", "generator", "run", "started"]
+
 
 # Longer than a tick (4 ms at HZ=250): a timer that is the CPU's next one is programmed into the hardware at each poll,
 # in a virtual machine at the price of an exit. Measured: with 200 µs the generator was up to three times as busy.
@@ -95,7 +98,7 @@ class LoadResult(Value, frozen=True, kw_only=True):
         return self.percentile_us(0.999)
 
 
-class Load:
+class RunningLoad:
     """A load that runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], spec: LoadSpec):
@@ -130,7 +133,7 @@ class Load:
 
 
 @contextmanager
-def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[Load]:
+def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[RunningLoad]:
     """Make the load in the client namespace, on the client's CPU, until it ends or the block is left.
 
     Raises Unsupported without a C compiler, and before Linux 6.13.
@@ -153,7 +156,7 @@ def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[Load]:
     with _polling_its_own_device(lab):
         process = lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            yield Load(process, spec)
+            yield RunningLoad(process, spec)
         finally:
             process.kill()
             process.communicate()

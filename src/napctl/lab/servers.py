@@ -16,6 +16,9 @@ from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.model.errors import BadInput, NapctlError
 
+__all__ = ["MEMCACHED_PORT", "ForkingServer", "Server", "accepts", "children", "connected", "memcached", "serve"]
+
+
 MEMCACHED_PORT = 11211
 
 # The first process of a PID namespace: when it ends, the kernel kills the others. It ends with its parent, which dies

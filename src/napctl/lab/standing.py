@@ -9,6 +9,9 @@ from napctl.lab.bed import End, Lab
 from napctl.lab.children import require
 from napctl.model.errors import BadInput, NapctlError
 
+__all__ = ["down", "standing", "up"]
+
+
 PREFIX = "napctl-"
 NAMES = (f"{PREFIX}server", f"{PREFIX}client")
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
-from napctl.kernel import processes
+from napctl.kernel.open_files import open_files
 from napctl.lab.bed import Lab
 from napctl.lab.children import require
 from napctl.lab.servers import Server, accepts, connected, serve
 from napctl.model.errors import NapctlError
+
+__all__ = ["NGINX", "NGINX_PORT", "REPLY", "haproxy", "have_epoll", "nginx", "redis", "with_directory"]
+
 
 NGINX_PORT = 8080
 HAPROXY_PORT = 8082
@@ -176,6 +179,6 @@ def _with_workers(workers: int) -> Callable[[Lab, Server], bool]:
 def have_epoll(pids: list[int]) -> bool:
     """Whether each of these processes has an epoll instance by now; not so if one is gone."""
     try:
-        return all(processes.epoll_fds(pid) for pid in pids)
+        return all(open_files(pid).epolls for pid in pids)
     except (FileNotFoundError, ProcessLookupError):
         return False

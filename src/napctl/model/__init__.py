@@ -1,1 +1,4 @@
-"""Plain data and arithmetic: frozen, serialisable values. No input or output, and no import of the rest of napctl."""
+"""Plain data and arithmetic: frozen, serialisable values. No input or output.
+
+Stands on nothing else of napctl. May be imported by every room.
+"""

@@ -1,11 +1,32 @@
 """Changes of settings, as the journal keeps them: what was, what napctl made of it, and what became of that."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.value import Value
+
+__all__ = [
+    "Change",
+    "CoalescingChange",
+    "EpollChange",
+    "Guard",
+    "Holder",
+    "Keeper",
+    "Kind",
+    "NapiChange",
+    "Restored",
+    "RingsChange",
+    "SocketChange",
+    "State",
+    "Steered",
+    "SteeringChange",
+    "Switch",
+    "Transaction",
+    "devices_of",
+]
 
 
 class _DeviceChange(Value, frozen=True, kw_only=True):
@@ -63,6 +84,8 @@ class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
     napi_id: int
     before: NapiSettings
     after: NapiSettings
+    leaving: NapiSettings | None = None
+    """What napctl had set before `after`, while it exchanges one for the other: either may be in force."""
 
     @property
     def where(self) -> str:
@@ -90,6 +113,8 @@ class EpollChange(Value, frozen=True, kw_only=True, tag="epoll"):
     """Others that held the same instance when it was changed, as after a fork: it lives as long as one does."""
     before: EpollParams
     after: EpollParams
+    leaving: EpollParams | None = None
+    """As of a NapiChange."""
 
     @property
     def holders(self) -> tuple[Holder, ...]:
@@ -116,6 +141,8 @@ class SocketChange(Value, frozen=True, kw_only=True, tag="socket"):
     leaves its default."""
     before: SocketPolling
     after: SocketPolling
+    leaving: SocketPolling | None = None
+    """As of a NapiChange."""
 
     @property
     def holders(self) -> tuple[Holder, ...]:
@@ -177,6 +204,15 @@ class Keeper(Value, frozen=True, kw_only=True):
     started_ticks: int
 
 
+class Switch(Value, frozen=True, kw_only=True):
+    """What an attachment was changed to while it stood, and why."""
+
+    unix_ns: int
+    to: str
+    """"interrupts", or "gro-flush-timeout 50us"."""
+    why: str
+
+
 class Transaction(Value, frozen=True, kw_only=True):
     """Changes that belong together. In `changing` and `restoring` any prefix of them may be in force."""
 
@@ -200,6 +236,14 @@ class Transaction(Value, frozen=True, kw_only=True):
     keeper: Keeper | None = None
     """None: it stays until somebody detaches."""
     changes: tuple[Change, ...]
+    switches: tuple[Switch, ...] = ()
+    """The newest of them, the last one last."""
+
+    @property
+    def on_interrupts(self) -> bool:
+        """Whether what is attached is to take its packets by plain interrupts for now, as adapting has decided."""
+        asked = [each.after for each in self.changes if isinstance(each, EpollChange | SocketChange)]
+        return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
 
     @property
     def title(self) -> str:
@@ -218,3 +262,9 @@ class Restored(Value, frozen=True, kw_only=True):
     """Its former value."""
     found: int | bool | None
     """The value found just now; None if the object is gone."""
+
+
+def devices_of(found: Iterable[Change]) -> tuple[str, ...]:
+    """Names of the devices that changes are made on, each once."""
+    names = (change.device for change in found if isinstance(change, CoalescingChange | RingsChange | NapiChange))
+    return tuple(dict.fromkeys(names))

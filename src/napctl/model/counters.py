@@ -7,6 +7,9 @@ a gap, and neither negative nor 0.
 
 from typing import TypeVar
 
+__all__ = ["MOST_PER_SECOND", "U32", "grown", "grown_u32"]
+
+
 Number = TypeVar("Number", int, float)
 U32 = 2**32
 MOST_PER_SECOND = 20_000_000

@@ -3,6 +3,18 @@
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.value import Value
 
+__all__ = [
+    "CounterReading",
+    "CpuCounts",
+    "Deliveries",
+    "DeviceCounts",
+    "NapiCounts",
+    "PollerCounts",
+    "ProbeCounts",
+    "QueueCounts",
+    "SentCounts",
+]
+
 
 class PollerCounts(Value, frozen=True, kw_only=True):
     """Busy polls of one NAPI instance by one process."""
@@ -106,7 +118,7 @@ class ProbeCounts(Value, frozen=True, kw_only=True):
     """Busy polls of which the table of pollers had no place for who made them; 0 means that `pollers` are complete."""
 
 
-class Reading(Value, frozen=True, kw_only=True):
+class CounterReading(Value, frozen=True, kw_only=True):
     """Everything that a Window needs, at one moment."""
 
     monotonic_ns: int

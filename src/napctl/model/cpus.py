@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+__all__ = ["cpus_text", "parse_cpus"]
+
 
 def parse_cpus(text: str) -> frozenset[int]:
     """A kernel list. Raises ValueError."""

@@ -4,18 +4,21 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from napctl.model.counters import grown, grown_u32
 from napctl.model.counts import (
+    CounterReading,
     CpuCounts,
     DeviceCounts,
     NapiCounts,
     PollerCounts,
     ProbeCounts,
     QueueCounts,
-    Reading,
     SentCounts,
 )
 from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings
 from napctl.model.window import EmptyPolls, NapiWindow, Window
+
+__all__ = ["between"]
+
 
 CPU_FIELDS = tuple(name for name in CpuCounts.__struct_fields__ if name != "cpu")
 DEVICE_FIELDS = ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_missed")
@@ -25,7 +28,7 @@ Place = tuple[Device, Napi]
 
 
 def between(
-    before: Reading, after: Reading, *, devices_before: Iterable[Device], devices_after: Iterable[Device],
+    before: CounterReading, after: CounterReading, *, devices_before: Iterable[Device], devices_after: Iterable[Device],
     netns: int, lacks: tuple[str, ...] = (),
 ) -> Window:  # fmt: skip
     """The window between two readings.
@@ -69,12 +72,12 @@ def _losses(before: ProbeCounts | None, after: ProbeCounts | None) -> Iterator[s
         yield f"who made {pollers:,} busy polls: the processes found no place in the probe's table"
 
 
-def _seconds(before: Reading, after: Reading) -> float:
+def _seconds(before: CounterReading, after: CounterReading) -> float:
     return (after.monotonic_ns - before.monotonic_ns) / 1e9
 
 
 def _row(
-    counts: NapiCounts, place: Place | None, was: NapiSettings | None, before: Reading, after: Reading
+    counts: NapiCounts, place: Place | None, was: NapiSettings | None, before: CounterReading, after: CounterReading
 ) -> NapiWindow:
     """One NAPI instance. Without a probe nobody counted its polls: None, where the probe would say zero."""
     device, napi = place if place and counts.napi_id else (None, None)
@@ -164,7 +167,7 @@ def _no_polls(device: Device, napi: Napi, netns: int) -> NapiCounts:
     return NapiCounts(napi_id=napi.napi_id, device=device.name, ifindex=device.ifindex, netns=netns, instance=-1)
 
 
-def _interrupts(before: Reading, after: Reading, irq: int | None) -> int | None:
+def _interrupts(before: CounterReading, after: CounterReading, irq: int | None) -> int | None:
     """Of one line, all CPUs together; None where one of them has a gap, or came or went."""
     then, now = (reading.interrupts.get(irq) if irq is not None else None for reading in (before, after))
     if then is None or now is None or then.keys() != now.keys():
@@ -172,14 +175,14 @@ def _interrupts(before: Reading, after: Reading, irq: int | None) -> int | None:
     return _sum(grown_u32(then[cpu], now[cpu], _seconds(before, after)) for cpu in now)
 
 
-def _interrupts_of_cpu(before: Reading, after: Reading, cpu: int) -> int | None:
+def _interrupts_of_cpu(before: CounterReading, after: CounterReading, cpu: int) -> int | None:
     """Of one CPU, all lines that were there from beginning to end."""
     pairs = [(line.get(cpu), after.interrupts.get(irq, {}).get(cpu)) for irq, line in before.interrupts.items()]
     there = [(then, now) for then, now in pairs if then is not None and now is not None]
     return _sum(grown_u32(then, now, _seconds(before, after)) for then, now in there) if there else None
 
 
-def _cpus(before: Reading, after: Reading) -> tuple[CpuCounts, ...]:
+def _cpus(before: CounterReading, after: CounterReading) -> tuple[CpuCounts, ...]:
     """/proc's columns, and the probe's where it has them: it counts what /proc cannot time."""
     seconds = _seconds(before, after)
     proc = {cpu.cpu: cpu for cpu in before.cpus}

@@ -4,6 +4,9 @@ from typing import Literal, get_args
 
 from napctl.model.value import Value
 
+__all__ = ["ADDED", "KINDS", "Energy", "EnergyEstimate", "Kind", "KindEnergy", "ZoneEnergy", "above_idle", "estimate"]
+
+
 Kind = Literal["package", "core", "uncore", "dram", "psys", "platform"]
 """What a figure covers. `package`: the processors, with `core` and `uncore` in them. `dram`: the memory, beside them.
 `psys`: what the processor's own meter takes for the whole board. `platform`: the machine, as its firmware or its BMC

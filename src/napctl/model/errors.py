@@ -1,5 +1,7 @@
 """What can go wrong, as exceptions that carry the exit status the command line promises."""
 
+__all__ = ["BadInput", "ChangedMeanwhile", "NapctlError", "NotPermitted", "NotTakenBack", "RolledBack", "Unsupported"]
+
 
 class NapctlError(Exception):
     """One line for a person: what, on which object, why, what to do. `exit_status` is what napctl ends with.
@@ -36,3 +38,7 @@ class ChangedMeanwhile(NapctlError):
 
 class RolledBack(NapctlError):
     """The operation failed on the way; what had been changed was put back."""
+
+
+class NotTakenBack(NapctlError):
+    """What a treatment changed may still be in force: whatever is measured from then on would be measured under it."""

@@ -8,10 +8,27 @@ from napctl.model.machine import SCHEMA
 from napctl.model.plan import Plan
 from napctl.model.value import Value
 
+__all__ = [
+    "LIVE",
+    "MAX",
+    "NOTHING",
+    "Cell",
+    "Comparison",
+    "Estimate",
+    "Judgement",
+    "RunConfig",
+    "SavingsBound",
+    "Summary",
+    "saved_metric",
+]
+
+
 Judgement = Literal["better", "worse", "different", "no difference found"]
 """`different`: of a metric of which neither way is better."""
+NOTHING: Literal["no difference found"] = "no difference found"
 
-Holds = Literal["holds", "does not hold", "cannot be told"]
+MAX, LIVE = "max", "live"
+"""Loads whose rate is not the experiment's choice: requests/s is a result there."""
 
 
 class RunConfig(Value, frozen=True, kw_only=True):
@@ -44,10 +61,14 @@ class RunConfig(Value, frozen=True, kw_only=True):
     rates: tuple[float, ...] = ()
     """Requests per second asked for; 0 stands for as many as possible."""
     rounds: int
+    rest_rounds: int | None = None
+    """How often the load "rest" is measured; None: as often as the others."""
     seconds: float
     """Length of the measured part of a cell."""
     warmup_seconds: float
     settle_seconds: float
+    learn_seconds: float = 0.0
+    """Under each load before the first round, which is not counted, for treatments that adapt."""
     limit_seconds: float = 3600
     """Of a cell's load: it is ended then, and the cell has failed."""
     seed: int
@@ -124,7 +145,7 @@ class Comparison(Value, frozen=True, kw_only=True):
     was 0. 0.0: all were 0 in every block; then ratio is 1 and smallest 0, both without meaning."""
 
 
-class Bound(Value, frozen=True, kw_only=True):
+class SavingsBound(Value, frozen=True, kw_only=True):
     """How much of the machine's CPU time a change of the way packets are taken can save at all."""
 
     load: str
@@ -134,18 +155,6 @@ class Bound(Value, frozen=True, kw_only=True):
     """By treatment: share of the busy CPU time that it saved; negative: it costs."""
 
 
-class Ordering(Value, frozen=True, kw_only=True):
-    """Whether treatments come out in the order that was published for them."""
-
-    metric: str
-    load: str
-    treatments: tuple[str, ...]
-    """Those of the claim that the run has, the least first."""
-    holds: Holds
-    sentence: str
-    """The claim, whether it holds, and the figures."""
-
-
 class Summary(Value, frozen=True, kw_only=True):
     """What may be said of a run. `summary.json` of it."""
 
@@ -153,11 +162,15 @@ class Summary(Value, frozen=True, kw_only=True):
     estimates: tuple[Estimate, ...]
     comparisons: tuple[Comparison, ...]
     """With the reference."""
-    bounds: tuple[Bound, ...]
-    warnings: tuple[str, ...]
-    sentences: tuple[str, ...]
+    bounds: tuple[SavingsBound, ...]
+    warnings: tuple[str, ...] = ()
+    """What makes its figures doubtful."""
+    sentences: tuple[str, ...] = ()
     """The verdicts in words, the most important first."""
     between: tuple[Comparison, ...] = ()
     """Of treatments with others than the reference, in what experiments are made for."""
-    orderings: tuple[Ordering, ...] = ()
-    """Of the published orders, those that the run can speak of."""
+
+
+def saved_metric(load: str) -> str:
+    """In which CPU time is saved under that load: for each request, where their rate is a result."""
+    return "cpu_us_per_request" if load == MAX else "cpu_share"

@@ -6,6 +6,9 @@ from napctl.model.machine import SCHEMA, Machine
 from napctl.model.value import Value
 from napctl.model.window import Window
 
+__all__ = ["Checkup", "CpuUse", "Diagnosis", "Evidence", "Finding", "Follower", "ProcessUse", "ThreadUse", "Unjudged"]
+
+
 Severity = Literal["danger", "cost", "risk"]
 """`danger`: packets are lost, or wait far longer than anybody asked for. `cost`: CPU time or latency is wasted.
 `risk`: nothing is lost yet; something that happens sooner or later will do it."""
@@ -42,6 +45,8 @@ class Finding(Value, frozen=True, kw_only=True):
     certainty: Certainty
     basis: str
     """Source of the rule: kernel document, commit or published note."""
+    mended_by: tuple[int, ...] = ()
+    """Pids of napctl processes that mend it by themselves: nobody has to act on it."""
 
 
 class ThreadUse(Value, frozen=True, kw_only=True):
@@ -75,6 +80,16 @@ class CpuUse(Value, frozen=True, kw_only=True):
     """Time not idle, by whatever: tasks, interrupts, softirqs; 0 … 1."""
 
 
+class Follower(Value, frozen=True, kw_only=True):
+    """A napctl that follows a server (`attach --stay`, `run`), and sets again what a device loses."""
+
+    pid: int
+    server: str
+    """For example "memcached (1234)"."""
+    napi_ids: tuple[int, ...]
+    """Whose settings it has made."""
+
+
 class Checkup(Value, frozen=True, kw_only=True):
     """All that the rules look at: the machine at the beginning and the end of a window, and the window."""
 
@@ -87,6 +102,7 @@ class Checkup(Value, frozen=True, kw_only=True):
     """Processes whose sockets these devices feed, NAPI threads, and irqbalance."""
     cpus: tuple[CpuUse, ...] = ()
     """CPUs online."""
+    followers: tuple[Follower, ...] = ()
 
 
 class Unjudged(Value, frozen=True, kw_only=True):
@@ -103,7 +119,9 @@ class Diagnosis(Value, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     findings: tuple[Finding, ...]
-    """Most serious first."""
+    """To act on, most serious first."""
+    mended: tuple[Finding, ...] = ()
+    """Those that a napctl which follows a server mends by itself."""
     rules: tuple[str, ...]
     """Every rule that looked."""
     unjudged: tuple[Unjudged, ...]

@@ -5,6 +5,9 @@ from typing import Literal
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
+__all__ = ["Fitness", "InstanceFitness", "Judgement", "Placement", "SocketFitness", "Steering"]
+
+
 Judgement = Literal["fits", "fits after steering", "does not fit", "nothing to poll"]
 """`nothing to poll`: no NAPI instance feeds it, so that there is nothing to gain and nothing to lose."""
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from napctl.model.value import Value
 
+__all__ = ["BUCKETS", "EMPTY", "Histogram", "total"]
+
+
 TOP = 64
 """The largest value with a bucket of its own: NAPI_POLL_WEIGHT in include/linux/netdevice.h."""
 BUCKETS = TOP + 2

@@ -9,6 +9,22 @@ fq nor BBR) net.ipv4.tcp_limit_output_bytes, if that is less. A flow whose queue
 
 from napctl.model.value import Value
 
+__all__ = [
+    "FRAME_BITS",
+    "PACED_US",
+    "RING_SHARE",
+    "TSQ_SAFETY",
+    "TX_USECS_CEILING",
+    "Bound",
+    "frames_bound",
+    "ring_fill_us",
+    "rx_usecs_bound",
+    "tx_stalls",
+    "tx_usecs_bound",
+    "udp_stream_mbps",
+]
+
+
 TX_USECS_CEILING = 200
 """Little is gained above (the note), µs."""
 TSQ_SAFETY = 0.5

@@ -3,12 +3,34 @@
 None always means: the driver or kernel does not tell, or does not have it.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from msgspec import Meta
 
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
+
+__all__ = [
+    "DIM_LEVELS",
+    "SCHEMA",
+    "U32",
+    "Channels",
+    "Coalescing",
+    "Device",
+    "DeviceDeferral",
+    "DimProfile",
+    "EpollPoller",
+    "LowerDevice",
+    "Machine",
+    "Napi",
+    "Queue",
+    "QueueCoalescing",
+    "Rings",
+    "attached",
+    "levels_text",
+]
+
 
 SCHEMA = 1
 """Version of the JSON that `status` and `watch` print; docs/json.md describes it."""
@@ -41,12 +63,28 @@ class Queue(Value, frozen=True, kw_only=True):
     napi_id: int | None
 
 
+DIM_LEVELS = 5
+"""Levels of a profile: NET_DIM_PARAMS_NUM_PROFILES in include/linux/dim.h."""
+
+
 class DimProfile(Value, frozen=True, kw_only=True):
-    """One of the levels that adaptive coalescing walks (lib/dim/net_dim.c)."""
+    """One of the levels that adaptive coalescing walks (lib/dim/net_dim.c).
+
+    A driver that takes them from user space (Linux 6.11, commit f750dfe825b9) may lack one of the three.
+    """
 
     usecs: U32 | None = None
     pkts: U32 | None = None
     comps: U32 | None = None
+
+
+def levels_text(levels: Iterable[DimProfile]) -> str:
+    """A profile on one line, each level as usecs/pkts (and /comps, where the driver has it): "1/256 8/256 64/256"."""
+    return " ".join(
+        "/".join("-" if part is None else str(part) for part in (level.usecs, level.pkts))
+        + ("" if level.comps is None else f"/{level.comps}")
+        for level in levels
+    )
 
 
 class Coalescing(Value, frozen=True, kw_only=True):
@@ -190,3 +228,8 @@ class Machine(Value, frozen=True, kw_only=True):
     """What a UDP socket may have sent and not yet freed, unless it asks for another buffer (net.core.wmem_default)."""
     lacks: tuple[str, ...] = ()
     """What could not be read, and why: one sentence each."""
+
+
+def attached(napi: Napi) -> bool:
+    """Whether IRQ suspension is set on the instance: its deferral belongs to whoever set that."""
+    return bool(napi.settings.irq_suspend_timeout_ns)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from napctl.model.value import Value
 
+__all__ = ["ALL", "BY_NAME", "Metric"]
+
 
 class Metric(Value, frozen=True, kw_only=True):
     """One figure of a cell."""
@@ -26,7 +28,7 @@ class Metric(Value, frozen=True, kw_only=True):
 
 COUNTED = "of the CPUs that count"
 NETWORK = "of the busy CPU time; without what the server takes itself"
-"""All of the machine; where the load is made on the same one, only those of the server (napctl.measure.gauge)."""
+"""All of the machine; where the load is made on the same one, only those of the server (napctl.experiment.meter)."""
 ONE = "of one CPU"
 """1 is a whole CPU: several threads may come to more."""
 
@@ -37,6 +39,8 @@ ALL: tuple[Metric, ...] = (
     Metric(name="latency_p95_us", title="p95", unit="µs", better="lower"),
     Metric(name="latency_p99_us", title="p99", unit="µs", better="lower"),
     Metric(name="latency_p999_us", title="p99.9", unit="µs", better="lower"),
+    Metric(name="server_latency_p50_us", title="p50 at server", unit="µs", better="lower"),
+    Metric(name="server_latency_p99_us", title="p99 at server", unit="µs", better="lower"),
     Metric(name="wait_p50_us", title="p50 wait for poll", unit="µs", better="lower"),
     Metric(name="wait_p99_us", title="p99 wait for poll", unit="µs", better="lower"),
     Metric(name="packets_per_second", title="packets/s"),

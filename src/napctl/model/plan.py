@@ -7,11 +7,25 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from napctl.model.errors import BadInput
-from napctl.model.machine import SCHEMA, U32, Coalescing, Device, Machine, QueueCoalescing
+from napctl.model.machine import SCHEMA, U32, Coalescing, Device, DimProfile, Machine, QueueCoalescing
 from napctl.model.value import Value
 
+__all__ = [
+    "Advice",
+    "Deferral",
+    "DevicePlan",
+    "GoalName",
+    "Plan",
+    "Proposal",
+    "RingSizes",
+    "named_as",
+    "queue_counts",
+    "settings",
+]
+
+
 GoalName = Literal["latency", "balanced", "throughput", "efficiency"]
-"""What a plan is for; advise/goals.py says what each means."""
+"""What a plan is for; plan/goals.py says what each means."""
 
 Speed = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 """A link's, Mb/s."""
@@ -67,9 +81,9 @@ class Proposal(Value, frozen=True, kw_only=True):
     device: str
     setting: str
     """Field name of Coalescing, RingSizes or Deferral."""
-    now: int | bool | None
+    now: int | bool | tuple[DimProfile, ...] | None
     """None: the driver does not have it, or NAPI instances differ in it."""
-    proposed: int | bool
+    proposed: int | bool | tuple[DimProfile, ...]
     why: str
     bound: str
     """What keeps it from going further."""

@@ -2,6 +2,8 @@
 
 from napctl.model.value import Value
 
+__all__ = ["EpollParams", "NapiSettings", "SocketPolling", "kernel_name"]
+
 
 class NapiSettings(Value, frozen=True, kw_only=True):
     """Deferral, suspension and threading of one NAPI instance (Documentation/netlink/specs/netdev.yaml)."""

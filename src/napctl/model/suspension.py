@@ -3,6 +3,8 @@
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
 
+__all__ = ["Suspension"]
+
 
 class Suspension(Value, frozen=True, kw_only=True):
     """Deferral and suspension for a NAPI instance, busy-poll parameters for the epoll instance that follows it.

@@ -7,6 +7,10 @@ what is shown to people passes here.
 """
 
 import json
+import re
+from collections.abc import Iterable
+
+__all__ = ["each", "natural", "printable", "printable_json"]
 
 
 def printable(text: str) -> str:
@@ -24,3 +28,14 @@ def printable_json(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """For sorting: 20us before 200us."""
+    return [(int(digits) if digits else -1, other) for digits, other in re.findall(r"(\d+)|(\D+)", name)]
+
+
+def each(items: Iterable[object]) -> str:
+    """1, 2 and 3."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last

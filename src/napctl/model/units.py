@@ -3,6 +3,9 @@
 import re
 from decimal import Decimal
 
+__all__ = ["NS_PER", "duration_ns", "duration_text", "figure", "on_or_number", "percent"]
+
+
 NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
@@ -25,3 +28,20 @@ def duration_text(ns: int) -> str:
 def percent(share: float) -> str:
     """A share of 0 … 1 as "97.3 %"."""
     return f"{share * 100:.1f} %"
+
+
+def figure(value: float) -> str:
+    """As people write it, with three digits that count: 1,234; 12.3; 0.0456."""
+    size = abs(value)
+    if size >= 1e9:
+        return f"{value:.3g}"
+    if size >= 100 or value == 0:
+        return f"{value:,.0f}"
+    if size >= 1:
+        return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.3g}"
+
+
+def on_or_number(value: int | bool) -> str:
+    """As ethtool(8) writes a setting: on, off, 200."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

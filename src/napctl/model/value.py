@@ -4,6 +4,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+__all__ = ["Value", "from_json", "to_json"]
+
+
 V = TypeVar("V")
 
 

@@ -6,6 +6,9 @@ from napctl.model.histogram import EMPTY, Histogram
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
+__all__ = ["Arm", "Outcome", "RatioEstimate", "Regression", "Setting", "Verdict", "Verification", "What"]
+
+
 Outcome = Literal[
     "honoured", "clamped", "without effect", "contrary", "refused", "not enough traffic", "accepted", "not tried"
 ]
@@ -47,7 +50,7 @@ class Arm(Value, frozen=True, kw_only=True):
     """Polls by packets found."""
 
 
-class Estimate(Value, frozen=True, kw_only=True):
+class RatioEstimate(Value, frozen=True, kw_only=True):
     """The ratio of one statistic, with the setting to without it, over pairs of windows."""
 
     statistic: str
@@ -80,10 +83,10 @@ class Verdict(Value, frozen=True, kw_only=True):
     outcome: Outcome
     acts_as: str | None = None
     """Of a clamped setting: the value in force."""
-    estimate: Estimate | None = None
-    per_second: Estimate | None = None
+    estimate: RatioEstimate | None = None
+    per_second: RatioEstimate | None = None
     """The same per second instead of per packet: the two differ where the setting slows the traffic itself."""
-    to_acts_as: Estimate | None = None
+    to_acts_as: RatioEstimate | None = None
     """Of a delay that seems to be clamped: the same statistic, with the setting to with the delay that it acts as."""
     with_it: Arm | None = None
     without_it: Arm | None = None
@@ -105,7 +108,7 @@ class Regression(Value, frozen=True, kw_only=True):
     queue: int | None = None
     setting: str
     what: What
-    estimate: Estimate
+    estimate: RatioEstimate
     text: str
     """One sentence with the figures."""
 

@@ -4,6 +4,9 @@ from typing import Literal
 
 from napctl.model.value import Value
 
+__all__ = ["Call", "ThreadWaits", "Waits"]
+
+
 Call = Literal["epoll", "poll", "select", "recv", "io_uring"]
 """Kinds of system calls. `epoll`: epoll_wait, epoll_pwait, epoll_pwait2; `poll`: poll, ppoll; `select`: select,
 pselect6; `recv`: recvfrom, recvmsg, recvmmsg, and read if from a socket; `io_uring`: io_uring_enter. Calls of poll and

@@ -4,9 +4,12 @@ from collections.abc import Iterable
 
 from napctl.model.counts import CpuCounts, DeviceCounts, PollerCounts, SentCounts
 from napctl.model.histogram import Histogram, total
+from napctl.model.latency import LatencySummary
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
+
+__all__ = ["EmptyPolls", "NapiWindow", "Window", "mostly_udp", "own_polls"]
 
 
 class EmptyPolls(Value, frozen=True, kw_only=True):
@@ -67,6 +70,8 @@ class Window(Value, frozen=True, kw_only=True):
     devices: tuple[DeviceCounts, ...]
     sent: SentCounts | None = None
     """By the network namespace; None where the kernel does not tell."""
+    latency: LatencySummary | None = None
+    """Of the server that was named; None: none was."""
 
     def total(self, field: str) -> int | None:
         """Sum over CPUs of a CpuCounts field; None where the source does not tell."""
@@ -89,3 +94,8 @@ def own_polls(napis: Iterable[NapiWindow], pid: int) -> PollerCounts:
         empty=sum(poller.empty for poller in mine),
         packets=sum(poller.packets for poller in mine),
     )
+
+
+def mostly_udp(window: Window | None) -> bool:
+    """Whether more UDP datagrams than TCP segments were sent, in the network namespace as a whole."""
+    return window is not None and window.sent is not None and window.sent.udp_datagrams > window.sent.tcp_segments

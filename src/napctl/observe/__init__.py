@@ -1,1 +1,5 @@
-"""Observing: how the machine is set (a Machine), and what happens on it over time (a Window)."""
+"""Observing: how the machine is set (a Machine), what happens on it over time (a Window), what energy it takes.
+
+Stands on `kernel`, `probe` and `model`. May be imported by `plan.apply`, `attach`, `verify`, `load`,
+`experiment` and `cli`.
+"""

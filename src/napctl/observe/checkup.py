@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from napctl.kernel import cputime, processes
-from napctl.kernel.epollinstances import SAMPLE, ask_sockets, spread
+from napctl.kernel import cpu_time, processes
+from napctl.kernel.epoll_instances import SAMPLE, ask_sockets, spread
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.open_files import open_files
 from napctl.kernel.processes import Process
 from napctl.kernel.sockets import incoming_napi_id
 from napctl.model.counters import grown
@@ -17,6 +18,9 @@ from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import Machine
 from napctl.observe.machine import DISAPPEARED, take_machine
 from napctl.observe.window import Observer
+
+__all__ = ["take_checkup"]
+
 
 LEAST_SHARE = 0.01
 """A thread that used less of a CPU is not told: it decides nothing."""
@@ -82,7 +86,7 @@ def _fed_by(process: Process, napi_ids: Collection[int]) -> tuple[int, ...]:
     if process.pid == os.getpid():
         return ()
     try:
-        fds = spread(processes.socket_fds(process.pid), SAMPLE)
+        fds = spread(sorted(open_files(process.pid).sockets), SAMPLE)
         if not fds:
             return ()
         with processes.Handle.of(process) as handle:
@@ -103,12 +107,12 @@ def _usage(watched: Watched) -> _Usage:
     threads: dict[int, dict[int, float]] = {}
     for process, _ in watched:
         with suppress(OSError):  # gone meanwhile
-            threads[process.pid] = cputime.run_seconds_by_thread(process.pid)
+            threads[process.pid] = cpu_time.run_seconds_by_thread(process.pid)
     return _Usage(
         at=time.monotonic(),
         threads=threads,
         last_cpus={tid: processes.last_cpu(pid, tid) for pid, tids in threads.items() for tid in tids},
-        idle=cputime.idle_seconds(),
+        idle=cpu_time.idle_seconds(),
     )
 
 

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from napctl.kernel import (
     capabilities,
-    epollinstances,
+    epoll_instances,
     interrupts,
-    openfiles,
+    open_files,
     processes,
+    running_kernel,
     sockets,
     sysctl,
-    system,
 )
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
@@ -25,11 +25,22 @@ from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
-from napctl.observe.lower import with_lower
+from napctl.observe.stacked_devices import with_lower
+
+__all__ = [
+    "DISAPPEARED",
+    "WHO_POLLS",
+    "epoll_pollers",
+    "take_devices",
+    "take_devices_again",
+    "take_machine",
+    "take_napi_devices",
+]
+
 
 DISAPPEARED = "it disappeared meanwhile: somebody removed it, or moved it to another network namespace"
-MOST_NAMED = 3
-"""Of processes into which we may not look."""
+WHO_POLLS = "whether these NAPI instances are polled by "
+"""What is not known of a process into which we may not look begins so: who does not ask who polls can leave it out."""
 
 
 def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
@@ -41,7 +52,7 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machin
     devices = take_devices(netns, names, lacks)
     pollers = tuple(epoll_pollers(devices, lacks))
     return Machine(
-        kernel=system.kernel_release(),
+        kernel=running_kernel.kernel_release(),
         netns=netns.inode,
         devices=with_lower(netns, _with_deferral(netns, devices, lacks)),
         pollers=pollers,
@@ -209,25 +220,24 @@ def epoll_pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[Epo
                 hidden.append(f"{process.name} ({process.pid})")
     if hidden:
         why = capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())
-        lacks.append(f"epoll instances of {_some(hidden)}: {why}")
+        lacks.append(f"{WHO_POLLS}{_counted(hidden)}: {why}")
 
 
-def _some(names: list[str]) -> str:
+def _counted(names: list[str]) -> str:
     """As an ordinary user there are hundreds."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:MOST_NAMED])} and {more} more"
+    return names[0] if len(names) == 1 else f"{len(names)} processes, such as {names[0]}"
 
 
 def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
-    files = openfiles.open_files(process.pid)
+    files = open_files.open_files(process.pid)
     if not files.epolls:
         return
     with processes.Handle.of(process) as handle:
-        for each in epollinstances.epoll_instances(
+        for each in epoll_instances.epoll_instances(
             handle,
             files,
             sockets.incoming_napi_id,
-            most_sockets=epollinstances.SAMPLE,
+            most_sockets=epoll_instances.SAMPLE,
             wanted=lambda params: params.polls,
         ):
             napi_ids = {napi_id for napi_id in each.told.values() if napi_id}

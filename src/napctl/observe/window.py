@@ -10,13 +10,15 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
-from napctl.model.counts import CpuCounts, DeviceCounts, QueueCounts, Reading
+from napctl.model.counts import CounterReading, CpuCounts, DeviceCounts, QueueCounts
 from napctl.model.difference import between
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
 from napctl.model.window import Window
 from napctl.observe.machine import DISAPPEARED, take_devices, take_devices_again
 from napctl.probe import Probe, ProbeUnavailable
+
+__all__ = ["Observer", "run_window"]
 
 
 class Observer:
@@ -90,7 +92,7 @@ class Observer:
             return take_devices(self._netns, (), [])
         return take_devices_again(self._netns, self._named)
 
-    def _between(self, before: Reading, devices_before: tuple[Device, ...]) -> Window:
+    def _between(self, before: CounterReading, devices_before: tuple[Device, ...]) -> Window:
         return between(
             before,
             self._reading,
@@ -100,10 +102,10 @@ class Observer:
             lacks=(*self._lacks, *(f"{name}: {DISAPPEARED}" for name in self.gone)),
         )
 
-    def _read(self) -> Reading:
+    def _read(self) -> CounterReading:
         observed = {device.ifindex for device in self._devices}
         queues = self._queue_counts()
-        return Reading(
+        return CounterReading(
             probe=self._probe.read() if self._probe else None,
             monotonic_ns=time.monotonic_ns(),
             unix_ns=time.time_ns(),

@@ -3,6 +3,9 @@
 import struct
 from pathlib import Path
 
+__all__ = ["VMLINUX", "enum_value"]
+
+
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 _HEADER = struct.Struct("=HBBIIIII")

@@ -10,6 +10,9 @@ from napctl.probe.libbpf import BpfObject, LibbpfError
 from napctl.probe.loading import loaded
 from napctl.probe.napi import online_cpus
 
+__all__ = ["PAUSE_NS", "DeliveryProbe"]
+
+
 CPUS = 8192
 PAUSE_NS = 1_000
 """Packets that follow each other faster are one run. A driver's loop takes some 0.1 µs from one to the next."""

@@ -4,6 +4,9 @@ import ctypes
 
 from napctl.model.histogram import BUCKETS
 
+__all__ = ["SLOTS", "Counters"]
+
+
 SLOTS = POLLERS = 1024
 CPUS = 8192
 _WHO = 4

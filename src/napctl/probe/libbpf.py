@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Self
 
+__all__ = ["BpfObject", "LibbpfError", "LibbpfMissing", "explaining"]
+
+
 SONAME = "libbpf.so.1"
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -152,6 +155,7 @@ def _collect(level: int, template: int, arguments: int) -> int:
 
 
 _COLLECT = _PRINT(_collect)
+"""Kept for good: libbpf may call it at any time."""
 _SILENT = _PRINT()
 
 
@@ -166,9 +170,6 @@ def explaining() -> Iterator[None]:
         yield
     finally:
         _library().libbpf_set_print(_SILENT)
-
-
-"""Kept for good: libbpf may call it at any time."""
 
 
 def _last_meaningful_message() -> str | None:

@@ -9,6 +9,8 @@ from napctl.kernel import capabilities
 from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
+__all__ = ["ProbeUnavailable", "kernel_btf", "loaded", "net_rx_softirq"]
+
 
 class ProbeUnavailable(Exception):
     """This kernel or this user may not run the probe; `reason` says why, in words for a user."""
@@ -58,7 +60,8 @@ def _loaded(
 ) -> tuple[BpfObject, mmap.mmap]:
     program = BpfObject.open(image, "napctl")
     try:
-        program.set_constants(constants)
+        if constants:
+            program.set_constants(constants)
         program.load()
         fd, found = program.map_fd(".bss")
         assert found == size, f"the program has {found} bytes of counters, not {size}"

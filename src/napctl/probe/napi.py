@@ -15,6 +15,9 @@ from napctl.probe.layout import SLOTS, Counters
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
 
+__all__ = ["Probe", "joined", "online_cpus"]
+
+
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
 

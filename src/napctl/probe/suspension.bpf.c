@@ -24,7 +24,7 @@
 #define MOVED 1		/* instead of an address: its device is in another namespace now, where it has another slot */
 
 /*
- * Buckets of waits, mirrored by model/suspensioncounts.py: 0 for packets whose interrupt was enabled, 1 for less than 2^10 ns, then
+ * Buckets of waits, mirrored by model/suspension_counts.py: 0 for packets whose interrupt was enabled, 1 for less than 2^10 ns, then
  * 4 for each power of two up to 2^26 ns (67 ms), of equal width within it, and the last for all above.
  */
 #define FIRST_POWER 10

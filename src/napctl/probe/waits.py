@@ -6,10 +6,13 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Self
 
-from napctl.kernel.syscallnumbers import syscall_numbers
+from napctl.kernel.syscall_numbers import syscall_numbers
 from napctl.model.waits import Call, ThreadWaits
 from napctl.probe.libbpf import BpfObject, LibbpfError
 from napctl.probe.loading import ProbeUnavailable, loaded
+
+__all__ = ["KINDS", "WaitProbe"]
+
 
 PIDS = 4 << 20
 NUMBERS = 512

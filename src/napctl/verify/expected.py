@@ -15,13 +15,16 @@ from msgspec.structs import replace
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 
+__all__ = ["SHOWABLE", "Expectation", "InstanceLoad", "frames_bound", "of_deferral", "of_delay", "of_frames"]
+
+
 SHOWABLE = 1.5
 """An expected ratio must be that far from 1, in either direction, before its absence says anything."""
 WINDOW_SHARE = 0.25
 """Share of a window's packets that one event may stand for, where frames alone bound the gathering."""
 
 
-class Load(Value, frozen=True, kw_only=True):
+class InstanceLoad(Value, frozen=True, kw_only=True):
     """What one instance had per second in the arm that delays less."""
 
     events: float
@@ -44,13 +47,14 @@ class Expectation(Value, frozen=True, kw_only=True):
         return self.ratio is not None and not 1 / SHOWABLE < self.ratio < SHOWABLE
 
 
-def of_delay(loads: Sequence[Load], on_us: int, off_us: int, frames: int | None) -> Expectation:
+def of_delay(loads: Sequence[InstanceLoad], on_us: int, off_us: int, frames: int | None) -> Expectation:
     """rx-usecs and tx-usecs; `frames` bounds what may gather meanwhile, None or 0: nothing does."""
     more_s = abs(on_us - off_us) / 1e6
 
-    def left(load: Load) -> float:
-        gathered = load.packets / load.events
-        return load.packets / _bounded(gathered * (1 + load.events * more_s), gathered, frames)
+    def left(load: InstanceLoad) -> float:
+        already = load.packets / load.events
+        gathered = already * (1 + load.events * more_s)
+        return load.packets / (max(already, min(frames, gathered)) if frames else gathered)
 
     if frames == 1:
         return Expectation(ratio=1.0, needs="more frames than 1 to wait for: with 1 each has its interrupt")
@@ -58,12 +62,12 @@ def of_delay(loads: Sequence[Load], on_us: int, off_us: int, frames: int | None)
     return _expectation(loads, left, inverse=on_us < off_us, least_events=least)
 
 
-def of_frames(loads: Sequence[Load], on: int, off: int, delay_us: int | None, window_s: float) -> Expectation:
+def of_frames(loads: Sequence[InstanceLoad], on: int, off: int, delay_us: int | None, window_s: float) -> Expectation:
     """rx-max-frames and tx-max-frames. `delay_us`: what else ends the gathering; None: nothing does."""
     counts = [frames_bound(value, delay_us) for value in (on, off)]
     few, many = min(counts), max(counts)
 
-    def left(load: Load) -> float:
+    def left(load: InstanceLoad) -> float:
         gathered = load.packets / load.events
         if delay_us is None:
             within = load.packets * window_s * WINDOW_SHARE
@@ -78,7 +82,7 @@ def of_frames(loads: Sequence[Load], on: int, off: int, delay_us: int | None, wi
     return _expectation(loads, left, inverse=counts[0] == few, least_events=least)
 
 
-def of_deferral(loads: Sequence[Load], on: NapiSettings, off: NapiSettings, *, interrupts: bool) -> Expectation:
+def of_deferral(loads: Sequence[InstanceLoad], on: NapiSettings, off: NapiSettings, *, interrupts: bool) -> Expectation:
     """Deferral. `interrupts`: the events are interrupts, else polls. `loads` are those without it.
 
     While it lasts the timer polls, once in gro-flush-timeout; the interrupt comes back after so many empty polls. Those
@@ -90,7 +94,7 @@ def of_deferral(loads: Sequence[Load], on: NapiSettings, off: NapiSettings, *, i
     timer_s = (defers.gro_flush_timeout_ns or 0) / 1e9
     silence_s = timer_s * (defers.defer_hard_irqs or 0)
 
-    def left(load: Load) -> float:
+    def left(load: InstanceLoad) -> float:
         return load.events * exp(-load.events * silence_s) if interrupts else 1 / timer_s
 
     least = SHOWABLE / timer_s if not interrupts else (SHOWABLE - 1) / silence_s
@@ -102,12 +106,8 @@ def frames_bound(frames: int, delay_us: int | None) -> float:
     return frames or (0 if delay_us is None else float("inf"))
 
 
-def _bounded(gathered: float, already: float, frames: int | None) -> float:
-    return max(already, min(frames, gathered)) if frames else gathered
-
-
 def _expectation(
-    loads: Sequence[Load], left: Callable[[Load], float], *, inverse: bool, least_events: float | None
+    loads: Sequence[InstanceLoad], left: Callable[[InstanceLoad], float], *, inverse: bool, least_events: float | None
 ) -> Expectation:
     """The ratio over all instances; and what the busiest would need, at its present packets per event."""
     busy = [load for load in loads if load.events > 0 and load.packets > 0]
@@ -121,7 +121,7 @@ def _expectation(
     return replace(expected, needs=_needs(least_events, busiest))
 
 
-def _needs(least_events: float | None, busiest: Load | None) -> str | None:
+def _needs(least_events: float | None, busiest: InstanceLoad | None) -> str | None:
     if least_events is None:
         return None
     # A few stray packets say nothing of how many come with an event: at least one is what surely is enough.

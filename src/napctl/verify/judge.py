@@ -8,11 +8,14 @@ from msgspec.structs import replace
 
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
-from napctl.model.verdict import Estimate, Outcome, Verdict
-from napctl.verify.contrast import FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
+from napctl.model.verdict import Outcome, RatioEstimate, Verdict
+from napctl.stats.sequential import FEWEST_PAIRS, MARGIN, Interval, interval, is_look, pairs_needed
 from napctl.verify.expected import Expectation, frames_bound, of_deferral, of_delay, of_frames
-from napctl.verify.figures import arm, gap_interval, implied_us, least_gap_us, loads
-from napctl.verify.trial import COUNTED, DEFERRAL, TIMED, Sample, Statistic, Trial, shown
+from napctl.verify.sample_figures import arm, gap_interval, implied_us, least_gap_us, loads
+from napctl.verify.trial import COUNTED, DEFERRAL, TIMED, Sample, SettingTrial, Statistic, shown
+
+__all__ = ["Pairs", "compared", "enough", "judge", "verdict"]
+
 
 Pairs = Sequence[tuple[Sample, Sample]]
 """With the setting, and without it."""
@@ -51,7 +54,7 @@ class Judgement(Value, frozen=True, kw_only=True):
         return self.said.outcome
 
 
-def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
+def judge(trial: SettingTrial, statistic: Statistic, pairs: Pairs) -> Judgement:
     """What the pairs so far say."""
     expected = expectation(trial, statistic, pairs)
     per_packet = _per_packet(trial, pairs)
@@ -72,7 +75,7 @@ def judge(trial: Trial, statistic: Statistic, pairs: Pairs) -> Judgement:
     return Judgement(said=said, per_packet=per_packet, per_second=per_second, expected=expected)
 
 
-def enough(trial: Trial, statistic: Statistic, pairs: Pairs) -> bool:
+def enough(trial: SettingTrial, statistic: Statistic, pairs: Pairs) -> bool:
     """Whether more windows are of no use: the figures tell; or this traffic will never."""
     if len(pairs) < EARLY_LOOK:
         return False
@@ -82,13 +85,13 @@ def enough(trial: Trial, statistic: Statistic, pairs: Pairs) -> bool:
     return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found.outcome != "not enough traffic"
 
 
-def compared(trial: Trial, pairs: Pairs) -> bool:
+def compared(trial: SettingTrial, pairs: Pairs) -> bool:
     """Whether two delays are by now the same, or not: the stopping rule for a suspect."""
     found = _per_packet(trial, pairs)
     return len(pairs) >= FEWEST_PAIRS and is_look(len(pairs)) and found is not None and (found.equal or found.below)
 
 
-def _per_packet(trial: Trial, pairs: Pairs) -> Interval | None:
+def _per_packet(trial: SettingTrial, pairs: Pairs) -> Interval | None:
     return interval([(on.per_packet, off.per_packet) for on, off in pairs], trial.confidence)
 
 
@@ -102,7 +105,7 @@ def _hopeless(found: Judgement) -> bool:
     return quiet and not found.expected.either_way  # for the latter the model is too rough to give up by
 
 
-def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation:
+def expectation(trial: SettingTrial, statistic: Statistic, pairs: Pairs) -> Expectation:
     """What the setting would do to this traffic, from what it was in the arm that delays less."""
     if not pairs:
         return Expectation(ratio=None)
@@ -123,14 +126,14 @@ def expectation(trial: Trial, statistic: Statistic, pairs: Pairs) -> Expectation
     return Expectation(ratio=None, either_way=True)
 
 
-def _asked_for(trial: Trial, found: Interval, expected: Expectation) -> bool:
+def _asked_for(trial: SettingTrial, found: Interval, expected: Expectation) -> bool:
     """An effect, in the direction that was asked for; in any, if none was."""
     if expected.either_way:
         return found.below or found.above
     return found.above if _delays_less(trial) else found.below
 
 
-def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, check: Pairs = ()) -> Verdict:
+def verdict(trial: SettingTrial, statistic: Statistic, pairs: Pairs, seconds: float, check: Pairs = ()) -> Verdict:
     """The verdict of all pairs, with everything that it stands on. `seconds`: of a window.
 
     `check`: pairs with the setting and with the delay that it seems to be clamped to.
@@ -140,10 +143,10 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, ch
     altered = trial.on != trial.wanted
     clamped = altered and said.outcome in ("honoured", "not enough traffic")
 
-    def estimate(of: Interval | None, name: str, expected: float | None, pairs: Pairs) -> Estimate | None:
+    def estimate(of: Interval | None, name: str, expected: float | None, pairs: Pairs) -> RatioEstimate | None:
         if of is None:
             return None
-        return Estimate(
+        return RatioEstimate(
             statistic=name,
             ratio=of.ratio,
             low=of.low,
@@ -173,13 +176,13 @@ def verdict(trial: Trial, statistic: Statistic, pairs: Pairs, seconds: float, ch
     )
 
 
-def _reason(trial: Trial, words: str) -> str:
+def _reason(trial: SettingTrial, words: str) -> str:
     """With what the driver made of the values."""
     made = f"the driver made {shown(trial.on)} of it; {words}" if trial.on != trial.wanted else words
     return made if trial.mode is None else f"{made}. {trial.mode} is no delay, but a moderation of the driver's own"
 
 
-def _checked(trial: Trial, said: Said, seems_us: int, check: Pairs) -> Said:
+def _checked(trial: SettingTrial, said: Said, seems_us: int, check: Pairs) -> Said:
     """A clamped delay does the same as the one that it is clamped to.
 
     If it does not, the device obeys and only counts otherwise (QEMU's e1000e sends two interrupts in each interval).
@@ -197,7 +200,7 @@ def _checked(trial: Trial, said: Said, seems_us: int, check: Pairs) -> Said:
     )
 
 
-def _effect(trial: Trial, statistic: Statistic, pairs: Pairs, found: Interval, expected: Expectation) -> Said:
+def _effect(trial: SettingTrial, statistic: Statistic, pairs: Pairs, found: Interval, expected: Expectation) -> Said:
     """The direction is the one asked for: is the size?"""
     if trial.setting == "rx_usecs" and statistic == "interrupts per packet" and not _delays_less(trial):
         asked_us = trial.on
@@ -226,7 +229,12 @@ def _no_effect_of_any_kind(found: Interval, pairs: int) -> Said:
 
 
 def _no_expected_effect(
-    trial: Trial, statistic: Statistic, pairs: int, per_packet: Interval, per_second: Interval, expected: Expectation
+    trial: SettingTrial,
+    statistic: Statistic,
+    pairs: int,
+    per_packet: Interval,
+    per_second: Interval,
+    expected: Expectation,
 ) -> Said:
     """The traffic could have shown the effect.
 
@@ -266,7 +274,7 @@ def _unit(statistic: Statistic) -> str:
     return statistic.split(" per ")[0]
 
 
-def _delays_less(trial: Trial) -> bool:
+def _delays_less(trial: SettingTrial) -> bool:
     """The setting delays less than its other value."""
     on, off = trial.on, trial.off
     if isinstance(on, NapiSettings) or isinstance(off, NapiSettings):

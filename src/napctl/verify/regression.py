@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from napctl.model.verdict import Estimate, Regression, What
-from napctl.verify.contrast import Counted, Interval, interval
+from napctl.model.verdict import RatioEstimate, Regression, What
+from napctl.stats.sequential import Counted, Interval, interval
 from napctl.verify.judge import Pairs
-from napctl.verify.trial import Sample, Trial
+from napctl.verify.trial import Sample, SettingTrial
+
+__all__ = ["regressions"]
+
 
 FEWEST = 10
 """Retransmits or drops with the setting, below which none is worth a warning."""
 
 
-def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regression]:
+def regressions(trial: SettingTrial, pairs: Pairs, seconds: float) -> Iterator[Regression]:
     """Warnings, each with the ratio that it stands on."""
     on, off = [on for on, _ in pairs], [off for _, off in pairs]
     again, before = (sum(each.retransmits or 0 for each in arm) for arm in (on, off))
@@ -37,7 +40,7 @@ def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regressi
             queue=trial.queue,
             setting=trial.setting,
             what=what,
-            estimate=Estimate(
+            estimate=RatioEstimate(
                 statistic=statistic,
                 ratio=ratio.ratio,
                 low=ratio.low,
@@ -50,7 +53,7 @@ def regressions(trial: Trial, pairs: Pairs, seconds: float) -> Iterator[Regressi
         )
 
 
-def _interval(trial: Trial, pairs: Pairs, figure: Callable[[Sample], Counted]) -> Interval | None:
+def _interval(trial: SettingTrial, pairs: Pairs, figure: Callable[[Sample], Counted]) -> Interval | None:
     return interval([(figure(on), figure(off)) for on, off in pairs], trial.confidence)
 
 

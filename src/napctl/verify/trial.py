@@ -12,7 +12,25 @@ from napctl.model.units import duration_text
 from napctl.model.value import Value
 from napctl.model.verdict import Setting
 from napctl.model.window import NapiWindow, Window
-from napctl.verify.contrast import Counted, confidence_among
+from napctl.stats.sequential import Counted, confidence_among
+
+__all__ = [
+    "ADAPTIVE",
+    "COUNTED",
+    "DEFERRAL",
+    "JUDGED",
+    "NEUTRAL",
+    "TIMED",
+    "Instance",
+    "Raw",
+    "Sample",
+    "SettingTrial",
+    "Statistic",
+    "sample",
+    "shown",
+    "statistic_of",
+]
+
 
 Statistic = Literal[
     "interrupts per packet",
@@ -36,7 +54,7 @@ Raw = int | bool | NapiSettings
 """The value of a setting; NapiSettings for deferral."""
 
 
-class Trial(Value, frozen=True, kw_only=True):
+class SettingTrial(Value, frozen=True, kw_only=True):
     """One setting to be tried. The delay and frames are those beside it, of the same direction."""
 
     device: str
@@ -109,7 +127,7 @@ class Sample(Value, frozen=True, kw_only=True):
         return Counted(events=self.per_packet.events, per=self.seconds)
 
 
-def statistic_of(trial: Trial, device: Device, window: Window, *, deliveries: bool) -> Statistic | None:
+def statistic_of(trial: SettingTrial, device: Device, window: Window, *, deliveries: bool) -> Statistic | None:
     """The best that this driver and this kernel offer, from a first window; None if the wire has nothing to show.
 
     Interrupts where the driver tells which are whose: they are what a delay is about. Else polls, which follow them.
@@ -128,7 +146,9 @@ def statistic_of(trial: Trial, device: Device, window: Window, *, deliveries: bo
     return "runs per packet" if deliveries else None
 
 
-def sample(trial: Trial, statistic: Statistic, window: Window, deliveries: Deliveries | None = None) -> Sample | None:
+def sample(
+    trial: SettingTrial, statistic: Statistic, window: Window, deliveries: Deliveries | None = None
+) -> Sample | None:
     """What one window says of the trial's setting.
 
     None: nothing, as a counter was set back in it, or the device has gone. What does that interrupts the traffic, too.
@@ -189,7 +209,7 @@ def _instances(
             )
 
 
-def _rows(trial: Trial, window: Window) -> list[NapiWindow]:
+def _rows(trial: SettingTrial, window: Window) -> list[NapiWindow]:
     """The instances that the setting is about; all of the device where the driver does not tell which serve what."""
     kind = "tx" if trial.of_tx else "rx"
     mine = [row for row in window.napis if row.ifindex == trial.ifindex and row.settings is not None and row.napi_id]

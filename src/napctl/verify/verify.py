@@ -9,14 +9,12 @@ from shlex import quote
 
 from msgspec.structs import replace
 
-from napctl.advise.lower import look_below
 from napctl.change.alternating import alternating
 from napctl.change.journal import Journal
-from napctl.change.planned import changes, devices_of
 from napctl.change.transaction import begun
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Guard, Keeper, Transaction
+from napctl.model.change import Change, Guard, Keeper, Transaction, devices_of
 from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Plan, named_as
@@ -25,11 +23,13 @@ from napctl.model.value import Value
 from napctl.model.verdict import Regression, Verdict, Verification
 from napctl.observe.machine import take_machine
 from napctl.observe.window import Observer
-from napctl.verify.contrast import MOST_PAIRS
+from napctl.plan.diff import changes
+from napctl.plan.lower_devices import look_below
+from napctl.stats.sequential import MOST_PAIRS
 from napctl.verify.judge import Pairs, compared, enough, judge, verdict
 from napctl.verify.regression import regressions
-from napctl.verify.trial import Sample, Statistic, Trial
-from napctl.verify.trials import (
+from napctl.verify.trial import Sample, SettingTrial, Statistic
+from napctl.verify.trial_list import (
     RING,
     Wanted,
     changes_to,
@@ -43,7 +43,10 @@ from napctl.verify.trials import (
     settled,
     trial_of,
 )
-from napctl.verify.tryout import SILENCE, Progress, Tried, Windows, try_out
+from napctl.verify.trial_run import SILENCE, Progress, Tried, Windows, try_out
+
+__all__ = ["Keeping", "Options", "verify_devices", "verify_plan", "without_link"]
+
 
 BLIND = "napctl has nothing on this device by which the wire could show it"
 SET_BACK = "its counters were set back in every pair of windows, as when a link comes up again"
@@ -153,10 +156,10 @@ class _Verifying:
         with ExitStack() as stack:
             refused = self._put_in_force(stack, wanted)
             now = take_machine(self._netns, self._names) if wanted else self._before
-            trials: dict[int, Trial] = {}
+            trials: dict[int, SettingTrial] = {}
             for number, each in enumerate(wanted):
                 found = self._trial(each, now, refused)
-                if isinstance(found, Trial):
+                if isinstance(found, SettingTrial):
                     trials[number] = found
                 else:
                     verdicts[number] = found
@@ -176,7 +179,7 @@ class _Verifying:
             lacks=(*lacks, *self._changed_meanwhile()),
         )
 
-    def _most_seconds(self, trial: Trial) -> float:
+    def _most_seconds(self, trial: SettingTrial) -> float:
         """A delay that seems to be clamped is compared twice."""
         return self._windows.total_seconds * (2 if trial.setting == "rx_usecs" else 1)
 
@@ -215,7 +218,7 @@ class _Verifying:
             stack.push(trying.pop_all())
         return None
 
-    def _trial(self, wanted: Wanted, now: Machine, refused: dict[Wanted, str]) -> Trial | Verdict:
+    def _trial(self, wanted: Wanted, now: Machine, refused: dict[Wanted, str]) -> SettingTrial | Verdict:
         if wanted in refused:
             return settled(wanted, "refused", refused[wanted])
         before, device = self._device(wanted), self._device(wanted, now)
@@ -223,7 +226,7 @@ class _Verifying:
             return settled(wanted, "not tried", "not in force, and changing ring sizes may take the link down")
         return trial_of(wanted, before, device, self._live, now.netns)
 
-    def _try(self, trial: Trial, wanted: Wanted, observer: Observer) -> tuple[Verdict, list[Regression]]:
+    def _try(self, trial: SettingTrial, wanted: Wanted, observer: Observer) -> tuple[Verdict, list[Regression]]:
         """The windows of one setting. All that is read anew is how the device is set by now."""
         try:
             tried = self._tried(trial, wanted, observer, lambda statistic, pairs: enough(trial, statistic, pairs))
@@ -246,7 +249,7 @@ class _Verifying:
 
     def _tried(
         self,
-        trial: Trial,
+        trial: SettingTrial,
         wanted: Wanted,
         observer: Observer,
         enough: Callable[[Statistic, list[tuple[Sample, Sample]]], bool],

@@ -13,6 +13,9 @@ from pathlib import Path
 from napctl.kernel.energy.zones import FileZone, Found, number_of, text_of
 from napctl.model.energy import Kind
 
+__all__ = ["hwmon_zones"]
+
+
 SOURCE = "hwmon"
 ATTRIBUTE = re.compile(r"energy\d+_input|power\d+_(?:average|input)")
 POWER_INTERVAL_SECONDS = 0.25
@@ -20,7 +23,7 @@ DENIED = "permission denied: this sensor is for root alone; run as root or with 
 
 
 @dataclass(frozen=True)
-class Known:
+class SensorDriver:
     """What a driver's sensors measure: those whose label, or for want of one OEM text, matches."""
 
     driver: str
@@ -30,16 +33,16 @@ class Known:
 
 KNOWN = (
     # drivers/hwmon/amd_energy.c: one for each core, and one for each socket.
-    Known("amd_energy", r"Esocket\d+", "package"),
-    Known("amd_energy", r"Ecore\d+", "core"),
+    SensorDriver("amd_energy", r"Esocket\d+", "package"),
+    SensorDriver("amd_energy", r"Ecore\d+", "core"),
     # drivers/hwmon/fam15h_power.c: the processor's own estimate of its power.
-    Known("fam15h_power", r"", "package"),
+    SensorDriver("fam15h_power", r"", "package"),
     # drivers/hwmon/acpi_power_meter.c: the machine, if the firmware gives no text. NVIDIA's Grace names its rails:
     # the socket with its memory, the cores in it, and others, which overlap (Grace Performance Tuning Guide, "Power and
     # Thermals").
-    Known("power_meter", r"", "platform"),
-    Known("power_meter", r"Grace Power Socket \d+", "package"),
-    Known("power_meter", r"CPU Power Socket \d+", "core"),
+    SensorDriver("power_meter", r"", "platform"),
+    SensorDriver("power_meter", r"Grace Power Socket \d+", "package"),
+    SensorDriver("power_meter", r"CPU Power Socket \d+", "core"),
 )
 
 
@@ -52,7 +55,8 @@ def hwmon_zones(sys: Path) -> Found:
         driver = text_of(device / "name") or text_of(device / "device/name") or "?"
         for path in _attributes(device):
             label = _label(path)
-            kind = next((known.kind for known in KNOWN if _is(known, driver, label)), None)
+            of_driver = (known for known in KNOWN if known.driver == driver)
+            kind = next((known.kind for known in of_driver if re.fullmatch(known.pattern, label)), None)
             if kind is None:
                 others.append(f"{driver} {label}".strip())
             else:
@@ -69,10 +73,6 @@ def hwmon_zones(sys: Path) -> Found:
         zones = [zone for zone in zones if zone not in sockets]
         lacks.append(f"amd_energy is left out: it shows {len(sockets)} sockets where there are {packages}")
     return Found(SOURCE, tuple(zones), tuple(lacks))
-
-
-def _is(known: Known, driver: str, label: str) -> bool:
-    return known.driver == driver and re.fullmatch(known.pattern, label) is not None
 
 
 def _attributes(device: Path) -> Iterator[Path]:

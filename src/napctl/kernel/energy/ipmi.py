@@ -13,14 +13,17 @@ from pathlib import Path
 from napctl.kernel.energy.zones import Found, Unreadable
 from napctl.model.energy import Kind
 
+__all__ = ["ipmi_zones", "power_uw"]
+
+
 SOURCE = "IPMI"
 DEVICES = ("ipmi0", "ipmi/0", "ipmidev/0")
 """Where ipmitool looks for the BMC."""
 TIMEOUT_SECONDS = 10.0
 WATT = 1_000_000
+"""µW."""
 NO_READING = 0xFFFF
 """All ones in the field of two bytes (DCMI 1.5, Get Power Reading): what a BMC without a reading answers."""
-"""µW."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from napctl.kernel.energy.zones import Found, Unreadable, Zone, number_of, text_of
+from napctl.model.cpus import parse_cpus
 from napctl.model.energy import Kind
+
+__all__ = ["perf_zones"]
+
 
 SOURCE = "perf"
 EVENTS: dict[str, Kind] = {
@@ -83,7 +86,7 @@ def perf_zones(sys: Path) -> Found:
         if config is None or scale is None:
             lacks.append(f"the event {event} is left out: its code or its unit is none that is known")
             continue
-        for cpu in _cpus(text_of(root / "cpumask") or ""):
+        for cpu in sorted(parse_cpus(text_of(root / "cpumask") or "")):
             fd, refused = _opened(pmu, config, cpu)
             zones.append(PerfZone(f"{event} on CPU {cpu}", kind, fd, scale, refused))
     if not zones and not lacks:
@@ -104,14 +107,6 @@ def _scale(path: Path) -> Fraction | None:
         return Fraction(text_of(path.with_name(f"{path.name}.scale")) or "") * 10**6
     except ValueError:
         return None
-
-
-def _cpus(mask: str) -> Iterator[int]:
-    """The numbers of a list such as 0,32-33."""
-    for part in mask.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if match:
-            yield from range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _opened(pmu: int, config: int, cpu: int) -> tuple[int, str]:

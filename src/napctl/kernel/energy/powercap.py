@@ -10,6 +10,9 @@ from pathlib import Path
 from napctl.kernel.energy.zones import FileZone, Found, number_of, text_of
 from napctl.model.energy import Kind
 
+__all__ = ["powercap_zones"]
+
+
 SOURCE = "powercap"
 ZONE = re.compile(r"(intel-rapl[a-z-]*):(\d+)(?::(\d+))?")
 """Control type, package, and for a part of it its number. `intel-rapl-mmio` tells the same packages a second time."""

@@ -10,6 +10,9 @@ from napctl.kernel.energy.perf import perf_zones
 from napctl.kernel.energy.powercap import powercap_zones
 from napctl.kernel.energy.zones import Found, text_of
 
+__all__ = ["Roots", "all_sources", "why_nothing"]
+
+
 AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from napctl.model.energy import Kind
 
+__all__ = ["FileZone", "Found", "Unreadable", "Zone", "number_of", "text_of"]
+
 
 class Unreadable(Exception):
     """A reading that failed, as a clause without the zone's name. It is a gap: never a zero."""

@@ -1,0 +1,389 @@
+"""The decision: from a window and what is known to the next way, and why. docs/adapt.md says how, in a page."""
+
+from msgspec.structs import replace
+
+from napctl.adapt import reasons
+from napctl.adapt.learned import LEAST_KNOWN, Learned, LearnedWay, load_of, octave_of, pooled
+from napctl.adapt.preference import (
+    CERTAIN,
+    CLEAR,
+    ENTER,
+    P99,
+    SOONER,
+    STAY,
+    LatencyGoal,
+    change,
+    clear,
+    keeps,
+    preferred,
+    safely_beyond,
+)
+from napctl.adapt.reasons import Kind
+from napctl.adapt.ways import Way, WayWindow
+from napctl.model.value import Value
+
+__all__ = ["SETTLE_SECONDS", "WINDOW_SECONDS", "Decision", "State", "decide", "limit_ns", "start"]
+
+
+WINDOW_SECONDS = 0.5
+"""What a window should last: 0.25 to 1 s will do. A step of the load is answered after the window that shows it."""
+SETTLE_SECONDS = 0.05
+"""Left out after a change, before the next window begins: what had queued up under the way before is gone then."""
+
+REST_SECONDS = 10.0
+"""Between changes, but for those that Kind says are made at once."""
+TRIAL_WINDOWS = 3
+"""After which a new way has helped, or is taken back."""
+PATIENCE = 6
+"""Windows after which a trial ends anyway, where most of them showed nothing."""
+BARRED_SECONDS = 600.0
+"""How long what did not help is not tried again, the first time; each time after, it is twice as long,"""
+LEFT_SECONDS = 60.0
+"""as is how long a way is not returned to that was left as it broke the budget: it may have been the machine,"""
+LONGEST_BARRED_SECONDS = 4_800.0
+"""and never longer than that."""
+TRIAL_SHARE = 0.025
+"""Of the time goes into trials, in the long run,"""
+SAVED_SECONDS = 15.0
+"""and as much may be saved up: no more than 15 s + 2.5 % of 600 s, that is 5 % of any ten minutes."""
+MOST_TO_TRY = 10
+"""Changes within a minute, from which nothing new is tried,"""
+MOST_IN_A_MINUTE = 24
+"""and from which nothing is changed: no load, however it jumps, makes more."""
+RECENT = 8
+"""Windows under the present way that a trial is compared with."""
+LEAST_RECENT = 4
+"""And without which none is begun."""
+BREAKING = 2
+"""Windows that must break the budget together, before the way is left: the machine's noise spoils single ones."""
+SURPRISE = 5.0
+"""Standard errors by which they must differ from what the way is known for, to be more than the worst of many."""
+SATURATED = 0.8
+"""CPUs for each NAPI instance, from which a longer timer is the cure: overload, not the timer, makes packets wait."""
+WORSE = 1.5
+"""Times the p99 that no other way had changed, from which another cure is worth trying all the same."""
+HOPELESS = 1.5
+"""A way that broke the limit by as much at the next octave is not tried at this one."""
+FADED = 0.5
+"""Windows that weigh on a way, below which it is tried again."""
+LONGEST_GAP = 60.0
+"""Seconds between two windows; a clock that jumps further is taken to have gone so far, one that goes back to stand."""
+NOTICE_SECONDS = 60.0
+"""Between two notices that no way keeps the budget."""
+
+
+class Bar(Value, frozen=True, kw_only=True):
+    """What is not tried until then, at one octave of load. Kept a while afterwards: the next time lasts longer."""
+
+    octave: int
+    way: Way
+    until: float
+    times: int
+    in_need_too: bool
+    """Not even where the budget is broken, since it breaks it too, or could not be made. Else it only saved nothing."""
+
+
+class TriedWay(Value, frozen=True, kw_only=True):
+    """A change that has not yet shown whether it helps."""
+
+    kind: Kind
+    origin: Way
+    before: tuple[WayWindow, ...]
+    """Windows under `origin`, up to the change: those that it is compared with."""
+    windows: int = 0
+    """Since, also those that show nothing."""
+
+
+class State(Value, frozen=True, kw_only=True):
+    """Of one controller: of a server, or of one NAPI instance of it. Times are seconds on its own clock."""
+
+    way: Way
+    learned: Learned
+    clock: float = 0.0
+    at: float | None = None
+    """CLOCK_MONOTONIC of the last window."""
+    last_octave: int | None = None
+    recent: tuple[WayWindow, ...] = ()
+    """Windows at this octave since the last change."""
+    trial: TriedWay | None = None
+    bars: tuple[Bar, ...] = ()
+    alike_until: float = 0.0
+    """No trial before, as the last one showed that ways hardly differ; at no load, lest each has its own,"""
+    alike_p99_ns: float = 0.0
+    """unless a broken budget asks for a cure, and the p99 is well above what it was then."""
+    credit: float = SAVED_SECONDS
+    """Seconds of trials that may be spent."""
+    changes: tuple[float, ...] = ()
+    """Within the last minute, and the last one."""
+    noticed: float = -NOTICE_SECONDS
+
+    @property
+    def octave(self) -> int:
+        """Of the load, once there was some."""
+        assert self.last_octave is not None
+        return self.last_octave
+
+    @property
+    def rested(self) -> bool:
+        """Whether it may change without need."""
+        return not self.changes or self.clock - self.changes[-1] >= REST_SECONDS
+
+
+class Decision(Value, frozen=True, kw_only=True):
+    """The way from now on, and the state to go on with."""
+
+    way: Way
+    state: State
+    kind: Kind | None = None
+    """Of a change; None: there is none."""
+    reason: str = ""
+    """Of a change: a clause with its figures."""
+    notice: str = ""
+    """Something to say without a change: a trial has helped; no way keeps the budget (at most once a minute)."""
+
+
+def start(way: Way, learned: Learned) -> State:
+    """Where it begins: the way that is in force, which the goal should have."""
+    return State(way=way, learned=learned)
+
+
+def decide(state: State, seen: WayWindow, goal: LatencyGoal) -> Decision:
+    """After each window. Deterministic; takes what it knows from its arguments alone."""
+    state = _later(state, seen)
+    if state.way not in goal.ways:
+        return _changed(state, goal.ways[0], "load", f"{state.way} is none of the ways to choose among")
+    if seen.way not in goal.ways:
+        return _stay(replace(state, recent=(), trial=None))
+    if seen.way != state.way:  # it could not be made, or somebody else has changed it
+        state = replace(_barred(state, state.way, in_need_too=True), way=seen.way, recent=(), trial=None)
+    load = load_of(seen)
+    if load is None:
+        return _ended(state, goal) if state.trial and state.trial.windows >= PATIENCE else _stay(state)
+    octave = octave_of(load, state.last_octave)
+    if octave != state.last_octave:
+        return _load_changed(state, load, goal, octave)
+    learned, recent = state.learned.with_one(octave, seen), (*state.recent, seen)[-RECENT:]
+    return _with_another(replace(state, learned=learned, recent=recent), goal)
+
+
+def _with_another(state: State, goal: LatencyGoal) -> Decision:
+    """After a window that tells something, at the octave of those before."""
+    if state.trial:
+        over = len(state.recent) >= TRIAL_WINDOWS or state.trial.windows >= PATIENCE
+        return _ended(state, goal) if over or _spoiled(state, goal) else _stay(state)
+    if breaking := _breaking(state, goal):
+        return _cured(state, goal, breaking)
+    return _improved(state, goal) if state.rested and len(state.recent) >= LEAST_RECENT else _stay(state)
+
+
+def limit_ns(state: State, goal: LatencyGoal) -> float:
+    """Of the p99 as it is measured: the budget, and what the server needs by itself."""
+    return goal.budget_ns + state.learned.own_p99_ns
+
+
+def _later(state: State, seen: WayWindow) -> State:
+    """Its own clock goes with the windows'."""
+    span = seen.seconds if state.at is None else seen.at - state.at
+    step = min(max(span, 0.0), LONGEST_GAP)
+    clock, trial = state.clock + step, state.trial
+    spent = step if trial and trial.kind == "trial" else 0.0
+    return replace(
+        state,
+        clock=clock,
+        at=seen.at,
+        credit=min(SAVED_SECONDS, state.credit + TRIAL_SHARE * step) - spent,
+        trial=trial and replace(trial, windows=trial.windows + 1),
+        changes=(*(each for each in state.changes[:-1] if clock - each < 60), *state.changes[-1:]),
+        bars=tuple(each for each in state.bars if clock < each.until + LONGEST_BARRED_SECONDS),
+    )
+
+
+def _load_changed(state: State, load: float, goal: LatencyGoal, octave: int) -> Decision:
+    """Another octave, or the first: what is known of it decides at once, else what is known of the next one.
+
+    The window that shows it began in the octave before, so nothing is learned from it.
+    """
+    origin = state.trial.origin if state.trial else state.way
+    state = replace(state, last_octave=octave, recent=(), trial=None)
+    ways = [way for way in goal.ways if way == origin or not _is_barred(state, way)]
+    cells = [state.learned.cell(octave, way) for way in ways]
+    anything = any(each.p99.weight >= LEAST_KNOWN for each in cells)
+    cells = [state.learned.near(octave, each.way) if each.way == origin or not anything else each for each in cells]
+    target = preferred(goal, limit_ns(state, goal), cells, origin, state.learned.near(octave, origin))
+    if target == state.way:
+        return _stay(state)
+    words = reasons.load_changed(load, next(each for each in cells if each.way == target))
+    return _changed(state, target, "load", words)
+
+
+def _spoiled(state: State, goal: LatencyGoal) -> bool:
+    """Whether a trial breaks a budget that was kept before it: then one window is enough."""
+    assert state.trial is not None
+    limit, before = limit_ns(state, goal), pooled(state.trial.before, state.octave, state.trial.origin)
+    return before.p99.typical <= limit and safely_beyond(_here(state).p99, limit)
+
+
+def _breaking(state: State, goal: LatencyGoal) -> tuple[WayWindow, ...]:
+    """The last windows, if they break the budget, each, and together beyond their noise."""
+    limit, seen = limit_ns(state, goal), [each for each in state.recent if each.p99_ns is not None]
+    if any((each.p99_ns or 0.0) <= limit for each in seen[-BREAKING:]):
+        return ()
+    for count in range(BREAKING, len(seen) + 1):
+        last = tuple(seen[-count:])
+        p99 = pooled(last, state.octave, state.way).p99
+        if p99.weight >= LEAST_KNOWN and safely_beyond(p99, limit):
+            return last
+    return ()
+
+
+def _cured(state: State, goal: LatencyGoal, breaking: tuple[WayWindow, ...]) -> Decision:
+    """The budget is broken: the best that is known, else what has not been tried, else the least that there is.
+
+    Windows far beyond what the way is known for tell of something new, and so do all recent ones together; they are
+    believed at once. Others are chance, unless the way is known to break the budget.
+    """
+    limit, cells = limit_ns(state, goal), _known(state, goal, in_need=True)
+    here, cell = pooled(breaking, state.octave, state.way), state.learned.cell(state.octave, state.way)
+    good, new = keeps(cell.p99, limit, STAY), change(cell.p99, here.p99, P99).is_there(SURPRISE)
+    if not new:  # the worst of many windows are no measure of them
+        here, breaking = _here(state), state.recent
+        new = good and len(breaking) == RECENT and safely_beyond(here.p99, limit)
+    if good and not new:
+        return _stay(state)
+    if new:
+        cells = [here if each.way == state.way else each for each in cells]
+    target = preferred(goal, limit, cells, state.way, cell)
+    if target != state.way:
+        there = state.learned.cell(state.octave, target)
+        if state.rested or keeps(there.p99, limit, ENTER):
+            return _tried(state, target, "budget", reasons.broken(here, there, limit, goal.budget_ns), breaking)
+    untried = _untried(state, goal)
+    vain = state.clock < state.alike_until and here.p99.typical <= WORSE * state.alike_p99_ns
+    if untried and not vain:
+        target = min(untried, key=lambda way: _cure_order(state, goal, way))
+        return _tried(state, target, "cure", reasons.cure(here, target, limit, goal.budget_ns), breaking)
+    return _noticed(state, goal)
+
+
+def _improved(state: State, goal: LatencyGoal) -> Decision:
+    """The budget is kept: what is known to be better, or a trial of what might be."""
+    limit, here, cell = limit_ns(state, goal), _here(state), state.learned.cell(state.octave, state.way)
+    target = preferred(goal, limit, _known(state, goal), state.way, cell)
+    if target != state.way:
+        words = reasons.better(cell, state.learned.cell(state.octave, target))
+        return _tried(state, target, "better", words, state.recent)
+    if not keeps(here.p99, limit, ENTER) or here.p99.weight < LEAST_KNOWN:
+        return _stay(state)
+    enough = state.credit >= (TRIAL_WINDOWS + 1) * state.recent[-1].seconds
+    untried = [way for way in _untried(state, goal) if not _hopeless(state, goal, way)]
+    if state.clock < state.alike_until or not enough or not untried:
+        return _stay(state)
+    place = goal.ways.index(state.way)
+    target = min(untried, key=lambda way: (abs(goal.ways.index(way) - place), -goal.ways.index(way)))
+    return _tried(state, target, "trial", reasons.trial(here, target), state.recent)
+
+
+def _ended(state: State, goal: LatencyGoal) -> Decision:
+    """A trial: it has helped, if its few windows are preferred to those before it."""
+    assert state.trial is not None
+    trial, limit = state.trial, limit_ns(state, goal)
+    before, after = pooled(trial.before, state.octave, trial.origin), _here(state)
+    usual = state.learned.cell(state.octave, trial.origin)
+    helped = preferred(goal, limit, (before, after), trial.origin, usual) == state.way
+    if trial.kind == "cure" and after.p99.weight and not keeps(after.p99, limit, ENTER):  # a saving is no cure
+        helped = helped and change(before.p99, after.p99, usual.p99.spread(P99)).gains(SOONER)
+    differ = clear(before, after, usual, CERTAIN if trial.kind == "cure" else CLEAR)
+    if not differ and trial.kind in ("trial", "cure"):
+        p99_ns = max(before.p99.typical, usual.p99.typical)
+        state = replace(state, alike_until=state.clock + BARRED_SECONDS, alike_p99_ns=p99_ns)
+    if helped:
+        if trial.kind in ("budget", "cure"):
+            state = _barred(state, trial.origin, in_need_too=True, seconds=LEFT_SECONDS)
+        return replace(_stay(replace(state, trial=None)), notice=reasons.helped(before, after))
+    if _last_minute(state) >= MOST_IN_A_MINUTE:
+        return _stay(state)
+    state = _barred(state, state.way, in_need_too=not after.p99.weight or after.p99.typical > limit)
+    return _changed(replace(state, trial=None), trial.origin, "back", reasons.taken_back(before, after, limit))
+
+
+def _noticed(state: State, goal: LatencyGoal) -> Decision:
+    """No way keeps the budget: said once a minute."""
+    if state.clock - state.noticed < NOTICE_SECONDS:
+        return _stay(state)
+    state = replace(state, noticed=state.clock)
+    tried = sum(state.learned.cell(state.octave, way).p99.weight > 0 for way in goal.ways)
+    words = reasons.none_keeps(_here(state), tried, limit_ns(state, goal), goal.budget_ns)
+    return replace(_stay(state), notice=words)
+
+
+def _stay(state: State) -> Decision:
+    return Decision(way=state.way, state=state)
+
+
+def _tried(state: State, target: Way, kind: Kind, reason: str, before: tuple[WayWindow, ...]) -> Decision:
+    """A change that is to show within a few windows that it helps."""
+    if _last_minute(state) >= MOST_TO_TRY:
+        return _stay(state)
+    return _changed(state, target, kind, reason, TriedWay(kind=kind, origin=state.way, before=before))
+
+
+def _changed(state: State, target: Way, kind: Kind, reason: str, trial: TriedWay | None = None) -> Decision:
+    if _last_minute(state) >= MOST_IN_A_MINUTE:
+        return _stay(state)
+    state = replace(state, way=target, trial=trial, recent=(), changes=(*state.changes, state.clock))
+    return Decision(way=target, state=state, kind=kind, reason=reason)
+
+
+def _last_minute(state: State) -> int:
+    return sum(state.clock - each < 60 for each in state.changes)
+
+
+def _here(state: State) -> LearnedWay:
+    """The present way by its last windows alone."""
+    return pooled(state.recent, state.octave, state.way)
+
+
+def _known(state: State, goal: LatencyGoal, *, in_need: bool = False) -> list[LearnedWay]:
+    ways = (way for way in goal.ways if way == state.way or not _is_barred(state, way, in_need=in_need))
+    return [state.learned.cell(state.octave, way) for way in ways]
+
+
+def _untried(state: State, goal: LatencyGoal) -> list[Way]:
+    others = (way for way in goal.ways if way != state.way and not _is_barred(state, way))
+    return [way for way in others if state.learned.cell(state.octave, way).p99.weight < FADED]
+
+
+def _hopeless(state: State, goal: LatencyGoal, way: Way) -> bool:
+    near = state.learned.near(state.octave, way).p99
+    return near.weight > 0 and not keeps(near, HOPELESS * limit_ns(state, goal), 0.0)
+
+
+def _cure_order(state: State, goal: LatencyGoal, way: Way) -> tuple[float, float]:
+    """By what the next octave knows; else from interrupts the middle of the range first, from a timer the shorter ones,
+    or, where the CPU is saturated, the longer ones."""
+    near, place, index = state.learned.near(state.octave, way).p99, goal.ways.index(state.way), goal.ways.index(way)
+    known = near.mean if near.weight else float("inf")
+    if place == 0:
+        return known, abs(index - len(goal.ways) / 2)
+    longer = _here(state).cost.typical * 2 ** (state.octave + 0.5) >= SATURATED
+    return known, abs(index - place) + (0 if (index > place) == longer else len(goal.ways))
+
+
+def _barred(state: State, way: Way, *, in_need_too: bool, seconds: float = BARRED_SECONDS) -> State:
+    """Each time it lasts twice as long."""
+    if state.last_octave is None:
+        return state
+    same = [each for each in state.bars if (each.octave, each.way) == (state.octave, way)]
+    times = same[0].times + 1 if same else 0
+    until = state.clock + min(seconds * 2 ** min(times, 10), LONGEST_BARRED_SECONDS)
+    bar = Bar(octave=state.octave, way=way, until=until, times=times, in_need_too=in_need_too)
+    return replace(state, bars=(*(each for each in state.bars if each not in same), bar))
+
+
+def _is_barred(state: State, way: Way, *, in_need: bool = False) -> bool:
+    return any(
+        (each.octave, each.way) == (state.last_octave, way)
+        and state.clock < each.until
+        and (each.in_need_too or not in_need)
+        for each in state.bars
+    )

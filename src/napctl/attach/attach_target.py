@@ -1,0 +1,91 @@
+"""Attach a target that was judged: choose the timer, change the settings."""
+
+import time
+from collections.abc import Callable
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attachment import attachment, refuse_second, refuse_shared
+from napctl.attach.inspect_target import receiving
+from napctl.attach.judge_target import JudgedTarget, who, why_not
+from napctl.attach.switch_way import in_way
+from napctl.attach.timer_sweep import choose_timer
+from napctl.change.journal import Journal
+from napctl.change.transaction import LeaveOut, apply, never, undisturbed
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.model.activity import Attached
+from napctl.model.change import Guard, Keeper, NapiChange, Transaction
+from napctl.model.errors import Unsupported
+from napctl.model.timer_choice import TimerChoice
+
+__all__ = ["attach_target", "several_queues"]
+
+
+def attach_target(
+    journal: Journal,
+    target: JudgedTarget,
+    options: AttachOptions,
+    progress: Callable[[str], None],
+    *,
+    in_force: Callable[[Attached], object] = lambda _attached: None,
+    guard: Guard | None = None,
+    keeper: Keeper | None = None,
+    leave_out: LeaveOut = never,
+) -> Attached:
+    """Attach what fits; what it does then is still to be measured. To be called after recover().
+
+    `in_force` is told before any signal can interrupt: from then on it is the caller's to undo. `keeper`: as of
+    attachment(). `leave_out`: as of apply(). Raises BadInput if it is attached already, and Unsupported, with the
+    reason, if nothing fits.
+    """
+    refuse_second(target.found.processes, journal.live())
+    if target.choice.empty:
+        refuse_shared(target.found.feeding, journal.live())
+        raise Unsupported(f"{who(target.found)}: {why_not(target.found, target.verdicts)}; nothing was changed")
+    adapts = options.goal is not None
+    if adapts:
+        timer = TimerChoice(gro_flush_timeout_ns=0, why="it adapts, from interrupts on")
+    elif options.timer_ns is not None:
+        timer = TimerChoice(gro_flush_timeout_ns=options.timer_ns, why="asked for")
+    else:
+        wanted, budget_ns = options.suspension, options.budget_ns
+        timer = choose_timer(journal, target, wanted, budget_ns=budget_ns, progress=progress, guard=guard)
+    wanted = in_way(options.suspension, timer.gro_flush_timeout_ns or None)
+    start = time.monotonic()
+    with undisturbed():
+        planned = attachment(journal, target, wanted, guard=guard, keeper=keeper, adapts=adapts)
+        transaction = apply(journal, planned, then="attached", leave_out=leave_out)
+        attached = Attached(
+            verdict="not measured",
+            transaction=transaction,
+            attach_seconds=target.seconds + time.monotonic() - start,
+            fitness=target.fitness,
+            timer=timer,
+            window=None,
+            warnings=target.warnings,
+            recovered=(),
+        )
+        in_force(attached)
+    return attached
+
+
+def several_queues(transaction: Transaction) -> list[str]:
+    """A warning for each device that receives by more NAPI instances than are attached: connections of the others mix.
+
+    An epoll instance follows one NAPI id; sockets of another wait for the suspend timer.
+    """
+    changes = [change for change in transaction.changes if isinstance(change, NapiChange)]
+    words = []
+    for ifindex, device, inode in sorted({(change.ifindex, change.device, change.netns) for change in changes}):
+        netns = NetworkNamespace.find(inode)
+        if netns is None:
+            continue
+        with netns, Netdev(netns) as netdev:
+            there = receiving(netdev.napis(ifindex), netdev.queues(ifindex))
+        ours = sum(change.ifindex == ifindex and change.napi_id in there for change in changes)
+        if len(there) > ours:
+            words.append(
+                f"{device}: {ours} of {len(there)} NAPI instances attached; a later connection over another one may "
+                "wait as long as irq-suspend-timeout, unless the server keeps each in an epoll instance of its own"
+            )
+    return words

@@ -1,0 +1,102 @@
+"""The attached devices, for as long as they are attached: what their NAPI instances are set to, and what happens."""
+
+import math
+import select
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from napctl.attach.follow_step import NapiKey, Present
+from napctl.kernel.links import link
+from napctl.kernel.monitor import Monitor, Notice
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.model.settings import NapiSettings
+
+__all__ = ["Devices", "Readable"]
+
+
+DeviceKey = tuple[int, int]
+"""Network namespace and interface index."""
+
+
+class Readable(Protocol):
+    """What select(2) takes."""
+
+    def fileno(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class _Namespace:
+    netns: NetworkNamespace
+    netdev: Netdev
+    monitor: Monitor
+
+
+class Devices:
+    """Nothing is read of any other device, and no other one's events end a wait.
+
+    The sockets of a namespace keep it from going: they are closed with the last of its devices, at the end by
+    `follow(())`.
+    """
+
+    def __init__(self) -> None:
+        self._followed: frozenset[DeviceKey] = frozenset()
+        self._namespaces: dict[int, _Namespace] = {}
+        self._opened = ExitStack()
+
+    def follow(self, devices: Collection[DeviceKey]) -> None:
+        """These, from now on. Raises NapctlError and OSError; no device is followed then."""
+        if frozenset(devices) == self._followed:
+            return
+        self._opened.close()
+        self._namespaces, self._followed = {}, frozenset()
+        with ExitStack() as opened:
+            found = {}
+            for inode in {inode for inode, _ in devices}:
+                if (netns := NetworkNamespace.find(inode)) is not None:
+                    opened.enter_context(netns)
+                    netdev = opened.enter_context(Netdev(netns))
+                    there = [ifindex for each, ifindex in devices if each == inode]
+                    found[inode] = _Namespace(netns, netdev, opened.enter_context(Monitor(netns, there)))
+            self._opened, self._namespaces, self._followed = opened.pop_all(), found, frozenset(devices)
+
+    def present(self) -> Present:
+        """What the kernel has by now."""
+        napis: dict[NapiKey, NapiSettings] = {}
+        of_devices: dict[DeviceKey, tuple[int, ...]] = {}
+        down: set[DeviceKey] = set()
+        for inode, ifindex in self._followed:
+            if (place := self._namespaces.get(inode)) is None:
+                continue
+            found = place.netdev.napis(ifindex)
+            if not found:
+                there = link(place.netns, ifindex)
+                if there is not None and there.up:  # it came up between the two
+                    found = place.netdev.napis(ifindex)
+                elif there is not None:
+                    down.add((inode, ifindex))
+            napis |= {(inode, napi.napi_id): napi.settings for napi in found}
+            if found:
+                of_devices[inode, ifindex] = tuple(napi.napi_id for napi in found)
+        return Present(napis, of_devices, frozenset(down))
+
+    def wait(self, seconds: float, wake: Sequence[Readable | int] = ()) -> tuple[Notice, ...]:
+        """What happens to them, as soon as something does; nothing after so long, or when `wake` can be read."""
+        deadline = time.monotonic() + seconds
+        waiting = select.poll()  # select() knows no descriptor above 1023
+        for source in (*(source for each in self._namespaces.values() for source in each.monitor.sources), *wake):
+            waiting.register(source, select.POLLIN)
+        awake = {each if isinstance(each, int) else each.fileno() for each in wake}
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            ready = {fd for fd, _ in waiting.poll(math.ceil(left * 1000))}
+            notices = tuple(self._notices()) if ready - awake else ()
+            if notices or not left or ready & awake:
+                return notices
+
+    def _notices(self) -> Iterator[Notice]:
+        for each in self._namespaces.values():
+            yield from each.monitor.waiting()

@@ -1,0 +1,135 @@
+"""What --stay knows of a target beside what a look shows: what was refused or came to no good, what is settled."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attachment import held, steered_inodes
+from napctl.attach.follow_retries import HARMED, Refusals
+from napctl.attach.follow_step import outgrown_listeners
+from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket
+from napctl.attach.inspect_target import Examination
+from napctl.attach.judge_target import JudgedTarget, judge
+from napctl.model.change import Change, EpollChange, SocketChange, Transaction
+
+__all__ = ["Known", "key_of", "keys_of"]
+
+
+NOT_SEEN = "nobody was seen to wait in a read of it that may block"
+
+
+class Known:
+    """Of one target. Refusals are remembered for their time, and only of what is still there."""
+
+    def __init__(self, options: AttachOptions) -> None:
+        self._options = options
+        self._refused = Refusals[Key]()
+        self._harmed = Refusals[Key](HARMED)
+        """What starved, or would have come to mix queues."""
+        self._accepted: frozenset[Key] = frozenset()
+        """Instances that are chosen: one that is as wanted already gets no change by which it would be known."""
+        self.settled: frozenset[int] = frozenset()
+        """Pids of those in which there is nothing left to attach."""
+
+    def refuse(self, keys: Iterable[Key], why: str) -> None:
+        """The kernel or a long look refuses them, or another attachment has what feeds them."""
+        for key in keys:
+            self._refused.add(key, why, time.monotonic())
+
+    def harm(self, key: Key, why: str) -> None:
+        """It was attached, and that did it no good."""
+        self._harmed.add(key, why, time.monotonic())
+
+    def next_try(self) -> float | None:
+        """When something is to be tried again, of time.monotonic()."""
+        now = time.monotonic()
+        moments = (self._refused.next_at(now), self._harmed.next_at(now))
+        return min((each for each in moments if each is not None), default=None)
+
+    def standing(self) -> Mapping[Key, str]:
+        """What is not to be tried yet, and why."""
+        now = time.monotonic()
+        return {**self._refused.standing(now), **self._harmed.standing(now)}
+
+    def judged(self, found: Examination, attached: Transaction | None) -> JudgedTarget:
+        """What was found, judged by this; a group that has outgrown its program is not steered any more."""
+        there = keys_of(found.instances, found.plain_sockets)
+        for each in (self._refused, self._harmed):
+            each.keep_only(there)
+        live = [attached] if attached else []
+        misfits = outgrown_listeners(attached, found) if attached else {}
+        steered = steered_inodes(live) - misfits.keys()
+        now = judge(found, self._options, steered=steered, refused=self.standing())
+        if not misfits:
+            return now
+        anew = {id(member.instance) for group in now.choice.steered for member in group.members}
+        for instance in found.instances:
+            why = next((misfits[one.inode] for one in instance.listeners if one.inode in misfits), None)
+            if why is not None and id(instance) not in anew:  # its connections will mix, which they do not yet
+                self.harm(instance.key, why)
+        return judge(found, self._options, steered=steered, refused=self.standing())
+
+    def new(self, glance: JudgedTarget, attached: Transaction | None) -> set[Key]:
+        """What is not attached and may be tried now, as far as a glance can tell."""
+        changes = attached.changes if attached else ()
+        epolls = (each for each in changes if isinstance(each, EpollChange))
+        holders = {(each.pid, each.started_ticks, each.fd) for one in epolls for each in one.holders}
+        started = {each.pid: each.started_ticks for each in glance.found.processes}
+        instances = {
+            each.key
+            for each in glance.choice.instances
+            if not holders & {(pid, started.get(pid, 0), fd) for pid, fd in each.places}
+        }
+        inodes = {each.inode for each in changes if isinstance(each, SocketChange)}
+        polled = {pid for each in glance.choice.instances for pid, _ in each.places}
+        plain_sockets = {
+            each.key
+            for each in glance.found.plain_sockets
+            if each.napi_id and each.inode not in inodes and each.process.pid not in polled
+        }
+        return (instances - (self._accepted if attached else frozenset())) | (plain_sockets - self.standing().keys())
+
+    def learn(self, new: set[Key], longer: JudgedTarget) -> None:
+        """What a long look has shown of those that were new."""
+        chosen = keys_of(longer.choice.instances, longer.choice.sockets)
+        why = {each.instance.key: each.why for each in longer.verdicts}
+        for key in new - chosen:
+            self.refuse([key], why.get(key, NOT_SEEN))
+
+    def without_held(
+        self, now: JudgedTarget, others: Iterable[Transaction], attached: Transaction | None
+    ) -> JudgedTarget:
+        """Without what is fed by a NAPI instance that another attachment has."""
+        reasons = {napi_id: reason for (_, napi_id), reason in held(others).items()}
+        fed = [(each.key, set(each.sockets_by_napi)) for each in now.choice.instances]
+        fed += [(each.key, {each.napi_id}) for each in now.choice.sockets if each.napi_id]
+        found = {key: reasons[napi_id] for key, ids in fed for napi_id in sorted(ids & reasons.keys())}
+        for key, reason in found.items():
+            self.refuse([key], reason)
+        return self.judged(now.found, attached) if found else now
+
+    def settle(self, now: JudgedTarget) -> None:
+        """Remember what is attached by now, and forget what is no more."""
+        refused = self.standing().keys()
+        chosen = [each for each in now.choice.instances if each.key not in refused]
+        self._accepted = frozenset(each.key for each in chosen)
+        for key in self._accepted:
+            self._refused.forget(key)
+        unfed = {each.process.pid for each in now.found.instances if not (each.sockets_by_napi or each.listeners)}
+        waiting = {key[0] for key in refused} | unfed
+        self.settled = frozenset(pid for each in chosen for pid, _ in each.places) - waiting
+
+
+def keys_of(instances: Iterable[EpollInstance], sockets: Iterable[PlainSocket]) -> set[Key]:
+    """By which they are known again."""
+    return {each.key for each in instances} | {each.key for each in sockets}
+
+
+def key_of(change: Change) -> Key | None:
+    """Of what a change attaches; None: that is no instance nor socket of a process."""
+    match change:
+        case EpollChange():
+            return change.pid, change.started_ticks, change.epoll_fd
+        case SocketChange():
+            return change.pid, change.started_ticks, PLAIN_SOCKETS
+    return None

@@ -1,0 +1,97 @@
+"""In which way a followed attachment takes its packets, and bringing it into another."""
+
+import time
+from pathlib import Path
+
+from napctl.adapt.ways import Way
+from napctl.attach.adapting import Adapting, unmeasured
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.follow_words import Words
+from napctl.attach.switch_way import in_way, switch_way, way_words
+from napctl.change.journal import Journal
+from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.probe import ProbeUnavailable
+
+__all__ = ["FollowWay"]
+
+
+class FollowWay:
+    """Of one target, from one attachment to the next: begin() and end() stand around each."""
+
+    def __init__(self, options: AttachOptions, directory: Path, words: Words):
+        self._options, self._directory, self._words = options, directory, words
+        self._adapting: Adapting | None = None
+        self._wanted: tuple[Way, str] | None = None
+        """Another way, and why."""
+        self.suspension = options.suspension
+        """What is in force, and what whoever is new gets."""
+
+    @property
+    def polls(self) -> bool:
+        """Whether who is attached is meant to poll."""
+        return self.suspension.prefer_busy_poll
+
+    @property
+    def settled(self) -> bool:
+        """Whether who is attached is meant to poll, and that is not on trial."""
+        return self.polls and not (self._adapting and self._adapting.tries)
+
+    def begin(self, transaction: Transaction, gro_flush_timeout_ns: int) -> None:
+        """It was attached with that timer; 0: with interrupts, from which it adapts. Without the probes it cannot, and
+        one timer is kept."""
+        self.suspension = in_way(self._options.suspension, gro_flush_timeout_ns or None)
+        if (goal := self._options.goal) is None:
+            return
+        try:
+            self._adapting = Adapting(goal, transaction, self._directory, self._words.say)
+        except ProbeUnavailable as error:
+            self._wanted = unmeasured(goal), f"nothing can be measured, so nothing is adapted: {error.reason}"
+
+    def end(self) -> None:
+        """Nothing is attached any more."""
+        self._wanted = None
+        if self._adapting is not None:
+            self._adapting.close()
+            self._adapting = None
+
+    def follow(self, transaction: Transaction) -> None:
+        """It has other parts now."""
+        if self._adapting is not None:
+            self._adapting.follow(transaction)
+
+    def seconds_left(self, now: float) -> float:
+        """Until is_another_wanted() is to be asked, of time.monotonic()."""
+        if self._wanted:
+            return 0.0
+        return float("inf") if self._adapting is None else self._adapting.seconds_left(now)
+
+    def is_another_wanted(self) -> bool:
+        """Whether switch() is to be called; to be asked when it is time."""
+        adapting = self._adapting
+        if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
+            return self._wanted is not None
+        if (decision := adapting.turn()) is None:
+            return False
+        if decision.notice:
+            self._words.tell(decision.notice)
+        if decision.way != adapting.way:
+            self._wanted = decision.way, decision.reason
+        return self._wanted is not None
+
+    def switch(self, journal: Journal, transaction: Transaction) -> Transaction:
+        """Into the way that is wanted, as it is recorded then. Raises what switch_way() does: it is wanted still."""
+        assert self._wanted is not None
+        way, why = self._wanted
+        wanted = in_way(self._options.suspension, way.gro_flush_timeout_ns)
+        switch = Switch(unix_ns=time.time_ns(), to=way_words(way.gro_flush_timeout_ns), why=why)
+        done = switch_way(journal, transaction, wanted, switch)
+        self._wanted = None
+        made = any(isinstance(each, NapiChange) and each.after == wanted.napi for each in done.transaction.changes)
+        if made:
+            self.suspension = wanted
+            self._words.tell(f"changed to {switch.to}: {why}")
+        for line in done.left:
+            self._words.say(line)
+        if self._adapting is not None:
+            self._adapting.switched(way if made else self._adapting.way)
+        return done.transaction

@@ -1,0 +1,65 @@
+"""What --stay tells: each line when nobody waits for it, and what has not changed once."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.errors import NapctlError
+
+__all__ = ["Words", "counted", "in_words"]
+
+
+REMEMBERED = 64
+"""Lines that are not told again."""
+KINDS: dict[type[Change], str] = {
+    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", SteeringChange: "steered group",
+}  # fmt: skip
+
+
+class Words:
+    """Lines on their way to who reads them."""
+
+    def __init__(self, write: Callable[[str], None]):
+        self.write = write
+        """At once: who reads may keep us waiting."""
+        self._lines: list[str] = []
+        """What is still to be told: the journal's lock is not to wait for who reads."""
+        self._said: OrderedDict[str, None] = OrderedDict()
+
+    def tell(self, line: str) -> None:
+        """A line, at the next tell_all()."""
+        self._lines.append(line)
+
+    def say(self, line: str) -> None:
+        """Once, until say_anew()."""
+        if line not in self._said:
+            self.tell(line)
+        self._said[line] = None
+        self._said.move_to_end(line)
+        while len(self._said) > REMEMBERED:
+            self._said.popitem(last=False)
+
+    def say_anew(self) -> None:
+        """Something else is attached."""
+        self._said.clear()
+
+    def tell_all(self) -> None:
+        """Everything that is still to be told."""
+        while self._lines:
+            self.write(self._lines.pop(0))
+
+
+def counted(transaction: Transaction) -> str:
+    """What was attached, by kind: "4 NAPI instances, 1 epoll instance"."""
+    found = []
+    for kind, name in KINDS.items():
+        count = sum(isinstance(each, kind) for each in transaction.changes)
+        found += [f"{count} {name}{'s' if count > 1 else ''}"] if count else []
+    return ", ".join(found)
+
+
+def in_words(error: NapctlError | OSError) -> str:
+    """For a line."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return str(error)

@@ -1,0 +1,176 @@
+"""What fits of a target: what was found, the verdicts, and what of it would be attached. Changes nothing."""
+
+import time
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as but
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.fitness import InstanceVerdict, verdicts
+from napctl.attach.fitness_report import explain
+from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket
+from napctl.attach.inspect_target import Examination, examine
+from napctl.attach.plain_sockets import socket_fitness
+from napctl.attach.steering import Group, groups
+from napctl.kernel.processes import Process
+from napctl.kernel.sysctl import read_global
+from napctl.model.fitness import Fitness
+
+__all__ = ["WATCH_SECONDS", "Choice", "JudgedTarget", "choose", "judge", "judge_target", "who", "why_not"]
+
+
+STILL_OPEN = (
+    "connections from before the steering are open in it; `--stay` attaches it once all that are open are of one NAPI "
+    "instance"
+)
+WATCH_SECONDS = 0.25
+"""How long to look at the way in which the threads wait. Every system call of the machine costs some 0.15 µs more."""
+NONE: Mapping[Key, str] = {}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a target is attached."""
+
+    instances: tuple[EpollInstance, ...]
+    sockets: tuple[PlainSocket, ...]
+    steered: tuple[Group, ...]
+    """Groups that are given a program."""
+    napis: tuple[int, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would be polled by anybody."""
+        return not (self.instances or self.sockets or self.steered)
+
+
+@dataclass(frozen=True)
+class JudgedTarget:
+    """What was found of a target, what was judged of it, and what is chosen to be attached."""
+
+    found: Examination
+    verdicts: tuple[InstanceVerdict, ...]
+    choice: Choice
+    fitness: Fitness
+    """All of it in plain data, as people are shown it."""
+    seconds: float = 0.0
+    """What looking took, where that is part of attaching."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of a target was left alone, and why: one sentence each."""
+        chosen = {(each.process.pid, each.fd) for each in self.choice.instances}
+        left: dict[str, list[str]] = {}
+        for each in self.verdicts:
+            key = (each.instance.process.pid, each.instance.fd)
+            if key not in chosen and each.judgement in ("does not fit", "fits after steering"):
+                open_still = each.judgement == "fits after steering" and self.choice.steered
+                why = STILL_OPEN if open_still else each.why
+                left.setdefault(why, []).append(f"epoll {key[1]} of {each.instance.process.name} ({key[0]})")
+        return tuple(
+            f"left alone: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
+            for why, names in left.items()
+        )
+
+
+def judge_target(
+    name: str, processes: Sequence[Process], options: AttachOptions, *, watch_seconds: float = WATCH_SECONDS
+) -> JudgedTarget:
+    """Examine, judge and choose. Takes and raises what examine() does."""
+    start = time.monotonic()
+    judged = judge(examine(name, processes, watch_seconds), options)
+    return but(judged, seconds=time.monotonic() - start)
+
+
+def judge(
+    found: Examination,
+    options: AttachOptions,
+    *,
+    steered: frozenset[int] = frozenset(),
+    refused: Mapping[Key, str] = NONE,
+) -> JudgedTarget:
+    """Judge what was found, and choose.
+
+    `steered`: as of verdicts(). `refused`: what does not fit for a reason that an examination does not show.
+    """
+    poll_sysctl = read_global("core/busy_poll")
+    judged = tuple(
+        but(each, judgement="does not fit", why=refused[each.instance.key], hint="")
+        if each.instance.key in refused and each.judgement != "nothing to poll"
+        else each
+        for each in verdicts(found, steered)
+    )
+    choice = choose(found, judged, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused)
+    return JudgedTarget(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl))
+
+
+def choose(
+    found: Examination, judged: Iterable[InstanceVerdict], *, steer: bool, force: bool, poll_sysctl: int | None = None,
+    without: Container[Key] = (),
+) -> Choice:  # fmt: skip
+    """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take; but
+    nothing `without` which it is to be.
+
+    A worker that has connections from before is left alone when it is steered: they may be of another queue than the
+    one that it gets, and one of the two would wait for the suspend timer.
+    """
+    judged = tuple(each for each in judged if each.instance.key not in without)
+    after = [each.instance for each in judged if each.judgement == "fits after steering"]
+    chosen = [each.instance for each in judged if each.judgement == "fits"]
+    if force:
+        chosen += [each.instance for each in judged if each.judgement == "does not fit" and _possible(each, found)]
+        chosen += after
+    elif steer:
+        chosen += [each for each in after if not each.sockets_by_napi]
+    members = {id(each) for each in after}
+    steered = [each for each in groups(found) if steer and any(id(one.instance) in members for one in each.members)]
+    plain_sockets = socket_fitness(found, poll_sysctl=poll_sysctl)
+    sockets = [one for one, each in plain_sockets if each.judgement == "fits" and one.key not in without]
+    ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
+    unfed = {id(each) for each in chosen if each.listeners and not each.sockets_by_napi}
+    for group in groups(found) if steer else ():
+        if group in steered or any(id(member.instance) in unfed for member in group.members):
+            ids |= set(group.napis)
+    return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)))
+
+
+def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
+    """Whether the kernel would take it at all."""
+    ids = verdict.instance.sockets_by_napi
+    located = [found.napis[napi] for napi in ids if napi in found.napis]
+    return bool(ids) and len(located) == len(ids) and all(
+        each.napi.settings.irq_suspend_timeout_ns is not None for each in located
+    )  # fmt: skip
+
+
+def why_not(found: Examination, judged: Iterable[InstanceVerdict]) -> str:
+    """Why nothing of a target can be attached as it is, in one clause."""
+    judged = tuple(judged)
+    for judgement in ("does not fit", "fits after steering"):
+        alike = [each for each in judged if each.judgement == judgement]
+        if alike:
+            more = f" (and {len(alike) - 1} more like it)" if len(alike) > 1 else ""
+            advice = "`--steer` would give each worker one queue" if judgement != "does not fit" else alike[0].hint
+            return alike[0].why + more + (f"; what would help: {advice}" if advice else "")
+    unsteerable = next((each for each in judged if each.hint), None)
+    if unsteerable is not None:
+        return f"{unsteerable.why}; what would help: {unsteerable.hint}"
+    if found.rings:
+        process, fd = found.rings[0]
+        return f"it waits in io_uring (ring {fd} of {process.name}); the kernel suspends interrupts only for epoll"
+    plain_sockets = [each for _, each in socket_fitness(found, poll_sysctl=None)]
+    if plain_sockets:
+        return f"socket {plain_sockets[0].fd}: {plain_sockets[0].why}"
+    watched = sum(each.watched for each in found.instances)
+    if found.instances:
+        return next((each.unfed for each in found.instances if each.unfed), None) or (
+            f"none of the {watched} descriptors that its epoll instances watch has received a packet through a NAPI "
+            "instance: it has no connection yet"
+        )
+    return "it has no epoll instance; the kernel suspends interrupts only for tasks that wait in epoll"
+
+
+def who(found: Examination) -> str:
+    """The target, for messages."""
+    first, more = found.processes[0], len(found.processes) - 1
+    return f"{first.name} ({first.pid})" + (f" and {more} more" if more else "")

@@ -1,0 +1,74 @@
+"""What adapting has learned of a server, kept in the state directory: a file for each server, kernel and driver."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from napctl.adapt.learned import Learned, learned_before
+from napctl.kernel.executable import program
+from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory
+from napctl.model.errors import BadInput
+from napctl.model.value import from_json, to_json
+
+__all__ = ["identity_of", "keep_learned", "kept_learned"]
+
+
+MOST_FILES = 200
+"""Each new version of a server or kernel makes one; the oldest go."""
+
+
+def identity_of(pid: int, name: str, driver: str) -> str:
+    """Of the server that runs there, this kernel and a driver: what was learned under another one says nothing here.
+
+    A server is its program and its arguments. They may be secret, and the program's file large: neither is kept.
+    """
+    found = hashlib.sha256(repr(program(pid).arguments).encode())
+    with suppress(OSError):
+        there = Path(f"/proc/{pid}/exe").stat()
+        found.update(repr((there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)).encode())
+    kernel = os.uname()
+    found.update(f"{kernel.release} {kernel.version} {driver}".encode())
+    return f"{name}, {driver}, {kernel.release}, {found.hexdigest()[:32]}"
+
+
+def kept_learned(directory: Path, identity: str) -> tuple[Learned, str]:
+    """What is kept of that identity, else nothing; and a line if there is something that cannot be used."""
+    path = _path(directory, identity)
+    try:
+        refuse_foreign_directory(path.parent)
+        kept = from_json(read_own(path), Learned)
+    except FileNotFoundError:
+        return Learned(identity=identity), ""
+    except BadInput as error:
+        return Learned(identity=identity), f"what was learned before is not used: {error}"
+    except (OSError, ValueError) as error:
+        return Learned(identity=identity), f"{path}: what was learned before cannot be read ({error}); it begins anew"
+    return learned_before(kept, identity), ""
+
+
+def keep_learned(directory: Path, learned: Learned) -> None:
+    """In the place of what was kept. Raises OSError, and BadInput where others may write."""
+    path = _path(directory, learned.identity)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_foreign_directory(path.parent)
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "wb") as opened:
+            opened.write(to_json(learned))
+            opened.flush()
+            os.fsync(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _forget(path.parent)
+
+
+def _forget(directory: Path) -> None:
+    for each in sorted(directory.iterdir(), key=lambda each: each.lstat().st_mtime_ns)[:-MOST_FILES]:
+        each.unlink(missing_ok=True)
+
+
+def _path(directory: Path, identity: str) -> Path:
+    return directory / "learned" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"

@@ -1,0 +1,118 @@
+"""Choosing the timer: a short measured sweep of gro-flush-timeout under the traffic that is there."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace as but
+
+from msgspec.structs import replace
+
+from napctl.attach.attachment import attachment, detach
+from napctl.attach.follow_step import NapiKey
+from napctl.attach.inspect_target import LocatedNapi
+from napctl.attach.judge_target import JudgedTarget
+from napctl.attach.packet_cost import CostProbe, cost_between
+from napctl.attach.timer_choice import chosen, untried, within
+from napctl.change.journal import Journal
+from napctl.change.transaction import apply, undisturbed
+from napctl.kernel import processes
+from napctl.model.change import Guard, Keeper, Transaction
+from napctl.model.suspension import Suspension
+from napctl.model.timer_choice import TimerChoice, Trial, TrialWindow
+from napctl.probe import ProbeUnavailable
+
+__all__ = ["choose_timer"]
+
+
+WINDOW_SECONDS = 0.15
+ROUNDS = 6
+"""Each timer is tried that often, in turn, so that traffic that changes favours none, and the noise is seen."""
+SETTLE_SECONDS = 0.05
+CHANGING_SECONDS = 0.12
+"""About what it takes to attach and let go again, and to read the counters."""
+LEAST_PACKETS_PER_SECOND = 500
+"""Below it a window sees too few packets to tell timers apart."""
+TOO_LITTLE = "too little traffic to try timers on"
+
+
+def choose_timer(
+    journal: Journal,
+    target: JudgedTarget,
+    wanted: Suspension,
+    *,
+    budget_ns: int | None,
+    progress: Callable[[str], None],
+    guard: Guard | None = None,
+) -> TimerChoice:
+    """Attach with one timer after the other, measure, and let go again; what the choice was made from is in it.
+
+    Nothing is left attached: if this process is killed, recover() (or the guard) puts the trial back. Raises what
+    attachment() and apply() raise.
+    """
+    choice = but(target.choice, steered=())  # a program that comes and goes would mix connections for good
+    target = but(target, choice=choice)
+    timers = within(budget_ns)
+    if len(timers) == 1 or not choice.napis:
+        return TimerChoice(
+            gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
+        )
+    if not (choice.instances or choice.sockets):
+        return untried(budget_ns, "no timer can be tried before somebody polls")
+    try:
+        with CostProbe(_pids(target)) as probe:
+            napis = {(each.netns, each.napi.napi_id) for each in _napis(target)}
+            if _window(probe, napis).packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+                return untried(budget_ns, TOO_LITTLE)
+            seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * ROUNDS * len(timers)
+            progress(f"trying timers for about {seconds:.0f} s")
+            windows: dict[int, list[TrialWindow]] = {timer: [] for timer in timers}
+            for turn in range(ROUNDS):
+                for timer in timers[:: 1 if turn % 2 else -1]:
+                    with _attached(journal, target, replace(wanted, gro_flush_timeout_ns=timer), guard):
+                        time.sleep(SETTLE_SECONDS)
+                        windows[timer].append(_window(probe, napis))
+    except ProbeUnavailable as error:
+        return untried(budget_ns, f"timers could not be tried: {error.reason}")
+    if not all(window.packets for each in windows.values() for window in each):
+        return untried(budget_ns, TOO_LITTLE)
+    return chosen([Trial.of(timer, windows[timer]) for timer in timers])
+
+
+@contextmanager
+def _attached(journal: Journal, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[Transaction]:
+    me = processes.process(os.getpid())
+    assert me is not None
+    keeper = Keeper(pid=me.pid, started_ticks=me.started_ticks)  # without it nobody would undo it
+    made: list[Transaction] = []
+    try:
+        with undisturbed():  # no signal between the change and `made`
+            planned = attachment(journal, target, wanted, guard=guard, keeper=keeper)
+            made.append(apply(journal, planned, then="attached"))
+        yield made[0]
+    finally:
+        detach(journal, made)
+
+
+def _napis(target: JudgedTarget) -> list[LocatedNapi]:
+    return [target.found.napis[napi_id] for napi_id in target.choice.napis if napi_id in target.found.napis]
+
+
+def _pids(target: JudgedTarget) -> set[int]:
+    """Of the servers and of the NAPI threads."""
+    servers = {pid for each in target.choice.instances for pid, _ in each.places}
+    threads = {each.napi.thread_pid for each in _napis(target) if each.napi.thread_pid}
+    return servers | threads | {each.process.pid for each in target.choice.sockets}
+
+
+def _window(probe: CostProbe, napis: Collection[NapiKey]) -> TrialWindow:
+    """One window of these NAPI instances, from now."""
+    before = probe.read(napis)
+    time.sleep(WINDOW_SECONDS)
+    cost = cost_between(before, probe.read(napis))
+    return TrialWindow(
+        seconds=cost.seconds,
+        cpu_seconds=cost.cpu_seconds,
+        packets=cost.packets,
+        wait_p50_us=cost.waits.wait_percentile_us(0.5) if cost.waits else None,
+    )

@@ -1,0 +1,61 @@
+"""What an attachment does right now, in words, for `attach` and `attached`."""
+
+from collections.abc import Iterator
+
+from napctl.cli.text.latency import latency_lines
+from napctl.cli.text.table import number, percent
+from napctl.model.activity import Now
+
+__all__ = ["now_lines", "verdict_line"]
+
+
+LITTLE = 0.25
+"""Share of packets below which "active" alone would mislead."""
+OTHERS = "the others came by interrupt or timer, as usual under light load"
+
+
+def now_lines(now: Now) -> Iterator[str]:
+    """Latency, suspensions and waits, where they were counted."""
+    if now.latency:
+        yield from latency_lines(now.latency)
+    if now.suspensions_per_second is None:
+        return
+    if now.suspensions_per_second:
+        yield f"interrupts suspended {percent(now.suspended_share)} of the time; {_rescues(now.timeouts_per_second)}"
+    else:
+        yield "interrupts were never suspended"
+    if now.wait_p50_us is not None and not (now.latency and now.latency.together):
+        p50, p99 = wait(now.wait_p50_us), wait(now.wait_p99_us)
+        yield f"time until a packet is polled (upper bound): p50 {p50}, p99 {p99}"
+
+
+def _rescues(per_second: float | None) -> str:
+    """The safety timer is irq-suspend-timeout's."""
+    if not per_second:
+        return "the safety timer never had to step in"
+    return f"the safety timer had to step in {number(per_second)} times a second"
+
+
+def verdict_line(name: str, now: Now) -> str:
+    """The share first, then the plain word."""
+    polls, packets = percent(now.server_poll_share), percent(now.server_packet_share)
+    own = f"{packets} of packets taken by {name} itself, in {polls} of the polls"
+    little = now.server_packet_share is not None and now.server_packet_share < LITTLE
+    return {
+        "active": f"{own}: active" + (f"; {OTHERS}" if little else ""),
+        "not active": f"NOT active: {own if now.why == 'it does not poll' else now.why}",
+        "starving": f"STARVING: {now.why} ({own})",
+        "quiet": "too little traffic in this window to tell whether it is active",
+        "interrupts": f"adapts, and takes packets by interrupts for now: {now.why}",
+        "gone": f"gone: {now.why}",
+        "not measured": f"not measured whether it is active: {now.why}"
+        if now.why
+        else "not measured whether it is active; `napctl attached` shows it",
+    }[now.verdict]
+
+
+def wait(us: float | None) -> str:
+    """A wait in µs."""
+    if us is None:
+        return "not measured"
+    return "0 µs" if us == 0 else "67 ms or more" if us == float("inf") else f"{us:,.0f} µs"

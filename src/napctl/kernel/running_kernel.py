@@ -1,0 +1,21 @@
+"""The machine as a whole: which boot, which kernel."""
+
+import os
+from pathlib import Path
+
+__all__ = ["boot_id", "in_initial_pid_namespace", "kernel_release"]
+
+
+def boot_id() -> str:
+    """Random name of this boot (proc_sys_kernel(5)): what was set in another boot is gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def in_initial_pid_namespace() -> bool:
+    """Whether our pids are those that the kernel's tracing sees (PROC_PID_INIT_INO of include/linux/proc_ns.h)."""
+    return Path("/proc/self/ns/pid").stat().st_ino == 0xEFFFFFFC
+
+
+def kernel_release() -> str:
+    """For example "6.18.44"."""
+    return os.uname().release

@@ -1,1 +1,0 @@
-"""Proving: experiments in interleaved rounds, their summary, and what may be read from it."""

@@ -1,0 +1,209 @@
+"""What an attachment does: from the counts of a window and of the suspension probe to a verdict. And what came of
+attaching."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from napctl.model.change import EpollChange, NapiChange, Restored, SocketChange, Transaction
+from napctl.model.fitness import Fitness
+from napctl.model.histogram import total
+from napctl.model.latency import LatencySummary
+from napctl.model.machine import SCHEMA
+from napctl.model.suspension_counts import SuspensionCounts
+from napctl.model.timer_choice import TimerChoice
+from napctl.model.value import Value
+from napctl.model.window import Window, own_polls
+
+__all__ = ["Attached", "Now", "Standing", "attached_pids", "judge", "only"]
+
+
+FEW_POLLS = 20
+"""Below this number of polls that found packets nothing can be told."""
+OWN_PER_FRUITFUL = 0.1
+"""A server that waits in epoll polls once for every time it found events; one that never does is at 0."""
+STARVED_SHARE, FEW_RESCUES = 0.1, 3
+"""From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
+with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
+56 to 96 %, a server that fits 4 % at most: it is rescued once each time that it pauses. Fewer rescues tell only if they
+are most of the window."""
+
+
+class Now(Value, frozen=True, kw_only=True):
+    """What an attachment did in a window. Shares are 0 … 1; None: not measured, or too little traffic to tell."""
+
+    verdict: str
+    """"active", "not active", "starving", "quiet", "interrupts" (adapting has chosen them), "not measured", "gone"."""
+    why: str = ""
+    """A clause, where the verdict needs one."""
+    server_poll_share: float | None = None
+    """Share of the NAPI instances' polls that the attached processes made themselves."""
+    server_packet_share: float | None = None
+    """Share of their packets that they found by polling themselves: near 1 under heavy load, less under light."""
+    empty_poll_share: float | None = None
+    packets_per_second: float | None = None
+    interrupts_per_second: float | None = None
+    """Of the interrupt lines of these NAPI instances; None where the driver does not tell them."""
+    suspensions_per_second: float | None = None
+    resumes_per_second: float | None = None
+    timeouts_per_second: float | None = None
+    """Resumes for which the suspend timer was the reason: packets waited as long as irq-suspend-timeout."""
+    suspended_share: float | None = None
+    """Of the time, mean over the NAPI instances."""
+    wait_p50_us: float | None = None
+    """Upper bound of how long half of the packets waited for their poll."""
+    wait_p99_us: float | None = None
+    latency: LatencySummary | None = None
+    """Of the attached processes, as their machine sees it; None: nobody looked."""
+    starving: tuple[int, ...] = ()
+    """Ids of the NAPI instances that the suspend timer had to rescue again and again."""
+    lacks: tuple[str, ...] = ()
+    """What could not be counted in this window, and why: one sentence each."""
+
+
+class Attached(Now, frozen=True, kw_only=True):
+    """What was set, and who polled in the window after it."""
+
+    schema: int = SCHEMA
+    transaction: Transaction
+    attach_seconds: float
+    """From the first look at the processes until the last setting was read back, without the trials of timers."""
+    fitness: Fitness
+    timer: TimerChoice
+    window: Window | None
+    """None: no window was asked for."""
+    warnings: tuple[str, ...]
+    """What may go wrong with this attachment: one sentence each."""
+    taken_back: tuple[str, ...] = ()
+    """What of it is attached no more, as it starved or was starved."""
+    recovered: tuple[Restored, ...]
+    """What was put back first: settings of interrupted operations and of servers that have ended."""
+
+
+class Standing(Now, frozen=True, kw_only=True):
+    """One attachment, and what it does right now."""
+
+    transaction: Transaction
+    kept_by: int | None
+    """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
+
+
+def judge(
+    transaction: Transaction,
+    window: Window | None,
+    suspended: Mapping[tuple[int, int], SuspensionCounts] | None = None,
+    lost: str = "",
+    uncounted: int = 0,
+) -> Now:
+    """From a window (None: it cannot tell processes), the difference of two readings of the suspension probe, and what
+    is no longer as it was attached.
+
+    `uncounted`: polls for whose NAPI instance the suspension probe had no place, so that what it lacks is not 0.
+    Active means: the processes poll their NAPI instances themselves whenever they have work.
+    """
+    if window is None or window.source != "bpf":
+        return Now(verdict="not active", why=lost) if lost else Now(verdict="not measured")
+    napis = only(window, transaction).napis
+    polls = total(napi.polls for napi in napis)
+    own = [own_polls(napis, pid) for pid in attached_pids(transaction)]
+    own_count, own_packets = sum(each.polls for each in own), sum(each.packets for each in own)
+    fruitful, seconds = polls.polls - polls.empty, window.seconds
+    interrupts = [napi.interrupts for napi in napis if napi.interrupts is not None]
+    if uncounted and any(key not in (suspended or {}) for key in _napis(transaction)):
+        suspended = None
+    figures = _suspension_figures(transaction, suspended, seconds)
+    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
+    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
+    starving = tuple(_starving(transaction, suspended or {}, seconds))
+    if lost:
+        verdict, why = "not active", lost
+    elif starving:
+        verdict = "starving"
+        why = _why_starving(starving, suspended or {}, seconds)
+    elif transaction.on_interrupts:
+        verdict, why = "interrupts", transaction.switches[-1].why if transaction.switches else "it begins with them"
+    elif fruitful < FEW_POLLS:
+        verdict, why = "quiet", "too little traffic to tell"
+    elif own_count >= OWN_PER_FRUITFUL * fruitful:
+        verdict, why = "active", ""
+    elif own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
+        verdict, why = "not measured", "who made the busy polls found no place in the probe's table"
+    elif any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
+        verdict, why = "not active", "it does not poll"
+    else:
+        verdict, why = "not active", "none of its epoll instances is attached yet"
+    told = fruitful >= FEW_POLLS and verdict != "not measured"
+    found = Now(
+        verdict=verdict,
+        why=why,
+        server_poll_share=own_count / polls.polls if told else None,
+        server_packet_share=own_packets / polls.packets if told else None,
+        empty_poll_share=polls.empty_share,
+        packets_per_second=polls.packets / seconds,
+        interrupts_per_second=sum(interrupts) / seconds if interrupts else None,
+        starving=tuple(napi_id for _, napi_id in starving),
+        lacks=window.lacks,
+    )
+    return replace(found, **figures)
+
+
+def _starving(
+    transaction: Transaction, suspended: Mapping[tuple[int, int], SuspensionCounts], seconds: float
+) -> Iterator[tuple[int, int]]:
+    for change in transaction.changes:
+        if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in suspended:
+            rescues = suspended[key].timeouts
+            share = rescues * (change.after.irq_suspend_timeout_ns or 0) / 1e9 / seconds
+            if share >= (STARVED_SHARE if rescues >= FEW_RESCUES else 0.5):
+                yield key
+
+
+def _why_starving(
+    starving: Sequence[tuple[int, int]], suspended: Mapping[tuple[int, int], SuspensionCounts], seconds: float
+) -> str:
+    often = sum(suspended[key].timeouts for key in starving) / seconds
+    which = ", ".join(str(napi_id) for _, napi_id in starving[:4]) + (" …" if len(starving) > 4 else "")
+    return (
+        f"packets of NAPI {which} waited {often:.0f} times a second until the safety timer (irq-suspend-timeout) "
+        "stepped in"
+    )
+
+
+def _suspension_figures(
+    transaction: Transaction, suspended: Mapping[tuple[int, int], SuspensionCounts] | None, seconds: float
+) -> dict[str, float | None]:
+    if suspended is None:
+        return {}
+    ours = [suspended[key] for key in _napis(transaction) if key in suspended]
+    if not ours:
+        return {"suspensions_per_second": 0.0, "resumes_per_second": 0.0, "timeouts_per_second": 0.0}
+    together = ours[0]
+    for each in ours[1:]:
+        together = together + each
+    return {
+        "suspensions_per_second": together.suspensions / seconds,
+        "resumes_per_second": together.resumes / seconds,
+        "timeouts_per_second": together.timeouts / seconds,
+        "suspended_share": min(1.0, together.suspended_ns / 1e9 / seconds / len(ours)),
+        "wait_p50_us": together.wait_percentile_us(0.5),
+        "wait_p99_us": together.wait_percentile_us(0.99),
+    }
+
+
+def attached_pids(transaction: Transaction) -> tuple[int, ...]:
+    """Processes whose epoll instances or sockets it made poll; the one attached to if it changed none."""
+    pids: set[int] = set()
+    for change in transaction.changes:
+        pids |= {each.pid for each in change.holders} if isinstance(change, EpollChange | SocketChange) else set()
+    return tuple(sorted(pids)) or (transaction.pid,)
+
+
+def only(window: Window, transaction: Transaction) -> Window:
+    """The window of the attached NAPI instances alone."""
+    ours = set(_napis(transaction))
+    fields = {name: getattr(window, name) for name in Window.__struct_fields__}
+    return Window(**fields | {"napis": tuple(napi for napi in window.napis if (napi.netns, napi.napi_id) in ours)})
+
+
+def _napis(transaction: Transaction) -> list[tuple[int, int]]:
+    return [(change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange)]

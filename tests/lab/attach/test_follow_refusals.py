@@ -1,0 +1,356 @@
+"""What attach --stay cannot attach, or must not keep attached: remembered, told once, and not looked at for ever."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from napctl.change.journal import Journal
+from napctl.change.transaction import apply, begun
+from napctl.kernel import processes
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.kernel.open_files import open_files
+from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
+from napctl.lab.servers import Server
+from napctl.lab.webservers import nginx
+from napctl.model.change import Change, EpollChange
+from napctl.model.errors import NapctlError
+from napctl.model.suspension import Suspension
+from tests.lab.cost import Cost, traced
+from tests.lab.following import (
+    attached,
+    connections,
+    following,
+    new_connections_are_spread,
+    queues_of,
+    settings_of,
+    steered,
+)
+from tests.lab.helpers import (
+    PREFERS,
+    UNSET,
+    Napctl,
+    another_memcached,
+    ask,
+    ending,
+    in_mounts,
+    in_namespace,
+    params_of,
+    until,
+)
+from tests.lab.other_servers import loops, python_server
+
+pytestmark = pytest.mark.lab
+
+PROMPTLY = ("--defer-us", 200)
+OFTEN = LoadSpec(rate_per_second=2000, seconds=20, connections=16, warmup_seconds=0.1, protocol="http")
+
+
+def test_a_target_that_only_a_long_look_refuses_is_tried_after_1_2_4_seconds_and_told_once(
+    lab: Lab, napctl: Napctl, tmp_path: Path
+) -> None:
+    """It keeps nobody from the journal, and does not trace the machine's system calls for ever."""
+    trace = tmp_path / "trace"
+    with ending(loops(lab, "polled")) as server, started(lab, server, OFTEN) as load, ExitStack() as stack:
+        load.wait_for_warmup()
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=traced(trace)))
+        it.told("timeout 0", patience_s=20)
+        cost = Cost(it, trace)
+        time.sleep(9)
+
+        assert 1 <= cost.long_looks <= 4  # at 1, 3 and 7 s
+        assert len(it.since()) == 1
+        with Journal(napctl.state) as journal:
+            assert journal.live() == []
+        assert it.end() == 0
+
+
+def test_an_instance_that_its_program_has_set_itself_is_looked_at_long_once(
+    lab: Lab, napctl: Napctl, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    with ending(python_server(lab, OWN)) as server, ask(lab, server), ExitStack() as stack:
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=traced(trace)))
+        it.told("attached", patience_s=20)
+        time.sleep(2)
+        cost = Cost(it, trace)
+        for _ in range(3):
+            stack.enter_context(ask(lab, server))
+            time.sleep(1.2)
+
+        until(lambda: cost.reads, "a look at it", 20)
+        assert cost.long_looks == 0
+        assert all(map(attached, settings_of(lab)))
+        assert it.end() == 0
+        assert PREFERS in params_of(server.pid).values()  # which is its own
+
+
+OWN = """
+    import select, socket, sys
+    from napctl.suspension import suspended
+    waiting = socket.create_server((sys.argv[1], int(sys.argv[2])))
+    epoll = select.epoll()
+    epoll.register(waiting, select.EPOLLIN)
+    mine = suspended(epoll)
+    mine.__enter__()
+    open_ = {}
+    while True:
+        for fd, _ in epoll.poll():
+            if fd == waiting.fileno():
+                connection, _ = waiting.accept()
+                open_[connection.fileno()] = connection
+                epoll.register(connection, select.EPOLLIN)
+            elif data := open_[fd].recv(100):
+                open_[fd].sendall(b"VERSION\\r\\n")
+            else:
+                open_.pop(fd).close()
+"""
+
+
+def test_what_another_attachment_holds_is_told_and_attached_when_that_has_gone(lab: Lab, napctl: Napctl) -> None:
+    with another_memcached(lab, 11501) as one, another_memcached(lab, 11502) as other, ExitStack() as stack:
+        for server in (one, other):
+            stack.enter_context(ask(lab, server))
+        assert napctl("attach", one.pid, *PROMPTLY, "--window", 0).status == 0
+        it = stack.enter_context(following(napctl, other.pid, *PROMPTLY))
+        it.told(f"is polled by memcached ({one.pid}) already", patience_s=20)
+        assert set(params_of(other.pid).values()) == {UNSET}
+        time.sleep(2)
+        assert len(it.since()) == 1
+
+        assert napctl("detach", one.pid).status == 0
+        it.told(f"attached memcached ({other.pid})", patience_s=20)
+        assert it.end() == 0
+
+
+def test_one_change_that_is_refused_does_not_keep_the_others_from_being_made(
+    lab: Lab, server: Server, napctl: Napctl
+) -> None:
+    wanted, refused = Suspension().epoll, list[Change]()
+    me = processes.process(server.pid)
+    assert me is not None
+    fds = open_files(server.pid).epolls
+    changes = [
+        EpollChange(
+            pid=me.pid, name=me.name, started_ticks=me.started_ticks, epoll_fd=fd, before=UNSET, after=wanted
+        )
+        for fd in (fds[0], 1, fds[1])  # 1 is none
+    ]  # fmt: skip
+
+    def leave_out(change: Change, _error: NapctlError) -> bool:
+        refused.append(change)
+        return True
+
+    with Journal(napctl.state) as journal:
+        made = apply(journal, begun("attach", me.name, tuple(changes)), then="attached", leave_out=leave_out)
+        (recorded,) = journal.live()
+
+    assert [each.where for each in refused] == [changes[1].where]
+    assert recorded.changes == made.changes
+    assert [each.where for each in made.changes] == [changes[0].where, changes[2].where]
+    assert [params_of(server.pid)[fd] for fd in fds[:2]] == [wanted, wanted]
+
+
+def test_what_starves_is_taken_back_with_the_reason_and_not_attached_again(lab: Lab, napctl: Napctl) -> None:
+    before = settings_of(lab)
+    with ending(loops(lab, "shy")) as server, started(lab, server, OFTEN) as load, ExitStack() as stack:
+        load.wait_for_warmup()
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
+        it.told("attached", patience_s=20)
+        it.told("until the safety timer (irq-suspend-timeout) stepped in", patience_s=20)
+        until(lambda: settings_of(lab) == before, "the device to be as before")
+        told = len(it.since())
+        time.sleep(3)
+
+        assert set(params_of(server.pid).values()) == {UNSET}
+        assert len(it.since()) <= told + 1  # that it waits, and why
+        assert it.end() == 0
+
+
+def test_a_group_that_no_longer_fits_its_queues_is_taken_back_and_steered_anew_when_it_does(napctl: Napctl) -> None:
+    with Lab.build(queues=4) as lab, nginx(lab, workers=4, reuseport=True, port=8094) as server:
+        before = settings_of(lab)
+        with following(napctl, server.pid, "--steer", *PROMPTLY) as it:
+            it.told("attached nginx")
+            with connections(lab, server, 40):
+                assert steered(queues_of(*server.workers), 4)
+            for workers, why in ((8, "8 listeners share its port now"), (2, "2 are left")):
+                changed = reload_with(server, workers)
+                it.told("stopped steering the ", since=changed, patience_s=10)
+                assert why in " ".join(it.since(changed))
+                until(lambda: settings_of(lab) == before, "the device to be as before", 10)
+                assert new_connections_are_spread(lab, server, 240)
+
+                changed = reload_with(server, 4)
+                it.told("attached nginx", since=changed, patience_s=20)
+                until(lambda: _all_steered(lab, server), "the workers to serve a queue each", 30)
+            assert it.end() == 0
+        assert new_connections_are_spread(lab, server)
+
+
+def _all_steered(lab: Lab, server: Server) -> bool:
+    with connections(lab, server, 40):
+        return steered(queues_of(*server.workers), 4)
+
+
+def reload_with(server: Server, workers: int) -> float:
+    """Let nginx have so many workers; when all of the others had gone, after the epoch."""
+    arguments = Path(f"/proc/{server.pid}/cmdline").read_text().split()
+    configuration = Path(arguments[arguments.index("-c") + 1])
+    lines = configuration.read_text().splitlines()
+    lines = [f"worker_processes {workers};" if each.startswith("worker_processes") else each for each in lines]
+    configuration.write_text("\n".join(lines) + "\n")
+    old, began = set(server.workers), time.time()
+    os.kill(server.pid, signal.SIGHUP)
+    until(lambda: len(server.workers) == workers and not old & set(server.workers), "the new workers", 20)
+    return began
+
+
+def test_descriptors_that_have_run_out_are_told_and_survived(lab: Lab, server: Server, napctl: Napctl) -> None:
+    with ask(lab, server), following(napctl, server.pid, *PROMPTLY) as it:
+        it.told("attached memcached")
+        time.sleep(2)
+        before = resource.prlimit(it.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(it.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        with ask(lab, server):  # a change, at which it looks
+            it.told("Too many open files")
+        time.sleep(2)
+        assert it.process.poll() is None
+        assert all(map(attached, settings_of(lab)))
+
+        resource.prlimit(it.pid, resource.RLIMIT_NOFILE, before)
+        assert it.end() == 0
+        assert not any(map(attached, settings_of(lab)))
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_state_directory_that_cannot_be_written_any_more_is_told_and_all_is_put_back(
+    how: str, lab: Lab, napctl: Napctl
+) -> None:
+    """What is attached stays so; what would be new is not. (The directory is in a mount namespace of napctl's own.)"""
+    before = settings_of(lab)
+    mount = in_mounts(f"mkdir -p {napctl.state}; mount -t tmpfs -o size=512k,mode=0700 tmpfs {napctl.state}")
+    with another_memcached(lab, 11503, options=("-t", "4")) as server, ExitStack() as stack:
+        stack.enter_context(ask(lab, server))
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=mount))
+        it.told("attached memcached")
+        was = params_of(server.pid)
+        inside = ["nsenter", "--mount", f"--target={it.process.pid}", "sh", "-c"]
+        spoil = {
+            "full": f"cat /dev/zero >{napctl.state}/filler 2>/dev/null || true",
+            "read-only": f"mount -o remount,ro {napctl.state}",
+        }
+        until(lambda: not subprocess.run([*inside, spoil[how]], check=False).returncode, "the journal to be closed")
+        stack.enter_context(ask(lab, server))  # the next thread's first connection
+        it.told(str(napctl.state), patience_s=10)
+        assert it.process.poll() is None
+        assert params_of(server.pid) == was
+        assert all(map(attached, settings_of(lab)))
+        it.process.terminate()
+        assert it.ended() in (0, 6)
+
+        assert it.errors.count("\n") <= 1
+        assert settings_of(lab) == before
+        assert set(params_of(server.pid).values()) == {UNSET}
+
+
+@pytest.mark.parametrize("what", ["renamed", "moved", "removed"])
+def test_a_device_that_goes_while_it_is_attached_is_told_and_nothing_is_left_changed(
+    what: str, lab: Lab, server: Server, napctl: Napctl
+) -> None:
+    here, device = lab.server.namespace, lab.server.device
+    with ask(lab, server), NetworkNamespace.create() as elsewhere, following(napctl, server.pid, *PROMPTLY) as it:
+        it.told("attached memcached")
+        match what:
+            case "renamed":
+                in_namespace(here, "ip", "link", "set", device, "down")
+                in_namespace(here, "ip", "link", "set", device, "name", "other", "up")
+                it.told("attached NAPI")
+            case "moved":
+                in_namespace(here, "ip", "link", "set", device, "netns", f"/proc/{os.getpid()}/fd/{elsewhere.fd}")
+                in_namespace(elsewhere, "ip", "link", "set", device, "up")
+            case "removed":
+                in_namespace(here, "ip", "link", "del", device)
+        if what != "renamed":
+            it.told(f"{device}: device gone")
+        assert it.end() == 0
+        assert it.errors == ""
+        assert napctl.live() == []
+        assert set(params_of(server.pid).values()) == {UNSET}
+        for netns in (here, elsewhere):
+            with Netdev(netns) as netdev:
+                assert not any(attached(napi.settings) for napi in netdev.napis())
+
+
+def test_an_error_that_lasts_is_told_once_costs_little_and_is_made_up_for_when_it_is_over(
+    lab: Lab, napctl: Napctl
+) -> None:
+    with another_memcached(lab, 11505, options=("-t", "4")) as server, ExitStack() as stack:
+        stack.enter_context(ask(lab, server))
+        it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
+        it.told("attached memcached")
+        time.sleep(1.5)
+        napctl.state.chmod(0o777)  # which no napctl trusts
+        stack.enter_context(ask(lab, server))  # the next thread's first connection
+        it.told(str(napctl.state), patience_s=10)
+        told, used = len(it.since()), cpu_seconds(it.pid)
+        time.sleep(4)
+        assert cpu_seconds(it.pid) - used < 0.4
+        assert len(it.since()) == told
+
+        napctl.state.chmod(0o700)
+        it.told("attached epoll", patience_s=15)
+        assert it.end() == 0
+        assert set(params_of(server.pid).values()) == {UNSET}
+
+
+def test_what_could_not_be_put_back_when_its_server_ended_is_as_soon_as_it_can(
+    lab: Lab, unusual: str, napctl: Napctl
+) -> None:
+    before, name = settings_of(lab), Path(unusual).name
+    with ExitStack() as stack:
+        with another_memcached(lab, 11506, program=unusual) as server, ask(lab, server):
+            it = stack.enter_context(following(napctl, name, *PROMPTLY))
+            it.told(f"attached {name}")
+            time.sleep(1.5)
+            napctl.state.chmod(0o777)
+        it.told(str(napctl.state), patience_s=10)
+        assert settings_of(lab) != before
+
+        napctl.state.chmod(0o700)
+        until(lambda: settings_of(lab) == before, "the device to be as before", 15)
+        assert it.end() == 0
+
+
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def test_a_second_follower_of_the_same_target_is_refused(lab: Lab, server: Server, napctl: Napctl) -> None:
+    with ask(lab, server), following(napctl, server.pid, *PROMPTLY) as it:
+        it.told("attached memcached")
+        assert napctl("attach", server.pid, "--stay", *PROMPTLY).failed_with(2, "already attached", "napctl detach")
+        assert it.end() == 0
+
+
+def test_a_namespace_that_goes_with_its_server_is_let_go(unusual: str, napctl: Napctl) -> None:
+    """Whoever follows by name waits for it to come back, and keeps nothing of the namespace."""
+    name = Path(unusual).name
+    with ExitStack() as stack:
+        with Lab.build() as lab, another_memcached(lab, 11504, program=unusual) as server:
+            inode = lab.server.namespace.inode
+            with ask(lab, server):
+                it = stack.enter_context(following(napctl, name, *PROMPTLY))
+                it.told(f"attached {name}")
+        it.told(f"waiting for {name}", patience_s=20)
+        until(lambda: NetworkNamespace.find(inode) is None, "the namespace to go", 10)
+        assert napctl.live() == []
+        assert it.end() == 0
+        assert it.errors == ""

@@ -1,0 +1,1 @@
+"""Promises of `napctl.change`, on the running kernel."""

@@ -1,0 +1,418 @@
+"""Promises of compare: every cell measured, on disk before the next, everything put back, and errors in their cells."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from napctl.experiment.run_directory import RunDirectory
+from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
+from napctl.lab.servers import Server, memcached
+from napctl.lab.webservers import nginx
+from napctl.model.experiment import Cell, Summary
+from napctl.model.value import from_json
+from tests.lab.helpers import Napctl, ending, machine_of, until
+
+pytestmark = pytest.mark.lab
+QUICK = ("--seconds", 0.4, "--warmup", 0, "--settle", 0)
+GREETING = "regex:requests_per_second=rate (\\S+)"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def web(lab: Lab) -> Iterator[Server]:
+    with nginx(lab, workers=1) as server:
+        yield server
+
+
+def from_client(lab: Lab, command: str) -> str:
+    """A load command that runs in the client's network namespace."""
+    return f"nsenter --net=/proc/{os.getpid()}/fd/{lab.client.namespace.fd} {command}"
+
+
+def holding(lab: Lab, web: Server, seconds: float = 0.5) -> str:
+    """A load command that holds one connection open for a while, and tells no figures."""
+    request = "GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"
+    script = f'exec 3<>/dev/tcp/{web.address}/{web.port}; printf "{request}" >&3; sleep {seconds}'
+    return from_client(lab, f"bash -c '{script}'")
+
+
+def cells(run: Path) -> tuple[Cell, ...]:
+    return RunDirectory(run).cells()
+
+
+def test_every_treatment_is_measured_under_every_load_in_every_round_and_all_is_put_back(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    load = from_client(lab, f"wrk -t1 -c8 -d{{seconds}}s --latency http://{web.address}:{web.port}/")
+
+    done = napctl(
+        "compare", "base", "defer:200us", "suspend:200us", "--target", web.pid, "--load", load, "--rounds", 2,
+        "--seconds", 1, "--warmup", 0, "--seed", 3, "--idle-watts", 10,
+        "--busy-watts", 30, "--verbose", "--output", run, timeout_s=90,
+    )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    found = cells(run)
+    assert sorted((cell.treatment, cell.round) for cell in found) == sorted(
+        (treatment, number) for treatment in ("base", "defer:200us", "suspend:200us") for number in (1, 2)
+    )
+    assert [cell.failed for cell in found] == [""] * 6
+    for cell in found:
+        assert cell.metrics["requests_per_second"] > 0
+        assert cell.metrics["latency_p99_us"] >= cell.metrics["latency_p50_us"] > 0
+        assert 0 < cell.metrics["cpu_share"] <= 1
+        if "package_watts" in cell.metrics or "platform_watts" in cell.metrics:
+            assert "estimated_watts" not in cell.metrics
+        else:
+            assert cell.metrics["estimated_watts"] == pytest.approx(10 + 20 * cell.metrics["cpu_share"])
+            assert cell.sources["estimated_watts"].startswith("an estimate")
+        assert (cell.metrics["server_poll_share"] > 0) == (cell.treatment == "suspend:200us")
+        assert RunDirectory(run).raw(cell.position).read_text().count("Requests/sec") == 1
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+    assert "suspend:200us against base" in done.stdout
+    assert (run / "report.html").exists()
+
+
+def test_its_json_is_the_summary(lab: Lab, web: Server, napctl: Napctl, run: Path) -> None:
+    load = f"{holding(lab, web)}; echo rate $(( {{rate}} / 10 + 1 ))"
+    done = napctl(
+        "compare", "base", "defer:50us", "--target", web.pid, "--load", load, "--adapter", GREETING, "--rounds", 3,
+        *QUICK, "--output", run, "--json", timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    summary = from_json(done.stdout, Summary)
+    assert {each.treatment for each in summary.comparisons} == {"defer:50us"}
+    rates = [each for each in summary.comparisons if each.metric == "requests_per_second"]
+    assert all(each.judgement == "no difference found" for each in rates), "it always says the same"
+
+
+def test_a_load_that_fails_hangs_or_prints_garbage_fails_its_cells_and_says_why(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    """A counter in a file lets one command do another thing in each cell."""
+    script = (
+        f"n=$(cat {run.parent}/n 2>/dev/null || echo 0); echo $((n + 1)) > {run.parent}/n; {holding(lab, web)}; "
+        "case $n in 0) echo rate 7;; 1) echo rate 5;; 2) echo broken >&2; exit 3;; 3) sleep 60;; *) echo hello;; esac"
+    )
+    done = napctl(
+        "compare", "base", "--target", web.pid, "--load", script, "--adapter", GREETING, "--rounds", 4, *QUICK,
+        "--limit", 3, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    failed = [cell.failed for cell in cells(run)]
+    assert failed[0] == ""
+    assert "status 3" in failed[1]
+    assert "broken" in failed[1]
+    assert "within 3 s" in failed[2]
+    assert "hello" in failed[3]
+    assert all(why.splitlines()[0] in " ".join(done.stdout.split()) for why in failed[1:2])
+
+
+def test_a_load_that_reaches_a_tenth_of_the_rate_is_measured_and_warned_of(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate $(( {{rate}} / 10 + 1 ))"
+    done = napctl(
+        "compare", "base", "defer:50us", "--target", web.pid, "--load", load, "--rates", "1k", "--adapter", GREETING,
+        "--rounds", 2, *QUICK, "--verbose", "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    assert [cell.failed for cell in cells(run)] == [""] * 4
+    words = "4 of 4 cells (base 2, defer:50us 2) at 1,000/s achieved less than 95 % of the rate asked for"
+    assert f"{words} (the least 10 %)" in " ".join(done.stdout.split())
+
+
+def test_a_treatment_that_cannot_be_had_fails_its_rows_and_the_rest_runs(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "base", "broken", "--hook", "broken", "echo cannot do it >&2; exit 1", "true", "--target", web.pid,
+        "--load", load, "--adapter", GREETING, "--rounds", 2, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    assert [bool(cell.failed) for cell in cells(run)].count(True) == 2
+    assert all("cannot do it" in cell.failed for cell in cells(run) if cell.treatment == "broken")
+    assert "cannot do it" in " ".join(done.stdout.split())
+
+
+def test_hooks_begin_and_end_their_treatment(lab: Lab, web: Server, napctl: Napctl, run: Path) -> None:
+    log = run.parent / "log"
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "base", "mine", "--hook", "mine", f"echo begin >> {log}", f"echo end >> {log}", "--target", web.pid,
+        "--load", load, "--adapter", GREETING, "--rounds", 2, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    assert log.read_text().split() == ["begin", "end"] * 2
+
+
+def test_a_hook_whose_end_fails_ends_the_run_as_later_cells_would_be_measured_under_it(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "mine", "--hook", "mine", "true", "echo it sticks >&2; exit 1", "--target", web.pid, "--load", load,
+        "--adapter", GREETING, "--rounds", 3, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 6, done
+    assert "it sticks; what its beginning changed may still be in force" in done.stderr.splitlines()[-1]
+    assert cells(run) == ()
+
+
+def test_a_hook_may_leave_something_in_the_background_and_say_what_is_no_text(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    pid = run.parent / "pid"
+    begin = f"printf '\\377\\n'; sleep 50 & echo $! > {pid}"
+    load = f"{holding(lab, web)}; echo rate 5"
+    began = time.monotonic()
+    done = napctl(
+        "compare", "mine", "--hook", "mine", begin, f"kill $(cat {pid})", "--target", web.pid, "--load", load,
+        "--adapter", GREETING, "--rounds", 1, *QUICK, "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status == 0, done
+    assert time.monotonic() - began < 40
+    assert [cell.failed for cell in cells(run)] == [""]
+
+
+def test_a_server_that_is_attached_already_is_not_compared_and_the_way_out_is_named(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    napctl.attach_quickly(server.pid)
+    load = ("--load", f"sleep 0.7; echo rate 5; kill -0 {server.pid}", "--adapter", GREETING)
+    done = napctl("compare", "base", "suspend:200us", "--target", server.pid, *load, "--output", run)
+
+    assert done.status == 2
+    assert f"`napctl detach {server.pid}` first" in done.stderr.splitlines()[-1]
+    assert not run.exists()
+
+
+def test_where_every_cell_failed_the_exit_status_says_so(lab: Lab, web: Server, napctl: Napctl, run: Path) -> None:
+    load = ("--load", f"{holding(lab, web)}; echo broken; exit 3", "--adapter", GREETING, "--rounds", 1, *QUICK)
+    done = napctl("compare", "base", "--device", "lo", *load, "--output", run, timeout_s=60)
+
+    assert done.status == 6, done
+    assert "every cell failed; the first: the load ended with status 3" in done.stderr.splitlines()[-1]
+
+
+def test_after_kill_9_settings_are_restored_finished_cells_kept_and_resume_goes_on(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    load = f"sleep 0.7; echo rate 5; kill -0 {server.pid}"
+    arguments = (
+        "compare",
+        "defer:200us",
+        "suspend:200us",
+        "--target",
+        server.pid,
+        "--load",
+        load,
+        "--adapter",
+        GREETING,
+    )
+    with napctl.start(*arguments, "--rounds", 3, *QUICK, "--output", run) as running:
+        until(lambda: (run / "cells.jsonl").exists() and len(cells(run)) >= 2, "two cells", 30)
+        until(lambda: machine_of(lab.server) != before, "a treatment to be in force")
+        running.send_signal(signal.SIGKILL)
+    kept = cells(run)
+    until(lambda: machine_of(lab.server) == before, "the guard to restore")
+    assert napctl("recover").status == 0
+
+    done = napctl("compare", "--resume", run, timeout_s=60)
+
+    assert done.status in (0, 1), done
+    assert cells(run)[: len(kept)] == kept
+    assert len(cells(run)) == 6
+    assert machine_of(lab.server) == before
+
+
+def test_ctrl_c_stops_at_once_and_restores(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    examined = run.with_name("examined")  # a load is made once before the first cell
+    load = f"test -e {examined} && sleep 30; touch {examined}; echo rate 5"
+    arguments = ("--target", server.pid, "--load", load, "--adapter", GREETING, "--limit", 60)
+    with napctl.start("compare", "defer:200us", *arguments, *QUICK, "--output", run) as running:
+        until(lambda: machine_of(lab.server) != before, "a treatment to be in force", 60)
+        began = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(10) == 130
+        assert time.monotonic() - began < 5
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+
+
+@pytest.mark.alone
+def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_tried_again(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    with started(lab, server, LoadSpec(rate_per_second=20_000, seconds=60)) as load:
+        load.wait_for_warmup()
+        done = napctl(
+            "compare", "base", "defer:20ms", "--target", server.pid, "--live", "--rounds", 2, "--seconds", 1.5,
+            "--settle", 0, "--max-wait-p99", "8ms", "--output", run, timeout_s=60,
+        )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    slow = [cell for cell in cells(run) if cell.treatment == "defer:20ms"]
+    assert all("taken back at once" in cell.failed for cell in slow)
+    assert slow[1].started_unix_ns > 0
+    assert any(not cell.failed for cell in cells(run) if cell.treatment == "base")
+    assert machine_of(lab.server) == before
+
+
+@pytest.mark.alone
+def test_a_live_run_that_is_resumed_keeps_its_limits_and_nobody_else_may_go_on_with_it(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    before = machine_of(lab.server)
+    with started(lab, server, LoadSpec(rate_per_second=20_000, seconds=60)) as load:
+        load.wait_for_warmup()
+        arguments = ("compare", "base", "defer:20ms", "--target", server.pid, "--live", "--rounds", 2, "--seconds", 1.5)
+        with napctl.start(*arguments, "--settle", 0, "--max-wait-p99", "8ms", "--output", run) as running:
+            until(lambda: (run / "cells.jsonl").exists() and cells(run), "a cell", 30)
+            second = napctl("compare", "--resume", run)
+            running.kill()
+        assert second.failed_with(2, "another napctl is at work on this run")
+        until(lambda: machine_of(lab.server) == before, "the guard to restore")
+
+        done = napctl("compare", "--resume", run, timeout_s=60)
+
+    assert done.status in (0, 1), done
+    slow = [cell for cell in cells(run) if cell.treatment == "defer:20ms"]
+    assert len(slow) == 2
+    assert all("taken back at once" in cell.failed for cell in slow)
+    assert machine_of(lab.server) == before
+
+
+def test_on_a_full_disk_it_stops_with_the_cells_that_were_written(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
+) -> None:
+    """The load's own output fills it."""
+    before = machine_of(lab.server)
+    kept = run.parent / "kept"
+    fill = f"test -e {run}/cells.jsonl && test -s {run}/cells.jsonl && head -c 2M /dev/zero > {run}/filled"
+    load = f"echo rate 5; sleep 0.6; {fill}; kill -0 {server.pid}"
+    disk = f"mkdir -p {run} {kept}; mount -t tmpfs -o size=512k,mode=700 none {run}"
+    disk += f'; "$@"; status=$?; cp -r {run}/. {kept}; exit $status'
+    done = napctl(
+        "compare", "base", "defer:200us", "--target", server.pid, "--load", load, "--adapter", GREETING,
+        "--rounds", 3, *QUICK, "--output", run, under=["unshare", "--mount", "sh", "-c", disk, "sh"], timeout_s=60,
+    )  # fmt: skip
+
+    assert (done.status, done.stderr.splitlines()[-1].count("No space left on device")) == (6, 1), done
+    assert "Traceback" not in done.stderr
+    assert len(cells(kept)) >= 1
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+
+
+def test_a_treatment_that_is_named_again_is_compared_with_itself(
+    lab: Lab, web: Server, napctl: Napctl, run: Path
+) -> None:
+    load = f"{holding(lab, web)}; echo rate 5"
+    done = napctl(
+        "compare", "base", "base", "--target", web.pid, "--load", load, "--adapter", GREETING, "--rounds", 3, *QUICK,
+        "--verbose", "--output", run, timeout_s=60,
+    )  # fmt: skip
+
+    assert done.status in (0, 1), done
+    assert {cell.treatment for cell in cells(run)} == {"base", "base#2"}
+    assert "base#2 against base" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("suspend:200us",), "exactly one of --load"),
+        (("wonder", "--lab"), "wonder: no such treatment"),
+        (("suspend:soon", "--lab"), "suspend:soon"),
+        (("suspend:30ms", "--lab"), "20ms"),
+        (("base", "--lab", "--rounds", "0"), "--rounds"),
+        (("base", "--lab", "--rates", "often"), "often"),
+        (("base", "--load", "true"), "no load tool"),
+        (("suspend:50us", "--load", "wrk"), "--target"),
+        (("base", "--live"), "--target"),
+        (("--lab", "--preset", "coalescing"), "real devices"),
+        (("base", "--lab", "--target", "nginx"), "--target means nothing with --lab"),
+        (("base", "--lab", "--max-drops", "5"), "--max-drops means nothing with --lab"),
+        (("base", "--live", "--target", "1", "--rates", "5k"), "--rates means nothing with --live"),
+        (("base", "--load", "wrk http://10.0.0.1/", "--device", "lo", "--rates", "5k"), "no {rate} to fill 5,000/s in"),
+        (("base", "--lab", "--hook", "mine", "true", "true"), "name it among the treatments"),
+        (("base", "--lab", "--hook", "base", "true", "true"), "there is a treatment of that name"),
+        (("plan:/nonexistent.toml", "--lab"), "/nonexistent.toml"),
+        ((), "no treatment is named"),
+        (("--resume", "/nonexistent"), "/nonexistent"),
+        (("base", "--lab", "--idle-watts", "5"), "--busy-watts"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_nothing_is_begun(
+    arguments: tuple[str, ...], words: str, napctl: Napctl, run: Path
+) -> None:
+    assert napctl("compare", *arguments, *(() if "--resume" in arguments else ("--output", run))).failed_with(2, words)
+    assert not run.exists()
+
+
+def test_a_directory_that_is_not_empty_is_left_alone(napctl: Napctl, run: Path, lab: Lab, web: Server) -> None:
+    run.mkdir()
+    (run / "mine").write_text("precious")
+    load = f"{holding(lab, web)}; echo rate 5"
+    arguments = ("--target", web.pid, "--load", load, "--adapter", GREETING)
+
+    done = napctl("compare", "base", *arguments, "--output", run)
+
+    assert done.status == 2
+    assert "not empty" in done.stderr.splitlines()[-1]
+    assert [each.name for each in run.iterdir()] == ["mine"]
+
+
+@pytest.mark.alone
+def test_memcached_in_the_lab_is_measured_at_rates_found_for_it(napctl: Napctl, run: Path) -> None:
+    done = napctl("compare", "base", "suspend:200us", "--lab", "--rounds", 2, *QUICK, "--output", run, timeout_s=100)
+
+    assert done.status in (0, 1), done
+    assert len({cell.load for cell in cells(run)}) == 3
+    assert sum(cell.load == "max" for cell in cells(run)) == 4
+    assert any(cell.latency for cell in cells(run))
+
+
+@pytest.mark.alone
+def test_a_server_that_does_not_fit_is_compared_without_polling(napctl: Napctl, run: Path) -> None:
+    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server:
+        hold = (
+            f'python3 -c \'import socket, time; at = ("{server.address}", {server.port}); '
+            "c = [socket.create_connection(at) for _ in range(24)]; "
+            '[(each.sendall(b"version\\r\\n"), each.recv(99)) for each in c]; time.sleep(1.5); print("rate 5")\''
+        )
+        done = napctl(
+            "compare", "base", "defer:200us", "suspend:200us", "--target", server.pid, "--load", from_client(lab, hold),
+            "--adapter", GREETING, "--rounds", 1, *QUICK, "--output", run, timeout_s=60,
+        )  # fmt: skip
+
+        assert done.status in (0, 1), done
+        failed = {cell.treatment: cell.failed for cell in cells(run)}
+        assert failed["defer:200us"] == ""
+        assert "epoll instances fits" in failed["suspend:200us"]

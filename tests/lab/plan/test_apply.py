@@ -1,0 +1,421 @@
+"""Applying a plan: all of it or nothing, recorded, read back, and with a way back. On a real tun and a real veth."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from napctl.change.journal import Journal
+from napctl.kernel import processes
+from napctl.lab.bed import Lab
+from napctl.lab.servers import memcached
+from tests.lab.helpers import (
+    PROGRAM,
+    Napctl,
+    Sampled,
+    ask,
+    at,
+    at_server,
+    ending,
+    in_mounts,
+    machine_of,
+    until,
+    without,
+)
+from tests.lab.plans import (
+    HEAD,
+    TUN,
+    VETH,
+    assert_way_back,
+    frames_of,
+    killed_at_random,
+    set_frames,
+    states,
+    write_plan,
+)
+
+pytestmark = pytest.mark.lab
+
+
+def deferrals(lab: Lab) -> set[tuple[int | None, int | None]]:
+    return {(napi.settings.defer_hard_irqs, napi.settings.gro_flush_timeout_ns) for napi in lab.server.napis()}
+
+
+def test_a_plan_is_made_true_on_all_devices_at_once_and_rolled_back(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+
+    applied = napctl("apply", plan, *at_server(bed))
+
+    assert applied.status == 0, applied
+    assert frames_of(bed.server.namespace) == 16
+    assert deferrals(bed) == {(10, 50_000)}
+    assert "undo with: napctl rollback 1" in applied.stdout
+    assert napctl("rollback").status == 0
+    assert machine_of(bed.server) == before
+    assert states(napctl) == ["restored"]
+
+
+def test_applying_again_changes_nothing_and_says_so(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    assert napctl("apply", plan, *at_server(bed)).status == 0
+    again = napctl("apply", plan, *at_server(bed))
+    assert (again.status, again.stdout) == (0, "nothing to change: the plan is in force already\n")
+    assert states(napctl) == ["applied"]
+
+
+def test_a_dry_run_shows_the_changes_and_makes_none(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    done = napctl("apply", plan, "--dry-run", *at_server(bed))
+    assert done.status == 0
+    assert "rx-max-frames" in done.stdout
+    assert machine_of(bed.server) == before
+    assert not napctl.state.exists()
+
+
+def test_a_refusal_undoes_the_rest_and_names_the_parameter(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    """The kernel takes no defer-hard-irqs above 2^31-1 (netdev.yaml); by then rx-max-frames is changed already."""
+    before = machine_of(bed.server)
+    plan = write_plan(tmp_path / "plan.toml", defer=2**31)
+
+    done = napctl("apply", plan, "--force", *at_server(bed))
+
+    lines = [line for line in done.stderr.splitlines() if "forced" not in line]
+    assert done.status == 6
+    assert len(lines) == 1
+    assert "defer-hard-irqs" in lines[0]
+    assert "put back" in lines[0]
+    assert machine_of(bed.server) == before
+    assert states(napctl) == ["restored"]
+
+
+def test_a_value_that_the_driver_alters_is_shown_and_is_no_success(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    """tun takes at most 64 (NAPI_POLL_WEIGHT in tun_set_coalesce(), drivers/net/tun.c)."""
+    before = machine_of(bed.server)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(HEAD + TUN.format(frames=100))
+
+    done = napctl("apply", plan, "--force", *at_server(bed))
+
+    assert done.status == 1
+    assert frames_of(bed.server.namespace) == 64
+    assert "the driver set another rx-max-frames" in " ".join(done.stdout.split())
+    assert napctl("rollback").status == 0
+    assert machine_of(bed.server) == before
+
+
+def test_what_somebody_else_has_set_since_is_not_overwritten_unless_told(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    assert napctl("apply", plan, *at_server(bed)).status == 0
+    set_frames(bed.server.namespace, 5)
+
+    done = napctl("rollback", "1")
+
+    assert done.status == 5
+    assert "rx-max-frames is now 5; somebody else changed it, so napctl leaves it" in done.stderr
+    assert frames_of(bed.server.namespace) == 5
+    assert deferrals(bed) == {(0, 0)}
+    assert napctl("rollback", "1").failed_with(2, "rolled back already", "--force")
+    assert napctl("rollback", "1", "--force").status == 0
+    assert machine_of(bed.server) == before
+
+
+def test_plans_upon_plans_are_rolled_back_newest_first(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    before = machine_of(bed.server)
+    for frames in (16, 32):
+        assert napctl("apply", write_plan(tmp_path / "plan.toml", frames=frames), *at_server(bed)).status == 0
+    assert frames_of(bed.server.namespace) == 32
+    assert napctl("rollback").status == 0
+    assert frames_of(bed.server.namespace) == 16
+    assert napctl("rollback").status == 0
+    assert machine_of(bed.server) == before
+    assert napctl("rollback").failed_with(2, "no plan is in force")
+
+
+def test_deferral_of_an_attached_napi_instance_is_left_to_the_attachment(napctl: Napctl, tmp_path: Path) -> None:
+    text = HEAD + '[server0]\ndriver = "veth"\nrx-queues = 1\ntx-queues = 1\n[server0.deferral]\ndefer-hard-irqs = 5\n'
+    (tmp_path / "plan.toml").write_text(text)
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        napctl.attach_quickly(server.pid)
+        assert napctl("apply", tmp_path / "plan.toml", "--force", *at_server(lab)).failed_with(
+            2, "server0", "IRQ suspension", "detach"
+        )
+
+
+# Confirmation
+
+
+def test_without_a_confirmation_everything_comes_back(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    done = napctl("apply", plan, "--confirm-within", "1s", *at_server(bed))
+    assert done.status == 0
+    assert "napctl confirm 1" in done.stdout
+    assert frames_of(bed.server.namespace) == 16
+    until(lambda: machine_of(bed.server) == before, "the former settings")
+    until(lambda: states(napctl) == ["restored"], "the record of it")
+    assert napctl("confirm").failed_with(2, "transaction 1 was put back", "too late")
+
+
+def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    assert napctl("apply", plan, "--confirm-within", "2s", *at_server(bed)).status == 0
+    (waiting,) = napctl.live()
+    assert waiting.guard is not None
+
+    assert napctl("confirm").status == 0
+
+    guard = waiting.guard
+    until(lambda: processes.process(guard.pid) is None, "the end of the guard")
+    time.sleep(2.2)
+    assert frames_of(bed.server.namespace) == 16
+    assert states(napctl) == ["applied"]
+    assert napctl("confirm", "1").failed_with(2, "needs no confirmation")
+    assert napctl("rollback").status == 0
+
+
+def test_the_former_settings_come_back_though_napctl_and_its_parent_were_killed(
+    bed: Lab, napctl: Napctl, plan: Path
+) -> None:
+    before = machine_of(bed.server)
+    start = time.monotonic()
+    session = subprocess.Popen(  # as an ssh session: a shell that runs napctl, with a session of its own
+        ["sh", "-c", '"$@"; sleep 60', "sh", PROGRAM, "apply", plan, "--confirm-within", "3s", *at_server(bed)],
+        env=napctl.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: deferrals(bed) == {(10, 50_000)}, "the new settings")
+    finally:
+        os.killpg(session.pid, signal.SIGKILL)
+        session.wait()
+    assert machine_of(bed.server) != before
+    until(lambda: machine_of(bed.server) == before, "the former settings", patience_s=start + 5 - time.monotonic())
+    until(lambda: states(napctl) == ["restored"], "the record of it")
+
+
+def test_recover_puts_back_what_nobody_confirmed_when_the_guard_was_killed_too(
+    bed: Lab, napctl: Napctl, plan: Path
+) -> None:
+    before = machine_of(bed.server)
+    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
+    (waiting,) = napctl.live()
+    assert waiting.guard is not None
+    assert napctl("recover").stdout == "nothing to recover\n"
+    os.kill(waiting.guard.pid, signal.SIGKILL)
+    until(lambda: processes.process(waiting.guard.pid) is None if waiting.guard else True, "the end of the guard")
+
+    recovered = napctl("recover")
+
+    assert recovered.status == 0
+    assert "nobody confirmed it, and its guard has ended" in recovered.stdout
+    assert machine_of(bed.server) == before
+
+
+def test_a_refused_plan_leaves_no_guard(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path / "plan.toml", defer=2**31)
+    guards = {each.pid for each in processes.named("napctl-guard")}
+    assert napctl("apply", plan, "--force", "--confirm-within", "60s", *at_server(bed)).status == 6
+    until(lambda: {each.pid for each in processes.named("napctl-guard")} <= guards, "the end of the guard")
+
+
+def test_a_confirmation_that_comes_too_late_is_refused_though_the_guard_has_not_come_either(
+    bed: Lab, napctl: Napctl, plan: Path
+) -> None:
+    assert napctl("apply", plan, "--confirm-within", "1s", *at_server(bed)).status == 0
+    (waiting,) = napctl.live()
+    assert waiting.guard is not None
+    os.kill(waiting.guard.pid, signal.SIGSTOP)
+    try:
+        time.sleep(1.1)
+        assert napctl("confirm").failed_with(2, "too late")
+    finally:
+        os.kill(waiting.guard.pid, signal.SIGCONT)
+    until(lambda: states(napctl) == ["restored"], "the end of the guard's work")
+
+
+def test_nothing_else_is_begun_on_a_device_whose_plan_is_unconfirmed(
+    bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path
+) -> None:
+    """The guard needs the journal in time, and would leave alone what was set upon its plan."""
+    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
+    other = write_plan(tmp_path / "other.toml", frames=32)
+    assert napctl("apply", other, *at_server(bed)).failed_with(2, "waits for a confirmation", "napctl confirm 1")
+    assert napctl("verify", "tun0", *at_server(bed)).failed_with(2, "waits for a confirmation")
+    assert napctl("rollback").status == 0
+
+
+def test_history_can_be_read_while_another_napctl_is_at_work(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    assert napctl("apply", plan, *at_server(bed)).status == 0
+    with Journal(napctl.state):
+        start = time.monotonic()
+        assert states(napctl) == ["applied"]
+        assert time.monotonic() - start < 4, "it did not wait for the lock"
+    assert napctl("rollback").status == 0
+
+
+def test_many_napi_instances_are_one_row(napctl: Napctl, tmp_path: Path) -> None:
+    text = VETH.format(defer=3, flush="9us").replace("queues = 2", "queues = 8")
+    (tmp_path / "plan.toml").write_text(HEAD + text)
+    with Lab.build(queues=8) as lab:
+        done = napctl("apply", tmp_path / "plan.toml", *at_server(lab))
+        assert done.status == 0
+        assert len([line for line in done.stdout.splitlines() if "8 NAPI instances of server0" in line]) == 2
+
+
+def test_a_server_can_be_attached_upon_a_plan_and_comes_off_first(napctl: Napctl, tmp_path: Path) -> None:
+    text = VETH.format(defer=5, flush="30us").replace("queues = 2", "queues = 1")
+    (tmp_path / "plan.toml").write_text(HEAD + text)
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        before = machine_of(lab.server)
+        assert napctl("apply", tmp_path / "plan.toml", *at_server(lab)).status == 0
+        planned = machine_of(lab.server)
+        assert napctl("attach", server.pid, "--window", "0s").status == 0
+        assert napctl("rollback").failed_with(2, "memcached", f"napctl detach {server.pid}")
+        assert napctl("detach", server.pid).status == 0
+        assert machine_of(lab.server) == planned
+        assert napctl("rollback").status == 0
+        assert machine_of(lab.server) == before
+
+
+# Kills
+
+
+@pytest.mark.trials
+@pytest.mark.timeout(1200)
+def test_kills_at_random_instants_leave_the_former_state_or_the_applied_one(
+    bed: Lab, napctl: Napctl, plan: Path, trials: Callable[[int, int], int]
+) -> None:
+    outcomes = killed_at_random(bed, napctl, plan, kills=trials(4, 200), chance=random.Random(3))
+    print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
+
+
+@pytest.mark.trials
+@pytest.mark.timeout(600)
+def test_apply_killed_at_any_step_leaves_a_way_back(
+    bed: Lab,
+    napctl: Napctl,
+    plan: Path,
+    tmp_path: Path,
+    sampled: Sampled,
+) -> None:
+    before = machine_of(bed.server)
+    trial = Napctl(napctl.state / "trial")
+    steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
+    assert trial("rollback").status == 0
+    assert {"pwrite64", "fdatasync", "sendto"} <= {name for name, _ in steps}
+
+    all_steps = [step for step in steps if step[0] != "pwrite64"]
+    halfway, picked = 0, sampled(all_steps, 10)
+    for number, step in enumerate(picked):
+        victim = Napctl(napctl.state / str(number))
+        assert victim("apply", plan, *at_server(bed), under=at(step, "signal=SIGKILL")).status == -9, step
+        halfway += machine_of(bed.server) != before
+        assert_way_back(bed, victim, before)
+
+    assert halfway or picked != all_steps, "some of the kills came between the first and the last change"
+
+
+# Bad input
+
+
+def test_two_at_once_take_turns_and_the_second_says_who_holds_the_lock(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    with Journal(napctl.state):
+        done = napctl("apply", plan, *at_server(bed))
+    assert done.failed_with(6, f"pid {os.getpid()}", "is changing settings")
+    assert machine_of(bed.server) == before
+
+
+def test_a_bound_is_kept_unless_forced_and_forcing_is_recorded(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    before = machine_of(bed.server)
+    plan = write_plan(tmp_path / "plan.toml", flush="90ms")
+
+    assert napctl("apply", plan, *at_server(bed)).failed_with(2, "server0", "gro-flush-timeout", "--force")
+    assert machine_of(bed.server) == before
+    assert napctl("apply", plan, "--force", *at_server(bed)).status == 0
+
+    (recorded,) = napctl("history", "--json").json["transactions"]
+    assert "gro-flush-timeout" in recorded["forced"][0]
+    assert "forced: " in napctl("history", "1").stdout
+    assert napctl("rollback").status == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rx-max-frames", "rx-max-framez", ("rx-max-framez", "rx-max-frames")),
+        ("rx-max-frames = 16", "rx-max-frames = true", ("rx-max-frames",)),
+        ("rx-max-frames = 16", "rx-max-frames = -1", ("rx-max-frames",)),
+        ("defer-hard-irqs = 10", 'defer-hard-irqs = "ten"', ("defer-hard-irqs",)),
+        ("50us", "50 parsecs", ("gro-flush-timeout", "50 parsecs")),
+        ("tun0", "tun7", ("tun7", "no such network device")),
+        ('driver = "veth"', 'driver = "mlx5_core"', ("server0", "mlx5_core", "veth")),
+        ("rx-queues = 2", "rx-queues = 8", ("server0", "8 RX")),
+        ("schema = 1", "schema = 99", ("schema",)),
+        ("[tun0]", "[tun0", ("plan.toml",)),
+        ("rx-max-frames", "rx-usecs", ("tun0", "rx-usecs")),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_line(
+    old: str, new: str, words: tuple[str, ...], bed: Lab, napctl: Napctl, plan: Path
+) -> None:
+    before = machine_of(bed.server)
+    plan.write_text(plan.read_text().replace(old, new))
+    assert napctl("apply", plan, *at_server(bed)).failed_with(2, *words)
+    assert machine_of(bed.server) == before
+    assert not napctl.state.exists()
+
+
+def test_a_plan_that_is_not_there_or_no_plan_is_refused(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    assert napctl("apply", tmp_path / "none.toml", *at_server(bed)).failed_with(2, "none.toml")
+    (tmp_path / "garbage").write_bytes(os.urandom(500))
+    assert napctl("apply", tmp_path / "garbage", *at_server(bed)).failed_with(2, "garbage")
+    assert napctl("apply", "/dev/zero", *at_server(bed)).status == 2
+    assert napctl("apply", tmp_path, *at_server(bed)).status == 2
+
+
+def test_a_journal_of_a_newer_napctl_is_refused(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    with Journal(napctl.state):
+        pass
+    with sqlite3.connect(napctl.state / "journal.sqlite") as database:
+        database.execute("PRAGMA user_version=99")
+    database.close()
+    for command in (("apply", plan, *at_server(bed)), ("rollback",), ("history",), ("confirm",)):
+        assert napctl(*command).failed_with(2, "version 99")
+    assert machine_of(bed.server) == before
+
+
+def test_a_state_directory_that_cannot_be_written_is_refused(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    napctl.state.mkdir()
+    read_only = in_mounts(f"mount --bind {napctl.state} {napctl.state} && mount -o remount,bind,ro {napctl.state}")
+    for more in ((), ("--confirm-within", "60s")):
+        done = napctl("apply", plan, *more, *at_server(bed), under=read_only)
+        assert done.failed_with(6, str(napctl.state)), done
+    assert machine_of(bed.server) == before
+
+
+def test_without_the_capability_it_says_which(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    before = machine_of(bed.server)
+    done = napctl("apply", plan, *at_server(bed), under=without("net_admin"))
+    assert done.status == 4
+    assert "CAP_NET_ADMIN" in done.stderr
+    assert machine_of(bed.server) == before
+
+
+@pytest.mark.parametrize("command", ["rollback", "confirm"])
+def test_without_anything_applied_there_is_nothing_to_do(command: str, napctl: Napctl) -> None:
+    assert napctl(command).failed_with(2, "nothing was ever applied here")
+    assert not napctl.state.exists()
+
+
+def test_a_transaction_that_is_not_there_is_named(bed: Lab, napctl: Napctl, plan: Path) -> None:
+    assert napctl("apply", plan, *at_server(bed)).status == 0
+    for command in ("rollback", "confirm", "history"):
+        assert napctl(command, "99").failed_with(2, "99")
+    assert napctl("rollback").status == 0

@@ -1,0 +1,406 @@
+"""What the probe of suspension promises: each suspension, resume and rescue of this kernel, and no other timer's."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from napctl.kernel import epoll
+from napctl.kernel.open_files import open_files
+from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
+from napctl.lab.servers import Server, memcached
+from napctl.model.settings import NapiSettings
+from napctl.model.suspension_counts import WAIT_BOUNDS_US, SuspensionCounts
+from napctl.probe.suspension import SuspensionProbe
+from tests.lab.conftest import LoadStarter
+from tests.lab.helpers import PREFERS, Napctl, bpftrace_command, ending, in_mounts, set_napi, set_params, until
+from tests.lab.probe.loading import load_in
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+SO_INCOMING_NAPI_ID = 56
+SUSPEND_MS = 20
+
+
+@pytest.fixture
+def probe() -> Iterator[SuspensionProbe]:
+    with SuspensionProbe.load() as probe:
+        yield probe
+
+
+def suspending(*, timeout_ms: float = SUSPEND_MS, deferral_us: int = 200) -> NapiSettings:
+    return NapiSettings(
+        defer_hard_irqs=100,
+        gro_flush_timeout_ns=deferral_us * 1000,
+        irq_suspend_timeout_ns=round(timeout_ms * 1_000_000),
+    )
+
+
+def counts(probe: SuspensionProbe, lab: Lab) -> list[SuspensionCounts]:
+    """Of the server's instances, by id; those that had no packet yet are not among them."""
+    return sorted(
+        (found for found in probe.read() if found.netns == lab.server.namespace.inode), key=lambda each: each.napi_id
+    )
+
+
+def window(probe: SuspensionProbe, lab: Lab, seconds: float) -> list[SuspensionCounts]:
+    """What comes within so many seconds, for each instance that the probe knows by the end."""
+    before = {each.napi_id: each for each in counts(probe, lab)}
+    time.sleep(seconds)
+    return [
+        each - before.get(each.napi_id, SuspensionCounts(napi_id=each.napi_id, netns=each.netns))
+        for each in counts(probe, lab)
+    ]
+
+
+class Follower:
+    """A program of one thread that waits in epoll_wait as a suspending server does, here under the test's control.
+
+    It runs on the server's CPU, as the NAPI thread does, or apart. Now and then the kernel resumes at once what it has
+    suspended: the thread was scheduled already, or apart is at the end of the poll that woke it.
+    """
+
+    def __init__(self, lab: Lab, settings: NapiSettings | None = None, *, apart: bool = False) -> None:
+        self._cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {lab.client.cpu if apart else lab.server.cpu})
+        with lab.server.namespace.entered():
+            self.receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.receiver.bind((lab.server.address, 0))
+        with lab.client.namespace.entered():
+            self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sender.connect(self.receiver.getsockname())
+        self.poll = select.epoll()
+        self.poll.register(self.receiver, select.EPOLLIN)
+        self.receive()  # from its first packet the socket learns its NAPI id, and from it epoll
+        self.napi_id = self.receiver.getsockopt(socket.SOL_SOCKET, SO_INCOMING_NAPI_ID)
+        set_napi(lab, self.napi_id, settings or suspending())
+        epoll.set_params(self.poll.fileno(), PREFERS)
+
+    def receive(self) -> None:
+        """Send one datagram, and have epoll_wait return it: that suspends."""
+        self.sender.send(b"napctl")
+        assert self.poll.poll(1)
+        self.receiver.recv(64)
+
+    def rest(self) -> None:
+        """An epoll_wait that returns nothing: that resumes."""
+        assert not self.poll.poll(0.01)
+
+    def close(self) -> None:
+        os.sched_setaffinity(0, self._cpus)
+        for each in (self.poll, self.sender, self.receiver):
+            each.close()
+
+
+@contextmanager
+def following(lab: Lab, settings: NapiSettings | None = None, *, apart: bool = False) -> Iterator[Follower]:
+    follower = Follower(lab, settings, apart=apart)
+    try:
+        yield follower
+    finally:
+        follower.close()
+
+
+def test_under_plain_interrupts_nothing_is_counted(lab: Lab, load: LoadStarter, probe: SuspensionProbe) -> None:
+    load()
+
+    (found,) = window(probe, lab, 0.5)
+
+    assert found.packets > 5_000
+    assert (found.arms, found.suspensions, found.resumes, found.timeouts, found.suspended_ns) == (0, 0, 0, 0, 0)
+    assert found.wait_percentile_us(0.9) == 0  # an interrupt came at once
+
+
+def test_an_attached_server_suspends_and_resumes_and_needs_no_rescue(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, probe: SuspensionProbe
+) -> None:
+    load()
+    napctl.attach_quickly(server.pid)
+
+    (found,) = window(probe, lab, 1)
+
+    assert found.suspensions > 100
+    assert abs(found.suspensions - found.resumes) <= 1
+    assert found.arms > found.suspensions
+    assert 0.01e9 < found.suspended_ns < 1.1e9
+    # Unless something else kept the server from its CPU for 20 ms: that is a rescue indeed.
+    assert found.timeouts <= 0.01 * found.resumes
+    assert probe.lost_polls == 0
+
+
+def test_no_count_ever_shrinks(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, probe: SuspensionProbe
+) -> None:
+    load()
+    napctl.attach_quickly(server.pid)
+    until(lambda: any(each.arms for each in counts(probe, lab)), "the first suspension")
+
+    readings = [counts(probe, lab)[0] for _ in range(5_000)]
+
+    for earlier, later in pairwise(readings):
+        grown = later - earlier
+        assert min(grown.arms, grown.suspensions, grown.resumes, grown.timeouts, grown.suspended_ns, *grown.waits) >= 0
+    assert all(0 <= each.suspensions - each.resumes <= 1 for each in readings)
+    assert readings[-1].suspensions > readings[0].suspensions
+
+
+def test_one_epoll_instance_that_follows_two_queues_needs_rescue(probe: SuspensionProbe) -> None:
+    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server:
+        for napi in lab.server.napis():
+            set_napi(lab, napi.napi_id, suspending())
+        for fd in open_files(server.pid).epolls:
+            set_params(server.pid, fd, PREFERS)
+        spec = LoadSpec(rate_per_second=20_000, seconds=10, connections=16, warmup_seconds=0.1)
+        with started(lab, server, spec) as load:
+            load.wait_for_warmup()
+            found = window(probe, lab, 2)
+
+    assert len(found) == 2
+    assert all(each.packets for each in found)
+    assert sum(each.timeouts for each in found) >= 10
+    assert all(each.timeouts <= each.resumes for each in found)
+    tail = max(each.wait_percentile_us(0.999) or 0 for each in found)
+    assert tail >= 0.9 * SUSPEND_MS * 1000  # the trap
+
+
+def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: SuspensionProbe) -> None:
+    (napi,) = lab.server.napis()
+    load()
+
+    def least_wait(deferral_us: int) -> float:
+        """Of the tenth that waits least, in the best of several windows: other work only makes waits longer."""
+        set_napi(lab, napi.napi_id, suspending(timeout_ms=0, deferral_us=deferral_us))
+        time.sleep(0.05)
+        windows = [found for _ in range(5) for found in window(probe, lab, 0.2)]
+        assert not any(found.arms for found in windows)  # deferral alone
+        return min(found.wait_percentile_us(0.1) or 0 for found in windows)
+
+    short, long = least_wait(20), least_wait(200)
+
+    assert 0 < short < long
+    assert 200 <= long <= 2**18 / 1000  # 262 µs: the bound of the bucket in which 250 µs lie
+
+
+def test_an_instance_is_named_by_id_and_namespace(lab: Lab, probe: SuspensionProbe) -> None:
+    (napi,) = lab.server.napis()
+    with following(lab) as follower:
+        (found,) = counts(probe, lab)
+
+    assert found.napi_id == napi.napi_id == follower.napi_id
+
+
+def test_each_epoll_wait_with_events_is_an_arm_and_the_first_of_a_row_a_suspension(
+    lab: Lab, probe: SuspensionProbe
+) -> None:
+    rows, each = 5, 10
+    with following(lab, suspending(timeout_ms=2_000)) as follower:
+        for _ in range(rows):
+            for _ in range(each):
+                follower.receive()
+            follower.rest()
+        (found,) = counts(probe, lab)
+
+    # Between two packets of a row epoll_wait may come before the packet does: its busy poll finds nothing and resumes.
+    assert found.arms == rows * each
+    assert rows <= found.suspensions <= found.arms
+    assert found.resumes == found.suspensions
+    assert found.timeouts == 0
+
+
+def suspended(probe: SuspensionProbe, lab: Lab, follower: Follower) -> SuspensionCounts:
+    """Have it suspended, and stay so for a while: now and then the kernel resumes it at once. The counts then."""
+
+    def lasting() -> SuspensionCounts | None:
+        follower.receive()
+        time.sleep(0.005)
+        (found,) = counts(probe, lab)
+        return found if found.suspensions > found.resumes else None
+
+    found = until(lasting, "a suspension")
+    assert found is not None
+    return found
+
+
+def test_a_suspension_that_is_still_open_is_told(lab: Lab, probe: SuspensionProbe) -> None:
+    with following(lab, suspending(timeout_ms=2_000)) as follower:
+        before = suspended(probe, lab, follower)
+        time.sleep(0.1)
+        (open_,) = counts(probe, lab)
+        follower.rest()
+        (closed,) = counts(probe, lab)
+        time.sleep(0.05)
+        (later,) = counts(probe, lab)
+
+    assert (open_.suspensions, open_.resumes) == (before.suspensions, before.resumes)
+    assert 0.1e9 <= open_.suspended_ns - before.suspended_ns < 1e9
+    assert (closed.suspensions, closed.resumes) == (before.suspensions, before.suspensions)
+    assert open_.suspended_ns <= closed.suspended_ns == later.suspended_ns
+    assert later.timeouts == 0
+
+
+def resumed(probe: SuspensionProbe, lab: Lab, more_often: int) -> list[SuspensionCounts]:
+    """Of those that were resumed more often than that."""
+    return [each for each in counts(probe, lab) if each.resumes > more_often]
+
+
+def test_the_timer_that_rescues_a_suspended_instance_is_told(lab: Lab, probe: SuspensionProbe) -> None:
+    rows, timeout_ms = 8, 50
+    with following(lab, suspending(timeout_ms=timeout_ms)) as follower:
+        for _ in range(rows):
+            before = suspended(probe, lab, follower)
+            follower.sender.send(b"napctl")  # it waits for the timer, as nobody polls
+            (after,) = until(partial(resumed, probe, lab, before.resumes), "a rescue")
+            assert (after.timeouts, after.resumes) == (before.timeouts + 1, before.resumes + 1)
+            assert follower.receiver.recv(64)
+            follower.rest()
+        (found,) = counts(probe, lab)
+
+    assert rows <= found.timeouts <= found.resumes == found.suspensions
+    assert found.suspended_ns >= found.timeouts * 0.95 * timeout_ms * 1_000_000
+    # One packet of each row waits for the timer.
+    assert sum(found.waits[bucket] for bucket, us in enumerate(WAIT_BOUNDS_US) if us >= timeout_ms * 1000) >= rows
+    assert (found.wait_percentile_us(0.3) or 0) < 0.9 * timeout_ms * 1000
+
+
+def start_other_timers() -> None:
+    """Hundreds of starts and expiries of timers that are no NAPI's, some due in as long as the suspend timer."""
+    for _ in range(500):
+        signal.setitimer(signal.ITIMER_REAL, SUSPEND_MS / 1000)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(0.000_05)
+    for _ in range(5):
+        time.sleep(SUSPEND_MS / 1000)
+
+
+def test_a_timer_that_is_no_napis_is_never_counted(lab: Lab, probe: SuspensionProbe) -> None:
+    with following(lab, suspending(timeout_ms=2_000)) as follower:
+        follower.receive()
+        follower.rest()
+        (before,) = counts(probe, lab)
+        start_other_timers()
+        (after,) = counts(probe, lab)
+        follower.receive()
+        (still,) = counts(probe, lab)
+
+    assert after == before
+    assert still.arms == before.arms + 1
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_arms_and_rescues_are_those_that_bpftrace_sees_of_the_kernels_own_function(
+    lab: Lab, probe: SuspensionProbe, apart: bool
+) -> None:
+    """bpftrace knows NAPI's timers another way: by the name of their function."""
+    watchdog = 'args->function == kaddr("napi_watchdog")'
+    script = f"""
+        BEGIN {{ printf("ready\\n"); }}
+        tracepoint:timer:hrtimer_start /{watchdog} && pid == {os.getpid()} && args->softexpires > nsecs + 10000000/
+            {{ @long[args->hrtimer] = 1; @arms = count(); }}
+        tracepoint:timer:hrtimer_start /{watchdog} && args->softexpires < nsecs + 10000000/
+            {{ delete(@long[args->hrtimer]); }}
+        tracepoint:timer:hrtimer_expire_entry /{watchdog} && @long[args->hrtimer]/
+            {{ @rescues = count(); delete(@long[args->hrtimer]); }}
+        END {{ clear(@long); }}
+    """
+    with (
+        following(lab, apart=apart) as follower,
+        subprocess.Popen(
+            bpftrace_command(script), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as bpftrace,
+    ):
+        assert bpftrace.stdout
+        while bpftrace.stdout.readline() != "ready\n":
+            assert bpftrace.poll() is None
+        before = counts(probe, lab)[0]
+        for row in range(60):
+            follower.receive()
+            if row % 3 == 0:
+                time.sleep(2 * SUSPEND_MS / 1000)
+        while (counts(probe, lab)[0] - before).timeouts < 5:  # those that the kernel resumed at once need no rescue
+            follower.receive()
+            time.sleep(2 * SUSPEND_MS / 1000)
+            row += 1
+        follower.rest()
+        found = counts(probe, lab)[0] - before
+        bpftrace.send_signal(signal.SIGINT)
+        output = bpftrace.stdout.read()
+
+    assert f"@arms: {found.arms}\n" in output
+    assert f"@rescues: {found.timeouts}\n" in output
+    assert found.arms == row + 1
+
+
+def test_instances_that_vanish_keep_their_counts_and_new_ones_at_their_address_start_anew(
+    probe: SuspensionProbe,
+) -> None:
+    seen = {}
+    for receptions in range(1, 13):  # more often than the probe looks for a place
+        with Lab.build() as lab, following(lab, suspending(timeout_ms=200)) as follower:
+            for _ in range(receptions):
+                follower.receive()
+            seen[lab.server.namespace.inode, follower.napi_id] = receptions
+    time.sleep(0.3)  # the last one was suspended when it went
+    found = {(each.netns, each.napi_id): each for each in probe.read()}
+    time.sleep(0.1)
+    later = {(each.netns, each.napi_id): each for each in probe.read()}
+
+    assert {key: found[key].arms for key in seen} == seen
+    assert all(later[key] == found[key] for key in seen)
+    assert all(found[key].suspended_ns < 1_000_000_000 for key in seen)
+
+
+def test_two_probes_do_not_disturb_each_other(lab: Lab, probe: SuspensionProbe) -> None:
+    with following(lab) as follower:
+        follower.receive()
+        with SuspensionProbe.load() as second:
+            for _ in range(4):
+                follower.receive()
+            assert counts(second, lab)[0].arms >= 3  # an instance is known from its first poll on
+        follower.receive()
+
+        assert counts(probe, lab)[0].arms == 6
+
+
+def test_reading_takes_milliseconds_and_closing_twice_is_harmless(lab: Lab) -> None:
+    probe = SuspensionProbe.load()
+    with following(lab):
+        began = time.process_time()
+        for _ in range(20):
+            probe.read()
+        taken = (time.process_time() - began) / 20
+    assert set(probe.prog_fds()) >= {"on_napi_poll", "on_timer_start", "on_timer_expiry"}
+    probe.close()
+    probe.close()
+
+    assert taken < 0.01
+
+
+def test_it_loads_with_the_two_capabilities_alone() -> None:
+    others = "-all,+bpf,+perfmon"
+    assert load_in("SuspensionProbe", "setpriv", f"--bounding-set={others}", f"--inh-caps={others}") == ""
+
+
+def test_a_missing_capability_is_named() -> None:
+    dropped = "-perfmon,-sys_admin"
+    assert (
+        load_in("SuspensionProbe", "setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}")
+        == "CAP_PERFMON is missing"
+    )
+
+
+def test_a_kernel_without_suspension_is_named(tmp_path: Path) -> None:
+    btf = Path("/sys/kernel/btf/vmlinux").read_bytes()
+    (tmp_path / "vmlinux").write_bytes(btf.replace(b"\0irq_suspend_timeout\0", b"\0irq_another_timeout\0"))
+    reason = load_in("SuspensionProbe", *in_mounts(f"mount --bind {tmp_path} /sys/kernel/btf"))
+
+    assert reason == "this kernel has no irq_suspend_timeout (Linux 6.13)"

@@ -1,0 +1,1 @@
+"""Promises that need no kernel."""

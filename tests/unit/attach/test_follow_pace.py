@@ -1,0 +1,159 @@
+"""How often a followed target is looked at, and by how much of a CPU: over any course of events."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napctl.attach.follow_pace import (
+    APART_SECONDS,
+    KEPT_FOR_OTHERS,
+    LOOK_SECONDS,
+    MINUTE,
+    MOST_A_MINUTE,
+    PULSE_SECONDS,
+    SETTLE_SECONDS,
+    SHARE,
+    Pace,
+)
+from napctl.attach.follow_retries import HARMED, REFUSED, Refusals
+
+TIMELY = 2
+"""Looks in any minute for which there is no cause but the time."""
+
+
+def looks_over(
+    seconds: float, changes: Callable[[float], bool], *, churn: bool = False, look: float = 0.01, pulse: float = 0.0
+) -> list[float]:
+    """When deep looks are made, s; each takes `look` of CPU time, each cheap check `pulse`."""
+    pace, now, looks = Pace(), 0.0, []
+    while now < seconds:
+        if changes(now):
+            pace.want(now, churn=churn)
+        now += pulse
+        pace.pulsed(now, pulse)
+        if pace.due(now):
+            looks.append(now)
+            now += look
+            pace.looked(now, look)
+        assert pace.seconds_left(now) > 0 or pulse == 0
+        now += max(pace.seconds_left(now), 1e-3)
+    return looks
+
+
+def in_any_minute(looks: list[float]) -> int:
+    return max(sum(began <= each < began + MINUTE for each in looks) for began in looks)
+
+
+def test_a_settled_target_is_looked_at_every_30_s() -> None:
+    assert len(looks_over(300, lambda _now: False)) == 10
+
+
+@given(st.floats(0.001, 1000))
+def test_without_changes_looks_take_their_share_of_a_cpu_however_long_one_is(took: float) -> None:
+    pace = Pace()
+    pace.looked(0, took)
+    pace.pulsed(0, 1e9)
+    left = pace.seconds_left(0)
+    assert left >= LOOK_SECONDS
+    assert took <= SHARE * left + 1e-9
+
+
+@given(st.floats(0, 1))
+def test_checks_take_their_share_of_a_cpu_and_are_made_once_a_second_at_most(took: float) -> None:
+    pace = Pace()
+    pace.looked(0, 0)
+    pace.pulsed(0, took)
+    assert pace.seconds_left(0) == min(max(PULSE_SECONDS, took / SHARE), LOOK_SECONDS)
+
+
+def test_a_change_is_looked_at_soon_and_not_put_off_for_what_a_look_takes() -> None:
+    pace = Pace()
+    pace.looked(0, 60)
+    pace.want(10)
+    pace.want(10.1)
+    assert not pace.due(10.1)
+    assert pace.due(10 + SETTLE_SECONDS)
+
+
+@given(st.lists(st.floats(0, 300), max_size=90))
+def test_of_changes_at_most_two_a_second_and_six_a_minute_are_looked_at(moments: list[float]) -> None:
+    """Six a minute on average: after a quiet minute six may come at once."""
+    pending = sorted(moments)
+
+    def changes(now: float) -> bool:
+        came = False
+        while pending and pending[0] <= now:
+            pending.pop(0)
+            came = True
+        return came
+
+    looks = looks_over(300, changes)
+    assert all(after - before >= APART_SECONDS for before, after in pairwise(looks))
+    for minutes in range(1, 6):
+        assert sum(each < minutes * MINUTE for each in looks) <= (1 + minutes) * MOST_A_MINUTE + TIMELY * minutes
+
+
+def test_what_changes_all_the_time_is_looked_at_six_times_a_minute_and_connections_leave_some_for_others() -> None:
+    always = looks_over(600, lambda _now: True)
+    assert in_any_minute([each for each in always if each > 60]) <= MOST_A_MINUTE + TIMELY
+
+    pace = Pace()
+    looked = 0
+    for second in range(5):
+        pace.want(second, churn=True)
+        if pace.due(second + SETTLE_SECONDS):
+            pace.looked(second + SETTLE_SECONDS, 0.01)
+            looked += 1
+    assert looked == MOST_A_MINUTE - KEPT_FOR_OTHERS
+    assert not pace.due(5)
+    pace.want(5)
+    assert pace.due(5 + SETTLE_SECONDS)
+
+
+def test_what_is_refused_is_tried_again_after_1_2_4_s_and_at_last_each_minute() -> None:
+    refusals, now, waits = Refusals[str](), 0.0, []
+    for _ in range(9):
+        refusals.add("epoll 5", "it spins", now)
+        until = refusals.next_at(now)
+        assert until is not None
+        assert "epoll 5" in refusals.standing(until - 0.001)
+        assert "epoll 5" not in refusals.standing(until)
+        waits.append(until - now)
+        now = until
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert REFUSED == (1, 60)
+
+
+def test_what_has_starved_is_not_tried_again_for_ten_minutes() -> None:
+    harmed = Refusals[str](HARMED)
+    harmed.add("epoll 5", "it starved", 0)
+    assert harmed.next_at(0) == 600
+    assert harmed.next_at(600) is None
+
+
+def test_what_was_attached_after_all_or_is_no_more_is_not_remembered() -> None:
+    refusals = Refusals[str]()
+    for key in ("attached", "gone", "there"):
+        refusals.add(key, "why", 0)
+    refusals.forget("attached")
+    refusals.keep_only({"there", "other"})
+    assert dict(refusals.standing(0.5)) == {"there": "why"}
+
+
+def test_what_is_refused_twice_at_once_waits_no_longer_for_it() -> None:
+    refusals = Refusals[str]()
+    for _ in range(3):
+        refusals.add("epoll 5", "spins", 0)
+    assert refusals.next_at(0) == 1
+
+
+def test_after_an_error_nothing_is_done_for_a_while_and_what_was_wanted_still_is() -> None:
+    pace = Pace()
+    pace.looked(0, 0)
+    pace.want(1)
+    assert pace.due(2)
+    pace.put_off(10)
+    assert (pace.is_put_off(2), pace.seconds_left(2)) == (True, 8)
+    assert (pace.is_put_off(10), pace.due(10), pace.urgent) == (False, True, True)

@@ -1,0 +1,477 @@
+"""Following a target: what is done when workers, epoll instances, sockets or devices come and go. Without a kernel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as but
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attachment import planned, steered_inodes
+from napctl.attach.follow_memory import Known
+from napctl.attach.follow_step import NapiKey, Present, Step, next_step
+from napctl.attach.inspect_process import EpollInstance, Listener, PlainSocket
+from napctl.attach.inspect_target import Examination
+from napctl.attach.judge_target import JudgedTarget
+from napctl.kernel.processes import Process
+from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.suspension import Suspension
+from tests.unit.attach.targets import (
+    ABLE,
+    GROUP,
+    IFINDEX,
+    NETNS,
+    UNSET,
+    examination,
+    instance,
+    judged,
+    listener,
+    plain_socket,
+    waits,
+)
+
+WANTED = Suspension()
+DEVICE = (NETNS, IFINDEX)
+
+
+def attachment(changes: tuple[Change, ...], pid: int = 42) -> Transaction:
+    return Transaction(
+        boot_id="b", made_unix_ns=1, name="server", pid=pid, started_ticks=pid, state="attached", changes=changes
+    )
+
+
+def attached(found: Examination, *, steer: bool = False) -> Transaction:
+    return attachment(planned(judged(found, steer=steer), WANTED), found.processes[0].pid)
+
+
+def present(found: Examination, settings: NapiSettings | None = None, *, down: bool = False) -> Present:
+    """The NAPI instances of the examination; with `settings`, all alike."""
+    napis = {(each.netns, napi_id): settings or each.napi.settings for napi_id, each in found.napis.items()}
+    return Present(
+        {} if down else napis,
+        {} if down else {DEVICE: tuple(sorted(found.napis))},
+        frozenset({DEVICE}) if down else frozenset(),
+    )
+
+
+IN_FORCE = replace(WANTED.napi, threaded="disabled")
+
+
+def step_of(transaction: Transaction, found: Examination, settings: NapiSettings = IN_FORCE) -> Step:
+    return next_step(transaction, judged(found), WANTED, present(found, settings))
+
+
+def of(step: Step, kind: type[Change]) -> dict[str, list[str]]:
+    """Where changes of a kind are made, undone and forgotten."""
+    parts = {"more": step.more, "without": step.without, "forget": step.forget}
+    found = {name: [each.where for each in part if isinstance(each, kind)] for name, part in parts.items()}
+    return {name: places for name, places in found.items() if places}
+
+
+def test_as_long_as_nothing_changes_nothing_is_done() -> None:
+    before = examination(instance(5, {300: 3}))
+    now = examination(instance(5, {300: 900}, WANTED.epoll), settings=IN_FORCE)
+
+    step = step_of(attached(before), now)
+
+    assert not step
+    assert step.words == []
+
+
+def test_a_new_worker_is_attached_and_named() -> None:
+    transaction = attached(examination(instance(5, {300: 1}, pid=100)))
+    now = examination(instance(5, {300: 1}, WANTED.epoll, pid=100), instance(7, {301: 1}, pid=101), settings=ABLE)
+
+    step = step_of(transaction, now)
+
+    assert of(step, EpollChange) == {"more": ["epoll 7 of server (101)"]}
+    assert of(step, NapiChange) == {"more": ["NAPI 301 of eth0"]}
+    assert "attached epoll 7 of server (101)" in step.words
+    assert "attached NAPI 301 of eth0" in step.words
+
+
+def test_another_epoll_instance_of_a_known_process_is_attached_and_not_called_new() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    now = examination(instance(5, {300: 1}, WANTED.epoll), instance(7, {300: 1}))
+
+    assert step_of(transaction, now).words == ["attached epoll 7 of server (42)"]
+
+
+def test_the_changes_of_a_worker_that_has_ended_are_forgotten_and_the_device_stays() -> None:
+    both = examination(instance(5, {300: 1}, pid=100), instance(7, {300: 1}, pid=101))
+    now = examination(instance(5, {300: 1}, WANTED.epoll, pid=100))
+
+    step = step_of(attached(both), now)
+
+    assert (of(step, EpollChange), of(step, NapiChange)) == ({"forget": ["epoll 7 of server (101)"]}, {})
+    assert step.words == ["server (101) has ended"]
+
+
+def test_a_successor_with_the_same_pid_and_descriptor_is_another_process() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    reborn = but(instance(5, {300: 1}), process=Process(pid=42, name="server", started_ticks=43))
+
+    step = step_of(transaction, examination(reborn))
+
+    assert of(step, EpollChange) == {"more": ["epoll 5 of server (42)"], "forget": ["epoll 5 of server (42)"]}
+    assert step.words == ["server (42) has ended", "attached epoll 5 of server (42)"]
+
+
+def test_an_epoll_instance_that_was_closed_is_forgotten() -> None:
+    transaction = attached(examination(instance(5, {300: 1}), instance(7, {300: 1})))
+
+    step = step_of(transaction, examination(instance(5, {300: 1}, WANTED.epoll)))
+
+    assert (of(step, EpollChange), step.words) == (
+        {"forget": ["epoll 7 of server (42)"]}, ["epoll 7 of server (42) was closed"],
+    )  # fmt: skip
+
+
+def test_an_instance_that_is_held_elsewhere_too_is_known_by_any_of_its_places() -> None:
+    transaction = attached(examination(instance(5, {300: 1}), instance(9, {301: 1}, pid=43)))
+    shared = instance(8, {300: 1}, WANTED.epoll, pid=41, also=((42, 5),))
+    now = examination(shared, instance(9, {301: 1}, WANTED.epoll, pid=43))
+    now = but(now, processes=(*now.processes, Process(42, "server", 42)))
+
+    assert not step_of(transaction, now)
+
+
+def test_an_instance_that_comes_to_follow_two_queues_is_let_go_with_the_reason() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+
+    step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
+
+    assert (of(step, EpollChange), of(step, NapiChange)) == (
+        {"without": ["epoll 5 of server (42)"]}, {"without": ["NAPI 300 of eth0"]},
+    )  # fmt: skip
+    _, line = step.words
+    assert line.startswith("detached epoll 5 of server (42): ")
+    assert "2 NAPI instances" in line
+
+
+def test_the_napi_instance_of_a_program_that_set_itself_and_comes_to_mix_queues_is_let_go() -> None:
+    transaction = attached(examination(instance(5, {300: 1}, WANTED.epoll)))
+    assert [type(each) for each in transaction.changes] == [NapiChange]
+
+    step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
+
+    assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
+    assert step.words[0].startswith("detached NAPI 300 of eth0: epoll instance 5 watches sockets of 2 NAPI instances")
+
+
+def test_a_napi_instance_is_let_go_also_if_no_device_has_it_that_can_be_seen() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    hidden = but(examination(instance(5, {300: 1}, WANTED.epoll)), napis={})
+
+    step = next_step(transaction, judged(hidden), WANTED, present(examination(instance(5, {300: 1})), IN_FORCE))
+
+    assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
+
+
+def test_what_does_not_fit_stays_if_it_was_chosen_all_the_same() -> None:
+    mixed = examination(instance(5, {300: 1, 301: 1}, WANTED.epoll))
+    transaction = attachment(planned(judged(examination(instance(5, {300: 1, 301: 1})), force=True), WANTED))
+
+    step = next_step(transaction, judged(mixed, force=True), WANTED, present(mixed, IN_FORCE))
+
+    assert not step
+
+
+def test_an_instance_without_a_connection_stays_attached() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+
+    unfed = judged(examination(instance(5, {}, WANTED.epoll)))
+
+    assert not next_step(transaction, unfed, WANTED, Present({(NETNS, 300): IN_FORCE}, {DEVICE: (300,)}))
+
+
+def test_parameters_that_were_lost_are_set_again() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+
+    step = step_of(transaction, examination(instance(5, {300: 1}, UNSET)))
+
+    assert of(step, EpollChange) == {"more": ["epoll 5 of server (42)"], "forget": ["epoll 5 of server (42)"]}
+    lost = "epoll 5 of server (42) lost its parameters: somebody else reset them"
+    assert step.words == [lost, "attached epoll 5 of server (42)"]
+
+
+def test_parameters_that_somebody_else_set_are_left_to_him() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    other = EpollParams(busy_poll_usecs=7, busy_poll_budget=3, prefer_busy_poll=True)
+
+    assert not step_of(transaction, examination(instance(5, {300: 1}, other)))
+
+
+def test_settings_of_a_napi_instance_that_were_lost_are_set_again() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+
+    step = step_of(transaction, examination(instance(5, {300: 1}, WANTED.epoll)), ABLE)
+
+    assert of(step, NapiChange) == {"more": ["NAPI 300 of eth0"], "forget": ["NAPI 300 of eth0"]}
+    assert step.words == ["NAPI 300 of eth0 lost its settings", "attached NAPI 300 of eth0"]
+
+
+def test_settings_of_a_napi_instance_that_somebody_else_set_are_left_to_him() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    now = examination(instance(5, {300: 1}, WANTED.epoll))
+
+    assert not step_of(transaction, now, replace(IN_FORCE, gro_flush_timeout_ns=777))
+
+
+def test_as_long_as_the_device_is_down_its_settings_may_come_back_with_it() -> None:
+    found = examination(instance(5, {300: 1}))
+    now = judged(examination(instance(5, {300: 1}, WANTED.epoll)))
+
+    assert not next_step(attached(found), now, WANTED, present(found, down=True))
+
+
+def test_after_a_reset_the_successors_are_set_in_the_order_of_their_ids() -> None:
+    transaction = attached(examination(instance(5, {300: 1}), instance(6, {301: 1})))
+    unfed = examination(instance(5, {}, WANTED.epoll), instance(6, {}, WANTED.epoll))
+    there = Present({(NETNS, 310): ABLE, (NETNS, 311): ABLE}, {DEVICE: (310, 311)})
+
+    step = next_step(transaction, judged(unfed), WANTED, there)
+
+    assert of(step, NapiChange) == {
+        "more": ["NAPI 310 of eth0", "NAPI 311 of eth0"], "forget": ["NAPI 300 of eth0", "NAPI 301 of eth0"],
+    }  # fmt: skip
+    assert step.words[0] == "NAPI 300 of eth0 disappeared (device reset)"
+    assert step.words[-1] == "attached NAPI 311 of eth0"
+
+
+def test_what_a_driver_kept_over_a_reset_is_not_taken_for_a_former_value() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    kept = NapiSettings(defer_hard_irqs=3, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=WANTED.irq_suspend_timeout_ns)
+    there = Present({(NETNS, 310): kept}, {DEVICE: (310,)})
+
+    step = next_step(transaction, judged(examination(instance(5, {}, WANTED.epoll))), WANTED, there)
+
+    (change,) = (each for each in step.more if isinstance(each, NapiChange))
+    assert change.before == NapiSettings(defer_hard_irqs=3, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
+    assert change.after == WANTED.napi
+
+
+def test_after_a_reset_to_another_number_of_queues_only_what_feeds_the_server_is_attached() -> None:
+    transaction = attached(examination(instance(5, {300: 1}), instance(6, {301: 1})))
+    fed = examination(instance(5, {311: 1}, WANTED.epoll), instance(6, {}, WANTED.epoll))
+    there = Present({(NETNS, each): ABLE for each in (310, 311, 312)}, {DEVICE: (310, 311, 312)})
+
+    step = next_step(transaction, judged(fed), WANTED, there)
+
+    assert of(step, NapiChange)["more"] == ["NAPI 311 of eth0"]
+
+
+def test_when_only_one_napi_instance_of_a_device_went_no_successor_is_guessed() -> None:
+    transaction = attached(examination(instance(5, {300: 1}), instance(6, {301: 1})))
+    now = examination(instance(5, {300: 1}, WANTED.epoll), instance(6, {}, WANTED.epoll))
+    there = Present({(NETNS, 300): IN_FORCE}, {DEVICE: (300,)})
+
+    step = next_step(transaction, judged(now), WANTED, there)
+
+    assert of(step, NapiChange) == {"forget": ["NAPI 301 of eth0"]}
+
+
+def reading(napi_id: int = 300) -> PlainSocket:
+    return plain_socket(napi_id, threads=(waits(call="recv", fd=9),))
+
+
+def test_a_socket_stays_attached_as_long_as_its_process_runs() -> None:
+    transaction = attached(examination(plain_sockets=(reading(),)))
+    assert any(isinstance(each, SocketChange) for each in transaction.changes)
+
+    assert not step_of(transaction, examination(plain_sockets=(reading(),)))
+    gone = but(examination(instance(5, {300: 1}, pid=43)), plain_sockets=())
+    step = step_of(transaction, gone)
+    assert of(step, SocketChange) == {"forget": ["socket 9 of server (42)"]}
+    assert "server (42) has ended" in step.words
+
+
+def workers(count: int, first: int = 0, *, params: EpollParams = UNSET) -> tuple[EpollInstance, ...]:
+    return tuple(
+        instance(5, {}, params, pid=100 + number, listeners=[listener(50 + number)])
+        for number in range(first, first + count)
+    )
+
+
+def steered_now(found: Examination, transaction: Transaction) -> JudgedTarget:
+    return judged(found, steer=True, steered=steered_inodes([transaction]))
+
+
+def with_queues(*instances: EpollInstance) -> Examination:
+    """Two queues, one worker of which is fed by each."""
+    fed = tuple(but(each, sockets_by_napi={300 + number % 2: 1}) for number, each in enumerate(instances))
+    return examination(*fed, queues=2)
+
+
+def test_a_group_that_is_steered_stays_so() -> None:
+    transaction = attached(with_queues(*workers(2)), steer=True)
+    assert isinstance(transaction.changes[0], SteeringChange)
+    found = with_queues(*workers(2, params=WANTED.epoll))
+
+    assert not next_step(transaction, steered_now(found, transaction), WANTED, present(found, IN_FORCE))
+
+
+def test_a_group_with_another_member_is_steered_anew_without_a_word_of_the_old_one() -> None:
+    transaction = attached(with_queues(*workers(2)), steer=True)
+    found = with_queues(*workers(2, first=1, params=WANTED.epoll))
+
+    step = next_step(transaction, steered_now(found, transaction), WANTED, present(found, IN_FORCE))
+
+    assert of(step, SteeringChange) == {
+        "more": ["2 listeners on tcp 10.0.0.1:8080"], "forget": ["2 listeners on tcp 10.0.0.1:8080"],
+    }  # fmt: skip
+    (steering,) = (each for each in step.more if isinstance(each, SteeringChange))
+    assert steering.inodes == (51, 52)
+    assert "steered the 2 listeners on tcp 10.0.0.1:8080, one RX queue each" in step.words
+    assert not any("were closed" in line for line in step.words)
+
+
+def test_a_group_whose_listeners_have_all_gone_is_forgotten() -> None:
+    transaction = attached(with_queues(*workers(2)), steer=True)
+    found = but(with_queues(*workers(1, params=WANTED.epoll)), sharers={GROUP: frozenset({99})})
+
+    step = next_step(transaction, steered_now(found, transaction), WANTED, present(found, IN_FORCE))
+
+    assert of(step, SteeringChange) == {"forget": ["2 listeners on tcp 10.0.0.1:8080"]}
+    assert "the 2 listeners on tcp 10.0.0.1:8080 were closed" in step.words
+
+
+# Whatever happens, one step is enough
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A kernel in a few values, to which changes can be made."""
+
+    napis: dict[int, NapiSettings]
+    instances: tuple[EpollInstance, ...]
+    plain_sockets: tuple[PlainSocket, ...] = ()
+    down: bool = False
+    sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = field(default=None)
+
+    def examination(self) -> Examination:
+        found = examination(*self.instances, queues=0, plain_sockets=self.plain_sockets, sharers=self.sharers)
+        there = examination(instance(1, dict.fromkeys(self.napis, 1))).napis if self.napis and not self.down else {}
+        located = {
+            napi_id: but(each, napi=replace(each.napi, settings=self.napis[napi_id]), netns=NETNS)
+            for napi_id, each in there.items()
+        }
+        napis = tuple(each.napi for each in located.values())
+        located = {napi_id: but(each, device=replace(each.device, napis=napis)) for napi_id, each in located.items()}
+        members = [each.process for each in self.instances] + [each.process for each in self.plain_sockets]
+        running = {each.pid: each for each in members}
+        return but(found, napis=located, processes=tuple(running.values())).without_former_napis()
+
+    def present(self) -> Present:
+        if self.down:
+            return Present({}, {}, frozenset({DEVICE}))
+        there: dict[NapiKey, NapiSettings] = {(NETNS, napi_id): each for napi_id, each in self.napis.items()}
+        return Present(there, {DEVICE: tuple(sorted(self.napis))} if there else {})
+
+    def after(self, step: Step) -> "Machine":
+        napis, instances = dict(self.napis), {(each.process.pid, each.fd): each for each in self.instances}
+        for change, settings in (*((each, each.after) for each in step.more), *((e, e.before) for e in step.without)):
+            if isinstance(change, NapiChange) and isinstance(settings, NapiSettings):
+                napis[change.napi_id] = replace(settings, threaded="disabled")
+            elif isinstance(change, EpollChange) and isinstance(settings, EpollParams):
+                key = (change.pid, change.epoll_fd)
+                instances[key] = but(instances[key], params=settings)
+        return but(self, napis=napis, instances=tuple(instances.values()))
+
+
+def amended(transaction: Transaction, step: Step) -> Transaction:
+    """As change.transaction.amend() leaves it."""
+    dropped = (*step.without, *step.forget)
+    return replace(transaction, changes=(*(each for each in transaction.changes if each not in dropped), *step.more))
+
+
+NAPI_IDS = st.sampled_from([300, 301, 302])
+PARAMS = st.sampled_from(
+    [UNSET, WANTED.epoll, EpollParams(busy_poll_usecs=1, busy_poll_budget=2, prefer_busy_poll=True)]
+)
+SETTINGS = st.sampled_from([ABLE, IN_FORCE, replace(ABLE, gro_flush_timeout_ns=777)])
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    napi_ids = draw(st.sets(NAPI_IDS, min_size=1) | st.just({310, 311}))
+    instances = []
+    for number in range(draw(st.integers(1, 4))):
+        fed = draw(st.dictionaries(NAPI_IDS | st.sampled_from([310, 311]), st.integers(1, 3), max_size=2))
+        listening: list[Listener] = [listener(50 + number)] if draw(st.booleans()) else []
+        instances.append(
+            instance(5 + draw(st.integers(0, 1)) * 2, fed, draw(PARAMS), pid=100 + number, listeners=listening)
+        )
+    some = (reading(draw(NAPI_IDS)),) if draw(st.booleans()) else ()
+    return Machine({each: draw(SETTINGS) for each in sorted(napi_ids)}, tuple(instances), some, draw(st.booleans()))
+
+
+@given(was=machines(), now=machines(), steer=st.booleans())
+def test_after_a_step_nothing_is_left_to_do(was: Machine, now: Machine, steer: bool) -> None:
+    first = was.examination()
+    transaction = attachment(planned(judged(first, steer=steer), WANTED), 100)
+
+    def next_of(machine: Machine, transaction: Transaction) -> Step:
+        found = machine.examination()
+        seen = judged(found, steer=steer, steered=steered_inodes([transaction]))
+        return next_step(transaction, seen, WANTED, machine.present())
+
+    step = next_of(now, transaction)
+    now, transaction = now.after(step), amended(transaction, step)
+    again = next_of(now, transaction)
+    if again and any(isinstance(each, SteeringChange) for each in step.more):
+        # Workers whose connections from before turn out to be of one NAPI instance: they fit once they are steered.
+        assert not [*again.without, *again.forget], (step, again)
+        now, transaction = now.after(again), amended(transaction, again)
+        again = next_of(now, transaction)
+
+    assert not again, (step, again)
+    assert again.words == []
+
+
+@given(was=machines(), now=machines())
+def test_a_step_has_each_object_once_and_only_its_own_changes(was: Machine, now: Machine) -> None:
+    first = was.examination()
+    transaction = attachment(planned(judged(first), WANTED), 100)
+
+    step = next_step(transaction, judged(now.examination()), WANTED, now.present())
+
+    assert set(map(repr, (*step.without, *step.forget))) <= set(map(repr, transaction.changes))
+    after = amended(transaction, step).changes
+    names = [each.where for each in after if not isinstance(each, EpollChange)]
+    assert len(names) == len(set(names))
+    assert all("\n" not in line for line in step.words)
+
+
+# Steering, judged anew
+
+
+def workers_on(queues: int, count: int, *, attached_first: int = 0) -> Examination:
+    """So many workers with a listener each, of which the first so many are attached and fed by a queue each."""
+    each = [
+        instance(
+            5, {300 + number: 20} if number < attached_first else {},
+            WANTED.epoll if number < attached_first else UNSET, pid=100 + number, listeners=[listener(50 + number)],
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    there = examination(*(instance(5, {300 + number: 1}) for number in range(queues)), queues=queues)
+    return but(examination(*each), napis=there.napis)
+
+
+def test_a_group_that_has_outgrown_its_queues_is_taken_back_with_the_reason() -> None:
+    transaction = attached(workers_on(4, 4), steer=True)
+    assert len(of(Step(more=list(transaction.changes)), EpollChange)["more"]) == 4
+    for count, why in ((8, "8 listeners share its port now"), (3, "3 are left"), (2, "2 are left")):
+        now = workers_on(4, count, attached_first=4)
+
+        seen = Known(AttachOptions(WANTED, steer=True)).judged(now, transaction)
+        step = next_step(transaction, seen, WANTED, present(now, IN_FORCE))
+
+        assert of(step, SteeringChange) == {"without": ["4 listeners on tcp 10.0.0.1:8080"]}
+        assert any("stopped steering the " in line and why in line for line in step.words), step.words
+        gone = of(step, EpollChange)
+        assert len(gone.get("without", [])) + len(gone.get("forget", [])) == 4
