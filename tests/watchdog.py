@@ -55,14 +55,16 @@ def watch(pid: int, mark: str, told: int, grace_seconds: float) -> None:
     for fd in (process, told):
         waiting.register(fd, select.POLLIN)
     name, deadline = "", float("inf")
-    steps: Iterator[str] = iter(())
+    steps: Iterator[tuple[str, Callable[[], None]]] = iter(())
     while process not in (ready := until_ready(waiting, deadline)):
         if told in ready:
             text = os.read(told, 1 << 16).decode(errors="replace") or "inf -"  # it ends: the pipe tells a bit earlier
             limit, _, name = text.splitlines()[-1].partition(" ")
-            deadline, steps = time.monotonic() + float(limit) + grace_seconds, measures(pid)
+            deadline, steps = time.monotonic() + float(limit) + grace_seconds, iter(measures(pid))
         else:
-            say(f"{name} goes on beyond its limit: {next(steps, 'nothing helps')}")
+            words, act = next(steps, ("nothing helps", lambda: None))
+            say(f"{name} goes on beyond its limit: {words}")  # before: what it says of itself then comes after, whole
+            act()
             deadline = time.monotonic() + grace_seconds
     end_all(lambda: marked_by(mark))
 
@@ -73,14 +75,13 @@ def until_ready(waiting: select.poll, deadline: float) -> set[int]:
     return {fd for fd, _ in waiting.poll(None if remaining == float("inf") else remaining)}
 
 
-def measures(pid: int) -> Iterator[str]:
-    """Against a test that hangs, one after the other: what was done."""
-    end_all(lambda: children_of(pid))
-    yield "ended what it started"
-    os.kill(pid, signal.SIGABRT)
-    yield "asked pytest where it is, and to end"
-    os.kill(pid, signal.SIGKILL)
-    yield "killed pytest"
+def measures(pid: int) -> list[tuple[str, Callable[[], None]]]:
+    """Against a test that hangs, one after the other: in words, and to be done."""
+    return [
+        ("ending what it started", lambda: end_all(lambda: children_of(pid))),
+        ("asking pytest where it is, and to end", lambda: os.kill(pid, signal.SIGABRT)),
+        ("killing pytest", lambda: os.kill(pid, signal.SIGKILL)),
+    ]
 
 
 def say(what: str) -> None:

@@ -22,7 +22,8 @@ def test_a_tool_that_is_missing_is_one_line_that_names_its_package(
 ) -> None:
     for tool in there:
         found = shutil.which(tool)
-        assert found is not None
+        if found is None:
+            pytest.skip(f"there is no {tool} here")
         (tmp_path / tool).symlink_to(found)
 
     done = subprocess.run(

@@ -39,7 +39,7 @@ print("went on")
     output, errors = running.communicate(timeout=30)
 
     assert (running.returncode, output.splitlines()[1:]) == (0, ["went on"])
-    assert errors.count("tests/test_that.py::test_hangs goes on beyond its limit: ended what it started") == 1
+    assert errors.count("tests/test_that.py::test_hangs goes on beyond its limit: ending what it started") == 1
 
 
 def test_what_hangs_in_c_is_told_and_ended() -> None:

@@ -64,7 +64,8 @@ def test_with_places_an_attached_server_is_active(meter: Meter, load: LoadStarte
     with meter:
         now, window = read_under(load, meter)
 
-    assert (now.verdict, now.lacks, window.lacks) == ("active", (), ())
+    assert now.verdict == "active"
+    assert not without_a_place((*now.lacks, *window.lacks))
     assert now.suspensions_per_second
 
 
@@ -88,5 +89,10 @@ def test_suspensions_without_a_place_are_not_told_as_none(meter: Meter, load: Lo
 
     assert now.verdict == "active"
     assert (now.suspensions_per_second, now.timeouts_per_second, now.wait_p99_us) == (None, None, None)
-    assert any(lack.startswith("suspensions and waits at ") for lack in now.lacks)
-    assert window.lacks == now.lacks
+    assert without_a_place(now.lacks)
+    assert without_a_place(window.lacks) == without_a_place(now.lacks)
+
+
+def without_a_place(lacks: tuple[str, ...]) -> list[str]:
+    """Those of this probe: of the latency, some requests may find no room as well."""
+    return [lack for lack in lacks if lack.startswith("suspensions and waits at ")]
