@@ -47,7 +47,7 @@ def test_a_bystander_that_gets_the_pid_of_the_target_is_never_changed(lab: Lab, 
         inside = ["nsenter", "--target", first.read_text().strip(), "--pid", "--mount"]
         while time.monotonic() < until_s:
             done = napctl("attach", "name:target", "--window", 0, "--defer-us", 200, under=inside)
-            assert done.status in (0, 2, 6), done
+            assert done.status in (0, 2, 3, 6), done  # 3: it has received nothing yet
             assert done.status == 0 or done.stderr.splitlines()[-1].startswith("napctl: "), done
         output, _ = service.communicate(timeout=30)
     finally:
