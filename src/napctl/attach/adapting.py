@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from dataclasses import replace as but
 from operator import sub
 from pathlib import Path
 from typing import Self
 
 from msgspec.structs import replace
 
-from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, limit_ns, start
+from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
+from napctl.adapt.pace import Span, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow
 from napctl.attach.follow_step import NapiKey
@@ -34,32 +34,20 @@ __all__ = ["Adapting", "unmeasured"]
 
 DOZE_SECONDS = 1.0
 """Between two looks at a server that idles."""
-IDLE_PER_SECOND = 100.0
-"""Packets for each NAPI instance, below which it does: nothing can be told then, and nothing is to be gained."""
-ANOTHER_LOAD = 1.4
-"""Ratio of packets a second within a window, from which it is given up."""
-SETTLED_WINDOWS, SETTLED_SECONDS = 8, 2.0
-"""So many windows at one load without a change, after which they are as long, unless"""
-HURRIED_WINDOWS = 8
-"""so many or fewer have just broken the budget."""
-GLANCE_SLACK = 0.1
-"""A window that is nearly as long as it should be, is."""
 KEEP_SECONDS = 300.0
 """Between two times that what was learned is written to disk."""
 UNSEEN_PACKETS, UNSEEN_WINDOWS = 1_000, 6
 """So many packets in so many windows without a single sample: the server does not read by recv."""
+RENEW_SECONDS = 600.0
+"""Between two looks whether a probe is full: to load it anew takes most of a second of CPU time."""
 
 
 @dataclass(frozen=True)
-class _Window:
-    """Where one began."""
+class _Reading:
+    """Of one moment."""
 
     cost: CostReading
     latency: LatencyHistogram | None
-    seconds: float
-    """How long it is to be."""
-    again: bool = False
-    """It is in the place of one that was given up, and is not given up itself."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +61,6 @@ class _Glance:
     def next(self, at: float, packets: int) -> "_Glance":
         return _Glance(at, packets, (packets - self.packets) / max(at - self.at, 1e-3))
 
-    def differs(self, other: "_Glance") -> bool:
-        """Whether that is another load."""
-        rates = sorted((self.per_second, other.per_second))
-        return rates[1] > ANOTHER_LOAD * rates[0]
-
 
 class Adapting:
     """Of one attachment. `say` receives what is to be told once. Raises ProbeUnavailable if nothing can be measured."""
@@ -87,20 +70,22 @@ class Adapting:
         self._napis, self._servers = _napis(transaction), _servers(transaction)
         self.way = INTERRUPTS
         """That is in force."""
-        with ExitStack() as undo:
-            self._cost = undo.enter_context(CostProbe(self._servers | _threads(transaction)))
-            self._latency = self._loaded_latency(undo)
-            self._open = undo.pop_all()
         learned, lost = kept_learned(directory, _identity(transaction))
         if lost:
             say(lost)
         self._state: State = start(self.way, learned)
-        self._window: _Window | None = None
-        """None: it is to begin."""
+        with ExitStack() as undo:
+            self._cost = undo.enter_context(CostProbe(self._servers | _threads(transaction)))
+            self._latency = self._loaded_latency()
+            self._open = undo.pop_all()
+        self._renewed_at = time.monotonic()
+        self._span: Span | None = None
+        """Of the window at hand; None: it is to begin."""
+        self._began: _Reading | None = None
+        """What was read then."""
         self._glance = _Glance(time.monotonic(), 0, 0.0)
         self._unseen = 0
-        self._over = 0
-        """Windows, one after the other, that broke the budget."""
+        """Busy windows without a sample, one after the other."""
         self._kept_at = time.monotonic()
         self._due_at = self._kept_at + SETTLE_SECONDS
 
@@ -113,6 +98,8 @@ class Adapting:
     def close(self) -> None:
         """What was learned is kept."""
         self._keep()
+        if self._latency is not None:
+            self._latency.close()
         self._open.close()
 
     @property
@@ -126,11 +113,13 @@ class Adapting:
 
     def follow(self, transaction: Transaction) -> None:
         """It has other parts now, or has had a part made anew: what the window at hand has seen does not count."""
-        self._napis, self._servers = _napis(transaction), _servers(transaction)
+        before, self._napis, self._servers = self._servers, _napis(transaction), _servers(transaction)
         self._cost.follow(self._servers | _threads(transaction))
         if self._latency is not None:
             for pid in self._servers:
                 self._latency.add(pid)
+            for pid in before - self._servers:
+                self._latency.drop(pid)
         self._begin_in(0.0)
 
     def switched(self, way: Way) -> None:
@@ -143,48 +132,36 @@ class Adapting:
         now = time.monotonic()
         if now - self._kept_at >= KEEP_SECONDS:
             self._keep()
+        if now - self._renewed_at >= RENEW_SECONDS:
+            self._renew_full()
         if not (self._napis and self._servers):
             self._due_at = now + DOZE_SECONDS
             return None
         before, self._glance = self._glance, self._glance.next(now, self._cost.packets(self._napis))
-        window, idles = self._window, self._idles()
-        self._due_at = now + (DOZE_SECONDS if idles else WINDOW_SECONDS)
-        if idles:
-            self._window = None
-        elif window is None:
-            self._window = self._begun()
-        elif self._glance.differs(before) and not window.again:
-            self._window = but(self._begun(), again=True)  # it has seen two loads, which are none
-        elif now - window.cost.at >= window.seconds - GLANCE_SLACK:
-            ended = self._begun()
-            decision = self._decided(window, ended)
-            self._window = but(ended, seconds=self._length())
+        span = next_span(self._span, now, before.per_second, self._glance.per_second, tries=self.tries)
+        self._due_at = now + (WINDOW_SECONDS if span else DOZE_SECONDS)
+        if span is None or span != self._span:
+            self._span, self._began = span, self._read() if span else None
+        elif has_ended(span, now):
+            assert self._began is not None
+            before_it, self._began = self._began, self._read()
+            decision = self._decided(before_it, self._began)
+            self._span = followed(now, self._state, self._goal)
             return decision
         return None
 
-    def _idles(self) -> bool:
-        return self._glance.per_second < IDLE_PER_SECOND * len(self._napis) and self._state.trial is None
-
-    def _begun(self) -> "_Window":
+    def _read(self) -> "_Reading":
         latency = _until_read(self._latency.read()) if self._latency else None
-        return _Window(self._cost.read(self._napis), latency, self._length())
+        return _Reading(self._cost.read(self._napis), latency)
 
-    def _length(self) -> float:
-        """Half a second; longer where there is nothing to hurry for, as each window costs as much."""
-        hurry = self._state.trial or len(self._state.recent) < SETTLED_WINDOWS or 0 < self._over <= HURRIED_WINDOWS
-        return WINDOW_SECONDS if hurry else SETTLED_SECONDS
-
-    def _decided(self, window: "_Window", now: "_Window") -> Decision:
-        cost = cost_between(window.cost, now.cost)
-        seen = self._seen(cost, _between(window.latency, now.latency))
-        over = seen.p99_ns is not None and seen.p99_ns > limit_ns(self._state, self._goal)
-        self._over = self._over + 1 if over else 0
-        decision = decide(self._state, seen, self._goal)
+    def _decided(self, before: "_Reading", now: "_Reading") -> Decision:
+        cost = cost_between(before.cost, now.cost)
+        decision = decide(self._state, self._seen(cost, _between(before.latency, now.latency)), self._goal)
         self._state = decision.state
         return decision
 
     def _begin_in(self, seconds: float) -> None:
-        self._window = None
+        self._span = None
         self._due_at = time.monotonic() + seconds
 
     def _seen(self, cost: Cost, latency: LatencyHistogram | None) -> WayWindow:
@@ -195,7 +172,7 @@ class Adapting:
         )  # fmt: skip
         if self._latency is not None:
             self._look_for_samples(cost, latency)
-        if self._latency is None:
+        if self._latency is None or self._unseen >= UNSEEN_WINDOWS:
             p99_us, p50_us = (cost.waits.wait_percentile_us(each) if cost.waits else None for each in (0.99, 0.5))
             return replace(
                 seen,
@@ -210,16 +187,31 @@ class Adapting:
         return replace(seen, p99_ns=p99_ns, p50_ns=p50_ns, samples=latency.samples)
 
     def _look_for_samples(self, cost: Cost, latency: LatencyHistogram | None) -> None:
-        """A server that reads by other means is judged by the wait for a poll."""
-        none = latency is None or not latency.samples
-        self._unseen = self._unseen + 1 if none and cost.packets >= UNSEEN_PACKETS else 0
-        if self._unseen >= UNSEEN_WINDOWS:
-            self._say("the server does not read by recv, so its latency is not seen; adapting by the wait for a poll")
-            self._latency = None
+        """A server that reads by other means is judged by the wait for a poll, until it is seen to read by recv."""
+        if latency is not None and latency.samples:
+            self._unseen = 0
+        elif cost.packets >= UNSEEN_PACKETS:
+            self._unseen += 1
+            if self._unseen == UNSEEN_WINDOWS:
+                self._say("the server is not seen to read by recv; adapting by the wait for a poll until it does")
 
-    def _loaded_latency(self, undo: ExitStack) -> LatencyProbe | None:
+    def _renew_full(self) -> None:
+        """What follows for weeks meets more processes and NAPI instances than the probes have places for."""
+        self._renewed_at = time.monotonic()
         try:
-            return undo.enter_context(LatencyProbe.load(self._servers))
+            if self._cost.is_full:
+                self._cost.renew()
+                self._span = None
+        except ProbeUnavailable as error:
+            self._say(f"the probe of waits is full, and cannot be loaded anew: {error.reason}")
+        if self._latency is not None and self._latency.is_full:
+            self._latency.close()
+            self._latency = self._loaded_latency()
+            self._span = None
+
+    def _loaded_latency(self) -> LatencyProbe | None:
+        try:
+            return LatencyProbe.load(self._servers)
         except ProbeUnavailable as error:
             self._say(f"server-side latency cannot be measured: {error.reason}; adapting by the wait for a poll")
             return None

@@ -66,7 +66,11 @@ def keep_learned(directory: Path, learned: Learned) -> None:
 
 
 def _forget(directory: Path) -> None:
-    for each in sorted(directory.iterdir(), key=lambda each: each.lstat().st_mtime_ns)[:-MOST_FILES]:
+    made = []
+    for each in directory.iterdir():
+        with suppress(FileNotFoundError):  # another napctl forgets as well
+            made.append((each.lstat().st_mtime_ns, each))
+    for _, each in sorted(made)[:-MOST_FILES]:
         each.unlink(missing_ok=True)
 
 

@@ -72,19 +72,34 @@ class CostProbe:
         if not in_initial_pid_namespace():
             raise ProbeUnavailable("napctl is not in the initial PID namespace")
         with ExitStack() as undo:
-            self._suspension = undo.enter_context(SuspensionProbe.load())
             self._softirqs = undo.enter_context(SoftirqTimeProbe.load(self._pids))
+            self._suspension = SuspensionProbe.load()
             self._open = undo.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._suspension.close()
         self._open.close()
 
     def follow(self, pids: Collection[int]) -> None:
         """These processes from now on."""
         for pid in set(pids) - self._pids:
             self._softirqs.choose(pid)
+        for pid in self._pids - set(pids):
+            self._softirqs.drop(pid)
         self._pids = set(pids)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether some NAPI instance, maybe one of these, has found no place in the probe's table."""
+        return self._suspension.is_full
+
+    def renew(self) -> None:
+        """With an empty table; what was read before cannot be compared with what is read then. Raises
+        ProbeUnavailable."""
+        fresh = SuspensionProbe.load()
+        self._suspension.close()
+        self._suspension = fresh
 
     def packets(self, napis: Collection[NapiKey]) -> int:
         """By these NAPI instances until now: that alone is quick."""

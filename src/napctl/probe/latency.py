@@ -20,6 +20,10 @@ SOCKETS = 4096
 RING = 16
 NAPIS = 1024
 PROCESSES = 256
+FULL_SHARE = 0.75
+"""Of the places for processes, from which a new one may find none near its own."""
+MOST_PORTS = 4096
+"""Local ports: a server has few, and a proxy one for each connection to whom it asks."""
 TRACEPOINTS = ("sk_data_ready", "sock_recv_length", "sock_send_length")
 """Since commits 40e0b0908142 and 6e6eda44b939 (Linux 6.3)."""
 
@@ -162,6 +166,18 @@ class LatencyProbe:
             self._latency.gap = max(self._least_gap, found_gap)
             self._read_at, self._samples = now, samples
         return found
+
+    def drop(self, pid: int) -> None:
+        """Count that process's requests no more: it has ended, and its pid may be another's by now."""
+        self._latency.wanted[pid // 64] &= ~(1 << pid % 64)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many processes or local ports have been seen that it had better be loaded anew: it forgets none,
+        and looks at every socket that has such a port."""
+        processes = sum(each.tgid != 0 for each in self._latency.processes)
+        ports = int.from_bytes(bytes(self._latency.ports), "little").bit_count()
+        return processes >= FULL_SHARE * PROCESSES or ports >= MOST_PORTS
 
     @property
     def gap(self) -> int:

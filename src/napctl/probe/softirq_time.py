@@ -61,6 +61,10 @@ class SoftirqTimeProbe:
         """That process as well from now on."""
         self._times.chosen[pid // 64] |= 1 << pid % 64
 
+    def drop(self, pid: int) -> None:
+        """That process no more: it has ended, and its pid may be another's by now."""
+        self._times.chosen[pid // 64] &= ~(1 << pid % 64)
+
     def read(self) -> NetRxTime:
         """The times since load(), from memory. A softirq counts when it ends."""
         cpus = [self._times.cpus[cpu] for cpu in online_cpus()]

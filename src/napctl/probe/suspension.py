@@ -115,6 +115,12 @@ class SuspensionProbe:
         """Polls of instances that found no free place in the table; 0 means that read() is complete."""
         return int(self._counters.lost_polls)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a NAPI instance has found no place: those that have gone keep theirs, so it had better be loaded
+        anew."""
+        return self.lost_polls > 0
+
     def prog_fds(self) -> dict[str, int]:
         """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
         return self._program.program_fds()

@@ -192,7 +192,7 @@ def test_idle_windows_and_gaps_change_nothing_and_forget_nothing(useless: dict[s
 
 def test_a_trial_that_nothing_is_seen_of_is_taken_back() -> None:
     run = course(300, noise=QUIET)
-    run.run(CHEAP_AT_50, [(2.5, 50_000)])
+    run.run(CHEAP_AT_50, [(3, 50_000)])
     assert run.state.trial is not None
 
     kinds = [last(run, packets=0, samples=0, p99_ns=None).kind for _ in range(10)]
@@ -221,7 +221,7 @@ def test_a_clock_that_jumps_makes_no_change_come_sooner(jump: float) -> None:
 
 def test_a_way_that_could_not_be_made_is_taken_as_it_is_and_not_tried_again_soon() -> None:
     run = course(300, noise=QUIET)
-    run.run(CHEAP_AT_50, [(2.5, 50_000)])
+    run.run(CHEAP_AT_50, [(3, 50_000)])
     assert run.state.way == WAYS[1]
 
     seen = replace(run.windows[-1].seen, at=run.at + 0.5, way=INTERRUPTS)

@@ -8,6 +8,7 @@ from random import Random
 
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
 from napctl.adapt.learned import Learned
+from napctl.adapt.pace import Span, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal, Prefer
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow, ways_between
 
@@ -67,26 +68,39 @@ class Course:
     random: Random
     noise: Noise = Noise()
     at: float = 1_000.0
+    rate: float = 0.0
+    """Packets a second at the last glance."""
+    span: Span | None = None
+    """Of the window at hand."""
     windows: list[Window] = field(default_factory=list)
 
-    def run(self, world: World, steps: Sequence[tuple[float, float]], window: float = WINDOW_SECONDS) -> list[Window]:
-        """Each step: seconds, and packets a second meanwhile. Gives the windows of this run."""
+    def run(self, world: World, steps: Sequence[tuple[float, float]]) -> list[Window]:
+        """Each step: seconds, and packets a second meanwhile. Gives the windows of this run, as long as napctl's."""
         begun, first = self.at, len(self.windows)
         edges = [(begun + sum(seconds for seconds, _ in steps[:index]), steps[index][1]) for index in range(len(steps))]
-        while self.at + window <= begun + sum(seconds for seconds, _ in steps):
-            way, end = self.state.way, self.at + window
-            parts = [
-                (min(end, later) - max(self.at, edge), load)
-                for (edge, load), (later, _) in zip(edges, [*edges[1:], (end, 0.0)], strict=True)
-                if edge < end and later > self.at
-            ]
-            seen = self._seen(world, way, parts, end)
+        over = begun + sum(seconds for seconds, _ in steps)
+        while window := self._window(edges, over):
+            began, end = window
+            seen = self._seen(world, self.state.way, _parts(edges, began, end), end)
             decision = decide(self.state, seen, self.goal)
             last = max(edge for edge, _ in edges if edge < end)
-            self.windows.append(Window(seen, decision, parts[-1][1], end - last))
+            self.windows.append(Window(seen, decision, _parts(edges, began, end)[-1][1], end - last))
             self.state = decision.state
             self.at = end + (SETTLE_SECONDS if decision.kind else 0.0)
+            self.span = Span(self.at) if decision.kind else followed(end, decision.state, self.goal)
         return self.windows[first:]
+
+    def _window(self, edges: Sequence[tuple[float, float]], over: float) -> tuple[float, float] | None:
+        """The next one, from its begin to its end: found by glances at the packets, as attach/adapting.py does."""
+        while self.at + WINDOW_SECONDS <= over:
+            parts = _parts(edges, self.at, self.at + WINDOW_SECONDS)
+            before, self.rate = self.rate, sum(seconds * load for seconds, load in parts) / WINDOW_SECONDS
+            self.at += WINDOW_SECONDS
+            span = next_span(self.span, self.at, before, self.rate, tries=self.state.trial is not None)
+            if span is not None and span == self.span and has_ended(span, self.at):
+                return span.began, self.at
+            self.span = span
+        return None
 
     def _seen(self, world: World, way: Way, parts: Sequence[tuple[float, float]], end: float) -> WayWindow:
         figures = [(seconds, load, *world(way, load, end)) for seconds, load in parts]
@@ -99,6 +113,15 @@ class Course:
             p99_ns=p99 * exp(self.random.gauss(0, self.noise.p99)), p50_ns=p99 / 3,
             samples=min(self.noise.samples, round(packets)),
         )  # fmt: skip
+
+
+def _parts(edges: Sequence[tuple[float, float]], begin: float, end: float) -> list[tuple[float, float]]:
+    """Seconds and load, of the steps that lie between."""
+    return [
+        (min(end, later) - max(begin, edge), load)
+        for (edge, load), (later, _) in zip(edges, [*edges[1:], (end, 0.0)], strict=True)
+        if edge < end and later > begin
+    ]
 
 
 def course(

@@ -1,0 +1,55 @@
+"""When a window begins and when it has ended, from glances at the packets alone. Pure, like the decision."""
+
+from dataclasses import dataclass
+from itertools import takewhile
+
+from napctl.adapt.controller import RECENT, WINDOW_SECONDS, State, limit_ns
+from napctl.adapt.preference import LatencyGoal
+
+__all__ = ["Span", "followed", "has_ended", "next_span"]
+
+
+IDLE_PER_SECOND = 100.0
+"""Packets, below which a server idles: nothing can be told then, and nothing is to be gained."""
+SETTLED_SECONDS = 2.0
+"""Of a window at a load that has not changed for as many as a trial is compared with: each window costs as much."""
+ANOTHER_LOAD = 1.4
+"""Ratio of packets a second within a window, from which it is given up: it has seen two loads, which are none."""
+SLACK = 0.1
+"""A window that is nearly as long as it should be, is."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Of a window: when it began, and how long it is to be, s. Short, but for one that follows upon another."""
+
+    began: float
+    seconds: float = WINDOW_SECONDS
+    again: bool = False
+    """It is in the place of one that was given up, and is not given up itself."""
+
+
+def next_span(span: Span | None, at: float, before: float, rate: float, *, tries: bool = False) -> Span | None:
+    """After a glance, which saw so many packets a second and the glance before that many. None: the server idles, and
+    there is no window. The same: it goes on, or has_ended()."""
+    if rate < IDLE_PER_SECOND and not tries:
+        return None
+    if span is None:
+        return Span(at)
+    if not span.again and max(before, rate) > ANOTHER_LOAD * min(before, rate):
+        return Span(at, again=True)
+    return span
+
+
+def has_ended(span: Span, at: float) -> bool:
+    """Whether that window is to be decided upon."""
+    return at - span.began >= span.seconds - SLACK
+
+
+def followed(at: float, state: State, goal: LatencyGoal) -> Span:
+    """By the next window, which begins as the last one has been decided upon: longer where there is nothing to hurry
+    for, that is no trial, and a budget that is kept, or has been broken for so long that it is nothing new."""
+    limit = limit_ns(state, goal)
+    over = sum(1 for _ in takewhile(lambda each: (each.p99_ns or 0.0) > limit, reversed(state.recent)))
+    hurry = state.trial or len(state.recent) < RECENT or 0 < over < RECENT
+    return Span(at, WINDOW_SECONDS if hurry else SETTLED_SECONDS)
