@@ -3,10 +3,16 @@
 from dataclasses import dataclass
 
 from napctl.adapt.preference import LatencyGoal
+from napctl.attach.timer_choice import within
 from napctl.model.errors import BadInput
 from napctl.model.suspension import Suspension
+from napctl.model.units import duration_text
 
 __all__ = ["AttachOptions"]
+
+
+LONGEST_SUSPENSION_NS = 100_000_000
+"""For adapting, which holds the journal meanwhile. The kernel's documentation advises 20 ms."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,15 @@ class AttachOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        longest = self.timer_ns or self.budget_ns or self.suspension.gro_flush_timeout_ns
-        if self.goal is None and self.suspension.irq_suspend_timeout_ns <= longest:
-            raise BadInput("--irq-suspend-timeout must be longer than --defer-us, or nothing is ever suspended")
+        suspend_ns = self.suspension.irq_suspend_timeout_ns
+        if self.goal is not None and suspend_ns > LONGEST_SUSPENSION_NS:
+            raise BadInput(
+                f"--irq-suspend-timeout {duration_text(suspend_ns)}: who adapts waits so long at each change to "
+                f"interrupts, and takes {duration_text(LONGEST_SUSPENSION_NS)} at most"
+            )
+        longest_ns = self.timer_ns or within(self.budget_ns)[-1]
+        if self.goal is None and suspend_ns <= longest_ns:
+            raise BadInput(
+                f"--irq-suspend-timeout {duration_text(suspend_ns)} must be longer than the timer, here up to "
+                f"{duration_text(longest_ns)}, or nothing is ever suspended"
+            )

@@ -3,16 +3,21 @@
 import time
 from pathlib import Path
 
+from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import Way
 from napctl.attach.adapting import Adapting, unmeasured
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.follow_words import Words
+from napctl.attach.follow_words import Words, in_words
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.model.errors import NapctlError
 from napctl.probe import ProbeUnavailable
 
 __all__ = ["FollowWay"]
+
+
+AGAIN_SECONDS = 10.0
 
 
 class FollowWay:
@@ -23,6 +28,10 @@ class FollowWay:
         self._adapting: Adapting | None = None
         self._wanted: tuple[Way, str] | None = None
         """Another way, and why."""
+        self._to_adapt: Transaction | None = None
+        """What is to be adapted, which went wrong; it is tried again"""
+        self._again_at = 0.0
+        """then, of time.monotonic()."""
         self.suspension = options.suspension
         """What is in force, and what whoever is new gets."""
 
@@ -42,14 +51,22 @@ class FollowWay:
         self.suspension = in_way(self._options.suspension, gro_flush_timeout_ns or None)
         if (goal := self._options.goal) is None:
             return
+        self._adapt(goal, transaction)
+
+    def _adapt(self, goal: LatencyGoal, transaction: Transaction) -> None:
+        self._to_adapt = None
         try:
             self._adapting = Adapting(goal, transaction, self._directory, self._words.say)
         except ProbeUnavailable as error:
             self._wanted = unmeasured(goal), f"nothing can be measured, so nothing is adapted: {error.reason}"
+        except (NapctlError, OSError) as error:  # a device that goes just now, a full table of descriptors
+            self._words.say(f"adapting begins later: {in_words(error)}")
+            self._to_adapt = transaction
+            self._again_at = time.monotonic() + AGAIN_SECONDS
 
     def end(self) -> None:
         """Nothing is attached any more."""
-        self._wanted = None
+        self._wanted = self._to_adapt = None
         if self._adapting is not None:
             self._adapting.close()
             self._adapting = None
@@ -58,15 +75,21 @@ class FollowWay:
         """It has other parts now."""
         if self._adapting is not None:
             self._adapting.follow(transaction)
+        if self._to_adapt is not None:
+            self._to_adapt = transaction
 
     def seconds_left(self, now: float) -> float:
         """Until is_another_wanted() is to be asked, of time.monotonic()."""
         if self._wanted:
             return 0.0
+        if self._to_adapt is not None:
+            return max(0.0, self._again_at - now)
         return float("inf") if self._adapting is None else self._adapting.seconds_left(now)
 
     def is_another_wanted(self) -> bool:
         """Whether switch() is to be called; to be asked when it is time."""
+        if self._to_adapt is not None and self._options.goal and time.monotonic() >= self._again_at:
+            self._adapt(self._options.goal, self._to_adapt)
         adapting = self._adapting
         if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
             return self._wanted is not None

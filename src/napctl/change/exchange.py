@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.objects import Places
-from napctl.change.one_change import make, refuse_changed, touched
+from napctl.change.one_change import found_own, make, refuse_changed, touched
 from napctl.change.transaction import undisturbed
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
-from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
+from napctl.model.errors import Away, BadInput, ChangedMeanwhile, NapctlError, RolledBack
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 
 __all__ = ["Block", "Exchanged", "Stage", "exchange"]
@@ -53,26 +53,24 @@ def exchange(
 
     Before anything is written the journal has both values, so that after a kill between any two instructions either is
     known to be napctl's, and what was before napctl is put back. An object that somebody else has changed, or that the
-    kernel refuses to set, does not keep the others from being exchanged. Raises RolledBack, with nothing written, if
-    the journal cannot be.
+    kernel refuses to set, does not keep the others from being exchanged. One that is gone may come back, as with a
+    device that is down, and may then have either: so it is recorded, like one that the kernel refused half-way. Raises
+    RolledBack, with nothing written, if the journal cannot be.
     """
     with undisturbed(), Places() as places:
         new = {place: block for place, each in enumerate(transaction.changes) if (block := _other(each, wanted))}
-        errors: dict[int, NapctlError] = {}
-        for place, block in new.items():
-            try:
-                refuse_changed(_step(transaction.changes[place], block), places)
-            except NapctlError as error:
-                errors[place] = error
+        transaction, gone, errors = _as_found(transaction, new, places)
         new = {place: block for place, block in new.items() if place not in errors}
         journal.update(_exchanged(transaction, new, unsure=new), transaction.state)
-        unsure: set[int] = set()
+        unsure = set(gone)
         for stage in stages:
             steps = {place: _step(transaction.changes[place], block, stage.names) for place, block in new.items()}
             steps = {place: step for place, step in steps.items() if touched(step) and place not in unsure}
             for place, step in steps.items():
                 try:
                     make(step, places)
+                except (BadInput, Away):
+                    unsure.add(place)  # it is gone
                 except NapctlError as error:
                     unsure.add(place)
                     errors[place] = error
@@ -86,9 +84,27 @@ def exchange(
 
 
 def _other(change: Change, wanted: Callable[[Change], Block | None]) -> Block | None:
-    """What it is to have, if that is not what it has."""
+    """What it is to have, if that is not what it has for sure."""
     block = wanted(change)
-    return None if block == change.after else block
+    return None if block == change.after and getattr(change, "leaving", None) is None else block
+
+
+def _as_found(
+    transaction: Transaction, new: dict[int, Block], places: Places
+) -> tuple[Transaction, set[int], dict[int, NapctlError]]:
+    """With what those objects have by now where that was not known for sure; which are gone; which cannot be exchanged,
+    and why."""
+    changes, gone = list(transaction.changes), set[int]()
+    errors: dict[int, NapctlError] = {}
+    for place, block in new.items():
+        try:
+            changes[place] = found_own(changes[place], places)
+            refuse_changed(_step(changes[place], block), places)
+        except (BadInput, Away):
+            gone.add(place)
+        except NapctlError as error:
+            errors[place] = error
+    return replace(transaction, changes=tuple(changes)), gone, errors
 
 
 def _step(change: Change, block: Block, names: Collection[str] = ()) -> Change:
@@ -109,7 +125,7 @@ def _exchanged(transaction: Transaction, new: dict[int, Block], unsure: Collecti
     changes = list(transaction.changes)
     for place, block in new.items():
         before = changes[place]
-        leaving = before.after if place in unsure else None
+        leaving = (getattr(before, "leaving", None) or before.after) if place in unsure else None
         changes[place] = replace(before, after=block, leaving=leaving)
     return replace(transaction, changes=tuple(changes))
 

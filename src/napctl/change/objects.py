@@ -26,7 +26,7 @@ from napctl.model.change import (
     SteeringChange,
     Transaction,
 )
-from napctl.model.errors import Unsupported
+from napctl.model.errors import Away
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes
 from napctl.model.settings import NapiSettings
@@ -197,7 +197,7 @@ class _NapiTarget:
 
 @contextmanager
 def _napi(change: NapiChange, places: Places) -> Iterator[SettingsBlock | None]:
-    """Raises Unsupported if the device is there but down: its instances are hidden then, and drivers with persistent
+    """Raises Away if the device is there but down: its instances are hidden then, and drivers with persistent
     NAPI configuration bring the settings back when it comes up."""
     for netns in places.candidates(change.netns):
         with Netdev(netns) as netdev:
@@ -208,7 +208,7 @@ def _napi(change: NapiChange, places: Places) -> Iterator[SettingsBlock | None]:
     home = places.candidates(change.netns)[0]
     own = _link(home, change.ifindex)
     if own is not None and home.inode == change.netns and not own.up and own.name == change.device:
-        raise Unsupported(f"{change.where}: {change.device} is down, and its settings may come back with it")
+        raise Away(f"{change.where}: {change.device} is down, and its settings may come back with it")
     yield None
 
 

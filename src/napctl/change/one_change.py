@@ -25,7 +25,18 @@ from napctl.model.settings import kernel_name
 from napctl.model.units import duration_text
 from napctl.model.value import Value
 
-__all__ = ["all_gone", "altered", "make", "refuse_changed", "side_effects", "touched", "undo", "value_words"]
+__all__ = [
+    "all_gone",
+    "altered",
+    "found_own",
+    "make",
+    "refuse_changed",
+    "settled",
+    "side_effects",
+    "touched",
+    "undo",
+    "value_words",
+]
 
 
 Outcome = Literal["restored", "unchanged", "left", "gone"]
@@ -74,6 +85,30 @@ def refuse_changed(change: Change, places: Places) -> None:
             _refuse_changed(change, target.read() if target else None, "former")
     except (OSError, Refused) as error:
         raise explain(change, error) from None
+
+
+def found_own(change: Change, places: Places) -> Change:
+    """A change in force with what its object has now, where it may still have the values from before it was exchanged.
+
+    Raises ChangedMeanwhile if a setting has neither, and what make() raises.
+    """
+    if getattr(change, "leaving", None) is None:
+        return change
+    try:
+        with opened(change, places) as target:
+            now = target.read() if target else None
+            in_force = replace(change, before=change.after)
+            _refuse_changed(in_force, now, "former or own")
+    except (OSError, Refused) as error:
+        raise explain(change, error) from None
+    return settled(
+        replace(change, after=replace(change.after, **{name: getattr(now, name) for name in touched(in_force)}))
+    )
+
+
+def settled(change: Change) -> Change:
+    """Without what it was exchanged for: what it has is known."""
+    return change if getattr(change, "leaving", None) is None else replace(change, leaving=None)
 
 
 def undo(change: Change, places: Places, *, force: bool = False, interrupted: bool = False) -> list[Restored]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
-from napctl.change.one_change import all_gone, make, refuse_changed, undo
+from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
 from napctl.kernel import running_kernel
 from napctl.model.change import (
     Change,
@@ -19,6 +19,7 @@ from napctl.model.change import (
     Guard,
     Keeper,
     Kind,
+    NapiChange,
     Restored,
     RingsChange,
     SocketChange,
@@ -27,8 +28,10 @@ from napctl.model.change import (
     Transaction,
 )
 from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
+from napctl.model.settings import NapiSettings
 
 __all__ = [
+    "SUSPENSION",
     "LeaveOut",
     "amend",
     "apply",
@@ -36,6 +39,8 @@ __all__ = [
     "never",
     "objects",
     "restore",
+    "resumed_seconds",
+    "suspension_first",
     "undisturbed",
     "undo_all",
     "undoing_order",
@@ -63,6 +68,21 @@ def begun(
 
 LeaveOut = Callable[[Change, NapctlError], bool]
 """Told of a change that is refused, and why: whether the others are to be made all the same."""
+
+
+SUSPENSION = ("irq_suspend_timeout_ns",)
+SLACK_SECONDS = 0.002
+"""What a timer, and the task that starts it just before it would have been told otherwise, may be late."""
+LONGEST_SECONDS = 0.1
+"""To wait for it: the kernel's documentation advises a suspend timer of 20 ms."""
+
+
+def resumed_seconds(changes: Sequence[Change]) -> float:
+    """How long suspension may go on after irq-suspend-timeout has been set to 0 on these NAPI instances."""
+    longest_ns = max(
+        (each.after.irq_suspend_timeout_ns or 0 for each in changes if isinstance(each, NapiChange)), default=0
+    )
+    return min(longest_ns / 1e9 + SLACK_SECONDS, LONGEST_SECONDS) if longest_ns else 0.0
 
 
 def never(_change: Change, _error: NapctlError) -> bool:
@@ -141,6 +161,7 @@ def amend(
                 tried.append(change)
                 try:
                     make(change, places, "former or own")
+                    tried[-1] = settled(change)
                 except NapctlError as error:
                     if not _left_out(change, error, places, leave_out):
                         raise
@@ -210,10 +231,42 @@ def _object(change: Change) -> tuple[int, int]:
 def undoing_order(changes: Sequence[Change]) -> list[Change]:
     """Rings first, as when they were changed: a driver that starts its queues anew for them may lose the others.
 
-    Then the last change first: the application must stop polling before its NAPI instance loses the deferral.
+    Then who polls, so that applications stop before their NAPI instances lose the deferral; then the rest. Of each the
+    last change first.
     """
     backwards = changes[::-1]
-    return sorted(backwards, key=lambda change: not isinstance(change, RingsChange))
+    return sorted(backwards, key=lambda change: (not isinstance(change, RingsChange), not _is_of_who_polls(change)))
+
+
+def _is_of_who_polls(change: Change) -> bool:
+    return isinstance(change, EpollChange | SocketChange)
+
+
+def suspension_first(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
+    """Changes of who polls and of NAPI instances, as those of irq-suspend-timeout, and what is left of them.
+
+    Who stops polling while interrupts are suspended leaves the queue to the suspend timer: ep_resume_napi_irqs() in
+    fs/eventpoll.c does nothing without prefer_busy_poll. So suspension is undone first. What is suspended by then is
+    either resumed by the next busy poll, or by the timer, which nobody arms any more (napi_suspend_irqs()).
+    """
+    if not any(map(_is_of_who_polls, changes)):
+        return [], list(changes)
+    suspending = [each for each in changes if isinstance(each, NapiChange) and each.after.irq_suspend_timeout_ns]
+    first = [_narrowed(each, SUSPENSION.__contains__) for each in suspending]
+    rest = [_narrowed(each, lambda name: name not in SUSPENSION) if each in suspending else each for each in changes]
+    return list(first), rest
+
+
+def _narrowed(change: Change, of: Callable[[str], bool]) -> Change:
+    """Some of the settings of a NAPI instance alone."""
+    assert isinstance(change, NapiChange)
+
+    def some(settings: NapiSettings) -> NapiSettings:
+        others = {name: None for name in settings.__struct_fields__ if not of(name)}
+        return replace(settings, **others)
+
+    leaving = None if change.leaving is None else some(change.leaving)
+    return replace(change, before=some(change.before), after=some(change.after), leaving=leaving)
 
 
 def _moved(changes: Sequence[Change]) -> Iterator[int]:
@@ -244,21 +297,26 @@ def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseE
 
 
 def undo_all(transaction: Transaction, places: Places, *, force: bool = False) -> list[Restored]:
-    """In the order of undoing_order().
+    """In the order of undoing_order(), after suspension_first().
 
     One that is refused does not keep the others from being undone; its error is raised in the end.
     """
     rows: list[Restored] = []
     errors: list[NapctlError] = []
     interrupted = _interrupted(transaction)
-    for change in undoing_order(transaction.changes):
+    changes = undoing_order(transaction.changes)
+    first, rest = suspension_first(changes)
+    for number, change in enumerate((*first, *rest)):
+        if number == len(first) and any(row.outcome == "restored" for row in rows):
+            time.sleep(resumed_seconds(first))
         try:
             rows += undo(change, places, force=force, interrupted=change is interrupted)
         except NapctlError as error:
             errors.append(error)
     if errors:
         raise type(errors[0])(f"{errors[0]}; still to be restored: `napctl recover`")
-    return rows
+    places_of = {change.where: number for number, change in enumerate(changes)}
+    return sorted(rows, key=lambda row: places_of[row.where])
 
 
 def _interrupted(transaction: Transaction) -> Change | None:

@@ -119,13 +119,14 @@ def options_of(values: dict[str, Any], *, stays: bool) -> AttachOptions:
 def _goal(values: dict[str, Any], suspension: Suspension, *, stays: bool) -> LatencyGoal | None:
     """What to adapt for; None: nothing is adapted, and no option is for that."""
     timer_range, prefer, budget_ns = values["timer_range"], values["prefer"], values["budget_ns"]
-    if (given := "--timer-range" if timer_range else "--prefer" if prefer else "") and values["timer_ns"] is not None:
-        raise BadInput(f"{given}: --defer-us keeps one timer, so there is nothing to adapt; leave out one of both")
+    given = "--timer-range" if timer_range else "--prefer" if prefer else ""
+    if values["timer_ns"] is not None and (chooses := given or ("" if budget_ns is None else "--latency-budget")):
+        raise BadInput(f"{chooses}: --defer-us sets the timer, so there is nothing to choose; leave out one of both")
     if given and not stays:
         raise BadInput(f"{given}: only who stays can adapt; add --stay")
     if given and budget_ns is None:
         raise BadInput(f"{given}: adapting needs a --latency-budget, such as 150us")
-    if budget_ns is None or not stays or values["timer_ns"] is not None:
+    if budget_ns is None or not stays:
         return None
     shortest_ns, longest_ns = timer_range or DEFAULT_RANGE_NS
     ways = ways_between(shortest_ns, longest_ns, irq_suspend_timeout_ns=suspension.irq_suspend_timeout_ns)

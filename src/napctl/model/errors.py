@@ -1,6 +1,15 @@
 """What can go wrong, as exceptions that carry the exit status the command line promises."""
 
-__all__ = ["BadInput", "ChangedMeanwhile", "NapctlError", "NotPermitted", "NotTakenBack", "RolledBack", "Unsupported"]
+__all__ = [
+    "Away",
+    "BadInput",
+    "ChangedMeanwhile",
+    "NapctlError",
+    "NotPermitted",
+    "NotTakenBack",
+    "RolledBack",
+    "Unsupported",
+]
 
 
 class NapctlError(Exception):
@@ -22,6 +31,10 @@ class Unsupported(NapctlError):
     """This kernel, driver or process cannot do what was asked."""
 
     exit_status = 3
+
+
+class Away(Unsupported):
+    """A device is down: its NAPI instances are hidden, and may come back with the settings that they had."""
 
 
 class NotPermitted(NapctlError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.attach.attachment import attachments
 from napctl.attach.switch_way import in_way, switch_way, way_words
@@ -17,13 +18,26 @@ from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, serve
-from napctl.model.change import Switch, Transaction
+from napctl.model.change import NapiChange, Switch, Transaction
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.model.suspension_counts import WAIT_BOUNDS_US, suspended_between
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.following import get, get_again
-from tests.lab.helpers import STEPS, UNSET, Napctl, Sampled, Step, at, machine_of, params_of, set_napi, steps_in, until
+from tests.lab.helpers import (
+    STEPS,
+    UNSET,
+    Napctl,
+    Sampled,
+    Step,
+    at,
+    in_namespace,
+    machine_of,
+    params_of,
+    set_napi,
+    steps_in,
+    until,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -144,12 +158,52 @@ def test_a_server_that_has_gone_does_not_keep_its_device_from_being_switched(
 
     _, left = switched(napctl, None)
 
-    assert len(left) == 1
-    assert left[0].endswith("gone meanwhile")
+    assert left == (), "who follows it tells that it has ended"
     (napi,) = lab.server.napis()
     assert napi.settings.gro_flush_timeout_ns == 0
     assert napctl("recover").status == 0
     assert napctl.live() == []
+
+
+def test_an_instance_that_is_away_is_recorded_in_the_new_way_and_may_still_have_the_old_one(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    napctl.attach_quickly(server.pid)
+    in_namespace(lab.server.namespace, "ip", "link", "set", lab.server.device, "down")
+    try:
+        transaction, left = switched(napctl, None)
+    finally:
+        in_namespace(lab.server.namespace, "ip", "link", "set", lab.server.device, "up")
+    assert left == ()
+    (change,) = (each for each in transaction.changes if isinstance(each, NapiChange))
+    assert change.after == in_way(WANTED, None).napi
+    assert change.leaving is not None
+    assert change.leaving.gro_flush_timeout_ns == 200_000
+    assert napctl("detach", server.pid).status == 0
+    assert napctl.live() == []
+
+
+@pytest.mark.parametrize("timer_ns", [None, 20_000, 200_000])
+def test_what_was_refused_half_way_is_brought_into_the_next_way(
+    timer_ns: int | None, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    """As it is recorded after a refusal: it was to have 50 µs, and has some of what it had before."""
+    napctl.attach_quickly(server.pid)
+    transaction, _ = switched(napctl, 50_000)
+    (change,) = (each for each in transaction.changes if isinstance(each, NapiChange))
+    half = replace(change, leaving=in_way(WANTED, None).napi)
+    with Journal(napctl.state) as journal:
+        rest = (half if each is change else each for each in transaction.changes)
+        journal.update(replace(transaction, changes=tuple(rest)), transaction.state)
+    set_napi(lab, change.napi_id, NapiSettings(defer_hard_irqs=0, irq_suspend_timeout_ns=0))
+
+    transaction, left = switched(napctl, timer_ns)
+
+    assert left == ()
+    way = ((100, timer_ns, 20_000_000), True) if timer_ns else ((0, 0, 0), False)
+    assert in_kernel(lab, server) == way
+    assert not any(getattr(each, "leaving", None) for each in transaction.changes)
+    assert napctl("detach", server.pid).status == 0
 
 
 def started_switching(
