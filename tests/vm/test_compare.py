@@ -49,7 +49,7 @@ def test_a_plan_and_the_preset_for_coalescing_are_in_force_in_their_cells_and_on
     before = wire.settings()
     done = napctl(
         "compare", "base", plan, "--preset", "coalescing", "--device", wire.device, "--load", pings(wire),
-        "--adapter", ROUND_TRIP, "--rounds", 2, *QUICK, "--output", output, timeout_s=240,
+        "--adapter", ROUND_TRIP, "--rounds", 1, *QUICK, "--output", output, timeout_s=240,
     )  # fmt: skip
 
     assert done.status in (0, 1), done
@@ -61,7 +61,7 @@ def test_a_plan_and_the_preset_for_coalescing_are_in_force_in_their_cells_and_on
     usecs = {name: each.rx_usecs for name, each in wanted.items() if each is not None} | {"base": before["rx-usecs"]}
     assert (usecs[plan], usecs["coalescing-off"], usecs["base"]) == (60, 0, 3)
     assert len(set(usecs.values())) == 4
-    assert sorted(cell.treatment for cell in cells) == sorted([*usecs] * 2)
+    assert sorted(cell.treatment for cell in cells) == sorted(usecs)
     for cell in cells:
         assert cell.failed == ""
         assert told(directory, cell) == {usecs[cell.treatment]}
@@ -70,6 +70,7 @@ def test_a_plan_and_the_preset_for_coalescing_are_in_force_in_their_cells_and_on
         assert cell.metrics["interrupts_per_second"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_after_kill_9_in_a_cell_the_driver_has_its_former_coalescing(
     wire: Wire, napctl: Napctl, plan: str, output: Path

@@ -50,8 +50,9 @@ def test_a_nic_that_obeys_is_said_to(wire: Wire, napctl: Napctl, trials: Callabl
     """At least 19 times in 20."""
     run("ethtool", "-C", wire.device, "rx-usecs", "2000")
     tries = trials(1, 20)
+    seconds = 1.0 if tries > 1 else 0.3
     with datagrams(wire):
-        found = [verdict(napctl, wire.device, "--seed", seed) for seed in range(tries)]
+        found = [verdict(napctl, wire.device, "--seed", seed, "--seconds", seconds) for seed in range(tries)]
     outcomes = [each["outcome"] for each in found]
     ratios = " ".join(f"{each['estimate']['ratio']:.2f}" for each in found)
     print(f"e1000e, {tries} runs: {outcomes.count('honoured')} honoured; interrupts per packet times {ratios}")

@@ -182,8 +182,8 @@ int BPF_PROG(on_send, struct sock *sk, int result, int flags)
 		if (__sync_val_compare_and_swap(&socket->answered, answered, answered + 1) != answered)
 			continue;	/* another thread sends on the same socket */
 		__sync_fetch_and_sub(&latency.pending, 1);
-		if (arrived && n < PROCESSES)
-			add(counter(latency.processes[n & (PROCESSES - 1)].until_reply, now - arrived), 1);
+		if (arrived)
+			count_reply(n, now - arrived);
 	}
 	return 0;
 }
@@ -214,12 +214,7 @@ static __always_inline void take(struct socket *socket, __u32 tgid, __u32 length
 			now = bpf_ktime_get_ns();
 			n = process_of(tgid);
 		}
-		if (n >= PROCESSES) {
-			add(&latency.lost_samples, 1);
-			continue;
-		}
-		add(counter(latency.processes[n & (PROCESSES - 1)].until_read, now - arrived), 1);
-		add(counter(latency.processes[n & (PROCESSES - 1)].bound, bound), 1);
+		count_read(n, now - arrived, bound);
 	}
 }
 

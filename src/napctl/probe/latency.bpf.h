@@ -350,9 +350,28 @@ static __always_inline __u32 bucket_of(__u64 ns)
 	return 1 + 8 * (power - FIRST_POWER) + (ns >> (power - 3) & 7);
 }
 
-static __always_inline __u64 *counter(__u64 *histogram, __u64 ns)
+static __always_inline void count(__u64 *histogram, __u64 ns)
 {
 	__u32 bucket = bucket_of(ns);
 
-	return &histogram[bucket < BUCKETS ? bucket : BUCKETS - 1];
+	add(&histogram[bucket < BUCKETS ? bucket : BUCKETS - 1], 1);
+}
+
+/* Of a process: its place in latency.processes. Global, as they are called in loops: the verifier goes through them once. */
+__attribute__((noinline)) int count_read(__u32 place, __u64 waited, __u64 bound)
+{
+	if (place >= PROCESSES) {
+		add(&latency.lost_samples, 1);
+		return 0;
+	}
+	count(latency.processes[place & (PROCESSES - 1)].until_read, waited);
+	count(latency.processes[place & (PROCESSES - 1)].bound, bound);
+	return 0;
+}
+
+__attribute__((noinline)) int count_reply(__u32 place, __u64 waited)
+{
+	if (place < PROCESSES)
+		count(latency.processes[place & (PROCESSES - 1)].until_reply, waited);
+	return 0;
 }

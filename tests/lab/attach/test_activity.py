@@ -37,7 +37,7 @@ from tests.lab.helpers import (
     until,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 QUICKLY = ("--window", 0, "--defer-us", 200)
 SHORT = ("--interval", 0.3)
@@ -350,7 +350,7 @@ def test_a_timer_that_was_asked_for_is_taken_and_nothing_is_tried(
     given: str, ns: int, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
     load(5_000)
-    done = napctl("attach", server.pid, "--window", 0, "--json", "--defer-us", given, "--latency-budget", "60us")
+    done = napctl("attach", server.pid, "--window", 0, "--json", "--defer-us", given)
     timer = from_json(json.dumps(done.json["timer"]), TimerChoice)
 
     assert timer == TimerChoice(gro_flush_timeout_ns=ns, why="asked for")

@@ -147,7 +147,7 @@ class Story:
 def test_it_survives_whatever_happens_drops_nothing_and_leaves_nothing(
     wide: Lab, napctl: Napctl, trials: Callable[[int, int], int]
 ) -> None:
-    times = trials(2, 10), trials(3, 5)
+    times = trials(1, 10), trials(2, 5)
     with Lab.build(queues=WORKERS) as other:
         plain = Story(other, None)
         with ExitStack() as stack:

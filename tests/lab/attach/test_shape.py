@@ -21,7 +21,7 @@ from napctl.load.base import REST
 from napctl.model.experiment import RunConfig
 from napctl.observe.machine import take_machine
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
 ROUNDS = 3
 
 

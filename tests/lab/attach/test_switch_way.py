@@ -247,7 +247,7 @@ def test_killed_at_any_step_of_a_switch_the_journal_leads_back(
     assert trial("recover").status == 0
     assert machine_of(lab.server) == before
 
-    mixed, picked = 0, sampled(steps, 6)
+    mixed, picked = 0, sampled(steps, 4)
     for number, step in enumerate(picked):
         victim = Napctl(napctl.state / str(number))
         assert switching(victim, server, ONCE_ROUND, *at(step, "signal=SIGKILL")) == -9, step

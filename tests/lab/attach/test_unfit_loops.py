@@ -18,7 +18,7 @@ from tests.lab.helpers import PREFERS, UNSET, Napctl, ending, machine_of, params
 from tests.lab.other_servers import loops
 from tests.lab.trial import held
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 SELDOM = LoadSpec(rate_per_second=40, seconds=20, connections=4, warmup_seconds=0.1, protocol="http")
 OFTEN = LoadSpec(rate_per_second=2000, seconds=20, connections=16, warmup_seconds=0.1, protocol="http")

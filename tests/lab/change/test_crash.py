@@ -81,7 +81,7 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
     assert brought_back(trial, lab, server, before)
     assert {"pwrite64", "fdatasync", "sendto", "ioctl", "pidfd_getfd"} <= {name for name, _ in steps}
 
-    changed, picked = 0, some(steps, sampled, 6)
+    changed, picked = 0, some(steps, sampled, 4)
     for number, step in enumerate(picked):
         victim = fresh(napctl, str(number))
         assert victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9, step
@@ -105,7 +105,7 @@ def test_detach_killed_at_any_step_leaves_a_way_back(
     steps = napctl.steps(tmp_path / "trace", "detach", server.pid)
     assert machine_of(lab.server) == before
 
-    halfway, picked = 0, sampled(steps, 6)
+    halfway, picked = 0, sampled(steps, 4)
     for step in picked:
         napctl.attach_quickly(server.pid)
         assert napctl("detach", server.pid, under=at(step, "signal=SIGKILL")).status == -9, step
@@ -129,7 +129,7 @@ def test_recover_killed_at_any_step_can_be_repeated(
 
     half_attached()
     steps = napctl.steps(tmp_path / "trace", "recover")
-    for step in sampled(steps, 4):
+    for step in sampled(steps, 3):
         half_attached()
         assert napctl("recover", under=at(step, "signal=SIGKILL")).status == -9, step
         assert brought_back(napctl, lab, server, before), step
@@ -213,7 +213,7 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
     steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
     assert trial("detach", server.pid).status == 0
 
-    for number, step in enumerate(some(steps[:-1], sampled, 6)):  # exit_group comes after the last chance to speak
+    for number, step in enumerate(some(steps[:-1], sampled, 4)):  # exit_group comes after the last chance to speak
         victim = fresh(napctl, str(number))
         interruption = INTERRUPTIONS[number % 3]
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
@@ -235,7 +235,7 @@ def test_an_interruption_at_any_step_of_detach_leaves_all_or_nothing(
     attached = machine_of(lab.server)
     steps = napctl.steps(tmp_path / "trace", "detach", server.pid)
 
-    for number, step in enumerate(sampled(steps[:-1], 6)):
+    for number, step in enumerate(sampled(steps[:-1], 4)):
         napctl.attach_quickly(server.pid)
         interruption = INTERRUPTIONS[number % 3]
         done = napctl("detach", server.pid, under=at(step, f"signal={interruption.name}"))
@@ -262,7 +262,7 @@ def test_an_interruption_at_any_moment_leaves_all_or_nothing(
     before = machine_of(lab.server)
     attached = attached_machine(napctl, lab, server)
     chance = random.Random(int(interruption))
-    for _ in range(trials(3, 40)):
+    for _ in range(trials(2, 40)):
         running = napctl.start("attach", server.pid, *QUICKLY)
         while (napctl.state / "lock").exists() and str(napctl.state / "lock") not in open_files(running.pid):
             if running.poll() is not None:
@@ -307,7 +307,7 @@ def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
     error = {"pwrite64": "ENOSPC", "fdatasync": "EIO"}[call]
 
     calls = [step for step in steps if step[0] == call]
-    for number, step in enumerate(sampled(calls, 3)):
+    for number, step in enumerate(sampled(calls, 2)):
         victim = fresh(napctl, str(number))
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"error={error}"))
 
@@ -331,7 +331,7 @@ def test_a_full_disk_from_any_write_of_the_journal_on_leaves_all_or_nothing(
     assert trial("detach", server.pid).status == 0
 
     writes = [step for step in steps if step[0] == "pwrite64"]
-    for number, (name, count) in enumerate(sampled(writes, 3)):
+    for number, (name, count) in enumerate(sampled(writes, 2)):
         victim = fresh(napctl, str(number))
         under = at((name, count), "error=ENOSPC")
         under[-1] += "+"  # this one and all that follow

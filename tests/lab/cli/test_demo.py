@@ -125,7 +125,9 @@ def shows_what_each_treatment_is_for(directory: RunDirectory) -> None:
 
     polled = {name: of(name, "server_poll_share", heavy) for name in PRESETS["demo"]}
     assert polled["base"] == polled["defer:200us"] == 0
-    assert min(polled["suspend:20us"], polled["suspend:200us"]) > 0, polled  # other work makes it less, but not none
+    assert polled["suspend:200us"] > 0, polled  # other work makes it less, but not none
+    # Where the server waits for its CPU for longer than 20 µs it may find nothing left to poll, in most rounds.
+    assert max(each.metrics["server_poll_share"] for each in cells if each.treatment == "suspend:20us") > 0.1
     assert polled["fullbusy"] > 0.5, polled
     rest = {name: of(name, "server_cpu_share", 0) for name in ("base", "suspend:200us", "fullbusy")}
     assert rest["fullbusy"] > 5 * rest["suspend:200us"], rest

@@ -26,6 +26,7 @@ def test_it_is_measured_like_any_other_and_has_learned_before(napctl: Napctl, tm
     assert sum(each.title == "attach memcached" for each in napctl.live()) == 0
 
 
+@pytest.mark.long
 def test_it_ends_with_a_comparison_that_is_killed_and_everything_is_put_back(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_it_ends_with_a_comparison_that_is_killed_and_everything_is_put_back(
     assert machine_of(lab.server) == before
 
 
+@pytest.mark.long
 def test_where_nothing_comes_to_be_attached_the_cell_has_failed_and_says_why(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:

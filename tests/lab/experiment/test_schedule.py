@@ -284,7 +284,6 @@ def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_t
     assert machine_of(lab.server) == before
 
 
-@pytest.mark.alone
 def test_a_live_run_that_is_resumed_keeps_its_limits_and_nobody_else_may_go_on_with_it(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
 ) -> None:
@@ -389,6 +388,7 @@ def test_a_directory_that_is_not_empty_is_left_alone(napctl: Napctl, run: Path, 
     assert [each.name for each in run.iterdir()] == ["mine"]
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_memcached_in_the_lab_is_measured_at_rates_found_for_it(napctl: Napctl, run: Path) -> None:
     done = napctl("compare", "base", "suspend:200us", "--lab", "--rounds", 2, *QUICK, "--output", run, timeout_s=100)
@@ -399,7 +399,6 @@ def test_memcached_in_the_lab_is_measured_at_rates_found_for_it(napctl: Napctl, 
     assert any(cell.latency for cell in cells(run))
 
 
-@pytest.mark.alone
 def test_a_server_that_does_not_fit_is_compared_without_polling(napctl: Napctl, run: Path) -> None:
     with Lab.build(queues=2) as lab, ending(memcached(lab)) as server:
         hold = (

@@ -289,7 +289,7 @@ def test_a_server_can_be_attached_upon_a_plan_and_comes_off_first(napctl: Napctl
 def test_kills_at_random_instants_leave_the_former_state_or_the_applied_one(
     bed: Lab, napctl: Napctl, plan: Path, trials: Callable[[int, int], int]
 ) -> None:
-    outcomes = killed_at_random(bed, napctl, plan, kills=trials(4, 200), chance=random.Random(3))
+    outcomes = killed_at_random(bed, napctl, plan, kills=trials(2, 200), chance=random.Random(3))
     print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
 
 
@@ -309,7 +309,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
     assert {"pwrite64", "fdatasync", "sendto"} <= {name for name, _ in steps}
 
     all_steps = [step for step in steps if step[0] != "pwrite64"]
-    halfway, picked = 0, sampled(all_steps, 10)
+    halfway, picked = 0, sampled(all_steps, 5)
     for number, step in enumerate(picked):
         victim = Napctl(napctl.state / str(number))
         assert victim("apply", plan, *at_server(bed), under=at(step, "signal=SIGKILL")).status == -9, step

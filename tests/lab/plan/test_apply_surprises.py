@@ -84,7 +84,7 @@ def test_an_interruption_leaves_no_plan_without_its_guard(
     steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
     assert trial("rollback").status == 0
     in_force = 0
-    some = [*sampled(steps[:-6], 3), *sampled(steps[-6:], 4)]  # all is made before the last ones
+    some = [*sampled(steps[:-6], 2), *sampled(steps[-6:], 2)]  # all is made before the last ones
     for number, step in enumerate(some):
         victim = Napctl(napctl.state / str(number))
         under = [word for word in at(step, "signal=SIGTERM") if word != "-f"]  # the guard goes its own way

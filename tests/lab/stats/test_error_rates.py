@@ -105,6 +105,7 @@ def slowed(lab: Lab, slowdown: float) -> Iterator[tuple[object, ...]]:
         yield ("base", "slow", *hook, "--target", server.pid, "--adapter", "openloop", "--load", asked)
 
 
+@pytest.mark.long
 def test_a_server_that_takes_three_times_as_long_is_found_worse_in_all_that_shows_it(
     lab: Lab, napctl: Napctl, tmp_path: Path
 ) -> None:

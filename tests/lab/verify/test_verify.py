@@ -19,7 +19,7 @@ from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, set_n
 from tests.lab.plans import HEAD, states, two_devices, write_plan
 from tests.lab.tap import Tap, written_to
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 QUICKLY = ("--seconds", 0.2)
 PLAN = HEAD + '[tap0]\ndriver = "tun"\nrx-queues = 1\ntx-queues = 1\n[tap0.coalescing]\n'
@@ -45,6 +45,7 @@ def verdicts(napctl: Napctl, *arguments: object) -> list[dict[str, Any]]:
     return list(found.json["verdicts"])
 
 
+@pytest.mark.alone
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_a_driver_that_accepts_and_ignores_is_said_to(
@@ -60,6 +61,7 @@ def test_a_driver_that_accepts_and_ignores_is_said_to(
     assert tap.frames == 64
 
 
+@pytest.mark.alone
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_a_driver_that_obeys_is_said_to(
