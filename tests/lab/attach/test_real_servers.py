@@ -23,7 +23,7 @@ from tests.lab.other_servers import caddy, web
 from tests.lab.rounds import Cell
 from tests.lab.trial import CONNECTIONS, TREATMENTS, Bench, Protocol, held
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 Outcome = Literal["attached", "with `--steer`", "left alone"]
 LOAD = 0.7

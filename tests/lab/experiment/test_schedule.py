@@ -284,6 +284,7 @@ def test_live_traffic_that_suffers_is_given_back_at_once_and_the_treatment_not_t
     assert machine_of(lab.server) == before
 
 
+@pytest.mark.alone
 def test_a_live_run_that_is_resumed_keeps_its_limits_and_nobody_else_may_go_on_with_it(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, run: Path
 ) -> None:
