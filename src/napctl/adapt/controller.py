@@ -22,7 +22,7 @@ from napctl.adapt.reasons import Kind
 from napctl.adapt.ways import Way, WayWindow
 from napctl.model.value import Value
 
-__all__ = ["SETTLE_SECONDS", "WINDOW_SECONDS", "Decision", "State", "decide", "limit_ns", "start"]
+__all__ = ["RECENT", "SETTLE_SECONDS", "WINDOW_SECONDS", "Decision", "State", "decide", "limit_ns", "start"]
 
 
 WINDOW_SECONDS = 0.5

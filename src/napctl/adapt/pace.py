@@ -6,7 +6,7 @@ from itertools import takewhile
 from napctl.adapt.controller import RECENT, WINDOW_SECONDS, State, limit_ns
 from napctl.adapt.preference import LatencyGoal
 
-__all__ = ["Span", "followed", "has_ended", "next_span"]
+__all__ = ["WindowSpan", "followed", "has_ended", "next_span"]
 
 
 IDLE_PER_SECOND = 100.0
@@ -20,7 +20,7 @@ SLACK = 0.1
 
 
 @dataclass(frozen=True)
-class Span:
+class WindowSpan:
     """Of a window: when it began, and how long it is to be, s. Short, but for one that follows upon another."""
 
     began: float
@@ -29,27 +29,29 @@ class Span:
     """It is in the place of one that was given up, and is not given up itself."""
 
 
-def next_span(span: Span | None, at: float, before: float, rate: float, *, tries: bool = False) -> Span | None:
+def next_span(
+    span: WindowSpan | None, at: float, before: float, rate: float, *, tries: bool = False
+) -> WindowSpan | None:
     """After a glance, which saw so many packets a second and the glance before that many. None: the server idles, and
     there is no window. The same: it goes on, or has_ended()."""
     if rate < IDLE_PER_SECOND and not tries:
         return None
     if span is None:
-        return Span(at)
+        return WindowSpan(at)
     if not span.again and max(before, rate) > ANOTHER_LOAD * min(before, rate):
-        return Span(at, again=True)
+        return WindowSpan(at, again=True)
     return span
 
 
-def has_ended(span: Span, at: float) -> bool:
+def has_ended(span: WindowSpan, at: float) -> bool:
     """Whether that window is to be decided upon."""
     return at - span.began >= span.seconds - SLACK
 
 
-def followed(at: float, state: State, goal: LatencyGoal) -> Span:
+def followed(at: float, state: State, goal: LatencyGoal) -> WindowSpan:
     """By the next window, which begins as the last one has been decided upon: longer where there is nothing to hurry
     for, that is no trial, and a budget that is kept, or has been broken for so long that it is nothing new."""
     limit = limit_ns(state, goal)
     over = sum(1 for _ in takewhile(lambda each: (each.p99_ns or 0.0) > limit, reversed(state.recent)))
     hurry = state.trial or len(state.recent) < RECENT or 0 < over < RECENT
-    return Span(at, WINDOW_SECONDS if hurry else SETTLED_SECONDS)
+    return WindowSpan(at, WINDOW_SECONDS if hurry else SETTLED_SECONDS)

@@ -14,7 +14,7 @@ from typing import Self
 from msgspec.structs import replace
 
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
-from napctl.adapt.pace import Span, followed, has_ended, next_span
+from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow
 from napctl.attach.follow_step import NapiKey
@@ -79,7 +79,7 @@ class Adapting:
             self._latency = self._loaded_latency()
             self._open = undo.pop_all()
         self._renewed_at = time.monotonic()
-        self._span: Span | None = None
+        self._span: WindowSpan | None = None
         """Of the window at hand; None: it is to begin."""
         self._began: _Reading | None = None
         """What was read then."""

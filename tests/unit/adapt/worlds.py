@@ -8,7 +8,7 @@ from random import Random
 
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
 from napctl.adapt.learned import Learned
-from napctl.adapt.pace import Span, followed, has_ended, next_span
+from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal, Prefer
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow, ways_between
 
@@ -70,7 +70,7 @@ class Course:
     at: float = 1_000.0
     rate: float = 0.0
     """Packets a second at the last glance."""
-    span: Span | None = None
+    span: WindowSpan | None = None
     """Of the window at hand."""
     windows: list[Window] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ class Course:
             self.windows.append(Window(seen, decision, _parts(edges, began, end)[-1][1], end - last))
             self.state = decision.state
             self.at = end + (SETTLE_SECONDS if decision.kind else 0.0)
-            self.span = Span(self.at) if decision.kind else followed(end, decision.state, self.goal)
+            self.span = WindowSpan(self.at) if decision.kind else followed(end, decision.state, self.goal)
         return self.windows[first:]
 
     def _window(self, edges: Sequence[tuple[float, float]], over: float) -> tuple[float, float] | None:

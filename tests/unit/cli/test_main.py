@@ -142,7 +142,7 @@ def test_a_spin_that_cannot_be_killed_for_long_needs_force(line: str) -> None:
         ("--timer-range 20us..50us", "only who stays can adapt; add --stay"),
         ("--prefer latency", "only who stays can adapt; add --stay"),
         ("--stay --timer-range 20us..50us", "adapting needs a --latency-budget"),
-        ("--stay --latency-budget 1ms --timer-range 20us..50us --defer-us 20", "--defer-us keeps one timer"),
+        ("--stay --latency-budget 1ms --timer-range 20us..50us --defer-us 20", "--defer-us sets the timer"),
         ("--stay --latency-budget 1ms --timer-range 50us..20us", "is empty"),
         ("--stay --latency-budget 1ms --timer-range 0..20us", "a timer is longer than 0"),
         ("--stay --latency-budget 1ms --timer-range 20us..20ms", "the suspend timer (irq-suspend-timeout) is 20ms"),
