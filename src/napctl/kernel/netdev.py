@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netlink import Refused, table
+from napctl.kernel.netlink import Attr, Refused, table
 from napctl.model.counts import QueueCounts
 from napctl.model.machine import Napi, Queue
 from napctl.model.settings import NapiSettings
@@ -64,13 +64,7 @@ class Netdev:
 
     def napis(self, ifindex: int | None = None) -> list[Napi]:
         """NAPI instances of one device (none, if it is down or gone), or of all of the namespace that are up."""
-        wanted = {} if ifindex is None else {"ifindex": ifindex}
-        try:
-            replies = list(self._family.ask(NAPI_GET, NAPI, wanted, what="reading NAPI instances", dump=True))
-        except Refused as refusal:
-            if ifindex is not None and refusal.errno == ENODEV:
-                return []
-            raise
+        replies = self._of_device(NAPI_GET, NAPI, ifindex, "reading NAPI instances")
         return sorted((_napi(reply) for reply in replies), key=lambda napi: napi.napi_id)
 
     def napi(self, napi_id: int) -> Napi | None:
@@ -98,9 +92,8 @@ class Netdev:
             pass
 
     def queues(self, ifindex: int | None = None) -> list[Queue]:
-        """Queues of one device or all, with the NAPI instance that serves each (None: the driver does not tell)."""
-        wanted = {} if ifindex is None else {"ifindex": ifindex}
-        replies = self._family.ask(QUEUE_GET, QUEUE, wanted, what="reading queues", dump=True)
+        """Queues of one device (none, if it is gone) or all, with the NAPI instance that serves each (None: the driver
+        does not tell)."""
         return [
             Queue(
                 ifindex=reply["ifindex"],
@@ -108,8 +101,20 @@ class Netdev:
                 index=reply["id"],
                 napi_id=reply.get("napi-id"),
             )
-            for reply in replies
+            for reply in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")
         ]
+
+    def _of_device(
+        self, command: int, attributes: dict[int, Attr], ifindex: int | None, what: str
+    ) -> list[dict[str, Any]]:
+        """Of one device (nothing, if it is gone), or of all."""
+        wanted = {} if ifindex is None else {"ifindex": ifindex}
+        try:
+            return list(self._family.ask(command, attributes, wanted, what=what, dump=True))
+        except Refused as refusal:
+            if ifindex is not None and refusal.errno == ENODEV:
+                return []
+            raise
 
     def queue_counts(self, ifindex: int) -> list[QueueCounts] | None:
         """Counters per queue since the device came up; None if the driver does not keep them."""

@@ -358,3 +358,9 @@ def test_a_virtual_device_sits_nowhere(kind: list[str]) -> None:
         in_namespace(netns, "ip", *kind)
         (device,) = (each for each in take_devices(netns, ["virtual0"], []))
     assert device.bus is None
+
+
+def test_a_device_that_has_gone_has_neither_napi_instances_nor_queues(lab: Lab) -> None:
+    with Netdev(lab.server.namespace) as netdev:
+        assert netdev.queues(2**20) == []
+        assert netdev.napis(2**20) == []
