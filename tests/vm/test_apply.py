@@ -159,6 +159,7 @@ def test_coalescing_of_one_queue_is_set_and_read_back() -> None:
             ioctl.set_queue_coalescing("virtio1", 0, Coalescing(rx_usecs=50), before)
 
 
+@pytest.mark.long
 def test_what_changed_with_it_is_shown_as_a_side_effect_and_undone(wire: Wire, napctl: Napctl, tmp_path: Path) -> None:
     """No driver that QEMU 7.2 emulates changes more than it is asked to: here another hand does, right after it."""
     before = rings_of(wire.device)

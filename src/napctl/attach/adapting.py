@@ -85,7 +85,10 @@ class Adapting:
         """What was read then."""
         self._glance = _Glance(time.monotonic(), 0, 0.0)
         self._unseen = 0
-        """Busy windows without a sample, one after the other."""
+        """Busy windows without a sample, one after the other;"""
+        self._blind = False
+        """so many that the wait for a poll counts, until as many had samples."""
+        self._seen_again = 0
         self._kept_at = time.monotonic()
         self._due_at = self._kept_at + SETTLE_SECONDS
 
@@ -120,6 +123,7 @@ class Adapting:
                 self._latency.add(pid)
             for pid in before - self._servers:
                 self._latency.drop(pid)
+        self._glance = self._glance_anew()
         self._begin_in(0.0)
 
     def switched(self, way: Way) -> None:
@@ -150,6 +154,10 @@ class Adapting:
             return decision
         return None
 
+    def _glance_anew(self) -> _Glance:
+        """Other counters, which cannot be compared with those before."""
+        return _Glance(time.monotonic(), self._cost.packets(self._napis), self._glance.per_second)
+
     def _read(self) -> "_Reading":
         latency = _until_read(self._latency.read()) if self._latency else None
         return _Reading(self._cost.read(self._napis), latency)
@@ -172,7 +180,7 @@ class Adapting:
         )  # fmt: skip
         if self._latency is not None:
             self._look_for_samples(cost, latency)
-        if self._latency is None or self._unseen >= UNSEEN_WINDOWS:
+        if self._latency is None or self._blind:
             p99_us, p50_us = (cost.waits.wait_percentile_us(each) if cost.waits else None for each in (0.99, 0.5))
             return replace(
                 seen,
@@ -189,11 +197,14 @@ class Adapting:
     def _look_for_samples(self, cost: Cost, latency: LatencyHistogram | None) -> None:
         """A server that reads by other means is judged by the wait for a poll, until it is seen to read by recv."""
         if latency is not None and latency.samples:
-            self._unseen = 0
+            self._unseen, self._seen_again = 0, self._seen_again + 1
         elif cost.packets >= UNSEEN_PACKETS:
-            self._unseen += 1
-            if self._unseen == UNSEEN_WINDOWS:
-                self._say("the server is not seen to read by recv; adapting by the wait for a poll until it does")
+            self._unseen, self._seen_again = self._unseen + 1, 0
+        if self._unseen >= UNSEEN_WINDOWS:
+            self._blind = True
+            self._say("the server is not seen to read by recv; adapting by the wait for a poll until it does")
+        elif self._seen_again >= UNSEEN_WINDOWS:
+            self._blind = False
 
     def _renew_full(self) -> None:
         """What follows for weeks meets more processes and NAPI instances than the probes have places for."""
@@ -202,12 +213,13 @@ class Adapting:
             if self._cost.is_full:
                 self._cost.renew()
                 self._span = None
+            if self._latency is not None and self._latency.is_full:
+                fresh = LatencyProbe.load(self._servers)
+                self._latency.close()
+                self._latency, self._span = fresh, None
         except ProbeUnavailable as error:
-            self._say(f"the probe of waits is full, and cannot be loaded anew: {error.reason}")
-        if self._latency is not None and self._latency.is_full:
-            self._latency.close()
-            self._latency = self._loaded_latency()
-            self._span = None
+            self._say(f"a probe is full, and cannot be loaded anew: {error.reason}")
+        self._glance = self._glance_anew()
 
     def _loaded_latency(self) -> LatencyProbe | None:
         try:

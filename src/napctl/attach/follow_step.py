@@ -178,9 +178,6 @@ def _napi(change: NapiChange, present: Present, step: Step) -> bool:
         step.forget.append(change)
         step.words.append(f"{change.where} lost its settings")
         return False
-    if change.leaving is not None:  # it was away, or refused, when all changed their way: it may have the other one's
-        step.forget.append(change)
-        step.more.append(change)
     return True
 
 

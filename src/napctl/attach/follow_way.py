@@ -10,14 +10,17 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
-from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.change.one_change import may_have_either
+from napctl.model.change import Change, NapiChange, Switch, Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.suspension import Suspension
 from napctl.probe import ProbeUnavailable
 
 __all__ = ["FollowWay"]
 
 
 AGAIN_SECONDS = 10.0
+"""Until what went wrong is tried again."""
 
 
 class FollowWay:
@@ -30,6 +33,8 @@ class FollowWay:
         """Another way, and why."""
         self._to_adapt: Transaction | None = None
         """What is to be adapted, which went wrong; it is tried again"""
+        self._unsettled: Way | None = None
+        """The last one that was switched to, if some objects may still have the one before; they are tried again"""
         self._again_at = 0.0
         """then, of time.monotonic()."""
         self.suspension = options.suspension
@@ -66,7 +71,7 @@ class FollowWay:
 
     def end(self) -> None:
         """Nothing is attached any more."""
-        self._wanted = self._to_adapt = None
+        self._wanted = self._to_adapt = self._unsettled = None
         if self._adapting is not None:
             self._adapting.close()
             self._adapting = None
@@ -84,12 +89,15 @@ class FollowWay:
             return 0.0
         if self._to_adapt is not None:
             return max(0.0, self._again_at - now)
-        return float("inf") if self._adapting is None else self._adapting.seconds_left(now)
+        again = max(0.0, self._again_at - now) if self._unsettled is not None else float("inf")
+        return again if self._adapting is None else min(again, self._adapting.seconds_left(now))
 
     def is_another_wanted(self) -> bool:
         """Whether switch() is to be called; to be asked when it is time."""
         if self._to_adapt is not None and self._options.goal and time.monotonic() >= self._again_at:
             self._adapt(self._options.goal, self._to_adapt)
+        if self._unsettled is not None and self._wanted is None and time.monotonic() >= self._again_at:
+            self._wanted = self._unsettled, ""
         adapting = self._adapting
         if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
             return self._wanted is not None
@@ -107,14 +115,21 @@ class FollowWay:
         way, why = self._wanted
         wanted = in_way(self._options.suspension, way.gro_flush_timeout_ns)
         switch = Switch(unix_ns=time.time_ns(), to=way_words(way.gro_flush_timeout_ns), why=why)
-        done = switch_way(journal, transaction, wanted, switch)
+        done = switch_way(journal, transaction, wanted, switch if why else None)
         self._wanted = None
-        made = any(isinstance(each, NapiChange) and each.after == wanted.napi for each in done.transaction.changes)
-        if made:
+        unsure = any(map(may_have_either, done.transaction.changes))
+        self._unsettled, self._again_at = way if unsure else None, time.monotonic() + AGAIN_SECONDS
+        made = any(_has(each, wanted) for each in done.transaction.changes)
+        if made and self.suspension != wanted:
             self.suspension = wanted
-            self._words.tell(f"changed to {switch.to}: {why}")
+            self._words.tell(f"changed to {switch.to}" + (f": {why}" if why else ""))
         for line in done.left:
             self._words.say(line)
-        if self._adapting is not None:
+        if self._adapting is not None and (why or (made and way != self._adapting.way)):
             self._adapting.switched(way if made else self._adapting.way)
         return done.transaction
+
+
+def _has(change: Change, wanted: Suspension) -> bool:
+    """Whether that is a NAPI instance that is as wanted, for sure."""
+    return isinstance(change, NapiChange) and change.after == wanted.napi and not may_have_either(change)

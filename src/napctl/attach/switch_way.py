@@ -36,7 +36,7 @@ def way_words(gro_flush_timeout_ns: int | None) -> str:
     return "interrupts" if gro_flush_timeout_ns is None else f"gro-flush-timeout {duration_text(gro_flush_timeout_ns)}"
 
 
-def switch_way(journal: Journal, transaction: Transaction, wanted: Suspension, switch: Switch) -> Exchanged:
+def switch_way(journal: Journal, transaction: Transaction, wanted: Suspension, switch: Switch | None) -> Exchanged:
     """Bring all that is attached into the way in which `wanted` is; raises what exchange() does.
 
     From one timer to another only that is written. Polling and suspension come upon deferral, and go before it:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.objects import Places
-from napctl.change.one_change import found_own, make, refuse_changed, touched
+from napctl.change.one_change import found_own, make, may_have_either, refuse_changed, touched
 from napctl.change.transaction import undisturbed
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
 from napctl.model.errors import Away, BadInput, ChangedMeanwhile, NapctlError, RolledBack
@@ -47,20 +47,24 @@ def exchange(
     transaction: Transaction,
     wanted: Callable[[Change], Block | None],
     stages: Sequence[Stage],
-    switch: Switch,
+    switch: Switch | None,
 ) -> Exchanged:
     """Give objects of a transaction in force other values: those that are `wanted` of a change (None: as it is).
 
     Before anything is written the journal has both values, so that after a kill between any two instructions either is
     known to be napctl's, and what was before napctl is put back. An object that somebody else has changed, or that the
     kernel refuses to set, does not keep the others from being exchanged. One that is gone may come back, as with a
-    device that is down, and may then have either: so it is recorded, like one that the kernel refused half-way. Raises
-    RolledBack, with nothing written, if the journal cannot be.
+    device that is down, and may then have either: so it is recorded, like one that the kernel refused half-way.
+    `switch` is what is recorded of it; None: it is the last one, tried again for such objects. Raises RolledBack, with
+    nothing written, if the journal cannot be.
     """
     with undisturbed(), Places() as places:
         new = {place: block for place, each in enumerate(transaction.changes) if (block := _other(each, wanted))}
         transaction, gone, errors = _as_found(transaction, new, places)
-        new = {place: block for place, block in new.items() if place not in errors}
+        sure = [place for place in gone if not may_have_either(transaction.changes[place])]
+        new = {
+            place: block for place, block in new.items() if place not in errors and (place not in gone or place in sure)
+        }
         journal.update(_exchanged(transaction, new, unsure=new), transaction.state)
         unsure = set(gone)
         for stage in stages:
@@ -70,14 +74,15 @@ def exchange(
                 try:
                     make(step, places)
                 except (BadInput, Away):
-                    unsure.add(place)  # it is gone
+                    unsure.add(place)  # it is gone, or hidden as its device is down
                 except NapctlError as error:
                     unsure.add(place)
                     errors[place] = error
             if steps:
                 time.sleep(stage.then_seconds)
         made = _exchanged(transaction, new, unsure)
-        made = replace(made, switches=(*made.switches, switch)[-MOST_SWITCHES:])
+        if switch is not None:
+            made = replace(made, switches=(*made.switches, switch)[-MOST_SWITCHES:])
         with suppress(RolledBack):  # the disk has become full; what the journal has leads back as well
             made = journal.update(made, made.state)
     return Exchanged(made, tuple(_words(error) for error in errors.values()))
@@ -86,7 +91,7 @@ def exchange(
 def _other(change: Change, wanted: Callable[[Change], Block | None]) -> Block | None:
     """What it is to have, if that is not what it has for sure."""
     block = wanted(change)
-    return None if block == change.after and getattr(change, "leaving", None) is None else block
+    return None if block == change.after and not may_have_either(change) else block
 
 
 def _as_found(
@@ -125,7 +130,7 @@ def _exchanged(transaction: Transaction, new: dict[int, Block], unsure: Collecti
     changes = list(transaction.changes)
     for place, block in new.items():
         before = changes[place]
-        leaving = (getattr(before, "leaving", None) or before.after) if place in unsure else None
+        leaving = before.after if place in unsure else None
         changes[place] = replace(before, after=block, leaving=leaving)
     return replace(transaction, changes=tuple(changes))
 

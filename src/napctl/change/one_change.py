@@ -30,6 +30,7 @@ __all__ = [
     "altered",
     "found_own",
     "make",
+    "may_have_either",
     "refuse_changed",
     "settled",
     "side_effects",
@@ -92,7 +93,7 @@ def found_own(change: Change, places: Places) -> Change:
 
     Raises ChangedMeanwhile if a setting has neither, and what make() raises.
     """
-    if getattr(change, "leaving", None) is None:
+    if not may_have_either(change):
         return change
     try:
         with opened(change, places) as target:
@@ -106,9 +107,14 @@ def found_own(change: Change, places: Places) -> Change:
     )
 
 
+def may_have_either(change: Change) -> bool:
+    """Whether it may still have the values from before it was exchanged, as it was away or refused half-way."""
+    return getattr(change, "leaving", None) is not None
+
+
 def settled(change: Change) -> Change:
     """Without what it was exchanged for: what it has is known."""
-    return change if getattr(change, "leaving", None) is None else replace(change, leaving=None)
+    return replace(change, leaving=None) if may_have_either(change) else change
 
 
 def undo(change: Change, places: Places, *, force: bool = False, interrupted: bool = False) -> list[Restored]:

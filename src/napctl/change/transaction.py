@@ -79,10 +79,15 @@ LONGEST_SECONDS = 0.1
 
 def resumed_seconds(changes: Sequence[Change]) -> float:
     """How long suspension may go on after irq-suspend-timeout has been set to 0 on these NAPI instances."""
-    longest_ns = max(
-        (each.after.irq_suspend_timeout_ns or 0 for each in changes if isinstance(each, NapiChange)), default=0
-    )
-    return min(longest_ns / 1e9 + SLACK_SECONDS, LONGEST_SECONDS) if longest_ns else 0.0
+    longest_ns = max((_suspend_ns(each) for each in changes), default=0)
+    return min(longest_ns / 1e9, LONGEST_SECONDS) + SLACK_SECONDS if longest_ns else 0.0
+
+
+def _suspend_ns(change: Change) -> int:
+    """What may be in force."""
+    if not isinstance(change, NapiChange):
+        return 0
+    return max(each.irq_suspend_timeout_ns or 0 for each in (change.after, change.leaving or change.after))
 
 
 def never(_change: Change, _error: NapctlError) -> bool:
@@ -251,7 +256,7 @@ def suspension_first(changes: Sequence[Change]) -> tuple[list[Change], list[Chan
     """
     if not any(map(_is_of_who_polls, changes)):
         return [], list(changes)
-    suspending = [each for each in changes if isinstance(each, NapiChange) and each.after.irq_suspend_timeout_ns]
+    suspending = [each for each in changes if _suspend_ns(each)]
     first = [_narrowed(each, SUSPENSION.__contains__) for each in suspending]
     rest = [_narrowed(each, lambda name: name not in SUSPENSION) if each in suspending else each for each in changes]
     return list(first), rest

@@ -95,7 +95,7 @@ def _line(output: IO[bytes], deadline: float) -> bytes | None:
 
 def _end(follower: "subprocess.Popen[bytes]") -> list[str]:
     """Put everything back; what it has said since its first event."""
-    follower.send_signal(signal.SIGINT)
+    follower.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a shell has started in the background
     try:
         output, errors = follower.communicate(timeout=END_SECONDS)
     except subprocess.TimeoutExpired:

@@ -168,7 +168,7 @@ class LatencyProbe:
         return found
 
     def drop(self, pid: int) -> None:
-        """Count that process's requests no more: it has ended, and its pid may be another's by now."""
+        """Count that process's requests no more: when it has ended its pid may be another's."""
         self._latency.wanted[pid // 64] &= ~(1 << pid % 64)
 
     @property

@@ -62,7 +62,7 @@ class SoftirqTimeProbe:
         self._times.chosen[pid // 64] |= 1 << pid % 64
 
     def drop(self, pid: int) -> None:
-        """That process no more: it has ended, and its pid may be another's by now."""
+        """That process no more: when it has ended its pid may be another's."""
         self._times.chosen[pid // 64] &= ~(1 << pid % 64)
 
     def read(self) -> NetRxTime:
