@@ -12,7 +12,7 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
 from napctl.model.machine import Machine
-from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, open_files
+from tests.lab.helpers import Napctl, Step, at_server, in_namespace, machine_of, open_files
 
 HEAD = '[napctl-plan-file]\nschema = 1\ngoal = "balanced"\nmax-added-latency = "100us"\n'
 TUN = '[tun0]\ndriver = "tun"\nrx-queues = 1\ntx-queues = 1\n[tun0.coalescing]\nrx-max-frames = {frames}\n'
@@ -92,3 +92,11 @@ def killed_at_random(lab: Lab, napctl: Napctl, plan: Path, *, kills: int, chance
         outcome = assert_way_back(lab, napctl, before)
         outcomes[outcome if outcome == "applied" or not changed else "was half done"] += 1
     return outcomes
+
+
+def steps_of_apply(bed: Lab, napctl: Napctl, plan: Path, trace: Path) -> list[Step]:
+    """Of one that was made, and rolled back, for a trial."""
+    trial = Napctl(napctl.state / "trial")
+    steps = trial.steps(trace, "apply", plan, *at_server(bed))
+    assert trial("rollback").status == 0
+    return steps

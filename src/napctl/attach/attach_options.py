@@ -4,15 +4,12 @@ from dataclasses import dataclass
 
 from napctl.adapt.preference import LatencyGoal
 from napctl.attach.timer_choice import within
+from napctl.change.undoing_order import LONGEST_SUSPENSION_NS
 from napctl.model.errors import BadInput
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
 __all__ = ["AttachOptions"]
-
-
-LONGEST_SUSPENSION_NS = 100_000_000
-"""For adapting, which holds the journal meanwhile. The kernel's documentation advises 20 ms."""
 
 
 @dataclass(frozen=True)

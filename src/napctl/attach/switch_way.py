@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from napctl.attach.attachment import socket_polling
 from napctl.change.exchange import Block, Exchanged, Stage, exchange
 from napctl.change.journal import Journal
-from napctl.change.transaction import SUSPENSION, resumed_seconds
+from napctl.change.undoing_order import SUSPENSION, resumed_seconds
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
+from napctl.change.undoing_order import resumed_seconds, suspension_first, undoing_order
 from napctl.kernel import running_kernel
 from napctl.model.change import (
     Change,
@@ -19,7 +20,6 @@ from napctl.model.change import (
     Guard,
     Keeper,
     Kind,
-    NapiChange,
     Restored,
     RingsChange,
     SocketChange,
@@ -28,10 +28,8 @@ from napctl.model.change import (
     Transaction,
 )
 from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
-from napctl.model.settings import NapiSettings
 
 __all__ = [
-    "SUSPENSION",
     "LeaveOut",
     "amend",
     "apply",
@@ -39,11 +37,8 @@ __all__ = [
     "never",
     "objects",
     "restore",
-    "resumed_seconds",
-    "suspension_first",
     "undisturbed",
     "undo_all",
-    "undoing_order",
 ]
 
 
@@ -68,26 +63,6 @@ def begun(
 
 LeaveOut = Callable[[Change, NapctlError], bool]
 """Told of a change that is refused, and why: whether the others are to be made all the same."""
-
-
-SUSPENSION = ("irq_suspend_timeout_ns",)
-SLACK_SECONDS = 0.002
-"""What a timer, and the task that starts it just before it would have been told otherwise, may be late."""
-LONGEST_SECONDS = 0.1
-"""To wait for it: the kernel's documentation advises a suspend timer of 20 ms."""
-
-
-def resumed_seconds(changes: Sequence[Change]) -> float:
-    """How long suspension may go on after irq-suspend-timeout has been set to 0 on these NAPI instances."""
-    longest_ns = max((_suspend_ns(each) for each in changes), default=0)
-    return min(longest_ns / 1e9, LONGEST_SECONDS) + SLACK_SECONDS if longest_ns else 0.0
-
-
-def _suspend_ns(change: Change) -> int:
-    """What may be in force."""
-    if not isinstance(change, NapiChange):
-        return 0
-    return max(each.irq_suspend_timeout_ns or 0 for each in (change.after, change.leaving or change.after))
 
 
 def never(_change: Change, _error: NapctlError) -> bool:
@@ -231,47 +206,6 @@ def _object(change: Change) -> tuple[int, int]:
         case SocketChange() | SteeringChange():
             return change.pid, change.fd
     return change.netns, change.ifindex
-
-
-def undoing_order(changes: Sequence[Change]) -> list[Change]:
-    """Rings first, as when they were changed: a driver that starts its queues anew for them may lose the others.
-
-    Then who polls, so that applications stop before their NAPI instances lose the deferral; then the rest. Of each the
-    last change first.
-    """
-    backwards = changes[::-1]
-    return sorted(backwards, key=lambda change: (not isinstance(change, RingsChange), not _is_of_who_polls(change)))
-
-
-def _is_of_who_polls(change: Change) -> bool:
-    return isinstance(change, EpollChange | SocketChange)
-
-
-def suspension_first(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:
-    """Changes of who polls and of NAPI instances, as those of irq-suspend-timeout, and what is left of them.
-
-    Who stops polling while interrupts are suspended leaves the queue to the suspend timer: ep_resume_napi_irqs() in
-    fs/eventpoll.c does nothing without prefer_busy_poll. So suspension is undone first. What is suspended by then is
-    either resumed by the next busy poll, or by the timer, which nobody arms any more (napi_suspend_irqs()).
-    """
-    if not any(map(_is_of_who_polls, changes)):
-        return [], list(changes)
-    suspending = [each for each in changes if _suspend_ns(each)]
-    first = [_narrowed(each, SUSPENSION.__contains__) for each in suspending]
-    rest = [_narrowed(each, lambda name: name not in SUSPENSION) if each in suspending else each for each in changes]
-    return list(first), rest
-
-
-def _narrowed(change: Change, of: Callable[[str], bool]) -> Change:
-    """Some of the settings of a NAPI instance alone."""
-    assert isinstance(change, NapiChange)
-
-    def some(settings: NapiSettings) -> NapiSettings:
-        others = {name: None for name in settings.__struct_fields__ if not of(name)}
-        return replace(settings, **others)
-
-    leaving = None if change.leaving is None else some(change.leaving)
-    return replace(change, before=some(change.before), after=some(change.after), leaving=leaving)
 
 
 def _moved(changes: Sequence[Change]) -> Iterator[int]:

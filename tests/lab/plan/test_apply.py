@@ -37,6 +37,7 @@ from tests.lab.plans import (
     killed_at_random,
     set_frames,
     states,
+    steps_of_apply,
     write_plan,
 )
 
@@ -303,9 +304,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
     sampled: Sampled,
 ) -> None:
     before = machine_of(bed.server)
-    trial = Napctl(napctl.state / "trial")
-    steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
-    assert trial("rollback").status == 0
+    steps = steps_of_apply(bed, napctl, plan, tmp_path / "trace")
     assert {"pwrite64", "fdatasync", "sendto"} <= {name for name, _ in steps}
 
     all_steps = [step for step in steps if step[0] != "pwrite64"]

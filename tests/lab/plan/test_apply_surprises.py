@@ -16,7 +16,7 @@ from napctl.lab.bed import Lab
 from napctl.model.change import CoalescingChange
 from napctl.model.machine import Coalescing
 from tests.lab.helpers import PROGRAM, Napctl, Sampled, at, at_server, in_namespace, machine_of, until
-from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, write_plan
+from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, steps_of_apply, write_plan
 
 pytestmark = pytest.mark.lab
 
@@ -80,9 +80,7 @@ def test_an_interruption_leaves_no_plan_without_its_guard(
     sampled: Sampled,
 ) -> None:
     before = machine_of(bed.server)
-    trial = Napctl(napctl.state / "trial")
-    steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(bed))
-    assert trial("rollback").status == 0
+    steps = steps_of_apply(bed, napctl, plan, tmp_path / "trace")
     in_force = 0
     some = [*sampled(steps[:-6], 2), *sampled(steps[-6:], 2)]  # all is made before the last ones
     for number, step in enumerate(some):

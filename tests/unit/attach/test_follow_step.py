@@ -1,74 +1,41 @@
 """Following a target: what is done when workers, epoll instances, sockets or devices come and go. Without a kernel."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from dataclasses import replace as but
 
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.attachment import planned, steered_inodes
+from napctl.attach.attachment import planned
 from napctl.attach.follow_memory import Known
-from napctl.attach.follow_step import NapiKey, Present, Step, next_step
-from napctl.attach.inspect_process import EpollInstance, Listener, PlainSocket
+from napctl.attach.follow_step import Present, Step, next_step
 from napctl.attach.inspect_target import Examination
-from napctl.attach.judge_target import JudgedTarget
 from napctl.kernel.processes import Process
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange
 from napctl.model.settings import EpollParams, NapiSettings
-from napctl.model.suspension import Suspension
+from tests.unit.attach.steps import (
+    DEVICE,
+    IN_FORCE,
+    WANTED,
+    attached,
+    attachment,
+    of,
+    present,
+    reading,
+    steered_now,
+    step_of,
+    with_queues,
+    workers,
+)
 from tests.unit.attach.targets import (
     ABLE,
     GROUP,
-    IFINDEX,
     NETNS,
     UNSET,
     examination,
     instance,
     judged,
     listener,
-    plain_socket,
-    waits,
 )
-
-WANTED = Suspension()
-DEVICE = (NETNS, IFINDEX)
-
-
-def attachment(changes: tuple[Change, ...], pid: int = 42) -> Transaction:
-    return Transaction(
-        boot_id="b", made_unix_ns=1, name="server", pid=pid, started_ticks=pid, state="attached", changes=changes
-    )
-
-
-def attached(found: Examination, *, steer: bool = False) -> Transaction:
-    return attachment(planned(judged(found, steer=steer), WANTED), found.processes[0].pid)
-
-
-def present(found: Examination, settings: NapiSettings | None = None, *, down: bool = False) -> Present:
-    """The NAPI instances of the examination; with `settings`, all alike."""
-    napis = {(each.netns, napi_id): settings or each.napi.settings for napi_id, each in found.napis.items()}
-    return Present(
-        {} if down else napis,
-        {} if down else {DEVICE: tuple(sorted(found.napis))},
-        frozenset({DEVICE}) if down else frozenset(),
-    )
-
-
-IN_FORCE = replace(WANTED.napi, threaded="disabled")
-
-
-def step_of(transaction: Transaction, found: Examination, settings: NapiSettings = IN_FORCE) -> Step:
-    return next_step(transaction, judged(found), WANTED, present(found, settings))
-
-
-def of(step: Step, kind: type[Change]) -> dict[str, list[str]]:
-    """Where changes of a kind are made, undone and forgotten."""
-    parts = {"more": step.more, "without": step.without, "forget": step.forget}
-    found = {name: [each.where for each in part if isinstance(each, kind)] for name, part in parts.items()}
-    return {name: places for name, places in found.items() if places}
 
 
 def test_as_long_as_nothing_changes_nothing_is_done() -> None:
@@ -284,10 +251,6 @@ def test_when_only_one_napi_instance_of_a_device_went_no_successor_is_guessed() 
     assert of(step, NapiChange) == {"forget": ["NAPI 301 of eth0"]}
 
 
-def reading(napi_id: int = 300) -> PlainSocket:
-    return plain_socket(napi_id, threads=(waits(call="recv", fd=9),))
-
-
 def test_a_socket_stays_attached_as_long_as_its_process_runs() -> None:
     transaction = attached(examination(plain_sockets=(reading(),)))
     assert any(isinstance(each, SocketChange) for each in transaction.changes)
@@ -297,23 +260,6 @@ def test_a_socket_stays_attached_as_long_as_its_process_runs() -> None:
     step = step_of(transaction, gone)
     assert of(step, SocketChange) == {"forget": ["socket 9 of server (42)"]}
     assert "server (42) has ended" in step.words
-
-
-def workers(count: int, first: int = 0, *, params: EpollParams = UNSET) -> tuple[EpollInstance, ...]:
-    return tuple(
-        instance(5, {}, params, pid=100 + number, listeners=[listener(50 + number)])
-        for number in range(first, first + count)
-    )
-
-
-def steered_now(found: Examination, transaction: Transaction) -> JudgedTarget:
-    return judged(found, steer=True, steered=steered_inodes([transaction]))
-
-
-def with_queues(*instances: EpollInstance) -> Examination:
-    """Two queues, one worker of which is fed by each."""
-    fed = tuple(but(each, sockets_by_napi={300 + number % 2: 1}) for number, each in enumerate(instances))
-    return examination(*fed, queues=2)
 
 
 def test_a_group_that_is_steered_stays_so() -> None:
@@ -350,110 +296,6 @@ def test_a_group_whose_listeners_have_all_gone_is_forgotten() -> None:
 
 
 # Whatever happens, one step is enough
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A kernel in a few values, to which changes can be made."""
-
-    napis: dict[int, NapiSettings]
-    instances: tuple[EpollInstance, ...]
-    plain_sockets: tuple[PlainSocket, ...] = ()
-    down: bool = False
-    sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = field(default=None)
-
-    def examination(self) -> Examination:
-        found = examination(*self.instances, queues=0, plain_sockets=self.plain_sockets, sharers=self.sharers)
-        there = examination(instance(1, dict.fromkeys(self.napis, 1))).napis if self.napis and not self.down else {}
-        located = {
-            napi_id: but(each, napi=replace(each.napi, settings=self.napis[napi_id]), netns=NETNS)
-            for napi_id, each in there.items()
-        }
-        napis = tuple(each.napi for each in located.values())
-        located = {napi_id: but(each, device=replace(each.device, napis=napis)) for napi_id, each in located.items()}
-        members = [each.process for each in self.instances] + [each.process for each in self.plain_sockets]
-        running = {each.pid: each for each in members}
-        return but(found, napis=located, processes=tuple(running.values())).without_former_napis()
-
-    def present(self) -> Present:
-        if self.down:
-            return Present({}, {}, frozenset({DEVICE}))
-        there: dict[NapiKey, NapiSettings] = {(NETNS, napi_id): each for napi_id, each in self.napis.items()}
-        return Present(there, {DEVICE: tuple(sorted(self.napis))} if there else {})
-
-    def after(self, step: Step) -> "Machine":
-        napis, instances = dict(self.napis), {(each.process.pid, each.fd): each for each in self.instances}
-        for change, settings in (*((each, each.after) for each in step.more), *((e, e.before) for e in step.without)):
-            if isinstance(change, NapiChange) and isinstance(settings, NapiSettings):
-                napis[change.napi_id] = replace(settings, threaded="disabled")
-            elif isinstance(change, EpollChange) and isinstance(settings, EpollParams):
-                key = (change.pid, change.epoll_fd)
-                instances[key] = but(instances[key], params=settings)
-        return but(self, napis=napis, instances=tuple(instances.values()))
-
-
-def amended(transaction: Transaction, step: Step) -> Transaction:
-    """As change.transaction.amend() leaves it."""
-    dropped = (*step.without, *step.forget)
-    return replace(transaction, changes=(*(each for each in transaction.changes if each not in dropped), *step.more))
-
-
-NAPI_IDS = st.sampled_from([300, 301, 302])
-PARAMS = st.sampled_from(
-    [UNSET, WANTED.epoll, EpollParams(busy_poll_usecs=1, busy_poll_budget=2, prefer_busy_poll=True)]
-)
-SETTINGS = st.sampled_from([ABLE, IN_FORCE, replace(ABLE, gro_flush_timeout_ns=777)])
-
-
-@st.composite
-def machines(draw: st.DrawFn) -> Machine:
-    napi_ids = draw(st.sets(NAPI_IDS, min_size=1) | st.just({310, 311}))
-    instances = []
-    for number in range(draw(st.integers(1, 4))):
-        fed = draw(st.dictionaries(NAPI_IDS | st.sampled_from([310, 311]), st.integers(1, 3), max_size=2))
-        listening: list[Listener] = [listener(50 + number)] if draw(st.booleans()) else []
-        instances.append(
-            instance(5 + draw(st.integers(0, 1)) * 2, fed, draw(PARAMS), pid=100 + number, listeners=listening)
-        )
-    some = (reading(draw(NAPI_IDS)),) if draw(st.booleans()) else ()
-    return Machine({each: draw(SETTINGS) for each in sorted(napi_ids)}, tuple(instances), some, draw(st.booleans()))
-
-
-@given(was=machines(), now=machines(), steer=st.booleans())
-def test_after_a_step_nothing_is_left_to_do(was: Machine, now: Machine, steer: bool) -> None:
-    first = was.examination()
-    transaction = attachment(planned(judged(first, steer=steer), WANTED), 100)
-
-    def next_of(machine: Machine, transaction: Transaction) -> Step:
-        found = machine.examination()
-        seen = judged(found, steer=steer, steered=steered_inodes([transaction]))
-        return next_step(transaction, seen, WANTED, machine.present())
-
-    step = next_of(now, transaction)
-    now, transaction = now.after(step), amended(transaction, step)
-    again = next_of(now, transaction)
-    if again and any(isinstance(each, SteeringChange) for each in step.more):
-        # Workers whose connections from before turn out to be of one NAPI instance: they fit once they are steered.
-        assert not [*again.without, *again.forget], (step, again)
-        now, transaction = now.after(again), amended(transaction, again)
-        again = next_of(now, transaction)
-
-    assert not again, (step, again)
-    assert again.words == []
-
-
-@given(was=machines(), now=machines())
-def test_a_step_has_each_object_once_and_only_its_own_changes(was: Machine, now: Machine) -> None:
-    first = was.examination()
-    transaction = attachment(planned(judged(first), WANTED), 100)
-
-    step = next_step(transaction, judged(now.examination()), WANTED, now.present())
-
-    assert set(map(repr, (*step.without, *step.forget))) <= set(map(repr, transaction.changes))
-    after = amended(transaction, step).changes
-    names = [each.where for each in after if not isinstance(each, EpollChange)]
-    assert len(names) == len(set(names))
-    assert all("\n" not in line for line in step.words)
 
 
 # Steering, judged anew

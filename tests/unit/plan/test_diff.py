@@ -7,7 +7,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from napctl.change.one_change import altered, side_effects, touched
-from napctl.change.transaction import undoing_order
+from napctl.change.undoing_order import undoing_order
 from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChange, devices_of
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing, Device, Machine, Napi, QueueCoalescing, Rings
