@@ -11,7 +11,7 @@ from napctl.model.latency import BUCKETS, LatencyHistogram, ProcessLatency
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import ProbeUnavailable, kernel_btf, loaded
 
-__all__ = ["LatencyProbe", "Losses"]
+__all__ = ["MOST_PORTS", "LatencyProbe", "Losses"]
 
 
 CPUS = 8192

@@ -5,14 +5,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from napctl.attach.attachment import attachments
+from napctl.attach.attachment import attachments, detach
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
@@ -266,9 +266,24 @@ BUSY_US = 8_000
 """CPU time of a request of services/spending.py, in all of which interrupts are suspended."""
 
 
+def to_interrupts_and_back(napctl: Napctl, server: Server) -> None:
+    for timer_ns in (None, 200_000):
+        time.sleep(0.05)
+        assert switched(napctl, timer_ns)[1] == ()
+
+
+def detached_and_attached_again(napctl: Napctl, server: Server) -> None:
+    time.sleep(0.05)
+    with Journal(napctl.state) as journal:
+        detach(journal, attachments(journal))
+    time.sleep(0.05)
+    napctl.attach_quickly(server.pid)
+
+
 @pytest.mark.alone
-def test_a_server_that_is_switched_amid_a_request_need_not_wait_for_the_suspend_timer(
-    lab: Lab, napctl: Napctl, port: int
+@pytest.mark.parametrize("turn", [to_interrupts_and_back, detached_and_attached_again])
+def test_a_server_that_stops_polling_amid_a_request_need_not_wait_for_the_suspend_timer(
+    turn: Callable[[Napctl, Server], None], lab: Lab, napctl: Napctl, port: int
 ) -> None:
     module = [sys.executable, "-m", "tests.lab.services.spending", lab.server.address, str(port)]
     command = ["env", f"PYTHONPATH={ROOT}", *module, "--usecs", str(BUSY_US)]
@@ -287,9 +302,8 @@ def test_a_server_that_is_switched_amid_a_request_need_not_wait_for_the_suspend_
         client.start()
         try:
             with SuspensionProbe.load() as probe:
-                for timer_ns in (None, 200_000) * 6:
-                    time.sleep(0.05)
-                    assert switched(napctl, timer_ns)[1] == ()
+                for _ in range(6):
+                    turn(napctl, server)
                 (seen,) = probe.read(ours)
         finally:
             over.set()

@@ -8,13 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from napctl.model.latency import NOTHING, LatencyHistogram, ProcessLatency
 from napctl.observe.server_latency import LatencyMeter
-from napctl.probe.latency import LatencyProbe
+from napctl.probe.latency import MOST_PORTS, LatencyProbe
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -202,6 +202,37 @@ def test_of_other_processes_nothing_is_counted_until_they_are_added(probe: Laten
     found = of(probe, child)
     assert found.until_read.samples >= 8
     assert found.until_reply.samples >= 8
+
+
+def test_of_a_process_that_is_dropped_nothing_more_is_counted(probe: LatencyProbe) -> None:
+    with connected() as (client, server):
+
+        def ask(times: int) -> int:
+            for _ in range(times):
+                client.send(b"x")
+                server.recv(10)
+                server.send(b"y")
+                client.recv(10)
+            return of(probe).until_read.samples
+
+        before = ask(40)
+        assert before >= 8
+        probe.drop(os.getpid())
+        assert ask(40) <= before + 1, "one may have been chosen before"
+        probe.add(os.getpid())
+        assert ask(40) >= before + 8
+
+
+def test_who_has_read_from_thousands_of_local_ports_fills_it(probe: LatencyProbe) -> None:
+    assert not probe.is_full
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        for port in range(20_000, 20_000 + MOST_PORTS + 200):
+            with socket.socket(type=socket.SOCK_DGRAM) as server, suppress(OSError):  # somebody else's
+                server.bind(("127.0.0.1", port))
+                client.sendto(b"x", ("127.0.0.1", port))
+                server.recv(10)
+    assert probe.is_full
 
 
 def test_connections_that_come_and_go_are_all_seen_but_the_first(probe: LatencyProbe) -> None:

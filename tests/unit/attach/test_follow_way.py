@@ -1,0 +1,89 @@
+"""Into which way a follower brings an attachment, and what it tries again. Without a kernel."""
+
+import time
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.ways import INTERRUPTS, Way, ways_between
+from napctl.attach import follow_way
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.follow_way import FollowWay
+from napctl.attach.follow_words import Words
+from napctl.attach.switch_way import in_way
+from napctl.change.exchange import Exchanged
+from napctl.change.journal import Journal
+from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.model.suspension import Suspension
+from napctl.probe import ProbeUnavailable
+from tests.unit.attach.steps import attached
+from tests.unit.attach.targets import examination, instance
+
+WAYS = ways_between(20_000, 200_000)
+GOAL = LatencyGoal(ways=WAYS, budget_ns=150_000, prefer="cpu")
+TRANSACTION = attached(examination(instance(5, {300: 1})))
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def way(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FollowWay:
+    monkeypatch.setattr(follow_way, "AGAIN_SECONDS", 0.0)
+    return FollowWay(AttachOptions(Suspension(), goal=GOAL), tmp_path, Words(told.append))
+
+
+def test_what_could_not_begin_to_adapt_is_tried_again(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = [OSError(24, "Too many open files"), ProbeUnavailable("no BPF here")]
+
+    def adapting(*_arguments: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(follow_way, "Adapting", adapting)
+    way.begin(TRANSACTION, 0)
+    assert way.seconds_left(time.monotonic()) == 0
+
+    assert way.is_another_wanted(), "without probes one timer is kept"
+    assert errors == []
+
+
+def test_what_was_away_at_a_switch_is_tried_again_until_it_is_there(
+    way: FollowWay, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is told of a way that nobody has yet; each switch is recorded once."""
+    wanted = Way(gro_flush_timeout_ns=100_000)
+    recorded: list[Switch | None] = []
+
+    def switch(_journal: Journal, was: Transaction, to: Suspension, record: Switch | None) -> Exchanged:
+        recorded.append(record)
+        there = len(recorded) > 2
+        changes = (
+            replace(each, after=to.napi, leaving=None if there else each.before)
+            if isinstance(each, NapiChange)
+            else each
+            for each in was.changes
+        )
+        return Exchanged(replace(was, changes=tuple(changes)), ())
+
+    monkeypatch.setattr(follow_way, "switch_way", switch)
+    monkeypatch.setattr(follow_way, "Adapting", unavailable)
+    monkeypatch.setattr(follow_way, "unmeasured", lambda _goal: wanted)
+    way.begin(TRANSACTION, 0)
+    assert way.suspension == in_way(Suspension(), INTERRUPTS.gro_flush_timeout_ns)
+
+    transaction = TRANSACTION
+    with Journal(tmp_path / "state") as journal:
+        while way.is_another_wanted():
+            transaction = way.switch(journal, transaction)
+            way._words.tell_all()
+            assert bool(told) == (len(recorded) == 3)
+    assert [each is not None for each in recorded] == [True, False, False]
+    assert way.suspension == in_way(Suspension(), 100_000)
+
+
+def unavailable(*_arguments: object) -> None:
+    raise ProbeUnavailable("no BPF here")

@@ -1,0 +1,62 @@
+"""The order of undoing: suspension ends before who polls stops, and deferral goes last."""
+
+from msgspec.structs import replace
+
+from napctl.change.undoing_order import SLACK_SECONDS, resumed_seconds, suspension_first, undoing_order
+from napctl.model.change import Change, NapiChange
+from napctl.model.settings import NapiSettings
+from napctl.model.suspension import Suspension
+from tests.unit.attach.steps import attached
+from tests.unit.attach.targets import examination, instance
+
+CHANGES = attached(examination(instance(5, {300: 1}), instance(6, {301: 1}))).changes
+INTERRUPTS = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
+
+
+def kinds(changes: tuple[Change, ...] | list[Change]) -> list[str]:
+    return [type(each).__name__ for each in changes]
+
+
+def test_who_polls_is_undone_before_its_napi_instance_also_after_a_reset() -> None:
+    """Which puts the instance last, as it was made last."""
+    after_reset = (*(each for each in CHANGES if not isinstance(each, NapiChange)), CHANGES[0])
+
+    for changes in (CHANGES, after_reset):
+        found = kinds(undoing_order(changes))
+        assert found == sorted(found)  # EpollChange, NapiChange
+
+
+def test_of_each_napi_instance_suspension_is_undone_first_and_the_rest_later() -> None:
+    first, rest = suspension_first(undoing_order(CHANGES))
+
+    assert kinds(first) == ["NapiChange"] * 2
+    for part, wanted in ((first, (None, None, 20_000_000)), (rest[2:], (100, Suspension().gro_flush_timeout_ns, None))):
+        for each in part:
+            assert isinstance(each, NapiChange)
+            found = each.after.defer_hard_irqs, each.after.gro_flush_timeout_ns, each.after.irq_suspend_timeout_ns
+            assert found == wanted
+    assert kinds(rest) == ["EpollChange"] * 2 + ["NapiChange"] * 2
+
+
+def test_without_anybody_who_polls_nothing_is_taken_apart() -> None:
+    deferral = [each for each in CHANGES if isinstance(each, NapiChange)]
+
+    assert suspension_first(deferral) == ([], deferral)
+
+
+def test_what_was_killed_on_its_way_to_interrupts_may_still_be_suspended() -> None:
+    changes = [
+        replace(each, after=INTERRUPTS, leaving=each.after) if isinstance(each, NapiChange) else each
+        for each in CHANGES
+    ]  # fmt: skip
+
+    assert kinds(suspension_first(changes)[0]) == ["NapiChange"] * 2
+    assert resumed_seconds(changes) == 0.02 + SLACK_SECONDS
+
+
+def test_nobody_waits_for_longer_than_a_tenth_of_a_second() -> None:
+    ten_seconds = replace(Suspension().napi, irq_suspend_timeout_ns=10_000_000_000)
+    long = [replace(each, after=ten_seconds) for each in CHANGES if isinstance(each, NapiChange)]
+
+    assert resumed_seconds(long) == 0.1 + SLACK_SECONDS
+    assert resumed_seconds([each for each in CHANGES if not isinstance(each, NapiChange)]) == 0
