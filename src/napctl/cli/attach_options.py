@@ -71,7 +71,8 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--latency-budget", "budget_ns", type=Duration(least_ns=1000),
                      help="99 of 100 requests are to be read by the server within that time of their arrival, beside "
                      "what it needs by itself. With --stay, and by run: napctl adapts, and takes what costs the least "
-                     "CPU within it, interrupts or a timer. Else auto tries no timer longer than that."),
+                     "CPU within it, interrupts or a timer. Else auto tries no timer longer than that. Not beside a "
+                     "--defer-us that sets one."),
         click.option("--timer-range", type=TimerRange(), metavar="A..B",
                      help=f"Timers to adapt among, beside interrupts.  [default: {RANGE}]"),
         click.option("--prefer", type=click.Choice(get_args(Prefer)),
