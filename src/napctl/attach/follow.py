@@ -34,7 +34,7 @@ from napctl.change.recovery import recover, running
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel import process_tree, processes
 from napctl.kernel.epoll_instances import SAMPLE
-from napctl.kernel.priority import in_background
+from napctl.kernel.priority import in_background, in_short_slices
 from napctl.kernel.processes import Process
 from napctl.model.change import (
     Change,
@@ -95,8 +95,9 @@ class Stay:
         """
         restored: list[Restored] = []
         try:
-            while not stopped() and self._turn(restored):
-                self._wait(wake)
+            with in_short_slices():
+                while not stopped() and self._turn(restored):
+                    self._wait(wake)
         finally:
             restored += self._let_go()
             self._words.tell_all()
@@ -154,7 +155,8 @@ class Stay:
         Whether it is still ours to follow.
         """
         began = time.process_time()
-        difference = self._pulse.take()
+        with in_background():
+            difference = self._pulse.take()
         self._pace.pulsed(time.monotonic(), time.process_time() - began - self._pulse.listing_seconds)
         gone = bool(difference.ended) and self._pulse.all_gone
         if difference.connected or gone or (difference.born and self._options.steer):

@@ -11,6 +11,7 @@ from napctl.attach.follow_words import Words, in_words
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
+from napctl.kernel.priority import in_background
 from napctl.model.change import Change, NapiChange, Switch, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.suspension import Suspension
@@ -101,7 +102,9 @@ class FollowWay:
         adapting = self._adapting
         if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
             return self._wanted is not None
-        if (decision := adapting.turn()) is None:
+        with in_background():
+            decision = adapting.turn()
+        if decision is None:
             return False
         if decision.notice:
             self._words.tell(decision.notice)
