@@ -132,6 +132,23 @@ def test_a_load_that_steps_keeps_the_budget_after_the_second_of_a_step(
         assert_promises(run, run.windows)
 
 
+def test_a_machine_that_stalls_now_and_then_is_not_taken_for_a_bad_way(
+    sampled: Callable[[Sequence[int], int], list[int]],
+) -> None:
+    """One window in fifteen: no way is better for it, and the one that keeps the budget stays the one in force."""
+    shares = []
+    for seed in sampled(range(40), 3):
+        run = course(1.3 * LEAST_AT_THE_HEAVIEST_US, seed=seed, noise=Noise(stalls=1 / 15))
+        run.run(memcached, STEPS * 2)
+        windows = run.run(memcached, STEPS * 10)
+
+        later = [each for each in windows if each.since_step > 2]
+        limit_us = limit_ns(run.state, run.goal) / 1e3
+        shares.append(seconds(each for each in later if p99_us(each) <= limit_us) / seconds(later))
+        assert_promises(run, run.windows)
+    assert sum(shares) / len(shares) >= 0.9, shares
+
+
 @pytest.mark.parametrize("pause_seconds", [0, 0.3, 2])
 def test_what_was_learned_once_decides_within_two_seconds_of_a_step(pause_seconds: float) -> None:
     """However long nobody asks anything in between."""

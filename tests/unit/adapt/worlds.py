@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import exp, sqrt
+from math import exp, log, sqrt
 from random import Random
 
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
@@ -40,11 +40,13 @@ def memcached(way: Way, load: float, at: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Noise:
-    """Spread (of the logarithm) of a window's figures, and how many samples a percentile has at most."""
+    """Spread (of the logarithm) of a window's figures, and how many samples a percentile has at most; and the share of
+    windows in which the machine stalls, so that the p99 is up to a hundred times as high."""
 
     cost: float = 0.05
     p99: float = 0.10
     samples: int = 400
+    stalls: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Course:
         packets = sum(seconds * load for seconds, load, _, _ in figures)
         cpu = sum(seconds * load * cost for seconds, load, cost, _ in figures)
         p99 = max(p99 for seconds, load, _, p99 in figures if seconds * load >= 0.01 * packets)
+        if self.random.random() < self.noise.stalls:
+            p99 *= exp(self.random.uniform(log(2), log(100)))
         return WayWindow(
             way=way, seconds=sum(seconds for seconds, _ in parts), at=end, packets=round(packets),
             cpu_seconds=cpu * exp(self.random.gauss(0, self.noise.cost)),
