@@ -5,8 +5,6 @@ from msgspec.structs import replace
 from napctl.adapt import reasons
 from napctl.adapt.learned import LEAST_KNOWN, Learned, LearnedWay, load_of, octave_of, pooled
 from napctl.adapt.preference import (
-    CERTAIN,
-    CLEAR,
     ENTER,
     P99,
     SOONER,
@@ -292,7 +290,7 @@ def _ended(state: State, goal: LatencyGoal) -> Decision:
     helped = preferred(goal, limit, (before, after), trial.origin, usual) == state.way
     if trial.kind == "cure" and after.p99.weight and not keeps(after.p99, limit, ENTER):  # a saving is no cure
         helped = helped and change(before.p99, after.p99, usual.p99.spread(P99)).gains(SOONER)
-    differ = clear(before, after, usual, CERTAIN if trial.kind == "cure" else CLEAR)
+    differ = clear(before, after, usual)
     if not differ and trial.kind in ("trial", "cure"):
         p99_ns = max(before.p99.typical, usual.p99.typical)
         state = replace(state, alike_until=state.clock + BARRED_SECONDS, alike_p99_ns=p99_ns)

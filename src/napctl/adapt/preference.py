@@ -10,8 +10,6 @@ from napctl.model.errors import BadInput
 from napctl.model.value import Value
 
 __all__ = [
-    "CERTAIN",
-    "CLEAR",
     "ENTER",
     "P99",
     "SOONER",
@@ -36,8 +34,9 @@ AFFORDABLE = 1.25
 """Of the least cost: what may be spent where latency is preferred."""
 CERTAIN = 2.33
 """Standard errors that a difference must have: chance takes 1 in 100 trials for one."""
-CLEAR = 3.3
-"""And those that make it worth looking further: 1 in 2,000."""
+CLEAR = 5.0
+"""And those that make it worth looking further: each of many trials is compared with what came just before it, which
+may have been the worst of many windows."""
 DRIFT = 0.02
 """Standard error that more windows do not take away: what is compared was not seen at the same time."""
 ENTER = 1.645
@@ -93,16 +92,14 @@ def change(before: Pool, after: Pool, prior: float) -> Change:
     )
 
 
-def clear(before: LearnedWay, after: LearnedWay, usual: LearnedWay, p99_errors: float = CLEAR) -> bool:
+def clear(before: LearnedWay, after: LearnedWay, usual: LearnedWay) -> bool:
     """Whether two ways differ, in what they cost or in latency; `usual` tells the noise here, of which few windows do
     not tell enough."""
     pairs = (
-        (before.cost, after.cost, usual.cost.spread(COST), CLEAR),
-        (before.p99, after.p99, usual.p99.spread(P99), p99_errors),
+        (before.cost, after.cost, usual.cost.spread(COST)),
+        (before.p99, after.p99, usual.p99.spread(P99)),
     )
-    return any(
-        change(one, other, noise).is_there(errors) for one, other, noise, errors in pairs if one.weight and other.weight
-    )
+    return any(change(one, other, noise).is_there(CLEAR) for one, other, noise in pairs if one.weight and other.weight)
 
 
 def keeps(p99: Pool, limit_ns: float, margin: float, prior: float = P99) -> bool:

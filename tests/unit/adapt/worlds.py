@@ -109,7 +109,7 @@ class Course:
         packets = sum(seconds * load for seconds, load, _, _ in figures)
         cpu = sum(seconds * load * cost for seconds, load, cost, _ in figures)
         p99 = max(p99 for seconds, load, _, p99 in figures if seconds * load >= 0.01 * packets)
-        if self.random.random() < self.noise.stalls:
+        if self.noise.stalls and self.random.random() < self.noise.stalls:
             p99 *= exp(self.random.uniform(log(2), log(100)))
         return WayWindow(
             way=way, seconds=sum(seconds for seconds, _ in parts), at=end, packets=round(packets),
