@@ -3,6 +3,7 @@
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from secrets import randbelow
 from typing import TypeVar
@@ -42,10 +43,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("trials")
+    families = [family for family in families_of(items) if len(family) > FEW_VARIANTS]
+    for item in chain(*families):
+        item.add_marker("trials")
     if not config.getoption("--long"):
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
+        left_out = {item for item in items if item.get_closest_marker("long")}
+        for family in families:
+            chance = random.Random(f"{config.getoption('--sample')} {family[0].nodeid}")
+            left_out |= set(chance.sample(family, len(family) - FEW_VARIANTS))
+        config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+FEW_VARIANTS = 2
+"""Of a test of the lab or the virtual machine that is made for many parameters, so many are tried in `make test`: by
+chance, but the same in each process of pytest-xdist. Unit tests cost too little for that."""
+UNIT = Path(__file__).with_name("unit")
+
+
+def families_of(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
+    """Tests that differ in their parameters alone, always in the same order."""
+    families: dict[tuple[Path, object, str], list[pytest.Item]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and UNIT not in item.path.parents:
+            families.setdefault((item.path, item.cls, item.originalname), []).append(item)
+    return [sorted(family, key=lambda item: item.nodeid) for family in families.values()]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,7 +22,7 @@ from tests.lab.conftest import LoadStarter
 from tests.lab.following import Following, following, settings_of
 from tests.lab.helpers import Napctl, in_mounts, params_of, set_napi, until
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 CHANGED = "changed to "
 TIMER = "changed to gro-flush-timeout "
@@ -44,6 +44,7 @@ def polls(server: Server) -> bool:
     return any(each.prefer_busy_poll for each in params_of(server.pid).values())
 
 
+@pytest.mark.alone
 def test_at_a_light_load_interrupts_are_best_and_ctrl_c_puts_everything_back(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
@@ -66,6 +67,7 @@ def test_at_a_light_load_interrupts_are_best_and_ctrl_c_puts_everything_back(
 HEAVY = ("--latency-budget", "100ms", "--timer-range", "200us..200us")
 
 
+@pytest.mark.alone
 def test_under_a_heavy_load_it_leaves_interrupts_and_the_guard_puts_everything_back(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
@@ -84,6 +86,7 @@ def test_under_a_heavy_load_it_leaves_interrupts_and_the_guard_puts_everything_b
     assert napctl.machine(lab.server) == before
 
 
+@pytest.mark.alone
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_under_a_heavy_load_it_stays_with_a_timer(

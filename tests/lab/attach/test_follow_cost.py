@@ -97,7 +97,7 @@ def with_many_connections(lab: Lab) -> Iterator[Server]:
 def test_a_settled_target_is_followed_for_less_than_a_hundredth_of_a_cpu(
     lab: Lab, napctl: Napctl, tmp_path: Path, trials: Callable[[int, int], int]
 ) -> None:
-    seconds = trials(15, 60)
+    seconds = trials(8, 60)
     load = LoadSpec(rate_per_second=RATE, seconds=seconds + 15)
     trace = tmp_path / "trace"
     with with_many_connections(lab) as server, ExitStack() as stack:

@@ -303,6 +303,7 @@ while True:
 """
 
 
+@pytest.mark.alone
 def test_interrupt_on_application_cpu(lab: Lab, napctl: Napctl) -> None:
     """A server that needs its whole CPU, packets taken there too, and a client that leaves the other CPU idle."""
     server = serve(lab, [sys.executable, "-c", BUSY_SERVER, lab.server.address], 7000)

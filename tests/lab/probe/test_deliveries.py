@@ -56,6 +56,7 @@ def bridged(lab: Lab) -> Lab:
     return lab
 
 
+@pytest.mark.alone
 def test_packets_that_were_gathered_are_fewer_runs(bridged: Lab, load: LoadStarter) -> None:
     """Other work on the server's CPU lets packets gather that come one by one, and parts those that were gathered: so
     each is judged by that one of some windows that it disturbed least."""
