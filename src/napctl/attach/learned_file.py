@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napctl.adapt.learned import Learned, learned_before
 from napctl.kernel.executable import program
-from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory
+from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory, write_whole
 from napctl.model.errors import BadInput
 from napctl.model.value import from_json, to_json
 
@@ -52,16 +52,7 @@ def keep_learned(directory: Path, learned: Learned) -> None:
     path = _path(directory, learned.identity)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     refuse_foreign_directory(path.parent)
-    part = path.with_suffix(f".{os.getpid()}")
-    try:
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "wb") as opened:
-            opened.write(to_json(learned))
-            opened.flush()
-            os.fsync(file)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, to_json(learned))
     _forget(path.parent)
 
 

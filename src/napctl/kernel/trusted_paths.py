@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napctl.model.errors import BadInput
 
-__all__ = ["read_own", "refuse_foreign_directory", "refuse_foreign_file", "refuse_link"]
+__all__ = ["read_own", "refuse_foreign_directory", "refuse_foreign_file", "refuse_link", "write_whole"]
 
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -60,6 +60,20 @@ def read_own(path: Path) -> bytes:
             raise BadInput(f"{path}: no regular file")
         _refuse_foreign(path, found)
         return opened.read()
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """In the place of what is there: after a crash at any moment it is the old one or the new one. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(file, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(file)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _refuse_foreign(path: Path, found: os.stat_result) -> None:

@@ -1,0 +1,60 @@
+"""What the service must not forget when it ends: kept beside the journal, written as a whole."""
+
+import json
+from pathlib import Path
+
+from napctl.kernel import running_kernel
+from napctl.kernel.trusted_paths import read_own, write_whole
+from napctl.model.errors import BadInput
+from napctl.model.value import Value, from_json, to_json
+
+__all__ = ["ServiceState", "keep_state", "kept_state"]
+
+
+FILE = "service.json"
+STATE_VERSION = 1
+
+
+class ServiceState(Value, frozen=True, kw_only=True):
+    """Of one state directory."""
+
+    version: int = STATE_VERSION
+    policy: str = ""
+    """Digest of the policy that it is about: another policy begins with nothing left out."""
+    detached: tuple[str, ...] = ()
+    """Targets, as the policy names them, that an administrator has detached by hand."""
+    left: tuple[str, ...] = ()
+    """Settings that somebody else insists on."""
+    boot_id: str = ""
+    paused_until_boot_ns: int = 0
+    """On CLOCK_BOOTTIME of that boot; 0: it is not paused."""
+
+    def paused_ns(self, now_boot_ns: int) -> int:
+        """How much longer it stays out, ns; a reboot ends every pause."""
+        return max(0, self.paused_until_boot_ns - now_boot_ns) if self.boot_id == running_kernel.boot_id() else 0
+
+
+def kept_state(directory: Path) -> ServiceState:
+    """As it was kept; nothing at first. Raises BadInput for one of a newer napctl, one that cannot be read, and one
+    that another user may have written."""
+    path = directory / FILE
+    try:
+        text = read_own(path)
+    except FileNotFoundError:
+        return ServiceState()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    try:
+        version = json.loads(text)["version"]
+        if isinstance(version, int) and version > STATE_VERSION:
+            raise BadInput(
+                f"{path}: of version {version}, which a newer napctl has written; this one reads {STATE_VERSION}"
+            )
+        return from_json(text, ServiceState)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: {error}; `rm` it, and everything of the policy is tried anew") from None
+
+
+def keep_state(directory: Path, state: ServiceState) -> None:
+    """After a crash it is the old one or the new one. Raises OSError."""
+    write_whole(directory / FILE, to_json(state))
