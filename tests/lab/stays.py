@@ -70,8 +70,8 @@ def main(words: Sequence[str]) -> None:
         while not (stop.asked or again):
             list(take_turns(stays))
             wait_for_any(stays, [stop], 0.2)
-        for each in () if again else stays:
-            each.leave() if asked.keep else each.let_go()
+        for each in stays:
+            each.leave(kept=bool(again)) if asked.keep or again else each.let_go()
     if again:
         os.execv(sys.executable, [sys.executable, "-m", "tests.lab.stays", *words])
 

@@ -140,9 +140,12 @@ class Stay:
         self._trials.begin(taken, now=False)
         self._words.tell_all()
 
-    def leave(self) -> None:
-        """Stop following; what is attached stays so, without a keeper, until somebody detaches or adopts it."""
-        if (transaction := self._transaction) is not None:
+    def leave(self, *, kept: bool = False) -> None:
+        """Stop following; what is attached stays so, without a keeper, until somebody detaches or adopts it.
+
+        `kept`: with this process as its keeper, which will adopt it when it has executed itself anew.
+        """
+        if (transaction := self._transaction) is not None and not kept:
             with undisturbed(), Journal(self._directory) as journal:
                 leave(journal, transaction)
         self._transaction = None

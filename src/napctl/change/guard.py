@@ -2,7 +2,8 @@
 
 Forked before anything is changed, in a session of its own without a terminal, it outlives a broken ssh connection, the
 shell and napctl itself. (It does not outlive the end of a systemd unit in whose control group napctl runs; then, as
-after a kill of the guard, `napctl recover` puts the transaction back.)
+after a kill of the guard, `napctl recover` puts the transaction back. The guard of a service is a unit of its own:
+keeper_watch.py.)
 """
 
 import ctypes
