@@ -205,14 +205,14 @@ def test_executed_anew_it_goes_on_as_the_same_process(
         it.told("attached memcached")
         (first,) = napctl.live()
         time.sleep(2)
-        pid, size, held = it.pid, trace.stat().st_size, len(os.listdir(f"/proc/{it.pid}/fd"))
+        pid, size, held = it.pid, trace.stat().st_size, len(list(Path(f"/proc/{it.pid}/fd").iterdir()))
         os.kill(pid, signal.SIGUSR1)
         it.told("took over memcached")
         time.sleep(2)
         (second,) = napctl.live()
         assert second.keeper == first.keeper
         assert it.pid == pid
-        assert len(os.listdir(f"/proc/{pid}/fd")) <= held
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= held
         rest = tmp_path / "rest"
         rest.write_text(trace.read_bytes()[size:].decode())
         assert writes_in(rest) == set()
