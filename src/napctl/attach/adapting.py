@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
-from napctl.adapt.ways import INTERRUPTS, Way, WayWindow
+from napctl.adapt.ways import Way, WayWindow
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.learned_file import identity_of, keep_learned, kept_learned
 from napctl.attach.packet_cost import Cost, CostProbe, CostReading, cost_between
@@ -63,12 +63,17 @@ class _Glance:
 
 
 class Adapting:
-    """Of one attachment. `say` receives what is to be told once. Raises ProbeUnavailable if nothing can be measured."""
+    """Of one attachment that has that way. `say` receives what is to be told once.
 
-    def __init__(self, goal: LatencyGoal, transaction: Transaction, directory: Path, say: Callable[[str], None]):
+    Raises ProbeUnavailable if nothing can be measured.
+    """
+
+    def __init__(
+        self, goal: LatencyGoal, transaction: Transaction, directory: Path, say: Callable[[str], None], way: Way
+    ):
         self._goal, self._directory, self._say = goal, directory, say
         self._napis, self._servers = _napis(transaction), _servers(transaction)
-        self.way = INTERRUPTS
+        self.way = way
         """That is in force."""
         learned, lost = kept_learned(directory, _identity(transaction))
         if lost:

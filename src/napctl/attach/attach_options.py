@@ -37,3 +37,12 @@ class AttachOptions:
                 f"--irq-suspend-timeout {duration_text(suspend_ns)} must be longer than the timer, here up to "
                 f"{duration_text(longest_ns)}, or nothing is ever suspended"
             )
+
+    def timer_upon_ns(self, in_force_ns: int | None) -> int:
+        """The timer that an attachment is to have, without a goal, which stands with that one (None: with interrupts):
+        that which fits is kept."""
+        if self.timer_ns is not None:
+            return self.timer_ns
+        longest_ns = within(self.budget_ns)[-1]
+        fits = in_force_ns is not None and (self.budget_ns is None or in_force_ns <= longest_ns)
+        return in_force_ns if fits and in_force_ns is not None else longest_ns

@@ -30,6 +30,7 @@ __all__ = [
     "held",
     "napis_of",
     "planned",
+    "processes_of",
     "refuse_second",
     "refuse_shared",
     "socket_polling",
@@ -133,7 +134,7 @@ def refuse_second(found: Collection[Process], live: list[Transaction]) -> None:
     """Raises BadInput if one of the processes is attached already."""
     keys = {(process.pid, process.started_ticks) for process in found}
     for each in live:
-        if keys & set(_processes(each)):
+        if keys & set(processes_of(each)):
             raise BadInput(f"{each.title}: already attached; `napctl detach {each.pid}` first")
 
 
@@ -186,7 +187,8 @@ def _touched(settings: NapiSettings) -> NapiSettings:
     )
 
 
-def _processes(transaction: Transaction) -> Iterator[tuple[int, int]]:
+def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
+    """That an attachment was made for: pid and start."""
     if transaction.kind == "attach":
         yield transaction.pid, transaction.started_ticks
         for change in transaction.changes:

@@ -4,10 +4,9 @@ Around a cheap check (follow_check.py, follow_devices.py) and a rare deep look (
 when which of them is due.
 """
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace as but
 from pathlib import Path
 
@@ -18,29 +17,28 @@ from napctl.attach.attach_target import attach_target
 from napctl.attach.attachment import detach
 from napctl.attach.follow_check import Pulse
 from napctl.attach.follow_devices import Devices, Readable
+from napctl.attach.follow_members import Members
 from napctl.attach.follow_memory import Known, key_of, keys_of
 from napctl.attach.follow_pace import PULSE_SECONDS, Pace
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step, resets_of
 from napctl.attach.follow_trial import Trials
 from napctl.attach.follow_way import FollowWay
 from napctl.attach.follow_words import Words, counted, in_words
-from napctl.attach.inspect_target import Examination, examine
-from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, who, why_not
+from napctl.attach.judge_target import JudgedTarget, who, why_not
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
-from napctl.attach.target import Target, resolve
+from napctl.attach.target import Target
+from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
+from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
-from napctl.kernel import process_tree, processes
-from napctl.kernel.epoll_instances import SAMPLE
-from napctl.kernel.priority import in_background, in_short_slices
-from napctl.kernel.processes import Process
+from napctl.kernel import processes
+from napctl.kernel.priority import in_background
 from napctl.model.change import (
     Change,
     EpollChange,
     Guard,
-    Keeper,
     NapiChange,
     Restored,
     SocketChange,
@@ -53,7 +51,6 @@ __all__ = ["Stay"]
 
 WAITING_SHARE = 0.01
 """Of one CPU that looking for a target takes of which no process runs."""
-RENUMBERED = "NAPI instances have new ids"
 MOST_PAUSE_SECONDS = 30.0
 """After one error upon the other: 1, 2, 4 … s."""
 EVENT_SECONDS = 0.2
@@ -61,7 +58,8 @@ EVENT_SECONDS = 0.2
 
 
 class Stay:
-    """One target, followed. Nothing of it is attached before run(), nor after it, however that ends.
+    """One target, followed: who drives it (follow_many.py) calls turn() when that is due, let_go() or leave() at the
+    end. Nothing of it is attached before the first turn(), but for what it is to adopt().
 
     `tell` receives a line for each event; `guard` is what restores everything if this process is killed.
     """
@@ -73,10 +71,8 @@ class Stay:
         self._words = Words(tell)
         self._failures = 0
         """Turns that ended in an error, one after the other."""
-        me = processes.process(os.getpid())
-        assert me is not None
-        self._guard, self._keeper = guard, Keeper(pid=me.pid, started_ticks=me.started_ticks)
-        self._members: tuple[Process, ...] = ()
+        self._guard, self._keeper = guard, myself()
+        self.members = Members(target)
         self._pulse = Pulse(())
         self._pace = Pace()
         self._devices = Devices()
@@ -85,26 +81,95 @@ class Stay:
         self._known = Known(options)
         self._left_out = False
         self._trials = Trials()
-        self._event_at = 0.0
+        self._deaf_until = 0.0
+        """To events, after one."""
+        self._restored: list[Restored] = []
         self._resets: dict[tuple[int, int], NapiChange] = {}
 
-    def run(self, stopped: Callable[[], bool], wake: Sequence[Readable | int] = ()) -> list[Restored]:
-        """Follow the target until `stopped()`, or until it has ended and cannot come back under its name.
+    @property
+    def name(self) -> str:
+        """Of its target, as it was asked for."""
+        return self._target.text
 
-        `wake`: what can be read when `stopped()` is to be asked. Returns what became of each setting that was put back.
-        """
-        restored: list[Restored] = []
+    @property
+    def attached(self) -> Transaction | None:
+        """What is attached by now, as it is recorded."""
+        return self._transaction
+
+    def seconds_left(self, now: float) -> float:
+        """Until turn() is due, of time.monotonic(), if nothing happens before."""
+        seconds = self._pace.seconds_left(now)
+        if not self._pace.is_put_off(now):
+            seconds = min(seconds, self._way.seconds_left(now))
+        deaf = self._deaf_until - now
+        return min(seconds, deaf) if deaf > 0 else seconds
+
+    def sources(self, now: float) -> tuple[Readable, ...]:
+        """What can be read when take_notices() is to be called: something may have happened to an attached device."""
+        return () if now < self._deaf_until else self._devices.sources
+
+    def take_notices(self) -> None:
+        """What has happened to an attached device makes turn() due."""
         try:
-            with in_short_slices():
-                while not stopped() and self._turn(restored):
-                    self._wait(wake)
+            notices = self._devices.notices()
+        except (NapctlError, OSError) as error:
+            self._words.say(in_words(error))
+            self._devices.follow(())  # to be opened anew by the next check
+            return
+        self._words.tell_notices(notices)
+        if notices:
+            now = time.monotonic()
+            self._pace.want(now, churn=True)  # what it has undone is mended without a look
+            self._pace.pulse_by(now)
+            self._deaf_until = now + EVENT_SECONDS
+
+    def adopt(self, transaction: Transaction) -> None:
+        """Go on with an attachment that a napctl has left, as it is: no setting is written. The next turn looks deeply
+        at it, and mends what is not as recorded; or changes what these options have otherwise.
+
+        Raises what take_over() raises; nothing is followed then.
+        """
+        assert self._transaction is None
+        with undisturbed(), Journal(self._directory) as journal:
+            taken = take_over(journal, transaction, self._guard, self._keeper)
+        self._transaction = taken
+        self.members.adopt(taken)
+        self._words.say_anew()
+        way = self._way.adopt(taken)
+        self._words.tell(f"took over {taken.title}: {counted(taken)}, with {way_words(way.gro_flush_timeout_ns)}")
+        self._trials.begin(taken, now=False)
+        self._words.tell_all()
+
+    def leave(self, *, kept: bool = False) -> None:
+        """Stop following; what is attached stays so, without a keeper, until somebody detaches or adopts it.
+
+        `kept`: with this process as its keeper, which will adopt it when it has executed itself anew.
+        """
+        if (transaction := self._transaction) is not None and not kept:
+            with undisturbed(), Journal(self._directory) as journal:
+                leave(journal, transaction)
+        self._transaction = None
+        self.let_go()
+
+    def let_go(self) -> list[Restored]:
+        """Put everything back; what became of each setting that was put back since this was last called.
+
+        Raises what detach() does; it can be repeated then.
+        """
+        try:
+            self._let_go()
         finally:
-            restored += self._let_go()
             self._words.tell_all()
+        return self.take_restored()
+
+    def take_restored(self) -> list[Restored]:
+        """What became of each setting that was put back since the last time."""
+        restored, self._restored = self._restored, []
         return restored
 
-    def _turn(self, restored: list[Restored]) -> bool:
-        """Check, look if that is due, and do what is to be done. Whether there is anything left to follow."""
+    def turn(self) -> bool:
+        """Check, look if that is due, and do what is to be done. Whether there is anything left to follow: False once
+        the target has ended and cannot come back under its name, or somebody else has detached it."""
         if self._pace.is_put_off(time.monotonic()):
             return True
         try:
@@ -115,7 +180,7 @@ class Stay:
             if self._transaction is not None and not self._transaction.changes:
                 self._let_go()  # nothing of it fits any more: it waits to be attached anew
             if goes_on and self._pace.due(time.monotonic()):
-                goes_on = self._look(restored)
+                goes_on = self._look()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error))
             self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
@@ -125,29 +190,6 @@ class Stay:
             self._words.tell_all()
         self._failures = 0
         return goes_on
-
-    def _wait(self, wake: Sequence[Readable | int]) -> None:
-        """Until it is time again, or something happens to an attached device."""
-        now = time.monotonic()
-        seconds = self._pace.seconds_left(now)
-        if not self._pace.is_put_off(now):
-            seconds = min(seconds, self._way.seconds_left(now))
-        try:
-            notices = self._devices.wait(seconds, wake)
-        except (NapctlError, OSError) as error:
-            self._words.say(in_words(error))
-            self._devices.follow(())  # to be opened anew
-            time.sleep(min(seconds, PULSE_SECONDS))
-            return
-        told = (each for each in notices if each.device)
-        words = (f"{each.device}: {RENUMBERED if each.what == 'napi ids' else each.what}" for each in told)
-        for line in dict.fromkeys(words):
-            self._words.tell(line)
-        if notices:
-            self._pace.want(time.monotonic(), churn=True)  # what it has undone is mended without a look
-            self._pace.pulse_by(time.monotonic())
-            time.sleep(max(0.0, self._event_at + EVENT_SECONDS - time.monotonic()))
-            self._event_at = time.monotonic()
 
     def _check(self) -> bool:
         """The cheap part: what has gone is forgotten, and what is out of order at the devices mended at once.
@@ -176,19 +218,19 @@ class Stay:
             self._amend(journal, transaction, step)
         return True
 
-    def _look(self, restored: list[Restored]) -> bool:
+    def _look(self) -> bool:
         """The deep part. Whether there is anything left to follow."""
         began = time.process_time()
         nobody_waits = self._transaction is not None and not self._pace.urgent
         with in_background() if nobody_waits else nullcontext():
             pids = processes.pids()  # before the look: what comes meanwhile is a difference
-            self._members = self._find_members()
+            members = self.members.find()
             by_name = self._target.kind == "name"
-            self._pulse = Pulse(self._members, self._known.settled, pids=pids, by_name=by_name)
-            now = self._examined() if self._members else None
+            self._pulse = Pulse(members, self._known.settled, pids=pids, by_name=by_name)
+            now = self._known.examined(self.members.examined, self._transaction) if members else None
         took = time.process_time() - began
         if now is None:
-            goes_on = self._await_members(restored)
+            goes_on = self._await_members()
         else:
             goes_on = self._attach(now) if self._transaction is None else self._follow(self._transaction, now)
         moment = time.monotonic()
@@ -199,34 +241,13 @@ class Stay:
             self._pace.again_at(again)
         return goes_on
 
-    def _find_members(self) -> tuple[Process, ...]:
-        """Whom the target's name means now; and those who belonged to it and still run, as workers of a dead master."""
-        found: dict[int, Process] = {each.pid: each for each in self._members if running(each)}
-        for each in process_tree.descendants(tuple(found)):
-            found.setdefault(each.pid, each)
-        with suppress(NapctlError):
-            found = {each.pid: each for each in resolve(self._target)} | found
-        return tuple(each for each in found.values() if each.pid != os.getpid())
-
-    def _await_members(self, restored: list[Restored]) -> bool:
-        restored += self._let_go()
+    def _await_members(self) -> bool:
+        self._let_go()
         if self._target.kind == "pid":
             self._words.say(f"{self._target.text} has ended")
             return False
         self._words.say(f"waiting for {self._target.text}: it is not running")
         return True
-
-    def _examined(self) -> JudgedTarget:
-        """A glance; a longer look at how they wait when there is somebody new."""
-        glance = self._known.judged(self._seen(0), self._transaction)
-        if not (new := self._known.new(glance, self._transaction)):
-            return glance
-        longer = self._known.judged(self._seen(WATCH_SECONDS), self._transaction)
-        self._known.learn(new, longer)
-        return longer
-
-    def _seen(self, watch_seconds: float) -> Examination:
-        return examine(self._target.text, self._members, watch_seconds, SAMPLE).without_former_napis()
 
     def _attach(self, now: JudgedTarget) -> bool:
         if not now.choice.empty:
@@ -273,7 +294,8 @@ class Stay:
                     return False
                 now = self._known.without_held(now, others, transaction)
                 if not self._amend(journal, transaction, self._step(transaction, now)):
-                    now = self._examined()  # the NAPI instance of what was refused is not to be kept for nobody
+                    # The NAPI instance of what was refused is not to be kept for nobody.
+                    now = self._known.examined(self.members.examined, self._transaction)
                     assert self._transaction is not None
                     self._amend(journal, self._transaction, self._step(self._transaction, now))
         self._settle(now)
@@ -307,8 +329,8 @@ class Stay:
     def _amend(self, journal: Journal, transaction: Transaction, step: Step) -> bool:
         """Make a step, one change after the other; whether none was left out because the kernel refuses it."""
         self._left_out = False
-        if not running(transaction) and self._members:
-            first = self._members[0]
+        if not running(transaction) and self.members.known:
+            first = self.members.known[0]
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
         self._transaction = amend(
             journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
@@ -330,19 +352,18 @@ class Stay:
         self._words.say(f"{change.where} cannot be attached: {error}")
         return True
 
-    def _let_go(self) -> list[Restored]:
-        """Raises what detach() does; it can be repeated then."""
+    def _let_go(self) -> None:
         self._known.settled = self._pulse.settled = frozenset()
         self._trials.end()
         self._way.end()
-        rows: list[Restored] = []
         if (transaction := self._transaction) is not None:
             with undisturbed(), Journal(self._directory) as journal:
-                rows = detach(journal, [each for each in journal.live() if each.number == transaction.number])
+                self._restored += detach(
+                    journal, [each for each in journal.live() if each.number == transaction.number]
+                )
         self._transaction = None
         self._resets.clear()
         self._devices.follow(())
-        return rows
 
     def _adapt(self) -> bool:
         """Into another way, if one is wanted. Whether it is still ours to follow."""
@@ -369,7 +390,7 @@ class Stay:
             return True
         if not now.starving or self._options.force:
             return True
-        starved = list(starved_changes(transaction, self._seen(0), now.starving))
+        starved = list(starved_changes(transaction, self.members.examined(0), now.starving))
         for change in starved:
             if (key := key_of(change)) is not None:
                 self._known.harm(key, now.why)

@@ -1,9 +1,6 @@
 """The attached devices, for as long as they are attached: what their NAPI instances are set to, and what happens."""
 
-import math
-import select
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +20,7 @@ DeviceKey = tuple[int, int]
 
 
 class Readable(Protocol):
-    """What select(2) takes."""
+    """What poll(2) takes."""
 
     def fileno(self) -> int: ...  # noqa: D102
 
@@ -36,7 +33,7 @@ class _Namespace:
 
 
 class Devices:
-    """Nothing is read of any other device, and no other one's events end a wait.
+    """Nothing is read of any other device, and no other one's events are told.
 
     The sockets of a namespace keep it from going: they are closed with the last of its devices, at the end by
     `follow(())`.
@@ -83,20 +80,11 @@ class Devices:
                 of_devices[inode, ifindex] = tuple(napi.napi_id for napi in found)
         return Present(napis, of_devices, frozenset(down))
 
-    def wait(self, seconds: float, wake: Sequence[Readable | int] = ()) -> tuple[Notice, ...]:
-        """What happens to them, as soon as something does; nothing after so long, or when `wake` can be read."""
-        deadline = time.monotonic() + seconds
-        waiting = select.poll()  # select() knows no descriptor above 1023
-        for source in (*(source for each in self._namespaces.values() for source in each.monitor.sources), *wake):
-            waiting.register(source, select.POLLIN)
-        awake = {each if isinstance(each, int) else each.fileno() for each in wake}
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            ready = {fd for fd, _ in waiting.poll(math.ceil(left * 1000))}
-            notices = tuple(self._notices()) if ready - awake else ()
-            if notices or not left or ready & awake:
-                return notices
+    @property
+    def sources(self) -> tuple[Readable, ...]:
+        """What can be read when something may have happened to them."""
+        return tuple(source for each in self._namespaces.values() for source in each.monitor.sources)
 
-    def _notices(self) -> Iterator[Notice]:
-        for each in self._namespaces.values():
-            yield from each.monitor.waiting()
+    def notices(self) -> tuple[Notice, ...]:
+        """What has happened to them by now. Raises OSError."""
+        return tuple(notice for each in self._namespaces.values() for notice in each.monitor.waiting())

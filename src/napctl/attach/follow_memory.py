@@ -1,7 +1,7 @@
 """What --stay knows of a target beside what a look shows: what was refused or came to no good, what is settled."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
@@ -9,7 +9,7 @@ from napctl.attach.follow_retries import HARMED, Refusals
 from napctl.attach.follow_step import outgrown_listeners
 from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket
 from napctl.attach.inspect_target import Examination
-from napctl.attach.judge_target import JudgedTarget, judge
+from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, judge
 from napctl.model.change import Change, EpollChange, SocketChange, Transaction
 
 __all__ = ["Known", "key_of", "keys_of"]
@@ -50,6 +50,15 @@ class Known:
         """What is not to be tried yet, and why."""
         now = time.monotonic()
         return {**self._refused.standing(now), **self._harmed.standing(now)}
+
+    def examined(self, look: Callable[[float], Examination], attached: Transaction | None) -> JudgedTarget:
+        """A glance; a longer look at how they wait when there is somebody new. `look` takes the seconds to watch."""
+        glance = self.judged(look(0), attached)
+        if not (new := self.new(glance, attached)):
+            return glance
+        longer = self.judged(look(WATCH_SECONDS), attached)
+        self.learn(new, longer)
+        return longer
 
     def judged(self, found: Examination, attached: Transaction | None) -> JudgedTarget:
         """What was found, judged by this; a group that has outgrown its program is not steered any more."""

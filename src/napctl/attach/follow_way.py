@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 from napctl.adapt.preference import LatencyGoal
-from napctl.adapt.ways import Way
+from napctl.adapt.ways import INTERRUPTS, Way
 from napctl.attach.adapting import Adapting, unmeasured
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
-from napctl.attach.switch_way import in_way, switch_way, way_words
+from napctl.attach.switch_way import in_force, in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.kernel.priority import in_background
@@ -59,12 +59,38 @@ class FollowWay:
             return
         self._adapt(goal, transaction)
 
+    def adopt(self, transaction: Transaction) -> Way:
+        """It stands, as these options or others have made it: which way it has. That goes on, unless the options have
+        another one, or other settings for it."""
+        self.suspension = in_force(transaction, self._options.suspension)
+        way = self._way
+        if self._options.goal is not None:
+            self._adapt(self._options.goal, transaction)
+        else:
+            timer_ns = self._options.timer_upon_ns(way.gro_flush_timeout_ns)
+            if timer_ns != way.gro_flush_timeout_ns:
+                self._wanted = Way(gro_flush_timeout_ns=timer_ns), "asked for"
+        if self._wanted is None and self.suspension != in_way(self._options.suspension, way.gro_flush_timeout_ns):
+            self._wanted = way, "other settings are asked for"
+        elif any(map(may_have_either, transaction.changes)):
+            self._unsettled, self._again_at = way, time.monotonic()
+        return way
+
+    @property
+    def _way(self) -> Way:
+        """That is in force."""
+        return Way(gro_flush_timeout_ns=self.suspension.gro_flush_timeout_ns or None)
+
     def _adapt(self, goal: LatencyGoal, transaction: Transaction) -> None:
         self._to_adapt = None
         try:
-            self._adapting = Adapting(goal, transaction, self._directory, self._words.say)
+            self._adapting = Adapting(goal, transaction, self._directory, self._words.say, self._way)
         except ProbeUnavailable as error:
-            self._wanted = unmeasured(goal), f"nothing can be measured, so nothing is adapted: {error.reason}"
+            why = f"nothing can be measured, so nothing is adapted: {error.reason}"
+            if self._way == INTERRUPTS:
+                self._wanted = unmeasured(goal), why
+            else:
+                self._words.say(why)
         except (NapctlError, OSError) as error:  # a device that goes just now, a full table of descriptors
             self._words.say(f"adapting begins later: {in_words(error)}")
             self._to_adapt = transaction

@@ -1,14 +1,16 @@
 """What --stay tells: each line when nobody waits for it, and what has not changed once."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from napctl.kernel.monitor import Notice
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Words", "counted", "in_words"]
 
 
+RENUMBERED = "NAPI instances have new ids"
 REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
@@ -29,6 +31,12 @@ class Words:
     def tell(self, line: str) -> None:
         """A line, at the next tell_all()."""
         self._lines.append(line)
+
+    def tell_notices(self, notices: Iterable[Notice]) -> None:
+        """What has happened to devices, each once."""
+        told = (each for each in notices if each.device)
+        words = (f"{each.device}: {RENUMBERED if each.what == 'napi ids' else each.what}" for each in told)
+        self._lines += dict.fromkeys(words)
 
     def say(self, line: str) -> None:
         """Once, until say_anew()."""

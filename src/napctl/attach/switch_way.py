@@ -1,18 +1,24 @@
 """Changing an attachment that stands from one way of taking packets to another, without a stall."""
 
+from collections import Counter
+from typing import TypeVar
+
 from msgspec.structs import replace
 
 from napctl.attach.attachment import socket_polling
 from napctl.change.exchange import Block, Exchanged, Stage, exchange
 from napctl.change.journal import Journal
+from napctl.change.one_change import may_have_either
 from napctl.change.undoing_order import SUSPENSION, resumed_seconds
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
+from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
-__all__ = ["in_way", "switch_way", "way_words"]
+__all__ = ["in_force", "in_way", "switch_way", "way_words"]
 
 
+B = TypeVar("B", NapiSettings, EpollParams)
 DEFERRAL = ("defer_hard_irqs", "gro_flush_timeout_ns")
 POLLING = ("busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll")
 
@@ -29,6 +35,25 @@ def in_way(wanted: Suspension, gro_flush_timeout_ns: int | None) -> Suspension:
         busy_poll_usecs=0,
         prefer_busy_poll=False,  # alone it still polls once in each epoll_wait
     )
+
+
+def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
+    """What an attachment was given: by most of its objects, where some may still have what was before. `otherwise`: for
+    what it does not have."""
+    settled = [each for each in transaction.changes if not may_have_either(each)] or transaction.changes
+    found: dict[str, int | bool] = {}
+    napis = Counter(each.after for each in settled if isinstance(each, NapiChange))
+    epolls = Counter(each.after for each in settled if isinstance(each, EpollChange))
+    for block in (*_most(napis), *_most(epolls)):
+        found |= {name: value for name in block.__struct_fields__ if (value := getattr(block, name)) is not None}
+    polls = [each.after.prefer_busy_poll for each in settled if isinstance(each, SocketChange)]
+    if polls and not epolls:
+        found |= {"prefer_busy_poll": True} if polls[0] else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
+    return replace(otherwise, **found)
+
+
+def _most(blocks: Counter[B]) -> list[B]:
+    return [block for block, _ in blocks.most_common(1)]
 
 
 def way_words(gro_flush_timeout_ns: int | None) -> str:

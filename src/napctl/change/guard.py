@@ -2,7 +2,8 @@
 
 Forked before anything is changed, in a session of its own without a terminal, it outlives a broken ssh connection, the
 shell and napctl itself. (It does not outlive the end of a systemd unit in whose control group napctl runs; then, as
-after a kill of the guard, `napctl recover` puts the transaction back.)
+after a kill of the guard, `napctl recover` puts the transaction back. The guard of a service is a unit of its own:
+keeper_watch.py.)
 """
 
 import ctypes
@@ -16,13 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from napctl.change.guard_wait import GuardWait, now_boot_ns
 from napctl.change.journal import Journal
-from napctl.change.transaction import restore
 from napctl.kernel import processes
-from napctl.model.change import Guard, Keeper
-from napctl.model.errors import NapctlError, RolledBack
+from napctl.model.change import Guard, Keeper, Transaction
+from napctl.model.errors import NapctlError
 
-__all__ = ["dismiss", "myself", "now_boot_ns", "watched"]
+__all__ = ["dismiss", "is_named", "myself", "watched"]
 
 
 NO_DEADLINE = 0
@@ -32,9 +33,9 @@ WATCHED_FD = 3
 """Where the guard keeps its hold on the process that it watches; all other descriptors it closes."""
 
 
-def post_guard(seconds: float | None, directory: Path) -> Guard:
+def post_guard(seconds: float | None, directory: Path, wait_ns: int = 0) -> Guard:
     """Start a guard. After that time, or (None) when this process has ended, it restores every transaction of the
-    journal there that names it and is not confirmed.
+    journal there that names it and is not confirmed. `wait_ns`: as of a Guard.
 
     To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
     """
@@ -57,16 +58,16 @@ def post_guard(seconds: float | None, directory: Path) -> Guard:
     found = processes.process(pid) if pid else None
     if found is None:
         raise NapctlError("the guard could not be started; nothing was changed")
-    return Guard(pid=pid, started_ticks=found.started_ticks, deadline_boot_ns=deadline)
+    return Guard(pid=pid, started_ticks=found.started_ticks, deadline_boot_ns=deadline, wait_ns=wait_ns)
 
 
 @contextmanager
-def watched(seconds: float | None, directory: Path) -> Iterator[Guard]:
+def watched(seconds: float | None, directory: Path, wait_ns: int = 0) -> Iterator[Guard]:
     """A guard, posted before the first change of the block, that stays for as long as the journal names it.
 
     So it does after an interruption that came when all was made, and if what was made could not be undone.
     """
-    guard = post_guard(seconds, directory)
+    guard = post_guard(seconds, directory, wait_ns)
     try:
         yield guard
     finally:
@@ -89,19 +90,20 @@ def dismiss(guard: Guard) -> None:
             os.kill(guard.pid, signal.SIGTERM)
 
 
+def is_named(guard: Guard, transaction: Transaction) -> bool:
+    """Whether a transaction has it as its guard."""
+    its = transaction.guard
+    return its is not None and (its.pid, its.started_ticks) == (guard.pid, guard.started_ticks)
+
+
 def _needed(guard: Guard, directory: Path) -> bool:
     """Whether the journal has anything that it is to put back, or cannot be asked."""
     try:
-        return any(each.guard == guard for each in Journal.read(directory, live=True))
+        return any(is_named(guard, each) for each in Journal.read(directory, live=True))
     except NapctlError:
         with suppress(NapctlError):
             return Journal.exists(directory)
         return True
-
-
-def now_boot_ns() -> int:
-    """CLOCK_BOOTTIME, which goes on while the machine sleeps, ns."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _become_guard(told: int, deadline: int, directory: Path, watched_end: int) -> NoReturn:
@@ -131,26 +133,24 @@ def _become_guard(told: int, deadline: int, directory: Path, watched_end: int) -
 def _watch(deadline: int, directory: Path) -> None:
     while (left_ns := deadline - now_boot_ns()) > 0:
         time.sleep(min(left_ns / 1e9, 1.0))
+    me = myself()
+    waiting = GuardWait()
     pause_s = RETRY_SECONDS
-    while not _restored(directory):
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, MOST_RETRY_SECONDS)
+    while True:
+        try:
+            with Journal(directory) as journal:
+                mine = [each for each in journal.live() if _is_mine(each, me)]
+                waiting.restore_due(journal, mine)
+        except Exception:  # the journal is in use, or the kernel refuses for now
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, MOST_RETRY_SECONDS)
+            continue
+        if waiting.over:
+            return
+        time.sleep(waiting.seconds_left)
 
 
-def _restored(directory: Path) -> bool:
-    """Whether nothing is left to do; False if the journal is in use or the kernel refuses for now."""
-    me = processes.process(os.getpid())
-    assert me is not None
-    try:
-        with Journal(directory) as journal:
-            for each in reversed(journal.live()):  # a trial of verify may stand upon another
-                mine = each.guard is not None and (each.guard.pid, each.guard.started_ticks) == (
-                    me.pid,
-                    me.started_ticks,
-                )
-                if mine and each.state != "applied":
-                    with suppress(RolledBack):  # it is put back, which a full disk cannot be told
-                        restore(journal, each)
-    except Exception:
-        return False
-    return True
+def _is_mine(transaction: Transaction, me: Keeper) -> bool:
+    """An applied plan without a keeper was confirmed."""
+    named = is_named(Guard(pid=me.pid, started_ticks=me.started_ticks, deadline_boot_ns=0), transaction)
+    return named and (transaction.state != "applied" or transaction.keeper is not None)

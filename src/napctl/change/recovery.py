@@ -1,16 +1,27 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
-from napctl.change.journal import Journal
+from napctl.change.guard_lock import is_on_watch
+from napctl.change.journal import Journal, state_directory
 from napctl.change.transaction import objects, restore
 from napctl.kernel import processes, running_kernel
 from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction, devices_of
-from napctl.model.errors import BadInput, NapctlError
+from napctl.model.errors import BadInput, NapctlError, RolledBack
 
-__all__ = ["alive", "on_trial", "orphaned", "recover", "refuse_unsettled", "running"]
+__all__ = [
+    "alive",
+    "is_adoptable",
+    "on_trial",
+    "orphaned",
+    "recover",
+    "refuse_unsettled",
+    "restored_each",
+    "running",
+]
 
 
 class HasProcess(Protocol):
@@ -28,21 +39,29 @@ GRACE_NS = 2 * 10**9
 
 
 def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
-    """Restore all that has no owner, the newest first. Harmless to repeat.
+    """Restore all that has no owner, the newest first. Harmless to repeat. Raises what restored_each() raises."""
+    return restored_each(journal, [each for each in journal.live() if orphaned(each, journal.directory)])
+
+
+def restored_each(
+    journal: Journal, transactions: Iterable[Transaction]
+) -> Iterator[tuple[Transaction, list[Restored]]]:
+    """Restore these, which are given oldest first, the newest first.
 
     One that cannot be restored stands in the way of those only upon which it was made: what restore() raised comes in
-    the end.
+    the end, a full disk's RolledBack only if there was nothing worse.
     """
-    orphans = [each for each in journal.live() if orphaned(each)]
     errors: list[NapctlError] = []
     stuck: set[tuple[int, int]] = set()
-    for each in reversed(orphans):
+    for each in reversed(list(transactions)):
         if stuck & objects(each):
             continue
         try:
             rows = restore(journal, each)
-        except NapctlError as error:
+        except RolledBack as error:  # it is put back, which a full disk cannot be told
             errors.append(error)
+        except NapctlError as error:
+            errors.insert(0, error)
             stuck |= objects(each)
         else:
             yield each, rows
@@ -50,19 +69,36 @@ def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
         raise errors[0]
 
 
-def orphaned(transaction: Transaction) -> bool:
-    """Whether nobody will come back to it. The journal is locked, so nobody is at work on it now; a trial waits for its
-    next turn."""
+def orphaned(transaction: Transaction, directory: Path | None = None) -> bool:
+    """Whether nobody will come back to it. The journal (of that directory) is locked, so nobody is at work on it now; a
+    trial waits for its next turn, and what may be adopted for whoever adopts it."""
     if transaction.boot_id != running_kernel.boot_id():
         return True
     match transaction.state:
         case "attached":
-            return not alive(transaction) or (transaction.keeper is not None and not running(transaction.keeper))
+            return not alive(transaction) or not _kept(transaction, directory)
+        case "applied":
+            return not _kept(transaction, directory)
         case "unconfirmed":
-            return not guarded(transaction)
+            return not guarded(transaction, directory)
         case "changing" | "restoring":
             return not on_trial(transaction)
     return False
+
+
+def _kept(transaction: Transaction, directory: Path | None) -> bool:
+    """Whether its keeper runs, if it has one; or a guard waits for another one."""
+    keeper, guard = transaction.keeper, transaction.guard
+    if keeper is None or running(keeper):
+        return True
+    return guard is not None and guard.wait_ns > 0 and guarded(transaction, directory)
+
+
+def is_adoptable(transaction: Transaction) -> bool:
+    """Whether it is in force as a whole, so that another keeper may take it over as it is."""
+    if transaction.boot_id != running_kernel.boot_id():
+        return False
+    return transaction.state == "applied" or (transaction.state == "attached" and alive(transaction))
 
 
 def on_trial(transaction: Transaction) -> bool:
@@ -85,7 +121,7 @@ def running(one: HasProcess) -> bool:
     return found is not None and found.started_ticks == one.started_ticks
 
 
-def guarded(transaction: Transaction) -> bool:
+def guarded(transaction: Transaction, directory: Path | None = None) -> bool:
     """Whether a guard will restore it when its time has come."""
     guard = transaction.guard
     if guard is None:
@@ -93,7 +129,7 @@ def guarded(transaction: Transaction) -> bool:
     deadline = guard.deadline_boot_ns
     if deadline and time.clock_gettime_ns(time.CLOCK_BOOTTIME) > deadline + GRACE_NS:
         return False
-    return running(guard)
+    return running(guard) if guard.pid else is_on_watch(directory or state_directory())
 
 
 def refuse_unsettled(journal: Journal, devices: Collection[str] | None = None, *, keeper: Keeper | None = None) -> None:

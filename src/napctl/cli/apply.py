@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from napctl.change.guard import now_boot_ns, watched
+from napctl.change.guard import watched
+from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal, state_directory
 from napctl.change.one_change import altered, side_effects
 from napctl.change.transaction import undisturbed

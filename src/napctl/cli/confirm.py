@@ -2,7 +2,8 @@
 
 import click
 
-from napctl.change.guard import dismiss, now_boot_ns
+from napctl.change.guard import dismiss
+from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.cli.history import transaction_argument
 from napctl.cli.terminal import echo

@@ -8,7 +8,7 @@ import click
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
-from napctl.change.recovery import orphaned
+from napctl.change.recovery import orphaned, running
 from napctl.cli.netns import netns_option, netns_words
 from napctl.cli.options import Seconds, devices_argument, json_option
 from napctl.cli.terminal import echo, echo_json, note, write_over
@@ -68,7 +68,8 @@ def _followers() -> Iterator[Follower]:
     with suppress(NapctlError, OSError):
         standing = Journal.read(live=True)
     for each in standing:
-        if each.keeper and each.kind == "attach" and each.state == "attached" and not orphaned(each):
+        kept = each.keeper is not None and running(each.keeper)
+        if each.keeper and kept and each.kind == "attach" and each.state == "attached" and not orphaned(each):
             ids = tuple(change.napi_id for change in each.changes if isinstance(change, NapiChange))
             yield Follower(pid=each.keeper.pid, server=each.title, napi_ids=ids)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow import Stay
+from napctl.attach.follow_many import follow
 from napctl.attach.target import Target
 from napctl.change.guard import watched
 from napctl.change.journal import state_directory
@@ -67,13 +68,13 @@ def event_lines(clock: str, event: str, *, folds: bool) -> list[str]:
 
 def _until_asked(stay: Stay) -> list[Restored]:
     stop = Stop()
-    return stay.run(stop.is_asked, [stop])
+    return follow([stay], stop.is_asked, [stop])
 
 
 def _until_ended(stay: Stay, child: "subprocess.Popen[bytes]") -> list[Restored]:
     pidfd = os.pidfd_open(child.pid)  # it is ours to wait for, so that its pid is still its own
     try:
-        return stay.run(lambda: child.poll() is not None, [pidfd])
+        return follow([stay], lambda: child.poll() is not None, [pidfd])
     finally:
         os.close(pidfd)
 

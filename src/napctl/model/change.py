@@ -189,12 +189,16 @@ Kind = Literal["attach", "apply", "verify"]
 
 
 class Guard(Value, frozen=True, kw_only=True):
-    """The process that restores a transaction which nobody confirms in time."""
+    """The process that restores a transaction which nobody confirms in time, or whose keeper has died."""
 
     pid: int
+    """0: of the service, whichever process that is by now. What it holds tells whether one watches (guard_lock.py)."""
     started_ticks: int
     deadline_boot_ns: int
     """On CLOCK_BOOTTIME, which goes on while the machine sleeps; 0: none, it waits for the end of the keeper."""
+    wait_ns: int = 0
+    """After the keeper's end, for another one to take the transaction over. The guard that notices the end makes it a
+    deadline."""
 
 
 class Keeper(Value, frozen=True, kw_only=True):

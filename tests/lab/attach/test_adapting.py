@@ -12,7 +12,7 @@ from msgspec.structs import replace as but
 
 from napctl import probe
 from napctl.adapt.preference import LatencyGoal
-from napctl.adapt.ways import ways_between
+from napctl.adapt.ways import INTERRUPTS, ways_between
 from napctl.attach.adapting import DOZE_SECONDS, Adapting
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
@@ -193,7 +193,7 @@ def test_an_idle_server_is_only_glanced_at(
     transaction = napctl.attach_quickly(server.pid)
     goal = LatencyGoal(ways=ways_between(20_000, 200_000), budget_ns=150_000)
     said: list[str] = []
-    with Adapting(goal, transaction, tmp_path / "kept", said.append) as adapting:
+    with Adapting(goal, transaction, tmp_path / "kept", said.append, INTERRUPTS) as adapting:
         for _ in range(3):
             assert adapting.turn() is None
             left = adapting.seconds_left(time.monotonic())

@@ -12,10 +12,10 @@ from napctl.attach import follow_way
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_way import FollowWay
 from napctl.attach.follow_words import Words
-from napctl.attach.switch_way import in_way
+from napctl.attach.switch_way import in_force, in_way
 from napctl.change.exchange import Exchanged
 from napctl.change.journal import Journal
-from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.model.change import EpollChange, NapiChange, Switch, Transaction
 from napctl.model.suspension import Suspension
 from napctl.probe import ProbeUnavailable
 from tests.unit.attach.steps import attached
@@ -87,3 +87,76 @@ def test_what_was_away_at_a_switch_is_tried_again_until_it_is_there(
 
 def unavailable(*_arguments: object) -> None:
     raise ProbeUnavailable("no BPF here")
+
+
+def in_which(wanted: Suspension) -> Transaction:
+    """An attachment that was given that."""
+    changes = (
+        replace(each, after=wanted.napi) if isinstance(each, NapiChange) else replace(each, after=wanted.epoll)
+        for each in TRANSACTION.changes
+        if isinstance(each, NapiChange | EpollChange)
+    )
+    return replace(TRANSACTION, changes=tuple(changes))
+
+
+TIMER = in_way(Suspension(), 50_000)
+
+
+@pytest.mark.parametrize("gro_flush_timeout_ns", [None, 20_000, 200_000])
+def test_adapting_goes_on_from_the_way_that_is_in_force(
+    gro_flush_timeout_ns: int | None, way: FollowWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[object] = []
+
+    def adapting(*arguments: object) -> None:
+        begun.append(arguments[-1])
+
+    monkeypatch.setattr(follow_way, "Adapting", adapting)
+    wanted = in_way(Suspension(), gro_flush_timeout_ns)
+    assert way.adopt(in_which(wanted)) == Way(gro_flush_timeout_ns=gro_flush_timeout_ns)
+    assert begun == [Way(gro_flush_timeout_ns=gro_flush_timeout_ns)]
+    assert way.suspension == wanted
+    assert way.seconds_left(time.monotonic()) == float("inf"), "nothing else is wanted"
+
+
+@pytest.mark.parametrize(
+    ("options", "then"),
+    [
+        (AttachOptions(Suspension(), timer_ns=50_000), None),
+        (AttachOptions(Suspension()), None),
+        (AttachOptions(Suspension(), budget_ns=60_000), None),
+        (AttachOptions(Suspension(), timer_ns=20_000), "changed to gro-flush-timeout 20us: asked for"),
+        (AttachOptions(Suspension(), budget_ns=30_000), "changed to gro-flush-timeout 20us: asked for"),
+        (
+            AttachOptions(Suspension(irq_suspend_timeout_ns=30_000_000)),
+            "changed to gro-flush-timeout 50us: other settings are asked for",
+        ),
+    ],
+)
+def test_what_stands_is_left_as_it_is_unless_other_options_ask_for_something_else(
+    options: AttachOptions, then: str | None, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = Words(told.append)
+    way = FollowWay(options, tmp_path, words)
+
+    def switch(_journal: Journal, _was: Transaction, to: Suspension, _record: Switch | None) -> Exchanged:
+        return Exchanged(in_which(to), ())
+
+    monkeypatch.setattr(follow_way, "switch_way", switch)
+    way.adopt(in_which(TIMER))
+    assert way.is_another_wanted() == (then is not None)
+    if then is not None:
+        with Journal(tmp_path / "state") as journal:
+            way.switch(journal, in_which(TIMER))
+    words.tell_all()
+    assert told == ([] if then is None else [then])
+
+
+def test_one_killed_amid_a_switch_is_brought_to_its_end() -> None:
+    first, second = (each for each in in_which(TIMER).changes if isinstance(each, NapiChange | EpollChange))
+    assert isinstance(first, NapiChange)
+    unsure = replace(first, leaving=Suspension().napi)
+    assert in_force(replace(TRANSACTION, changes=(unsure, second)), Suspension()).prefer_busy_poll
+    way = FollowWay(AttachOptions(Suspension()), Path("/nowhere"), Words(print))
+    assert way.adopt(replace(TRANSACTION, changes=(unsure,))) == Way(gro_flush_timeout_ns=50_000)
+    assert way.is_another_wanted()

@@ -1,0 +1,333 @@
+"""Several targets followed by one process; killed, the next one takes over what it has left, or a guard restores it."""
+
+import os
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from napctl.change.guard_lock import is_on_watch
+from napctl.kernel import processes
+from napctl.lab.bed import Lab
+from napctl.lab.servers import Server, memcached
+from tests.lab.conftest import LoadStarter
+from tests.lab.following import all_unset, attached, flap, settings_of
+from tests.lab.helpers import Napctl, answers, ask, ending, machine_of, params_of, set_napi, until
+from tests.lab.stays import killed, staying
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+
+TRACED = ["strace", "-f", "-qq", "-xx", "-e", "trace=sendto,sendmsg,ioctl,setsockopt", "-o"]
+NAPI_SET = r'sendto\(.*"\\x0e\\x01\\x00\\x00'
+"""NETDEV_CMD_NAPI_SET of include/uapi/linux/netdev.h, as the genetlink header begins."""
+WRITES = {
+    "napi-set": NAPI_SET,
+    "EPIOCSPARAMS": r"ioctl\(.*(EPIOCSPARAMS|_IOC\(_IOC_WRITE, 0x8a, 0x1)",
+    "setsockopt": r"setsockopt\(\d+, SOL_SOCKET, (SO_BUSY_POLL|SO_PREFER_BUSY_POLL|SO_ATTACH_REUSEPORT|SO_DETACH)",
+    "ethtool set": r'sendto\(.*"\\x(14|10|12)\\x01\\x00\\x00',
+}
+
+
+def writes_in(trace: Path) -> set[str]:
+    """What was written to the kernel, by kind."""
+    text = trace.read_text()
+    return {kind for kind, pattern in WRITES.items() if re.search(pattern, text)}
+
+
+def attached_in_kernel(lab: Lab, server: Server) -> bool:
+    return all(map(attached, settings_of(lab))) and any(
+        each.prefer_busy_poll for each in params_of(server.pid).values()
+    )
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A lab with a server that has a connection."""
+
+    lab: Lab
+    server: Server
+
+
+@contextmanager
+def served() -> Iterator[Bed]:
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        yield Bed(lab, server)
+
+
+def test_two_targets_are_followed_by_one_process_and_both_put_back(state: Path) -> None:
+    with served() as one, served() as two:
+        before = machine_of(one.lab.server), machine_of(two.lab.server)
+        with staying("follow", state, one.server.pid, two.server.pid) as it:
+            it.told(f"{one.server.pid}: attached memcached")
+            it.told(f"{two.server.pid}: attached memcached")
+            assert attached_in_kernel(one.lab, one.server)
+            assert attached_in_kernel(two.lab, two.server)
+
+            began = time.time()
+            flap(two.lab)
+            it.told(f"{two.server.pid}: attached NAPI", since=began)
+            assert it.told(f"{two.server.pid}: {two.lab.server.device}: link", since=began)
+            assert not [each for each in it.since(began) if each.startswith(f"{one.server.pid}: ")]
+            assert it.end(signal.SIGTERM) == 0, it.errors
+        assert settings_of(one.lab) == [each.settings for each in one.lab.server.napis()]
+        assert machine_of(one.lab.server) == before[0]
+        assert all_unset(one.server.pid, two.server.pid)
+        assert not any(map(attached, settings_of(two.lab)))
+
+
+def test_a_killed_one_is_taken_over_under_load_without_a_write_to_the_kernel(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    before = machine_of(lab.server)
+    running = load(2_000, seconds=20)
+    with staying("follow", napctl.state, server.pid) as it:
+        it.told("attached memcached")
+        (first,) = napctl.live()
+        killed(it)
+    assert attached_in_kernel(lab, server)
+    trace = tmp_path / "trace"
+    with staying("follow", napctl.state, server.pid, under=[*TRACED, str(trace)]) as it:
+        it.told("took over memcached")
+        (second,) = napctl.live()
+        assert second.number == first.number
+        assert second.changes == first.changes
+        assert second.keeper is not None
+        assert second.keeper.pid == it.pid
+        assert second.keeper != first.keeper
+        time.sleep(4)
+        assert writes_in(trace) == set()
+        assert it.since() == [each for each in it.since() if "took over" in each]
+        assert attached_in_kernel(lab, server)
+        until(lambda: len(napctl.guards()) == 1, "the first guard to go home")
+
+        it.end(signal.SIGTERM)
+        assert writes_in(trace) >= {"napi-set", "EPIOCSPARAMS"}
+    result = running.result()
+    assert result.answered
+    assert result.unanswered == 0
+    assert machine_of(lab.server) == before
+
+
+def test_without_adoption_the_same_trace_shows_the_writes(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    with staying("follow", napctl.state, server.pid, "--wait", 1) as it:
+        it.told("attached memcached")
+        killed(it)
+    trace = tmp_path / "trace"
+    with staying("follow", napctl.state, server.pid, "--anew", under=[*TRACED, str(trace)]) as it:
+        it.told("attached memcached")
+        assert writes_in(trace) >= {"napi-set", "EPIOCSPARAMS"}
+        assert it.end(signal.SIGTERM, 20) == 0
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+def test_not_taken_over_in_time_it_is_restored(
+    by_service: bool, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = machine_of(lab.server)
+    with ExitStack() as stack:
+        if by_service:
+            guard = stack.enter_context(staying("guard", napctl.state))
+            until(lambda: is_on_watch(napctl.state), "the guard")
+        words = ("--by-service",) if by_service else ()
+        with staying("follow", napctl.state, server.pid, "--wait", 3, *words) as it:
+            it.told("attached memcached")
+            killed(it)
+        began = time.monotonic()
+        assert napctl("recover").stdout == "nothing to recover\n"
+        until(lambda: napctl.live()[0].guard.deadline_boot_ns, "the moment to be recorded")  # type: ignore[union-attr]
+        time.sleep(1.5)
+        assert attached_in_kernel(lab, server)
+        until(lambda: not napctl.live(), "the guard")
+        assert 2.5 < time.monotonic() - began < 6
+        assert machine_of(lab.server) == before
+        if by_service:
+            assert guard.told("put back memcached")
+            assert guard.end(signal.SIGTERM) == 0
+        until(lambda: not napctl.guards(), "the guard to go home")
+
+
+def test_the_guard_of_the_service_follows_each_new_keeper_and_may_itself_be_killed(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = machine_of(lab.server)
+    words = ("follow", napctl.state, server.pid, "--wait", 2, "--by-service")
+    with staying("guard", napctl.state) as guard:
+        until(lambda: is_on_watch(napctl.state), "the guard")
+        for number in range(2):
+            with staying(*words) as it:
+                it.told("took over memcached" if number else "attached memcached")
+                killed(it)
+        killed(guard)
+    assert not is_on_watch(napctl.state)
+    with staying("guard", napctl.state) as guard:
+        until(lambda: is_on_watch(napctl.state), "the guard")
+        assert attached_in_kernel(lab, server)
+        with staying(*words) as it:
+            it.told("took over memcached")
+            time.sleep(3)
+            assert attached_in_kernel(lab, server)
+            killed(it)
+        until(lambda: not napctl.live(), "the guard")
+    assert machine_of(lab.server) == before
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+def test_killed_with_its_guard_it_is_recovered(
+    by_service: bool, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = machine_of(lab.server)
+    words = ("--by-service",) if by_service else ()  # and no guard runs
+    with staying("follow", napctl.state, server.pid, *words) as it:
+        it.told("attached memcached")
+        for pid in napctl.guards():
+            os.kill(pid, signal.SIGKILL)
+        killed(it)
+    until(lambda: not napctl.guards(), "the guard's end")
+    assert attached_in_kernel(lab, server)
+    assert napctl("recover").status == 0
+    assert machine_of(lab.server) == before
+
+
+def test_executed_anew_it_goes_on_as_the_same_process(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    with staying("follow", napctl.state, server.pid, under=[*TRACED, str(trace)]) as it:
+        it.told("attached memcached")
+        (first,) = napctl.live()
+        time.sleep(2)
+        pid, size, held = it.pid, trace.stat().st_size, len(list(Path(f"/proc/{it.pid}/fd").iterdir()))
+        os.kill(pid, signal.SIGUSR1)
+        it.told("took over memcached")
+        time.sleep(2)
+        (second,) = napctl.live()
+        assert second.keeper == first.keeper
+        assert it.pid == pid
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= held
+        rest = tmp_path / "rest"
+        rest.write_text(trace.read_bytes()[size:].decode())
+        assert writes_in(rest) == set()
+        until(lambda: len(napctl.guards()) == 1, "its former guard to go home")
+        assert it.end(signal.SIGTERM) == 0
+    assert napctl.live() == []
+    assert all_unset(server.pid)
+
+
+def test_what_is_kept_at_the_end_stays_until_somebody_detaches_or_adopts_it(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = machine_of(lab.server)
+    for told in ("attached memcached", "took over memcached"):
+        with staying("follow", napctl.state, server.pid, "--keep") as it:
+            it.told(told)
+            assert it.end(signal.SIGTERM) == 0
+        (kept,) = napctl.live()
+        assert (kept.state, kept.keeper, kept.guard) == ("attached", None, None)
+        assert attached_in_kernel(lab, server)
+        assert napctl("recover").stdout == "nothing to recover\n"
+        until(lambda: not napctl.guards(), "its guard to go home")
+    assert napctl("detach", server.pid).status == 0
+    assert machine_of(lab.server) == before
+
+
+def test_what_is_not_as_recorded_is_mended_and_other_options_come_into_force(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    (napi,) = lab.server.napis()
+    with staying("follow", napctl.state, server.pid) as it:
+        it.told("attached memcached")
+        killed(it)
+    set_napi(lab, napi.napi_id, napi.settings)
+    with staying("follow", napctl.state, server.pid) as it:
+        it.told("took over memcached")
+        it.told("lost its settings")
+        until(lambda: attached_in_kernel(lab, server), "what was lost")
+        killed(it)
+    with staying("follow", napctl.state, server.pid, "--timer-us", 50) as it:
+        it.told("changed to gro-flush-timeout 50us: asked for")
+        (settings,) = settings_of(lab)
+        assert settings.gro_flush_timeout_ns == 50_000
+        assert it.end(signal.SIGTERM) == 0
+    assert settings_of(lab) == [napi.settings]
+
+
+def test_adapting_goes_on_from_the_way_that_is_in_force(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    """First to a timer, at which it is killed; the next adopts that timer, and finds its way back to interrupts."""
+    before = machine_of(lab.server)
+    load(2_000, seconds=60)
+    words = ("follow", napctl.state, server.pid, "--budget-us", 1_000)
+    with staying(*words) as it:
+        it.told("changed to gro-flush-timeout", patience_s=15)
+        killed(it)
+    (settings,) = settings_of(lab)
+    assert settings.gro_flush_timeout_ns
+    with staying(*words) as it:
+        event = it.told("took over memcached")
+        assert f"gro-flush-timeout {settings.gro_flush_timeout_ns // 1000}us" in event.text
+        it.told("changed to", patience_s=60)
+        assert it.end(signal.SIGTERM) == 0
+    assert machine_of(lab.server) == before
+
+
+@pytest.mark.trials
+@pytest.mark.timeout(1200)
+def test_killed_at_any_moment_there_is_never_a_mixture(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, trials: Callable[[int, int], int]
+) -> None:
+    """While it attaches, and while another way comes into force; the next one has it attached again each time."""
+    before = machine_of(lab.server)
+    chance = random.Random(13)
+    adopted = anew = 0
+    with staying("guard", napctl.state) as guard:
+        until(lambda: is_on_watch(napctl.state), "the guard")
+        for number in range(trials(6, 200)):
+            words = ("follow", napctl.state, server.pid, "--by-service", "--timer-us", 50 if number % 2 else 200)
+            with staying(*words) as it:
+                if number % 3:
+                    first = it.told(f"{server.pid}: ").text
+                    adopted, anew = adopted + ("took over" in first), anew + ("attached" in first)
+                    time.sleep(chance.uniform(0, 0.05))
+                else:
+                    time.sleep(chance.uniform(0.2, 1.5))
+                killed(it)
+            until(lambda: {each.state for each in napctl.live()} <= {"attached"}, "what was interrupted to be undone")
+            (settings,), live = settings_of(lab), napctl.live()
+            polls = any(each.prefer_busy_poll for each in params_of(server.pid).values())
+            assert (attached(settings), polls) == (bool(live), bool(live)), (number, settings, polls)
+            if not live:
+                assert machine_of(lab.server) == before, number
+            elif number % 4 == 3:  # what was attached before it was killed might have been adopted every time
+                assert napctl("detach", server.pid).status == 0
+                assert machine_of(lab.server) == before, number
+        with staying("follow", napctl.state, server.pid, "--by-service", "--timer-us", 50) as it:
+            it.told("memcached")
+            until(lambda: [each.gro_flush_timeout_ns for each in settings_of(lab)] == [50_000], "its timer")
+            assert attached_in_kernel(lab, server)
+            assert answers(client)
+            assert it.end(signal.SIGTERM) == 0
+        assert guard.end(signal.SIGTERM) == 0
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+    assert adopted
+    assert anew
+
+
+def test_what_another_keeps_is_not_taken_over(lab: Lab, server: Server, client: socket.socket, napctl: Napctl) -> None:
+    with staying("follow", napctl.state, server.pid) as it:
+        it.told("attached memcached")
+        with staying("follow", napctl.state, server.pid) as other:
+            assert other.ended() == 1
+            assert f"another napctl (pid {it.pid}) keeps it" in other.errors
+        assert it.end(signal.SIGTERM) == 0
+    assert processes.process(server.pid)
