@@ -32,7 +32,7 @@ from napctl.model.strict_table import (
 from napctl.model.units import duration_text
 from napctl.model.value import Value
 
-__all__ = ["comment", "plan_of", "plan_text", "quoted", "value_line"]
+__all__ = ["comment", "may_be_a_device", "plan_of", "plan_text", "quoted", "value_line"]
 
 
 Reasons = Mapping[tuple[str, str], Proposal]
@@ -155,7 +155,7 @@ def _plan(tables: Table) -> Plan:
 
 
 def _device(name: str, value: Any) -> DevicePlan:
-    if not _may_be_a_device(name):
+    if not may_be_a_device(name):
         raise Wrong(name, "no name that a network device can have")
     known: dict[str, Read] = {
         "driver": text,
@@ -183,7 +183,7 @@ def _device(name: str, value: Any) -> DevicePlan:
     )
 
 
-def _may_be_a_device(name: str) -> bool:
+def may_be_a_device(name: str) -> bool:
     """As dev_valid_name() of net/core/dev.c has it, but as long as an alternative name."""
     odd = any(letter in "/:" or letter.isspace() for letter in name)
     return 0 < len(name.encode()) <= MOST_NAME_BYTES and name not in (".", "..") and not odd
