@@ -46,8 +46,14 @@ def policy() -> None:
 
 
 @policy.command(epilog="\b\nExamples:\n  napctl policy init\n  napctl policy init --output -")
-@click.option("--output", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE", default=str(POLICY_PATH),
-              show_default=True, help="Write it there; - for standard output. What is there is never overwritten.")  # fmt: skip
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    default=str(POLICY_PATH),
+    show_default=True,
+    help="Write it there; - for standard output. What is there is never overwritten.",
+)
 @netns_option
 def init(output: str, netns: NetworkNamespace) -> None:
     """Write a policy of what is attached and applied now, with comments.
@@ -126,8 +132,9 @@ def check(file: Path, as_json: bool) -> None:
 def drift(file: Path, netns: NetworkNamespace, as_json: bool) -> int:
     """Say what of this machine differs from the policy.
 
-    One line for each difference, with the entry that wants it; exit status 0 if there is none, else 1. A target that does not run, or has no connection yet, and a device that is not there are waited for, and no
-    difference. No service has to run; nothing is changed.
+    One line for each difference, with the entry that wants it; exit status 0 if there is none, else 1. A target that
+    does not run, or has no connection yet, and a device that is not there are waited for, and are no difference. No
+    service has to run; nothing is changed.
     """
     found = find_drift(read_policy(file), netns)
     if as_json:

@@ -29,13 +29,13 @@ def coverage_drift(entry: AttachEntry, target: JudgedTarget, mine: Sequence[Tran
     if mine:
         left = list(_left_out(target, mine))
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        return Drift(differences=(_unattached(entry, f"{left[0]}{more}: fits, and is not attached"),) if left else ())
+        return Drift(differences=(_unattached(entry, f"not attached: {left[0]}{more}"),) if left else ())
     if not target.choice.empty:
-        return Drift(differences=(_unattached(entry, f"{who(target.found)}: running, and not attached"),))
+        return Drift(differences=(_unattached(entry, f"not attached, and {who(target.found)} runs"),))
     why = f"{who(target.found)}: {why_not(target.found, target.verdicts)}"
     if all(each.judgement == "nothing to poll" for each in target.verdicts):
-        return Drift(waiting=(f"{why} ({entry.origin})",))
-    return Drift(differences=(_unattached(entry, f"{why}; so it cannot be attached"),))
+        return Drift(waiting=(f"{entry.target}: {why} ({entry.origin})",))
+    return Drift(differences=(_unattached(entry, f"cannot be attached: {why}"),))
 
 
 def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _places(change: Change) -> list[tuple[int, int]]:
 
 
 def _unattached(entry: AttachEntry, words: str) -> Drifted:
-    return Drifted(where=entry.target, words=words, origin=entry.origin)
+    return Drifted(where=entry.target, words=f"{entry.target}: {words}", origin=entry.origin)
 
 
 def settings_drift(
@@ -94,7 +94,7 @@ def _of_chosen_timer(
     """The entry leaves the timer to napctl, within its range."""
     if value != chosen_ns:
         yield drifted(change.where, TIMER, value, chosen_ns, entry.origin, "napctl chose")
-    elif options.goal is not None and Way(gro_flush_timeout_ns=chosen_ns) not in options.goal.ways:
+    elif chosen_ns and options.goal is not None and Way(gro_flush_timeout_ns=chosen_ns) not in options.goal.ways:
         timers = [each.gro_flush_timeout_ns for each in options.goal.ways if each.gro_flush_timeout_ns]
         between = f"{duration_text(timers[0])}..{duration_text(timers[-1])}"
         yield drifted(change.where, TIMER, value, between, entry.origin)

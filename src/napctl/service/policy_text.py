@@ -87,17 +87,19 @@ def _attach_entry(transaction: Transaction, target: str) -> AttachEntry:
 
 def _take(change: Change, netns: int, blocks: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Later changes win; those of single queues a policy has no place for."""
-    block = {CoalescingChange: "coalescing", RingsChange: "rings", NapiChange: "deferral"}.get(type(change))
-    if block is None or isinstance(change, EpollChange) or getattr(change, "queue", None) is not None:
+    if not isinstance(change, CoalescingChange | RingsChange | NapiChange) or change.netns != netns:
         return
-    if getattr(change, "netns", None) == netns:
-        blocks.setdefault(change.device, {}).setdefault(block, {}).update(settings(change.after))
+    if isinstance(change, CoalescingChange) and change.queue is not None:
+        return
+    block = {CoalescingChange: "coalescing", RingsChange: "rings", NapiChange: "deferral"}[type(change)]
+    if values := dict(settings(change.after)):
+        blocks.setdefault(change.device, {}).setdefault(block, {}).update(values)
 
 
 def _device_entry(name: str, blocks: Mapping[str, Mapping[str, Any]]) -> DeviceEntry:
     kinds = {"coalescing": Coalescing, "rings": RingSizes, "deferral": Deferral}
-    made = {block: kinds[block](**values) for block, values in blocks.items() if values}
-    return DeviceEntry(origin=NOWHERE, name=name, **made)  # type: ignore[arg-type]
+    made: dict[str, Any] = {block: kinds[block](**values) for block, values in blocks.items()}
+    return DeviceEntry(origin=NOWHERE, name=name, **made)
 
 
 def policy_text(policy: Policy, advice: Advice | None = None) -> str:
