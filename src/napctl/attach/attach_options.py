@@ -1,15 +1,50 @@
-"""How a target is to be attached, as the user asks for it."""
+"""How a target is to be attached, as the user asks for it: by options of `attach` and `run`, or in a policy.
 
+What is wrong is told in the names of the options, which are a policy's keys as well.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.ways import ways_between
 from napctl.attach.timer_choice import within
 from napctl.change.undoing_order import LONGEST_SUSPENSION_NS
 from napctl.model.errors import BadInput
 from napctl.model.suspension import Suspension
-from napctl.model.units import duration_text
+from napctl.model.units import NS_PER, duration_ns, duration_text
 
-__all__ = ["AttachOptions"]
+__all__ = [
+    "AUTO",
+    "DEFAULT",
+    "LEAST_BUDGET_NS",
+    "LONGEST_NS",
+    "MOST_BUDGET",
+    "RANGE",
+    "S32_MAX",
+    "AttachOptions",
+    "options_of",
+    "timer_ns_of",
+    "timer_range_ns_of",
+]
+
+
+DEFAULT = Suspension()
+S32_MAX = 2**31 - 1
+"""What the kernel takes at most: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl()."""
+MOST_BUDGET = 2**16 - 1
+"""The same of busy_poll_budget."""
+LONGEST_NS = 10 * NS_PER["s"]
+"""Of any timer, and of a latency budget."""
+LEAST_BUDGET_NS = 1_000
+AUTO = "auto"
+RANGE = "20us..200us"
+"""Of the timers among which is adapted."""
+SUSPENSION = ("defer_hard_irqs", "irq_suspend_timeout_ns", "busy_poll_usecs", "busy_poll_budget")
+"""What is Suspension's; its timer is chosen beside them."""
+LONGEST_SPIN_US = 10_000
+"""Without --force: ep_busy_loop() looks for packets, and not for signals, for all that time (fs/eventpoll.c)."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +81,65 @@ class AttachOptions:
         longest_ns = within(self.budget_ns)[-1]
         fits = in_force_ns is not None and (self.budget_ns is None or in_force_ns <= longest_ns)
         return in_force_ns if fits and in_force_ns is not None else longest_ns
+
+
+def timer_ns_of(text: str) -> int | None:
+    """A number of µs, with or without its unit, as ns; or "auto", as None. Raises ValueError, which says why."""
+    if text == AUTO:
+        return None
+    try:
+        ns = duration_ns(f"{text}us" if text.isascii() and text.isdigit() else text)
+    except ValueError:
+        raise ValueError(f"'{text}' is neither 'auto' nor a number of µs, such as 50") from None
+    if not 0 < ns <= LONGEST_NS:
+        raise ValueError(f"{text} is not between 1ns and {duration_text(LONGEST_NS)}")
+    return ns
+
+
+def timer_range_ns_of(text: str) -> tuple[int, int]:
+    """Two times, such as 20us..200us, as ns. Raises ValueError, which says why."""
+    ends = text.split("..")
+    try:
+        shortest_ns, longest_ns = (duration_ns(each) for each in ends)
+    except ValueError:
+        raise ValueError(f"'{text}' is no range of times, such as {RANGE}") from None
+    return shortest_ns, longest_ns
+
+
+def options_of(values: Mapping[str, Any], *, stays: bool) -> AttachOptions:
+    """From the values of the options, each within its own bounds; one that is missing or None has its default.
+
+    `stays`: napctl stays, and so can adapt. Raises BadInput for timers that contradict each other, or a spin too long.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    suspension = Suspension(**{name: given[name] for name in SUSPENSION if name in given})
+    if suspension.busy_poll_usecs > LONGEST_SPIN_US and not given.get("force"):
+        raise BadInput(
+            f"--busy-poll-usecs {suspension.busy_poll_usecs}: a task that spins in epoll_wait cannot be killed until "
+            f"it runs out; more than {LONGEST_SPIN_US:,} µs needs --force"
+        )
+    return AttachOptions(
+        suspension=suspension,
+        timer_ns=given.get("timer_ns"),
+        budget_ns=given.get("latency_budget_ns"),
+        goal=_goal(given, suspension, stays=stays),
+        steer=given.get("steer", False),
+        force=given.get("force", False),
+    )
+
+
+def _goal(given: Mapping[str, Any], suspension: Suspension, *, stays: bool) -> LatencyGoal | None:
+    """What to adapt for; None: nothing is adapted, and no option is for that."""
+    budget_ns, timer_range_ns, prefer = (given.get(name) for name in ("latency_budget_ns", "timer_range_ns", "prefer"))
+    adapting = "--timer-range" if timer_range_ns else "--prefer" if prefer else ""
+    if "timer_ns" in given and (chooses := adapting or ("" if budget_ns is None else "--latency-budget")):
+        raise BadInput(f"{chooses}: --defer-us sets the timer, so there is nothing to choose; leave out one of both")
+    if adapting and not stays:
+        raise BadInput(f"{adapting}: only who stays can adapt; add --stay")
+    if adapting and budget_ns is None:
+        raise BadInput(f"{adapting}: adapting needs a --latency-budget, such as 150us")
+    if budget_ns is None or not stays:
+        return None
+    shortest_ns, longest_ns = timer_range_ns or timer_range_ns_of(RANGE)
+    ways = ways_between(shortest_ns, longest_ns, irq_suspend_timeout_ns=suspension.irq_suspend_timeout_ns)
+    return LatencyGoal(ways=ways, budget_ns=budget_ns, prefer=prefer or "cpu")

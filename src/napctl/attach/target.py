@@ -17,7 +17,7 @@ from napctl.kernel.processes import Process, Seen
 from napctl.model.change import EpollChange, SocketChange, Transaction
 from napctl.model.errors import BadInput, NotPermitted
 
-__all__ = ["KINDS", "Target", "complete", "find_attachments", "parse", "resolve"]
+__all__ = ["KINDS", "Ambiguous", "Target", "attached_of", "complete", "find_attachments", "parse", "resolve"]
 
 
 Kind = Literal["pid", "name", "unit", "cgroup", "container", "port"]
@@ -284,12 +284,18 @@ def find_attachments(target: str, recorded: list[Transaction]) -> list[Transacti
         found = [each for each in recorded if each.pid == pid]
         found = found or [each for each in recorded if pid in {member for member, _ in _members(each)}]
     else:
-        running = {(process.pid, process.started_ticks) for process in _running(meant)}
+        ours = attached_of(_running(meant), recorded)
         name = meant.value[:15] if meant.kind == "name" else None
-        found = [each for each in recorded if each.name == name or running & _members(each)]
+        found = [each for each in recorded if each.name == name or each in ours]
     if not found:
         raise BadInput(f"{target}: nothing is attached to it")
     return found
+
+
+def attached_of(running: Iterable[Process], recorded: Iterable[Transaction]) -> list[Transaction]:
+    """Which of these attachments have one of these processes as a member."""
+    ours = {(process.pid, process.started_ticks) for process in running}
+    return [each for each in recorded if ours & _members(each)]
 
 
 def _running(meant: Target) -> tuple[Process, ...]:

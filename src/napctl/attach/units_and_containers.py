@@ -7,7 +7,7 @@ from typing import Literal
 from napctl.kernel import cgroups
 from napctl.model.errors import BadInput, Unsupported
 
-__all__ = ["in_group", "is_unit", "unit_names"]
+__all__ = ["in_group", "is_unit", "service_of", "unit_names"]
 
 
 ENDINGS = (".service", ".scope", ".slice")
@@ -21,6 +21,12 @@ MONITOR = "conmon"
 def is_unit(text: str) -> bool:
     """Whether it ends as a unit does that processes run in."""
     return text.endswith(ENDINGS)
+
+
+def service_of(pid: int) -> str | None:
+    """The service in whose control group a process is; None if it is in none."""
+    name = (cgroups.group_of(pid) or "").rpartition("/")[2].removeprefix("_")
+    return name if name.endswith(".service") else None
 
 
 def in_group(text: str, kind: Literal["unit", "cgroup", "container"], value: str) -> list[int]:

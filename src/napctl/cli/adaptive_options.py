@@ -9,13 +9,10 @@ from napctl.cli.options import Duration
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
 from napctl.plan.adaptive import takes_profile
+from napctl.plan.goals import MOST_ADDED_LATENCY_NS
 from napctl.plan.proposal import Range
 
-__all__ = ["MOST_LATENCY_NS", "adaptive_options", "range_of", "refuse_without_profile"]
-
-
-MOST_LATENCY_NS = 10**7
-"""Intel's drivers take no longer delay (IGB_MAX_ITR_USECS), and nobody wants one."""
+__all__ = ["adaptive_options", "range_of", "refuse_without_profile"]
 
 
 class DelayRange(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -30,7 +27,9 @@ class DelayRange(click.ParamType):  # type: ignore[type-arg]  # generic from cli
         first, dots, last = value.partition("..")
         if not dots:
             self.fail(f"'{value}' is no range of two times, such as 5us..100us", param, ctx)
-        shortest, longest = (Duration(1_000, MOST_LATENCY_NS).convert(end, param, ctx) // 1000 for end in (first, last))
+        shortest, longest = (
+            Duration(1_000, MOST_ADDED_LATENCY_NS).convert(end, param, ctx) // 1000 for end in (first, last)
+        )
         if shortest > longest:
             self.fail(f"{value} is empty: the shortest comes first", param, ctx)
         return Range(shortest_us=shortest, longest_us=longest)

@@ -6,7 +6,7 @@ import click
 from msgspec.structs import replace
 
 from napctl.attach.activity import measured
-from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attach_options import AttachOptions, options_of
 from napctl.attach.attach_target import attach_target, several_queues
 from napctl.attach.attachment import detach, planned, refuse_second
 from napctl.attach.inspect_target import examine
@@ -16,7 +16,7 @@ from napctl.attach.target import Target, complete, parse, resolve
 from napctl.change.journal import Journal
 from napctl.change.recovery import orphaned
 from napctl.change.transaction import undisturbed
-from napctl.cli.attach_options import attach_options, options_of
+from napctl.cli.attach_options import attach_options
 from napctl.cli.follow import stay_attached
 from napctl.cli.options import Duration, json_option
 from napctl.cli.safe_import import load_tables

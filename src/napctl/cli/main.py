@@ -38,6 +38,7 @@ SECTIONS = {
         "rollback": "undo an applied plan",
         "history": "what was changed, when, and what became of it",
         "verify": "test whether the NIC does what its settings say",
+        "policy": "write down how packets shall be taken, and what is not so",
         "export": "write a plan for ethtool, systemd, NetworkManager or Ansible",
         "recover": "undo what a killed napctl or an ended server left behind",
     },

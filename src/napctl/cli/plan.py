@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 from msgspec.structs import replace
 
-from napctl.cli.adaptive_options import MOST_LATENCY_NS, adaptive_options, range_of, refuse_without_profile
+from napctl.cli.adaptive_options import adaptive_options, range_of, refuse_without_profile
 from napctl.cli.netns import netns_option, netns_words
 from napctl.cli.options import Duration, device_names, devices_argument, json_option, offered
 from napctl.cli.terminal import echo, echo_json, echo_text, note
@@ -24,7 +24,7 @@ from napctl.model.units import duration_text
 from napctl.observe.machine import WHO_POLLS, take_machine
 from napctl.observe.window import run_window
 from napctl.plan.file import plan_text
-from napctl.plan.goals import GOALS, Goal
+from napctl.plan.goals import GOALS, MOST_ADDED_LATENCY_NS, Goal
 from napctl.plan.propose import ANY_DEVICE, propose, worth_planning
 
 __all__ = ["not_supported"]
@@ -61,7 +61,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
               help="What the settings are for: "
               + ", ".join(f"{goal.name} ({goal.summary}; {duration_text(goal.budget_ns)})" for goal in GOALS.values())
               + ". The time is what packets may be delayed by.")  # fmt: skip
-@click.option("--max-added-latency", "budget_ns", type=Duration(most_ns=MOST_LATENCY_NS), metavar="TIME",
+@click.option("--max-added-latency", "budget_ns", type=Duration(most_ns=MOST_ADDED_LATENCY_NS), metavar="TIME",
               help="Latency that hardware and software together may add, instead of the goal's.")  # fmt: skip
 @adaptive_options
 @click.option("--speed", "given", type=Speed(), multiple=True, metavar="[DEV=]SPEED",

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from napctl.attach.attach_options import options_of
 from napctl.attach.target import Target
-from napctl.cli.attach_options import attach_options, options_of
+from napctl.cli.attach_options import attach_options
 from napctl.cli.follow import stay_attached
 from napctl.model.errors import BadInput
 

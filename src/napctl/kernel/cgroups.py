@@ -11,7 +11,7 @@ from pathlib import Path
 
 from napctl.kernel.processes import PROC
 
-__all__ = ["Hierarchy", "directory_of", "find", "hierarchy", "path_of", "processes_in"]
+__all__ = ["Hierarchy", "directory_of", "find", "group_of", "hierarchy", "path_of", "processes_in"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,15 @@ def path_of(directory: Path) -> str:
     """The control group, as in /proc/PID/cgroup, of a directory that find() gave."""
     there = hierarchy()
     return there.path(directory) if there is not None and directory.is_relative_to(there.mount) else str(directory)
+
+
+def group_of(pid: int) -> str | None:
+    """The control group of a process, as in /proc/PID/cgroup; None if it has gone, or is in none of version 2."""
+    try:
+        lines = (PROC / str(pid) / "cgroup").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
 
 
 def _walk(top: Path) -> Iterator[Path]:

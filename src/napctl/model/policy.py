@@ -6,7 +6,16 @@ from napctl.model.machine import Coalescing
 from napctl.model.plan import Deferral, GoalName, RingSizes
 from napctl.model.value import Value
 
-__all__ = ["AttachEntry", "DeviceEntry", "MetricsPlace", "OnStop", "Origin", "Policy", "ServiceEntry"]
+__all__ = [
+    "POLICY_VERSION",
+    "AttachEntry",
+    "DeviceEntry",
+    "MetricsPlace",
+    "OnStop",
+    "Origin",
+    "Policy",
+    "ServiceEntry",
+]
 
 
 POLICY_VERSION = 1

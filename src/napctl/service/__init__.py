@@ -1,3 +1,4 @@
-"""The service: a policy that is kept true for months, and what it shows of that.
+"""What keeps a policy true: its file, and what of the machine differs from it.
 
-Imported by `cli` alone."""
+A policy is values of model/policy.py. Here nothing is changed but through the transactions of other rooms.
+"""
