@@ -61,17 +61,19 @@ class Stay:
     """One target, followed: who drives it (follow_many.py) calls turn() when that is due, let_go() or leave() at the
     end. Nothing of it is attached before the first turn(), but for what it is to adopt().
 
-    `tell` receives a line for each event; `guard` is what restores everything if this process is killed.
+    `tell` receives a line for each event; `guard` is what restores everything if this process is killed; `entry`: as
+    of a Keeper.
     """
 
     def __init__(
-        self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Callable[[str], None]
-    ):
+        self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Callable[[str], None],
+        *, entry: str = "",
+    ):  # fmt: skip
         self._target, self._options, self._directory = target, options, directory
         self._words = Words(tell)
         self._failures = 0
         """Turns that ended in an error, one after the other."""
-        self._guard, self._keeper = guard, myself()
+        self._guard, self._keeper = guard, myself(entry)
         self.members = Members(target)
         self._pulse = Pulse(())
         self._pace = Pace()

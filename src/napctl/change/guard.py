@@ -75,11 +75,11 @@ def watched(seconds: float | None, directory: Path, wait_ns: int = 0) -> Iterato
             dismiss(guard)
 
 
-def myself() -> Keeper:
-    """This process, as the keeper of what it changes."""
+def myself(entry: str = "") -> Keeper:
+    """This process, as the keeper of what it changes; `entry`: as of a Keeper."""
     me = processes.process(os.getpid())
     assert me is not None
-    return Keeper(pid=me.pid, started_ticks=me.started_ticks)
+    return Keeper(pid=me.pid, started_ticks=me.started_ticks, entry=entry)
 
 
 def dismiss(guard: Guard) -> None:

@@ -202,10 +202,12 @@ class Guard(Value, frozen=True, kw_only=True):
 
 
 class Keeper(Value, frozen=True, kw_only=True):
-    """The napctl that keeps an attachment for as long as it runs."""
+    """The napctl that keeps what it has set for as long as it runs."""
 
     pid: int
     started_ticks: int
+    entry: str = ""
+    """Of the service: the target as the policy names it, or "devices"; empty: it is not the service."""
 
 
 class Switch(Value, frozen=True, kw_only=True):

@@ -43,14 +43,15 @@ WHO_POLLS = "whether these NAPI instances are polled by "
 """What is not known of a process into which we may not look begins so: who does not ask who polls can leave it out."""
 
 
-def take_machine(netns: NetworkNamespace, names: Collection[str] = ()) -> Machine:
-    """The named devices of a namespace, or all but loopback; and the epoll instances that poll their NAPI instances.
+def take_machine(netns: NetworkNamespace, names: Collection[str] = (), *, with_pollers: bool = True) -> Machine:
+    """The named devices of a namespace, or all but loopback; and the epoll instances that poll their NAPI instances,
+    unless nobody asks for them: all processes are searched for these.
 
     Raises BadInput for a device that is not there, ChangedMeanwhile for one that goes meanwhile.
     """
     lacks: list[str] = []
     devices = take_devices(netns, names, lacks)
-    pollers = tuple(epoll_pollers(devices, lacks))
+    pollers = tuple(epoll_pollers(devices, lacks)) if with_pollers else ()
     return Machine(
         kernel=running_kernel.kernel_release(),
         netns=netns.inode,

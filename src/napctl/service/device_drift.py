@@ -14,7 +14,7 @@ from napctl.model.settings import kernel_name
 from napctl.plan.goals import GOALS
 from napctl.plan.propose import propose, worth_planning
 
-__all__ = ["WantedOfDevice", "device_drift", "wanted_of"]
+__all__ = ["WantedOfDevice", "device_drift", "wanted_of", "with_suspension"]
 
 
 @dataclass
@@ -117,7 +117,7 @@ def _of_goal(
 ) -> Drift:
     """What `plan` would propose now; what is written outright it does not get to say."""
     assert entry.goal is not None
-    seen = replace(machine, devices=(_with_suspension(device, held),))
+    seen = replace(machine, devices=(with_suspension(device, held),))
     advice = propose(seen, None, GOALS[entry.goal], entry.max_added_latency_ns, {})
     proposals = [each for each in advice.proposals if not wanted.has(each.setting)]
     return Drift(
@@ -126,7 +126,7 @@ def _of_goal(
     )
 
 
-def _with_suspension(device: Device, held: Collection[int]) -> Device:
+def with_suspension(device: Device, held: Collection[int]) -> Device:
     """An attachment that adapts may have its instances on interrupts for now; they are its own all the same."""
     if not any(napi.napi_id in held for napi in device.napis):
         return device

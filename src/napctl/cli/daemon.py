@@ -1,0 +1,80 @@
+"""napctl daemon: keep a policy true, for as long as it runs."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from napctl.change.journal import state_directory
+from napctl.cli.netns import netns_option
+from napctl.cli.terminal import echo, echo_json
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.errors import ChangedMeanwhile
+from napctl.service.daemon import Service, Wake
+from napctl.service.decisions import ServiceDecision
+from napctl.service.policy_file import POLICY_PATH
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  napctl daemon\n  napctl daemon --policy ./policy.toml --log-format json\n"
+    "  systemctl reload napctl          # after a change of the policy"
+)
+@click.option(
+    "--policy",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=POLICY_PATH,
+    show_default=True,
+    help="The policy; its drop-ins are beside it.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="Of the lines on standard output, one for each decision.",
+)
+@netns_option
+def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
+    """Keep a policy true: attach its targets, set its devices, follow both, and say each decision with its reason.
+
+    Ends at SIGTERM or Ctrl-C, and puts everything back then unless the policy says `on-stop = "keep"`. SIGHUP reads the
+    policy again and changes only what differs; a changed file is noticed within two seconds too. SIGUSR2 executes napctl
+    anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is there; if
+    none comes within the policy's guard-wait, the guard puts everything back.
+    """
+    wake = Wake()
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _frame: _ask(wake, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by who has executed us
+    service = Service(path, state_directory(), netns, _tell_json if log_format == "json" else _tell)
+    end = service.run(wake)
+    if end.renew:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    return ChangedMeanwhile.exit_status if end.left else 0
+
+
+def _ask(wake: Wake, number: int) -> None:
+    if number == signal.SIGHUP:
+        wake.reload = True
+    elif number == signal.SIGUSR2:
+        wake.renew = True
+    else:
+        wake.stop = True
+    wake.up()
+
+
+def _tell(decision: ServiceDecision) -> None:
+    about = f"{decision.about}: " if decision.about and not decision.text.startswith(f"{decision.about}: ") else ""
+    clock = "" if "JOURNAL_STREAM" in os.environ else time.strftime("%H:%M:%S ", time.localtime(decision.unix_ns / 1e9))
+    echo(f"{clock}{about}{decision.text}")
+
+
+def _tell_json(decision: ServiceDecision) -> None:
+    echo_json(decision)

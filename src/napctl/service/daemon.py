@@ -1,0 +1,364 @@
+"""The service: one process that keeps a policy true, and no thread that changes anything.
+
+Level-triggered: what is wanted against what is, at events and from time to time. It stands on the followers of targets
+(target_keeper.py), on one transaction for the devices (device_keeper.py), and on the journal, by which another process
+of the service goes on where this one ends.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from napctl.attach.follow_many import take_turns, wait_for_any
+from napctl.change.guard import watched
+from napctl.change.guard_lock import is_on_watch, service_guard
+from napctl.change.guard_wait import now_boot_ns
+from napctl.change.journal import Journal
+from napctl.change.recovery import recover
+from napctl.change.transaction import restore, undisturbed
+from napctl.kernel import running_kernel
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.priority import in_short_slices
+from napctl.kernel.service_manager import notify, watchdog_seconds
+from napctl.model.change import Guard, Transaction
+from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError
+from napctl.model.policy import AttachEntry
+from napctl.model.units import duration_text
+from napctl.service.control import Answer, ControlServer, Request
+from napctl.service.decisions import Decisions, ServiceDecision
+from napctl.service.device_keeper import DEVICES, DeviceKeeper
+from napctl.service.retries import Objections
+from napctl.service.service_state import keep_state, kept_state
+from napctl.service.target_keeper import TargetKeeper
+from napctl.service.watched_policy import WatchedPolicy
+
+__all__ = ["End", "Service", "Wake"]
+
+
+LOCK = "service.lock"
+
+
+class Wake:
+    """What ends a wait from outside: signals set these, and write to the pipe."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.stop = self.reload = self.renew = False
+
+    def fileno(self) -> int:
+        """Can be read once something was asked for."""
+        return self._read
+
+    def up(self) -> None:
+        """From a signal's handler."""
+        with suppress(BlockingIOError):
+            os.write(self._write, b"!")
+
+    def clear(self) -> None:
+        """What was written has been noticed."""
+        with suppress(BlockingIOError):
+            os.read(self._read, 1000)
+
+
+@dataclass(frozen=True)
+class End:
+    """Why the service ended: it is to execute itself anew, or not; and whether all could be put back."""
+
+    renew: bool = False
+    left: bool = False
+
+
+class Service:
+    """`write` receives each decision once. Raises BadInput for a policy or a state that cannot be used, and
+    ChangedMeanwhile if another service runs on this state directory."""
+
+    def __init__(self, path: Path, directory: Path, netns: NetworkNamespace, write: Callable[[ServiceDecision], None]):
+        self._directory, self._netns = directory, netns
+        self._decisions = Decisions(write)
+        self._policy = WatchedPolicy(path)
+        self._state = kept_state(directory)
+        self._objections = Objections()
+        self._targets: list[TargetKeeper] = []
+        self._devices: DeviceKeeper
+        self._guard: Guard
+
+    def run(self, wake: Wake) -> End:
+        """Until `wake` asks for the end. Raises what cannot be undone."""
+        with ExitStack() as open_, in_short_slices():
+            open_.enter_context(_only_one(self._directory))
+            control = open_.enter_context(ControlServer(self._directory))
+            wait_ns = self._policy.now.service.guard_wait_ns
+            on_watch = is_on_watch(self._directory)
+            self._guard = (
+                service_guard(wait_ns) if on_watch else open_.enter_context(watched(None, self._directory, wait_ns))
+            )
+            self._devices = DeviceKeeper(
+                self._netns, self._guard, self._directory, self._objections, self._tell, self._held
+            )
+            self._begin()
+            notify("READY=1", f"STATUS={self._status()}")
+            while not (wake.stop or wake.renew):
+                self._turn()
+                awake = self._wait(wake, control)
+                if control.fileno() in awake:
+                    control.answer(self._answer)
+                wake.clear()
+                if wake.reload:
+                    wake.reload = False
+                    self._reload()
+            notify("STOPPING=1" if wake.stop else f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            return self._end(renew=wake.renew and not wake.stop)
+
+    # The loop.
+
+    def _begin(self) -> None:
+        """Take over what an earlier process has left, and put back what nobody wants any more."""
+        with undisturbed(), Journal(self._directory) as journal:
+            for orphan, _ in recover(journal):
+                self._tell("", f"put back what was left of {orphan.title}")
+            live = journal.live()
+        if self._state.policy != self._policy.digest:
+            self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
+            self._keep()
+        self._objections.leave(frozenset(self._state.left))
+        if self._paused_ns():
+            self._tell("", f"paused for {duration_text(self._paused_ns())} more")
+            return
+        self._take_up(live)
+
+    def _take_up(self, live: Sequence[Transaction]) -> None:
+        wanted = {entry.target for entry in self._policy.now.attach}
+        for each in live:
+            name = each.keeper.entry if each.keeper else ""
+            if name and name not in wanted | {DEVICES}:
+                with undisturbed(), Journal(self._directory) as journal:
+                    restore(journal, each)
+                self._tell(name, f"put back {each.title}: the policy no longer names it")
+        for entry in self._policy.now.attach:
+            self._follow(entry, live)
+        self._devices.adopt(live)
+        self._devices.keep(self._policy.now.devices)
+        self._devices.rolled_back = DEVICES in self._state.detached
+
+    def _follow(self, entry: AttachEntry, live: Sequence[Transaction]) -> None:
+        keeper = TargetKeeper(entry, self._guard, self._directory, lambda line: self._tell(entry.target, line))
+        self._targets.append(keeper)
+        if entry.target in self._state.detached:
+            keeper.by_hand = True
+            return
+        try:
+            keeper.begin(live)
+        except NapctlError as error:
+            self._tell(entry.target, str(error))
+
+    def _turn(self) -> None:
+        if self._policy.have_files_changed(time.monotonic()):
+            self._reload()
+        if self._state.paused_until_boot_ns and not self._paused_ns():
+            self._resume("the pause is over")
+        if self._paused_ns():
+            return
+        for _ in take_turns(tuple(self._targets)):
+            pass
+        if not self._devices.seconds_left(time.monotonic()):
+            self._devices.turn()
+        self._keep_what_was_done_by_hand()
+
+    def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
+        now = time.monotonic()
+        seconds = [self._policy.seconds_left(now)]
+        if paused_ns := self._paused_ns():
+            seconds.append(paused_ns / 1e9)
+        else:
+            seconds.append(self._devices.seconds_left(now))
+        if (watchdog := watchdog_seconds()) is not None:
+            notify("WATCHDOG=1")
+            seconds.append(watchdog / 3)
+        sources = {source.fileno(): self._devices for source in self._devices.sources()}
+        awake = wait_for_any(self._targets, [wake, control, *sources], max(0.0, min(seconds)))
+        if awake & sources.keys():
+            self._devices.take_notices()
+        return awake
+
+    def _end(self, *, renew: bool) -> End:
+        """Put everything back, or leave it to the process that comes."""
+        keep = renew or self._policy.now.service.on_stop == "keep"
+        errors: list[NapctlError] = []
+        left = False
+        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
+        for each in keepers:
+            try:
+                if keep:
+                    each.leave(kept=renew)
+                else:
+                    left |= any(row.outcome == "left" for row in each.let_go())
+            except NapctlError as error:
+                errors.append(error)
+        if not keep:
+            self._tell("", "stopped: all is put back" if not (left or errors) else "stopped: not all could be put back")
+        elif not renew:
+            self._tell(
+                "", "stopped: everything stays as it is; `napctl detach --all` and `napctl rollback --all` undo it"
+            )
+        if errors:
+            raise errors[0]
+        return End(renew=renew, left=left)
+
+    # The policy.
+
+    def _reload(self) -> None:
+        """What differs from the policy before is changed; one that cannot be read changes nothing."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        changed = self._policy.read()
+        if self._policy.error:
+            self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
+        if changed:
+            self._tell("", "the policy has changed")
+            self._change()
+        notify("READY=1", f"STATUS={self._status()}")
+
+    def _change(self) -> None:
+        self._objections.forget()
+        policy = self._policy.now
+        self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
+        self._keep()
+        if self._paused_ns():
+            return
+        for keeper in tuple(self._targets):
+            if not any(map(keeper.is_of, policy.attach)):
+                self._let_go(keeper)
+                self._targets.remove(keeper)
+        there = {each.name: each for each in self._targets}
+        for entry in policy.attach:
+            if entry.target not in there:
+                self._follow(entry, ())
+            elif there[entry.target].by_hand:
+                there[entry.target].begin(())
+        self._devices.rolled_back = False
+        self._devices.keep(policy.devices)
+
+    def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> None:
+        try:
+            keeper.let_go()
+        except NapctlError as error:
+            self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}")
+
+    # Who asks.
+
+    def _answer(self, request: Request) -> Answer:
+        match request.what:
+            case "status":
+                return Answer(lines=(self._status(), *(f"{each.name}: {each.state}" for each in self._targets)))
+            case "why":
+                return Answer(decisions=self._decisions.about(request.about), lines=self._decisions.objects)
+            case "pause":
+                return self._pause(request.seconds)
+            case "resume":
+                return self._resume("asked to go on")
+            case "apply":
+                return self._try_anew()
+            case "diff":
+                return Answer(lines=tuple(self._differences()))
+
+    def _pause(self, seconds: float) -> Answer:
+        """Restore all, and stay out."""
+        until = now_boot_ns() + int(seconds * 1e9)
+        self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
+        self._keep()
+        for each in self._targets:
+            self._let_go(each)
+        self._targets.clear()
+        self._let_go(self._devices)
+        self._tell("", f"paused for {duration_text(int(seconds * 1e9))}: all is put back")
+        return Answer(lines=(f"paused for {duration_text(int(seconds * 1e9))}",))
+
+    def _resume(self, why: str) -> Answer:
+        if not self._state.paused_until_boot_ns:
+            return Answer(error="it is not paused")
+        self._state = replace(self._state, paused_until_boot_ns=0)
+        self._keep()
+        self._tell("", f"goes on: {why}")
+        self._take_up(())
+        return Answer(lines=("goes on",))
+
+    def _try_anew(self) -> Answer:
+        """What was left to others, or was detached by hand."""
+        if self._paused_ns():
+            return Answer(error=f"paused for {duration_text(self._paused_ns())} more; `napctl pause --end` ends that")
+        again = [*sorted(self._objections.left), *(each.name for each in self._targets if each.by_hand)]
+        self._objections.forget()
+        self._state = replace(self._state, detached=(), left=())
+        self._keep()
+        for each in self._targets:
+            if each.by_hand:
+                each.begin(())
+        self._devices.rolled_back = False
+        self._devices.keep(self._policy.now.devices)
+        self._tell("", "asked to make the policy true")
+        return Answer(lines=tuple(f"{each}: tried anew" for each in again) or ("nothing was left out",))
+
+    def _differences(self) -> Iterator[str]:
+        for each in self._targets:
+            if each.state != "attached":
+                yield f"{each.name}: {each.state}"
+        for change in self._devices.differs():
+            yield f"{change.where}: differs"
+
+    # What it knows.
+
+    def _status(self) -> str:
+        attached = sum(each.attached is not None for each in self._targets)
+        paused = f"; paused for {duration_text(self._paused_ns())} more" if self._paused_ns() else ""
+        return f"{attached} of {len(self._policy.now.attach)} targets attached{paused}"
+
+    def _held(self) -> frozenset[int]:
+        ids = (each for keeper in self._targets for each in keeper.napi_ids)
+        return frozenset(napi_id for inode, napi_id in ids if inode == self._netns.inode)
+
+    def _paused_ns(self) -> int:
+        return self._state.paused_ns(now_boot_ns()) if self._state.paused_until_boot_ns else 0
+
+    def _keep_what_was_done_by_hand(self) -> None:
+        detached = [each.name for each in self._targets if each.by_hand]
+        detached += [DEVICES] if self._devices.rolled_back else []
+        fresh = replace(self._state, detached=tuple(detached), left=tuple(sorted(self._objections.left)))
+        if fresh != self._state:
+            for name in set(detached) - set(self._state.detached) - {DEVICES}:
+                self._tell(
+                    name, "detached by hand: left so until the policy is changed, or `napctl policy apply` is typed"
+                )
+            self._state = fresh
+            self._keep()
+
+    def _keep(self) -> None:
+        try:
+            keep_state(self._directory, self._state)
+        except OSError as error:
+            self._tell("", f"what was done by hand cannot be kept: {error.strerror}")
+
+    def _tell(self, about: str, text: str) -> None:
+        self._decisions.made_now(time.time_ns(), about, text)
+
+
+@contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    with suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise BadInput(f"{directory}: {error.strerror}; be root or set NAPCTL_STATE_DIR") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ChangedMeanwhile(f"{directory}: another napctl daemon runs already") from None
+        yield
+    finally:
+        os.close(lock)

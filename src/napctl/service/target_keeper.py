@@ -1,0 +1,120 @@
+"""Keeps one target of the policy attached: from one follower to the next, through what administrators do by hand."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import replace
+
+from napctl.attach.follow import Stay
+from napctl.attach.follow_devices import Readable
+from napctl.attach.target import parse
+from napctl.change.journal import Journal
+from napctl.change.recovery import is_adoptable, running
+from napctl.model.change import Guard, NapiChange, Restored, Transaction
+from napctl.model.policy import AttachEntry
+from napctl.service.policy_keys import attach_options_of
+
+__all__ = ["TargetKeeper", "TargetState"]
+
+
+TargetState = Literal["attached", "waiting", "detached by hand"]
+
+
+class TargetKeeper:
+    """Driven like a follower (attach/follow_many.py); `tell` receives a line for each event."""
+
+    def __init__(self, entry: AttachEntry, guard: Guard, directory: Path, tell: Callable[[str], None]):
+        self.entry, self._guard, self._directory, self._tell = entry, guard, directory, tell
+        self._stay: Stay | None = None
+        self.by_hand = False
+        """Somebody has detached it: it stays so until it is asked for anew."""
+
+    @property
+    def name(self) -> str:
+        """As the policy has it."""
+        return self.entry.target
+
+    @property
+    def attached(self) -> Transaction | None:
+        """What is attached by now."""
+        return self._stay.attached if self._stay is not None else None
+
+    @property
+    def state(self) -> TargetState:
+        """For who asks."""
+        return "detached by hand" if self.by_hand else "attached" if self.attached is not None else "waiting"
+
+    @property
+    def pids(self) -> Collection[int]:
+        """Of its processes, as far as they are known."""
+        return {each.pid for each in self._stay.members.known} if self._stay is not None else ()
+
+    @property
+    def napi_ids(self) -> set[tuple[int, int]]:
+        """Network namespace and id of each NAPI instance that is attached."""
+        changes = self.attached.changes if self.attached is not None else ()
+        return {(each.netns, each.napi_id) for each in changes if isinstance(each, NapiChange)}
+
+    def is_of(self, entry: AttachEntry) -> bool:
+        """Whether that asks for the same; it may stand at another place."""
+        return replace(entry, origin=self.entry.origin) == self.entry
+
+    def begin(self, live: Iterable[Transaction]) -> None:
+        """Follow it, and take over what an earlier process of the service has attached of it."""
+        options = attach_options_of(self.entry)
+        self._stay = Stay(parse(self.name), options, self._guard, self._directory, self._tell, entry=self.name)
+        self.by_hand = False
+        for each in live:
+            keeper = each.keeper
+            if each.kind == "attach" and keeper and keeper.entry == self.name and is_adoptable(each):
+                self._stay.adopt(each)
+                return
+
+    def turn(self) -> bool:
+        """Always true: what ends may come back, and what was detached may be asked for."""
+        if (stay := self._stay) is None or (before := stay.attached) is None:
+            if stay is not None and not stay.turn():
+                self.begin(())
+            return True
+        if not stay.turn():
+            if self._is_recorded(before) or not any(map(running, stay.members.known)):
+                self.begin(())
+            else:
+                self.by_hand = True
+                stay.let_go()
+                self._stay = None
+        return True
+
+    def _is_recorded(self, transaction: Transaction) -> bool:
+        live = Journal.read(self._directory, live=True)
+        return any(each.number == transaction.number for each in live)
+
+    def seconds_left(self, now: float) -> float:
+        """Until turn() is due, of time.monotonic()."""
+        return self._stay.seconds_left(now) if self._stay is not None else float("inf")
+
+    def sources(self, now: float) -> Sequence[Readable]:
+        """What can be read when take_notices() is to be called."""
+        return self._stay.sources(now) if self._stay is not None else ()
+
+    def take_notices(self) -> None:
+        """Something has happened to an attached device."""
+        if self._stay is not None:
+            self._stay.take_notices()
+
+    def take_restored(self) -> list[Restored]:
+        """What became of each setting that was put back since the last time."""
+        return self._stay.take_restored() if self._stay is not None else []
+
+    def let_go(self) -> list[Restored]:
+        """Put everything back. Raises what detach() does; it can be repeated then."""
+        rows = self._stay.let_go() if self._stay is not None else []
+        self._stay = None
+        return rows
+
+    def leave(self, *, kept: bool = False) -> None:
+        """What is attached stays so; as of a Stay."""
+        if self._stay is not None:
+            self._stay.leave(kept=kept)
+            self._stay = None
