@@ -110,7 +110,8 @@ def test_devices_are_compared_with_the_last_entry_that_has_a_setting(bed: Lab, n
 
     in_namespace(bed.server.namespace, "ip", "link", "set", "tun0", "down")
     ran = napctl("policy", "drift", policy, *at_server(bed))
-    assert (ran.status, ran.stdout.splitlines()[0]) == (0, "waiting: tun0: it is down")
+    assert ran.status == 0
+    assert "waiting: tun0: it is down" in ran.stdout.splitlines()
 
 
 def test_a_policy_of_what_is_in_force_is_true(bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:
