@@ -18,7 +18,7 @@ class Drifted(Value, frozen=True, kw_only=True):
     where: str
     """The target, or what has the setting: "eth0", "NAPI 8193 of eth0", "epoll 5 of nginx (77)"."""
     setting: str | None = None
-    """The model's field; None: it is not attached, or not all of it."""
+    """The model's field, or rx_rings, tx_rings, combined_channels, steer; None: not attached, or not whole."""
     found: SettingValue = None
     """None: nothing of that kind is there."""
     wanted: SettingValue = None

@@ -80,15 +80,14 @@ def _of_device(device: Device, wanted: WantedOfDevice, machine: Machine, held: C
 
 def _outright(device: Device, block: str, wanted: Mapping[str, tuple[Any, DeviceEntry]]) -> Drift:
     """Of what a device has as a whole."""
-    present = getattr(device, block)
-    where = device.name if block == "coalescing" else f"{block} of {device.name}"
     parts = []
     for name, (value, entry) in wanted.items():
-        found: SettingValue = getattr(present, name, None)
+        found: SettingValue = getattr(getattr(device, block), name, None)
+        called = name if block == "coalescing" else f"{name}_{block}"  # rx_rings, combined_channels
         if found is None and entry.name is None:  # of a class of devices not each has everything
-            parts.append(Drift(notes=(f"{device.name}: its driver has no {kernel_name(name)} ({entry.origin})",)))
+            parts.append(Drift(notes=(f"{device.name}: its driver has no {kernel_name(called)} ({entry.origin})",)))
         elif found != value:
-            parts.append(Drift(differences=(drifted(where, name, found, value, entry.origin),)))
+            parts.append(Drift(differences=(drifted(device.name, called, found, value, entry.origin),)))
     return joined(*parts)
 
 

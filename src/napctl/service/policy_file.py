@@ -86,6 +86,8 @@ class _Merged:
     service: dict[str, tuple[Any, Origin]] = field(default_factory=dict)
     """By key: the value, and where it stands. A later file's takes the place of an earlier one's."""
     targets: dict[tuple[str, str], Origin] = field(default_factory=dict)
+    named: dict[tuple[str | None, str], Origin] = field(default_factory=dict)
+    """By name of a device and what is set of it."""
 
     def add_attach(self, entry: AttachEntry) -> None:
         """Raises BadInput for a target that has an entry already."""
@@ -97,12 +99,11 @@ class _Merged:
 
     def add_device(self, entry: DeviceEntry) -> None:
         """Raises BadInput for what is set already for that device by its name."""
-        for other in self.devices:
-            twice = [each for each in set_by(entry) if each in set_by(other)]
-            if entry.name is not None and entry.name == other.name and twice:
+        for each in set_by(entry) if entry.name is not None else ():
+            there = self.named.setdefault((entry.name, each), entry.origin)
+            if there is not entry.origin:
                 raise _refusal(
-                    entry.origin,
-                    f"{twice[0]} of {entry.name} is set already ({other.origin}); once for each device is allowed",
+                    entry.origin, f"{each} of {entry.name} is set already ({there}); once for each device is allowed"
                 )
         self.devices.append(entry)
 

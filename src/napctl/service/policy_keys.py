@@ -44,7 +44,17 @@ from napctl.model.units import NS_PER
 from napctl.plan.file import may_be_a_device
 from napctl.plan.goals import MOST_ADDED_LATENCY_NS
 
-__all__ = ["attach_entry", "attach_options_of", "device_entry", "refuse_beyond_loopback", "service_values", "set_by"]
+__all__ = [
+    "ATTACH",
+    "DEVICE",
+    "SERVICE",
+    "attach_entry",
+    "attach_options_of",
+    "device_entry",
+    "refuse_beyond_loopback",
+    "service_values",
+    "set_by",
+]
 
 
 TEXTFILE = "textfile:"

@@ -54,8 +54,8 @@ def test_rings_channels_and_switches_are_compared() -> None:
     wanted = entry(channels=8, rings=RingSizes(rx=4096, tx=1024), coalescing=Coalescing(use_adaptive_rx=True))
     assert told(device_drift([wanted], machine())) == [
         "eth0: use-adaptive-rx is off, policy wants on (policy.toml:12)",
-        "rings of eth0: rx is 1024, policy wants 4096 (policy.toml:12)",
-        "channels of eth0: combined is 4, policy wants 8 (policy.toml:12)",
+        "eth0: rx-rings is 1024, policy wants 4096 (policy.toml:12)",
+        "eth0: combined-channels is 4, policy wants 8 (policy.toml:12)",
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_device_that_is_not_there_or_down_is_waited_for() -> None:
 def test_all_means_hardware_that_is_up() -> None:
     veth = replace(NIC, name="veth0", bus=None, ifindex=3)
     drift = device_drift([entry(all=True, channels=8)], machine(NIC, veth, replace(NIC, name="eth1", up=False)))
-    assert [each.where for each in drift.differences] == ["channels of eth0"]
+    assert [each.where for each in drift.differences] == ["eth0"]
 
 
 def test_what_a_driver_lacks_differs_of_a_named_device_only() -> None:

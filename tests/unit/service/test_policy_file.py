@@ -215,6 +215,7 @@ REFUSALS = {
     "a newer version": ("version = 2\nnew = 1", "policy.toml:1: version: 2 is newer than this napctl, which reads 1"),
     "no TOML": ("version = 1\n\nx", "policy.toml:3: this is no TOML: "),
     "a number of 5,000 digits": (f"a = 1\nversion = {'1' * 5000}", "policy.toml:2: this is no TOML: "),
+    "what is nested too deeply": ("version = 1\na = " + "[" * 5000, "policy.toml:2: this is no TOML: "),
     "a forged line": ('"a\\nnapctl: done" = 1', "policy.toml:1: a\\nnapctl: done: there is no such key"),
 }  # fmt: skip
 
