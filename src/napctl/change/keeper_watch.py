@@ -26,14 +26,17 @@ MOST_PAUSE_SECONDS = 5.0
 
 
 def watch_keepers(
-    directory: Path, stopped: Callable[[], bool], say: Callable[[str], None], wake: Sequence[int] = ()
-) -> None:
+    directory: Path, stopped: Callable[[], bool], say: Callable[[str], None], wake: Sequence[int] = (),
+    ready: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
     """Until `stopped()`: restore what a keeper that died has left, unless another takes it over within the time that is
-    recorded with it. `wake`: descriptors that can be read when `stopped()` is to be asked.
+    recorded with it. `wake`: descriptors that can be read when `stopped()` is to be asked; `ready` is told once it
+    watches.
 
     Only for transactions whose guard is that of the service. Raises NapctlError if there is one at work already.
     """
     with guard_lock(directory), Keepers() as keepers:
+        ready()
         waiting, pause_s = GuardWait(), READ_SECONDS
         while not stopped():
             left = READ_SECONDS

@@ -44,9 +44,9 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
     """Keep a policy true: attach its targets, set its devices, follow both, and say each decision with its reason.
 
     Ends at SIGTERM or Ctrl-C, and puts everything back then unless the policy says `on-stop = "keep"`. SIGHUP reads the
-    policy again and changes only what differs; a changed file is noticed within two seconds too. SIGUSR2 executes napctl
-    anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is there; if
-    none comes within the policy's guard-wait, the guard puts everything back.
+    policy again and changes only what differs; a changed file is noticed within two seconds too. SIGUSR2 executes
+    napctl anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is
+    there; if none comes within the policy's guard-wait, the guard puts everything back.
     """
     wake = Wake()
     for number in SIGNALS:
@@ -56,7 +56,7 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
     end = service.run(wake)
     if end.renew:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
     return ChangedMeanwhile.exit_status if end.left else 0
 
 

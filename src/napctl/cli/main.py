@@ -38,9 +38,15 @@ SECTIONS = {
         "rollback": "undo an applied plan",
         "history": "what was changed, when, and what became of it",
         "verify": "test whether the NIC does what its settings say",
-        "policy": "write down how packets shall be taken, and what is not so",
         "export": "write a plan for ethtool, systemd, NetworkManager or Ansible",
         "recover": "undo what a killed napctl or an ended server left behind",
+    },
+    "Service": {
+        "policy": "write down how packets shall be taken, and see what is not so",
+        "daemon": "keep a policy true, for as long as it runs",
+        "pause": "put everything back that the service has set, for a while",
+        "why": "what the service has decided last, and why",
+        "guard": "restore what a killed service has left, if it does not come back",
     },
     "Measure": {
         "demo": "interrupts, busy polling and suspension compared in a test bed",

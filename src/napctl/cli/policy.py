@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from napctl.attach.target import parse, resolve
 from napctl.attach.units_and_containers import service_of
-from napctl.change.journal import Journal
+from napctl.change.journal import Journal, state_directory
 from napctl.cli.netns import netns_option, netns_words
 from napctl.cli.options import json_option
 from napctl.cli.terminal import echo, echo_json, echo_text
@@ -24,7 +24,9 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.observe.machine import take_machine
 from napctl.plan.goals import GOALS
 from napctl.plan.propose import propose, worth_planning
+from napctl.service.control import Request, ask_service
 from napctl.service.drift import find_drift
+from napctl.service.once import made_true_once
 from napctl.service.policy_file import POLICY_PATH, drop_ins, read_policy
 from napctl.service.policy_text import policy_in_force, policy_text
 
@@ -177,3 +179,26 @@ def _show_rest(found: Drift) -> None:
         echo(f"waiting: {sentence}")
     for sentence in found.notes:
         echo(f"not compared: {sentence}")
+
+
+@policy.command(epilog="\b\nExamples:\n  napctl policy apply\n  napctl policy apply ./new.toml")
+@FILE
+@netns_option
+def apply(file: Path, netns: NetworkNamespace) -> int:
+    """Make the policy true: what was left to others, or was detached by hand, is tried anew.
+
+    A running service is asked to do so. Without one, the policy is made true once, and nobody follows it afterwards:
+    what is set stays until `napctl detach` and `napctl rollback`. Exit status 1 if not all of it could be made so.
+    """
+    answer = ask_service(state_directory(), Request(what="apply"))
+    if answer is not None:
+        if answer.error:
+            raise NapctlError(answer.error)
+        for line in answer.lines:
+            echo(line)
+        return 0
+    problems = 0
+    for about, line, good in made_true_once(read_policy(file), state_directory(), netns):
+        echo(f"{about}: {line}")
+        problems += not good
+    return 1 if problems else 0

@@ -51,6 +51,7 @@ __all__ = [
     "attach_entry",
     "attach_options_of",
     "device_entry",
+    "options_for_once",
     "refuse_beyond_loopback",
     "service_values",
     "set_by",
@@ -83,6 +84,12 @@ def attach_options_of(entry: AttachEntry) -> AttachOptions:
     """As `napctl attach --stay` would have it. Raises BadInput, but not for an entry that was read from a file."""
     values = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in ("origin", "target")}
     return options_of(values, stays=True)
+
+
+def options_for_once(entry: AttachEntry) -> AttachOptions:
+    """Of who does not stay, and so cannot adapt: within the budget one timer is chosen."""
+    values = {name: getattr(entry, name) for name in entry.__struct_fields__ if name not in ("origin", "target")}
+    return options_of(values | {"timer_range_ns": None, "prefer": None}, stays=False)
 
 
 def _first_named(words: str, found: Mapping[str, Any]) -> str:
