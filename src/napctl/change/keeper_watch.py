@@ -37,7 +37,7 @@ def watch_keepers(
     """
     with guard_lock(directory), Keepers() as keepers:
         ready()
-        waiting, pause_s = GuardWait(), READ_SECONDS
+        waiting, pause_s, told = GuardWait(), READ_SECONDS, ""
         while not stopped():
             left = READ_SECONDS
             try:
@@ -48,9 +48,10 @@ def watch_keepers(
                         for each in waiting.restore_due(journal, mine):
                             say(f"put back {each.title}: its keeper has ended, and no other came in time")
                     left = min(left, waiting.seconds_left)
-                pause_s = READ_SECONDS
+                pause_s, told = READ_SECONDS, ""
             except (NapctlError, OSError) as error:
-                say(f"to be tried again: {error}")
+                if told != (told := f"to be tried again: {error}"):
+                    say(told)
                 left, pause_s = pause_s, min(2 * pause_s, MOST_PAUSE_SECONDS)
             keepers.wait(left, wake)
 
