@@ -219,6 +219,8 @@ class Snapshot(Value, frozen=True, kw_only=True):
     """In NET_RX softirqs, all CPUs; None: no probe."""
     thread_seconds: float = 0.0
     """That NAPI threads of these devices ran."""
+    interrupts: int | None = None
+    """Calls of device interrupt handlers, of whatever device; None: no probe."""
     time_squeezes: int | None = None
     backlog_drops: int | None = None
     findings: tuple[FoundRule, ...] = ()

@@ -239,6 +239,8 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
     Exposed("napctl_packet_cpu_seconds_total", "counter", "CPU time spent on packets outside of the targets.", ("by",),
             2, lambda of: [(("softirq",), None if of.softirq_ns is None else of.softirq_ns / 1e9),
                            (("thread",), of.thread_seconds)]),
+    Exposed("napctl_machine_interrupts_total", "counter", "Calls of device interrupt handlers, of whatever device.",
+            (), 1, lambda of: one(of.interrupts)),
     Exposed("napctl_time_squeezes_total", "counter", "Softirqs that ran out of budget or time with work left.", (), 1,
             lambda of: one(of.time_squeezes)),
     Exposed("napctl_backlog_drops_total", "counter", "Packets dropped as a CPU's backlog was full.", (), 1,

@@ -26,11 +26,13 @@ from napctl.observe.machine import take_devices_again
 from napctl.service.open_probes import OpenProbes, Suspended
 from napctl.service.totals import DeviceSums, NapiSums, TargetSums, found_rules, grown_by, kept
 
-__all__ = ["DeviceState", "SnapshotTaker", "Told", "Watched", "WatchedTarget"]
+__all__ = ["DeviceState", "SnapshotTaker", "ServiceState", "Watched", "WatchedTarget"]
 
 
 SETTINGS_NS = 30 * 10**9
 """How long settings that were read are taken for those in force: a question to a driver may take its locks."""
+OF_CPUS = ("net_rx_softirq_ns", "interrupts", "time_squeezes", "backlog_drops")
+"""Fields of CpuCounts of which a snapshot has the sum."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 DeviceKey = tuple[int, str]
@@ -70,7 +72,7 @@ class DeviceState:
 
 
 @dataclass(frozen=True)
-class Told:
+class ServiceState:
     """What a snapshot holds besides what is counted."""
 
     policy: PolicyState = field(default_factory=PolicyState)
@@ -102,11 +104,12 @@ class SnapshotTaker:
         self._visible = in_initial_pid_namespace()
         """Whether the processes that the probes name are known by the same pids here."""
         self._namespaces: dict[int, _Namespace] = {}
+        self._settings_ns = SETTINGS_NS
         self._devices: dict[DeviceKey, DeviceSums] = {}
         self._napis: dict[NapiKey, NapiSums] = {}
         self._targets: dict[str, TargetSums] = {}
         self._threads = TargetSums()
-        self._machine: dict[str, int | None] = dict.fromkeys(("net_rx_softirq_ns", "time_squeezes", "backlog_drops"))
+        self._machine: dict[str, int | None] = dict.fromkeys(OF_CPUS)
 
     def __enter__(self) -> Self:
         self._probes.__enter__()
@@ -120,11 +123,15 @@ class SnapshotTaker:
         """Why a probe could not be loaded."""
         return self._probes.unavailable
 
+    def reread(self) -> None:
+        """Ask for all settings anew at the next snapshot: the service, or an event, says that some have changed."""
+        self._settings_ns = 0
+
     def take(
-        self, watched: Sequence[Watched], targets: Sequence[WatchedTarget] = (), told: Told | None = None
+        self, watched: Sequence[Watched], targets: Sequence[WatchedTarget] = (), told: ServiceState | None = None
     ) -> Snapshot:
         """Now. What a device or a target did before it was first asked for is not counted."""
-        began_ns, told = time.monotonic_ns(), told or Told()
+        began_ns, told = time.monotonic_ns(), told or ServiceState()
         windows = self._windows(watched)
         suspended = self._probes.suspended()
         for window, netns in windows:
@@ -151,6 +158,7 @@ class SnapshotTaker:
             lost_polls=self._probes.lost_polls,
             softirq_ns=self._machine["net_rx_softirq_ns"],
             thread_seconds=self._threads.cpu_seconds,
+            interrupts=self._machine["interrupts"] if self._probes.up()["napi"] else None,
             time_squeezes=self._machine["time_squeezes"],
             backlog_drops=self._machine["backlog_drops"],
             findings=found_rules(told.findings, names),
@@ -171,7 +179,7 @@ class SnapshotTaker:
                 if not {link.name, *link.alternative_names}.isdisjoint(each.names)
             }
             before = self._namespaces.get(inode)
-            fresh = before is not None and now_ns - before.devices_read_ns < SETTINGS_NS and _same(before.links, there)
+            fresh = before is not None and now_ns - before.devices_read_ns < self._settings_ns and _same(before.links, there)
             if before is not None and fresh and not _unknown(probe, before, inode):
                 devices, read_ns = before.devices, before.devices_read_ns
             else:
@@ -190,7 +198,7 @@ class SnapshotTaker:
                     inode,
                 )
             )
-        self._namespaces = namespaces
+        self._namespaces, self._settings_ns = namespaces, SETTINGS_NS
         return found
 
     def _add(self, window: Window, netns: int, suspended: Suspended | None) -> None:
@@ -215,7 +223,7 @@ class SnapshotTaker:
         pids = [napi.thread_pid for device in devices for napi in device.napis if napi.thread_pid is not None]
         self._threads.add_ran(_ran(pids))
 
-    def _device(self, device: Device, netns: int, told: Told) -> DeviceTotals:
+    def _device(self, device: Device, netns: int, told: ServiceState) -> DeviceTotals:
         sums = self._devices.setdefault((netns, device.name), DeviceSums())
         up = self._probes.up()
         state = told.devices.get((netns, device.name), DeviceState())
