@@ -26,7 +26,7 @@ from napctl.observe.machine import take_devices_again
 from napctl.service.open_probes import OpenProbes, Suspended
 from napctl.service.totals import DeviceSums, NapiSums, TargetSums, found_rules, grown_by, kept
 
-__all__ = ["DeviceState", "SnapshotTaker", "ServiceState", "Watched", "WatchedTarget"]
+__all__ = ["DeviceState", "ServiceState", "SnapshotTaker", "Watched", "WatchedTarget"]
 
 
 SETTINGS_NS = 30 * 10**9
@@ -42,7 +42,7 @@ NapiKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class Watched:
-    """Devices of one network namespace. Those that are not there are no error: they may come."""
+    """All devices of one network namespace that are to be seen. Those that are not there are no error: they may come."""
 
     netns: NetworkNamespace
     names: Collection[str]
@@ -141,7 +141,7 @@ class SnapshotTaker:
         devices = tuple(
             self._device(device, netns, told) for _, netns in windows for device in self._namespaces[netns].devices
         )
-        self._forget()
+        self._forget({each.target for each in targets})
         if self._probes.renew():
             fresh = self._probes.polls()
             self._namespaces = {inode: _with_probe(each, fresh) for inode, each in self._namespaces.items()}
@@ -173,33 +173,37 @@ class SnapshotTaker:
         found, namespaces = [], {}
         for each in watched:
             inode = each.netns.inode
-            there = {
-                link.ifindex: link
-                for link in links(each.netns)
-                if not {link.name, *link.alternative_names}.isdisjoint(each.names)
-            }
             before = self._namespaces.get(inode)
-            fresh = before is not None and now_ns - before.devices_read_ns < self._settings_ns and _same(before.links, there)
-            if before is not None and fresh and not _unknown(probe, before, inode):
-                devices, read_ns = before.devices, before.devices_read_ns
-            else:
-                devices, read_ns = take_devices_again(each.netns, there), now_ns
-            reading = _reading(probe, cpus, now_ns, there.values(), devices)
-            namespaces[inode] = _Namespace(there, devices, read_ns, reading)
-            found.append(
-                (
-                    between(
-                        before.reading if before else reading,
-                        reading,
-                        devices_before=before.devices if before else devices,
-                        devices_after=devices,
-                        netns=inode,
-                    ),
-                    inode,
-                )
+            now = namespaces[inode] = self._namespace(each, before, probe, cpus, now_ns)
+            then = before or now
+            window = between(
+                then.reading, now.reading, devices_before=then.devices, devices_after=now.devices, netns=inode
             )
+            found.append((window, inode))
         self._namespaces, self._settings_ns = namespaces, SETTINGS_NS
         return found
+
+    def _namespace(
+        self, watched: Watched, before: _Namespace | None, probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...],
+        now_ns: int,
+    ) -> _Namespace:  # fmt: skip
+        """As it is now. Settings that were read of late are taken for those in force."""
+        wanted = set(watched.names)
+        there = {
+            link.ifindex: link
+            for link in links(watched.netns)
+            if not wanted.isdisjoint((link.name, *link.alternative_names))
+        }
+        if (
+            before is not None
+            and now_ns - before.devices_read_ns < self._settings_ns
+            and _same(before.links, there)
+            and not _unknown(probe, before, watched.netns.inode)
+        ):
+            devices, read_ns = before.devices, before.devices_read_ns
+        else:
+            devices, read_ns = take_devices_again(watched.netns, there), now_ns
+        return _Namespace(there, devices, read_ns, _reading(probe, cpus, now_ns, there.values(), devices))
 
     def _add(self, window: Window, netns: int, suspended: Suspended | None) -> None:
         names = {ifindex: link.name for ifindex, link in self._namespaces[netns].links.items()}
@@ -292,11 +296,11 @@ class SnapshotTaker:
             conflicts=target.conflicts,
         )
 
-    def _forget(self) -> None:
+    def _forget(self, targets: Collection[str]) -> None:
         """Totals of what has not been there for long."""
         there = {(inode, link.name) for inode, each in self._namespaces.items() for link in each.links.values()}
         self._devices = kept(self._devices, there)
-        self._targets = kept(self._targets, self._targets.keys())
+        self._targets = kept(self._targets, targets)
         napis = {
             (inode, napi.napi_id)
             for inode, each in self._namespaces.items()
