@@ -31,6 +31,7 @@ TOOLS = (
     "ip",
     "memcached",
     "nginx",
+    "prometheus",
     "redis-server",
     "setpriv",
     "strace",

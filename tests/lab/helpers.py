@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -196,6 +197,27 @@ def bpftrace_command(script: str) -> list[str]:
     """bpftrace with a tracefs, which is not mounted everywhere."""
     mount = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing"
     return [*in_mounts(mount), "bpftrace", "-e", script]
+
+
+@contextmanager
+def bpftrace(napi_id: int) -> Iterator[Callable[[], Counter[int]]]:
+    """bpftrace's one-liner on one NAPI instance, counting; calling it ends it: {packets: polls}."""
+    script = f"""BEGIN {{ printf("ready\\n"); }} tracepoint:napi:napi_poll
+        /((struct napi_struct *)args->napi)->napi_id == {napi_id}/ {{ @[args->work] = count(); }}"""
+    with subprocess.Popen(bpftrace_command(script), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        output = process.stdout
+
+        def end() -> Counter[int]:
+            process.send_signal(signal.SIGINT)
+            return Counter({int(work): int(polls) for work, polls in re.findall(r"@\[(\d+)\]: (\d+)", output.read())})
+
+        try:
+            while output.readline() != "ready\n":
+                assert process.poll() is None
+            yield end
+        finally:
+            process.kill()
 
 
 def in_namespace(netns: NetworkNamespace, *command: str) -> str:

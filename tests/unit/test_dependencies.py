@@ -26,8 +26,9 @@ def oldest() -> tuple[str, ...]:
     return tuple(each.replace(">=", "==") for each in declared)
 
 
-DEBIAN_13 = ("click==8.1.8", "jinja2==3.1.6", "msgspec==0.19.0", "rich==13.9.4")
-"""packages.debian.org: python3-click, python3-jinja2, python3-msgspec, python3-rich of trixie."""
+DEBIAN_13 = ("click==8.1.8", "jinja2==3.1.6", "msgspec==0.19.0", "prometheus-client==0.21.1", "rich==13.9.4")
+"""packages.debian.org: python3-click, python3-jinja2, python3-msgspec, python3-prometheus-client, python3-rich of
+trixie."""
 
 
 @pytest.fixture(scope="module", params=[oldest(), DEBIAN_13], ids=["the oldest", "Debian 13"])

@@ -1,6 +1,7 @@
 """Packets per poll: how much each call of a driver's poll function found."""
 
 from collections.abc import Iterable, Mapping
+from operator import add, sub
 
 from napctl.model.value import Value
 
@@ -59,14 +60,16 @@ class Histogram(Value, frozen=True, kw_only=True):
 
     def __add__(self, other: "Histogram") -> "Histogram":
         return Histogram(
-            counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
+            counts=tuple(map(add, self.counts, other.counts)),
             packets_above=self.packets_above + other.packets_above,
         )
 
     def __sub__(self, earlier: "Histogram") -> "Histogram":
         """What came since `earlier`, both read from the same ever-growing counters."""
+        if earlier is EMPTY:  # most are: nobody polls in all four ways
+            return self
         return Histogram(
-            counts=tuple(a - b for a, b in zip(self.counts, earlier.counts, strict=True)),
+            counts=tuple(map(sub, self.counts, earlier.counts)),
             packets_above=self.packets_above - earlier.packets_above,
         )
 
@@ -76,4 +79,4 @@ EMPTY = Histogram()
 
 def total(histograms: Iterable[Histogram]) -> Histogram:
     """The sum of any number of histograms."""
-    return sum(histograms, EMPTY)
+    return sum((each for each in histograms if each is not EMPTY), EMPTY)

@@ -1,4 +1,4 @@
-"""What keeps a policy true: its file, and what of the machine differs from it.
+"""What keeps a policy true, and what is seen of that from outside.
 
 A policy is values of model/policy.py. Here nothing is changed but through the transactions of other rooms.
 """

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +25,7 @@ from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json
 from napctl.model.window import NapiWindow, Window
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl, Ran, answers, ask, at_server, bpftrace_command, ending, open_files, until
+from tests.lab.helpers import Napctl, Ran, answers, ask, at_server, bpftrace, ending, open_files, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -70,27 +70,6 @@ def watching(napctl: Napctl, *arguments: object) -> Iterator[Watch]:
             said = first.readline()
             assert said.startswith(("{", "watching until Ctrl-C")), said
             yield watch
-        finally:
-            process.kill()
-
-
-@contextmanager
-def bpftrace(napi_id: int) -> Iterator[Callable[[], Counter[int]]]:
-    """bpftrace's one-liner on one NAPI instance, counting; calling it ends it: {packets: polls}."""
-    script = f"""BEGIN {{ printf("ready\\n"); }} tracepoint:napi:napi_poll
-        /((struct napi_struct *)args->napi)->napi_id == {napi_id}/ {{ @[args->work] = count(); }}"""
-    with subprocess.Popen(bpftrace_command(script), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        output = process.stdout
-
-        def end() -> Counter[int]:
-            process.send_signal(signal.SIGINT)
-            return Counter({int(work): int(polls) for work, polls in re.findall(r"@\[(\d+)\]: (\d+)", output.read())})
-
-        try:
-            while output.readline() != "ready\n":
-                assert process.poll() is None
-            yield end
         finally:
             process.kill()
 

@@ -1,0 +1,120 @@
+"""The probes of a process that runs for months: open all the time, loaded anew when their tables are full."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Self
+
+from napctl.kernel.running_kernel import in_initial_pid_namespace
+from napctl.model.counts import ProbeCounts
+from napctl.model.latency import ProcessLatency
+from napctl.model.snapshot import ProbeName
+from napctl.model.suspension_counts import SuspensionCounts, suspended_between
+from napctl.probe import Probe, ProbeUnavailable
+from napctl.probe.latency import LatencyProbe
+from napctl.probe.suspension import SuspensionProbe
+
+__all__ = ["OpenProbes", "Suspended"]
+
+
+Suspended = dict[tuple[int, int], SuspensionCounts]
+"""By network namespace and NAPI id."""
+
+
+class OpenProbes:
+    """A context manager. What cannot be loaded here is missing, and `unavailable` says why."""
+
+    def __init__(self) -> None:
+        self.unavailable: dict[ProbeName, str] = {}
+        self.lost_polls = 0
+        """That found no place in a table, of probes since closed."""
+        self._napi: Probe | None = None
+        self._suspension: SuspensionProbe | None = None
+        self._latency: LatencyProbe | None = None
+        self._suspended: tuple[SuspensionCounts, ...] = ()
+        self._latencies: tuple[ProcessLatency, ...] = ()
+        self._pids: set[int] = set()
+        self._lost = 0
+        """At the last reading of polls()."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._napi = Probe.load()
+        except ProbeUnavailable as error:
+            self.unavailable["napi"] = error.reason
+        try:
+            self._suspension = SuspensionProbe.load()
+        except ProbeUnavailable as error:
+            self.unavailable["suspension"] = error.reason
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for probe in (self._napi, self._suspension, self._latency):
+            if probe:
+                probe.close()
+
+    def up(self) -> dict[ProbeName, bool]:
+        """Whether each is loaded; of the latency's, until a target has needed it, nothing."""
+        found: dict[ProbeName, bool] = {"napi": self._napi is not None, "suspension": self._suspension is not None}
+        if self._latency or "latency" in self.unavailable:
+            found["latency"] = self._latency is not None
+        return found
+
+    def polls(self) -> ProbeCounts | None:
+        """Polls until now, by NAPI instance; None: nobody counts."""
+        if not self._napi:
+            return None
+        counts = self._napi.read()
+        self._lost = counts.lost_polls
+        return counts
+
+    def suspended(self) -> Suspended | None:
+        """What came since the last call; None: nobody counts."""
+        if not self._suspension:
+            return None
+        before, self._suspended = self._suspended, self._suspension.read()
+        return suspended_between(before, self._suspended)
+
+    def latencies(self, pids: set[int]) -> tuple[tuple[ProcessLatency, ...], tuple[ProcessLatency, ...]]:
+        """The last reading and this one. `pids` are the processes that are looked at from now on."""
+        before = self._latencies
+        if not self._latency and pids and "latency" not in self.unavailable:
+            self._load_latency(pids)
+        if self._latency:
+            for pid in pids - self._pids:
+                self._latency.add(pid)
+            for pid in self._pids - pids:
+                self._latency.drop(pid)
+            self._pids = pids
+            self._latencies = self._latency.read()
+        return before, self._latencies
+
+    def renew(self) -> bool:
+        """Load anew what is full of things that have gone; what would be counted meanwhile, a few ms, is lost.
+
+        Whether polls() has begun again from zero.
+        """
+        with suppress(ProbeUnavailable):  # the old one goes on
+            if self._suspension and self._suspension.is_full:
+                suspension = SuspensionProbe.load()
+                self.lost_polls += self._suspension.lost_polls
+                self._suspension.close()
+                self._suspension, self._suspended = suspension, ()
+            if self._latency and self._latency.is_full:
+                latency = LatencyProbe.load(self._pids)
+                self._latency.close()
+                self._latency, self._latencies = latency, ()
+            if self._napi and self._lost:
+                napi = Probe.load()
+                self.lost_polls, self._lost = self.lost_polls + self._lost, 0
+                self._napi.close()
+                self._napi = napi
+                return True
+        return False
+
+    def _load_latency(self, pids: Collection[int]) -> None:
+        try:
+            if not in_initial_pid_namespace():
+                raise ProbeUnavailable("napctl is not in the initial PID namespace")
+            self._latency, self._pids = LatencyProbe.load(pids), set(pids)
+        except ProbeUnavailable as error:
+            self.unavailable["latency"] = error.reason
