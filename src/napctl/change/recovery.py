@@ -1,7 +1,7 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from napctl.change.journal import Journal
@@ -10,7 +10,7 @@ from napctl.kernel import processes, running_kernel
 from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction, devices_of
 from napctl.model.errors import BadInput, NapctlError
 
-__all__ = ["alive", "on_trial", "orphaned", "recover", "refuse_unsettled", "running"]
+__all__ = ["alive", "on_trial", "orphaned", "recover", "refuse_unsettled", "restore_all", "running"]
 
 
 class HasProcess(Protocol):
@@ -28,15 +28,21 @@ GRACE_NS = 2 * 10**9
 
 
 def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
-    """Restore all that has no owner, the newest first. Harmless to repeat.
+    """Restore all that has no owner, the newest first. Harmless to repeat."""
+    return restore_all(journal, [each for each in journal.live() if orphaned(each)])
+
+
+def restore_all(
+    journal: Journal, transactions: Sequence[Transaction]
+) -> Iterator[tuple[Transaction, list[Restored]]]:
+    """Restore these, which come as they were made, the newest first.
 
     One that cannot be restored stands in the way of those only upon which it was made: what restore() raised comes in
     the end.
     """
-    orphans = [each for each in journal.live() if orphaned(each)]
     errors: list[NapctlError] = []
     stuck: set[tuple[int, int]] = set()
-    for each in reversed(orphans):
+    for each in reversed(transactions):
         if stuck & objects(each):
             continue
         try:
