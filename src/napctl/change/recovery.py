@@ -32,9 +32,7 @@ def recover(journal: Journal) -> Iterator[tuple[Transaction, list[Restored]]]:
     return restore_all(journal, [each for each in journal.live() if orphaned(each)])
 
 
-def restore_all(
-    journal: Journal, transactions: Sequence[Transaction]
-) -> Iterator[tuple[Transaction, list[Restored]]]:
+def restore_all(journal: Journal, transactions: Sequence[Transaction]) -> Iterator[tuple[Transaction, list[Restored]]]:
     """Restore these, which come as they were made, the newest first.
 
     One that cannot be restored stands in the way of those only upon which it was made: what restore() raised comes in
