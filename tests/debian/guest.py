@@ -44,11 +44,12 @@ class Guest:
 
     def __exit__(self, kind: object, *_: object) -> None:
         """As `systemctl poweroff` does it; after an error the machine is ended as it is."""
-        if kind is not None:
-            self.cut_power()
-            return
-        self._input.close()
-        assert self._machine.wait(BOOT_SECONDS) == 0
+        with self._machine:  # its pipes are closed in the end
+            if kind is not None:
+                self.cut_power()
+                return
+            self._input.close()
+            assert self._machine.wait(BOOT_SECONDS) == 0
 
     @property
     def _input(self) -> IO[bytes]:
@@ -66,7 +67,9 @@ class Guest:
         self._input.flush()
         output = self._machine.stdout
         assert output is not None
-        status, *sizes = map(int, output.readline().split())
+        answer = output.readline()
+        assert answer, "the machine has ended"
+        status, *sizes = map(int, answer.split())
         stdout, stderr = (output.read(size).decode(errors="replace") for size in sizes)
         return Done(status, stdout, stderr)
 
