@@ -11,17 +11,20 @@ LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
 DEV_PACKAGES := bpftrace caddy chromium clang haproxy iperf3 libbpf-dev llvm man-db mawk mount nghttp2-client nginx procps prometheus redis-server redis-tools sockperf strace udev wrk
 VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod procps qemu-system-x86 strace
 
+# What makes a root of Debian 13: to build the package in, and to try it.
+DEBIAN_PACKAGES := debian-archive-keyring e2fsprogs iproute2 mmdebstrap util-linux
+
 # Emulated, a test may take 20 times as long as on the machine itself.
 IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
 PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
-LONG := long-unit long-kills long-servers long-figures long-vm
+LONG := long-unit long-kills long-servers long-figures long-vm long-debian
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
 LONG_SERVERS := tests/lab/attach/test_real_servers.py
 
-.PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) bench bpf \
+.PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) deb bench bpf \
     man format clean
 
 help:
@@ -32,6 +35,7 @@ help:
 	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 2 hours)'
 	@echo '                also by part: $(LONG)'
 	@echo 'make setup  .venv/bin/napctl'
+	@echo 'make deb    the package for Debian 13, in dist (root or sudo)'
 	@echo 'make bench  what the probe and the commands cost, as ratios (root)'
 	@echo 'make bpf    rebuild the BPF object after a change of its source'
 	@echo 'make man    rebuild the man pages after a change of help texts'
@@ -82,7 +86,7 @@ test-long: $(LONG)
 $(LONG): long-setup
 
 long-setup: $(VENV)/compiled
-	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES)
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES) $(DEBIAN_PACKAGES)
 
 long-unit:
 	$(PYTEST) --long -m 'trials or long' -rP --numprocesses 2 tests/unit
@@ -98,6 +102,14 @@ long-figures:
 
 long-vm:
 	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
+
+# The package: built, installed, and booted under a systemd of its own. Its machines need no other test's time.
+long-debian:
+	$(PYTEST) --long -m long -rP tests/debian
+
+deb:
+	@scripts/install-debian-packages $(DEBIAN_PACKAGES)
+	$(AS_ROOT) scripts/build-deb dist
 
 bench: $(VENV)/test
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)

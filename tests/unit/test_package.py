@@ -1,8 +1,10 @@
 """Promises of what is shipped: man pages that say what --help says, and a wheel that holds all that napctl needs."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -32,6 +34,34 @@ def test_every_command_has_a_man_page_that_man_can_read() -> None:
             env=os.environ | {"MANPAGER": "cat", "LC_ALL": "C.UTF-8"},
         )
         assert "SYNOPSIS" in read.stdout
+
+
+def test_the_debian_package_has_the_projects_version_and_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    changelog = (ROOT / "debian/changelog").read_text()
+    control = (ROOT / "debian/control").read_text()
+    binary = control[control.index("Package: napctl\n") :]
+
+    assert changelog.startswith(f"napctl ({project['version']}) ")
+    for dependency in project["dependencies"]:
+        name = re.split("[^a-z0-9-]", dependency)[0]
+        assert f" python3-{name},\n" in binary
+        assert f" python3-{name},\n" in control.removesuffix(binary), f"{name}: the build prints completions"
+
+
+def test_the_guard_is_confined_as_the_service_is() -> None:
+    service, guard = (
+        set((ROOT / f"deploy/systemd/{name}.service").read_text().splitlines()) for name in ("napctl", "napctl-guard")
+    )
+    own = {
+        "Description=Restores what a killed napctl.service left, if that does not come back in time",
+        "ExecStart=/usr/bin/napctl guard",
+        "# As napctl.service has it.",
+    }
+    assert guard - service == own
+    assert {
+        each.partition("=")[0] for each in service - guard if each.startswith(("Protect", "Restrict", "System"))
+    } == set()
 
 
 @pytest.fixture(scope="module")

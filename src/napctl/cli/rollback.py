@@ -5,29 +5,36 @@ import click
 from napctl.change.guard import dismiss
 from napctl.change.journal import Journal
 from napctl.change.one_change import side_effects, touched
+from napctl.change.recovery import restored_each
 from napctl.change.transaction import restore
 from napctl.cli.history import transaction_argument
 from napctl.cli.options import json_option
 from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo
 from napctl.cli.text.restored import report
-from napctl.model.change import Transaction
+from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput
 
 IN_FORCE = ("applied", "unconfirmed", "restoring")
 """Wholly, or what is left of it after the kernel refused to undo it."""
 
 
-@click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force")
+@click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force\n"
+               "  napctl rollback --all")  # fmt: skip
 @transaction_argument(lambda each: each.kind == "apply" and each.state in IN_FORCE)
+@click.option("--all", "everything", is_flag=True, help="All that is in force, attachments too.")
 @click.option("--force", is_flag=True, help="Also restore settings that somebody else has changed since.")
 @json_option("One JSON object")
-def rollback(number: int | None, force: bool, as_json: bool) -> int:
-    """Undo an applied plan: transaction ID, or the newest that is in force.
+def rollback(number: int | None, everything: bool, force: bool, as_json: bool) -> int:
+    """Undo an applied plan: transaction ID, or the newest that is in force; or all that napctl has changed.
 
     A setting that somebody else has changed since is left as it is and named: exit status 5. `napctl rollback ID
     --force` restores it, now or later.
     """
+    if everything:
+        if number is not None or force:
+            raise click.UsageError("--all goes with neither an ID nor --force")
+        return _all(as_json=as_json)
     if not Journal.exists():
         raise BadInput("nothing was ever applied here")
     if not as_json:
@@ -42,6 +49,24 @@ def rollback(number: int | None, force: bool, as_json: bool) -> int:
         dismiss(transaction.guard)
     if not as_json:
         echo(f"rolled back {transaction.number} on {transaction.name}")
+    return report(rows, as_json=as_json)
+
+
+def _all(*, as_json: bool) -> int:
+    rows: list[Restored] = []
+    if Journal.exists():
+        if not as_json:
+            load_tables()
+        with Journal() as journal:
+            for transaction, restored in restored_each(journal, journal.live()):
+                if transaction.guard is not None:
+                    dismiss(transaction.guard)
+                if not as_json:
+                    echo(f"rolled back {transaction.title}")
+                rows += restored
+    if not rows and not as_json:
+        echo("nothing is in force")
+        return 0
     return report(rows, as_json=as_json)
 
 

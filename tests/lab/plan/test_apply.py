@@ -282,6 +282,21 @@ def test_a_server_can_be_attached_upon_a_plan_and_comes_off_first(napctl: Napctl
         assert machine_of(lab.server) == before
 
 
+def test_all_that_is_in_force_is_rolled_back_at_once(napctl: Napctl, tmp_path: Path) -> None:
+    assert "nothing is in force" in napctl("rollback", "--all").stdout
+    text = VETH.format(defer=5, flush="30us").replace("queues = 2", "queues = 1")
+    (tmp_path / "plan.toml").write_text(HEAD + text)
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        before = machine_of(lab.server)
+        assert napctl("apply", tmp_path / "plan.toml", *at_server(lab)).status == 0
+        assert napctl("attach", server.pid, "--window", "0s").status == 0
+        assert napctl("rollback", "1", "--all").failed_with(2, "--all goes with neither an ID nor --force")
+        done = napctl("rollback", "--all")
+        assert done.status == 0, done
+        assert machine_of(lab.server) == before
+        assert states(napctl) == ["restored", "restored"]
+
+
 # Kills
 
 
