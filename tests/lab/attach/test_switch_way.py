@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from napctl.attach.attachment import attachments, detach
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
+from napctl.change.transaction import amend
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, serve
-from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.model.change import EpollChange, NapiChange, Switch, Transaction
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.model.suspension_counts import WAIT_BOUNDS_US, suspended_between
@@ -280,8 +281,22 @@ def detached_and_attached_again(napctl: Napctl, server: Server) -> None:
     napctl.attach_quickly(server.pid)
 
 
+def taken_back_in_part_and_attached_again(napctl: Napctl, server: Server) -> None:
+    """The server alone, as one of several workers that share NAPI instances."""
+    time.sleep(0.05)
+    with Journal(napctl.state) as journal:
+        (made,) = journal.live()
+        epolls = [each for each in made.changes if isinstance(each, EpollChange)]
+        made = amend(journal, made, without=epolls)
+    time.sleep(0.05)
+    with Journal(napctl.state) as journal:
+        amend(journal, made, more=epolls)
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("turn", [to_interrupts_and_back, detached_and_attached_again])
+@pytest.mark.parametrize(
+    "turn", [to_interrupts_and_back, detached_and_attached_again, taken_back_in_part_and_attached_again]
+)
 def test_a_server_that_stops_polling_amid_a_request_need_not_wait_for_the_suspend_timer(
     turn: Callable[[Napctl, Server], None], lab: Lab, napctl: Napctl, port: int
 ) -> None:
