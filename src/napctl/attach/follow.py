@@ -81,6 +81,8 @@ class Stay:
         self._pace = Pace()
         self._devices = Devices()
         self._transaction: Transaction | None = None
+        self._recorded = True
+        """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
         self._way = FollowWay(options, directory, self._words)
         self._known = Known(options)
         self._left_out = False
@@ -162,9 +164,12 @@ class Stay:
         elif difference.changed:
             self._pace.want(time.monotonic(), churn=True)
         if (transaction := self._transaction) is None:
+            if not self._recorded:
+                with undisturbed(), Journal(self._directory) as journal:
+                    self._recover(journal)
             return True
         step = cheap_step(transaction, self._present(transaction), self._pulse.members)
-        if not step:
+        if not step and self._recorded:
             return True
         if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
             self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
@@ -229,8 +234,7 @@ class Stay:
     def _attach(self, now: JudgedTarget) -> bool:
         if not now.choice.empty:
             with undisturbed(), Journal(self._directory) as journal:
-                for orphan, _ in recover(journal):
-                    self._words.tell(f"put back what was left of {orphan.title}")
+                self._recover(journal)
                 now = self._known.without_held(now, journal.live(), None)
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
@@ -238,7 +242,13 @@ class Stay:
         self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts)}")
         return True
 
+    def _recover(self, journal: Journal) -> None:
+        for orphan, _ in recover(journal):
+            self._words.tell(f"put back what was left of {orphan.title}")
+        self._recorded = True
+
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
+        self._recorded = False
         try:
             attached = attach_target(
                 journal, now, self._options, self._words.write,
@@ -247,7 +257,7 @@ class Stay:
         except NapctlError as error:
             self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
             raise
-        self._transaction = attached.transaction
+        self._transaction, self._recorded = attached.transaction, True
         self._way.begin(attached.transaction, attached.timer.gro_flush_timeout_ns)
         self._words.say_anew()
         self._settle(now)
@@ -308,9 +318,11 @@ class Stay:
         if not running(transaction) and self._members:
             first = self._members[0]
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
+        self._recorded = False
         self._transaction = amend(
             journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
         )
+        self._recorded = True
         self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._words.tell(line)

@@ -1,5 +1,6 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
+import os
 import time
 from collections.abc import Collection, Iterator
 from typing import Protocol
@@ -60,9 +61,18 @@ def orphaned(transaction: Transaction) -> bool:
             return not alive(transaction) or (transaction.keeper is not None and not running(transaction.keeper))
         case "unconfirmed":
             return not guarded(transaction)
-        case "changing" | "restoring":
+        case "changing":
+            return not on_trial(transaction) and not _kept_by_another(transaction)
+        case "restoring":
             return not on_trial(transaction)
     return False
+
+
+def _kept_by_another(transaction: Transaction) -> bool:
+    """Whether a running napctl follows what it changes: one that was kept from recording a step, as by a full disk,
+    does that at its next check."""
+    keeper = transaction.keeper
+    return keeper is not None and keeper.pid != os.getpid() and running(keeper)
 
 
 def on_trial(transaction: Transaction) -> bool:
