@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
+from napctl.change.successors import inherited
 from napctl.change.undoing_order import paused_meanwhile, resumed_seconds, suspension_first, undoing_order
 from napctl.kernel import running_kernel
 from napctl.model.change import (
@@ -203,7 +204,8 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
     that cannot be written (a full disk) does not stand in the way of undoing, which needs no record: then RolledBack is
     raised afterwards, as the journal still lists what is undone by then.
     """
-    for each in reversed(journal.live()):
+    live = journal.live()
+    for each in reversed(live):
         if each.kind == "verify" and each.number > transaction.number and objects(each) & objects(transaction):
             with suppress(RolledBack):  # it is undone, which a full disk cannot be told
                 restore(journal, each)
@@ -215,6 +217,8 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
             with suppress(RolledBack):
                 journal.set_state(transaction.number, "restoring")
         rows = undo_all(transaction, places, force=force)
+        for change in inherited(transaction, live, places):
+            rows += undo(change, places)
         try:
             journal.set_state(transaction.number, "restored")
         except RolledBack as error:
