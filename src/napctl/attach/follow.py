@@ -29,6 +29,7 @@ from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, who, why_not
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target, resolve
+from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
 from napctl.change.transaction import amend, undisturbed
@@ -237,8 +238,7 @@ class Stay:
                 self._recover(journal)
                 now = self._known.without_held(now, journal.live(), None)
                 if not now.choice.empty:
-                    self._attach_chosen(journal, now)
-                    return True
+                    return self._attach_chosen(journal, now)
         self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts)}")
         return True
 
@@ -247,13 +247,17 @@ class Stay:
             self._words.tell(f"put back what was left of {orphan.title}")
         self._recorded = True
 
-    def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
+    def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> bool:
+        """Whether it is ours to follow: somebody may have detached it while timers were tried."""
         self._recorded = False
         try:
             attached = attach_target(
                 journal, now, self._options, self._words.write,
                 guard=self._guard, keeper=self._keeper, leave_out=self._leave_out,
             )  # fmt: skip
+        except Detached as error:
+            self._words.say(str(error))
+            return False
         except NapctlError as error:
             self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
             raise
@@ -271,6 +275,7 @@ class Stay:
             self._words.tell(warning)
         self._follow_devices(attached.transaction)
         self._begin_trial(attached.transaction)
+        return True
 
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
