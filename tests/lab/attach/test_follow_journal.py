@@ -17,7 +17,7 @@ from napctl.model.change import State, Transaction
 from tests.lab.attach.test_follow_cost import FORKS, worker_of
 from tests.lab.change.test_bad_journal import fill, small_disk
 from tests.lab.following import attached, flap, following, settings_of
-from tests.lab.helpers import QUICKLY, UNSET, Napctl, ask, ending, in_mounts, params_of, until
+from tests.lab.helpers import QUICKLY, UNSET, Napctl, another_memcached, ask, ending, in_mounts, params_of, until
 from tests.lab.other_servers import python_server
 
 pytestmark = pytest.mark.lab
@@ -102,3 +102,16 @@ def test_what_a_reset_device_has_kept_of_an_attachment_goes_with_it(
 
     assert done.status == 0
     assert settings_of(lab) == before
+
+
+def test_what_is_attached_anew_after_a_reset_is_not_taken_for_what_another_attachment_left(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    napctl.attach_quickly(server.pid)
+    flap(lab)
+    with another_memcached(lab, 11_601) as other, ask(lab, other):
+        napctl.attach_quickly(other.pid)
+        assert napctl("detach", server.pid).status == 0
+        assert all(map(attached, settings_of(lab)))
+        assert napctl("detach", other.pid).status == 0
+    assert napctl.live() == []
