@@ -38,6 +38,7 @@ from tests.lab.helpers import (
     set_napi,
     steps_in,
     until,
+    victims,
 )
 
 pytestmark = pytest.mark.lab
@@ -249,8 +250,7 @@ def test_killed_at_any_step_of_a_switch_the_journal_leads_back(
     assert machine_of(lab.server) == before
 
     mixed, picked = 0, sampled(steps, 4)
-    for number, step in enumerate(picked):
-        victim = Napctl(napctl.state / str(number))
+    for step, victim in victims(napctl, picked):
         assert switching(victim, server, ONCE_ROUND, *at(step, "signal=SIGKILL")) == -9, step
         settings, prefers = in_kernel(lab, server)
         mixed += (bool(settings[2]), bool(settings[1])) != (prefers, prefers)
