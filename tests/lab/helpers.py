@@ -182,6 +182,13 @@ def at(step: tuple[str, int], fault: str, *, log: Path = Path("/dev/null")) -> l
     return ["strace", "-f", "-qq", "-o", str(log), *only, "-e", f"trace={name}", "-e", inject]
 
 
+def victims(napctl: Napctl, steps: Sequence[Step]) -> Iterator[tuple[Step, Napctl]]:
+    """Each step, and one that is to be disturbed at it: with a journal of its own, as the steps are those of the first
+    command, which also makes the journal."""
+    for number, step in enumerate(steps):
+        yield step, Napctl(napctl.state / str(number))
+
+
 def without(*capabilities: str) -> list[str]:
     """To run a program under: without these capabilities."""
     dropped = ",".join(f"-{capability}" for capability in capabilities)

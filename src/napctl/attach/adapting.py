@@ -212,16 +212,25 @@ class Adapting:
             self._blind = False
 
     def _renew_full(self) -> None:
-        """What follows for weeks meets more processes and NAPI instances than the probes have places for."""
+        """What follows for weeks meets more processes and NAPI instances than the probes have places for.
+
+        One that is full of what is in use would be full again.
+        """
         self._renewed_at = time.monotonic()
         try:
             if self._cost.is_full:
-                self._cost.renew()
-                self._span = None
+                if self._cost.holds_unused(RENEW_SECONDS):
+                    self._cost.renew()
+                    self._span = None
+                else:
+                    self._say("there are more NAPI instances than the probe has places for: not all is measured")
             if self._latency is not None and self._latency.is_full:
-                fresh = LatencyProbe.load(self._servers)
-                self._latency.close()
-                self._latency, self._span = fresh, None
+                if self._latency.holds_unused:
+                    fresh = LatencyProbe.load(self._servers)
+                    self._latency.close()
+                    self._latency, self._span = fresh, None
+                elif self._latency.is_full_of_processes:
+                    self._say("the server has more processes than the probe has places for: not all are measured")
         except ProbeUnavailable as error:
             self._say(f"a probe is full, and cannot be loaded anew: {error.reason}")
         self._glance = self._glance_anew()

@@ -28,6 +28,7 @@ from napctl.attach.judge_target import JudgedTarget, who, why_not
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
+from napctl.attach.timer_sweep import Detached
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
@@ -79,6 +80,8 @@ class Stay:
         self._pace = Pace()
         self._devices = Devices()
         self._transaction: Transaction | None = None
+        self._recorded = True
+        """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
         self._way = FollowWay(options, directory, self._words)
         self._known = Known(options)
         self._left_out = False
@@ -208,9 +211,12 @@ class Stay:
         elif difference.changed:
             self._pace.want(time.monotonic(), churn=True)
         if (transaction := self._transaction) is None:
+            if not self._recorded:
+                with undisturbed(), Journal(self._directory) as journal:
+                    self._recover(journal)
             return True
         step = cheap_step(transaction, self._present(transaction), self._pulse.members)
-        if not step:
+        if not step and self._recorded:
             return True
         if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
             self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
@@ -254,25 +260,33 @@ class Stay:
     def _attach(self, now: JudgedTarget) -> bool:
         if not now.choice.empty:
             with undisturbed(), Journal(self._directory) as journal:
-                for orphan, _ in recover(journal):
-                    self._words.tell(f"put back what was left of {orphan.title}")
+                self._recover(journal)
                 now = self._known.without_held(now, journal.live(), None)
                 if not now.choice.empty:
-                    self._attach_chosen(journal, now)
-                    return True
+                    return self._attach_chosen(journal, now)
         self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts)}")
         return True
 
-    def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
+    def _recover(self, journal: Journal) -> None:
+        for orphan, _ in recover(journal):
+            self._words.tell(f"put back what was left of {orphan.title}")
+        self._recorded = True
+
+    def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> bool:
+        """Whether it is ours to follow: somebody may have detached it while timers were tried."""
+        self._recorded = False
         try:
             attached = attach_target(
                 journal, now, self._options, self._words.write,
                 guard=self._guard, keeper=self._keeper, leave_out=self._leave_out,
             )  # fmt: skip
+        except Detached as error:
+            self._words.say(str(error))
+            return False
         except NapctlError as error:
             self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
             raise
-        self._transaction = attached.transaction
+        self._transaction, self._recorded = attached.transaction, True
         self._way.begin(attached.transaction, attached.timer.gro_flush_timeout_ns)
         self._words.say_anew()
         self._settle(now)
@@ -286,6 +300,7 @@ class Stay:
             self._words.tell(warning)
         self._follow_devices(attached.transaction)
         self._begin_trial(attached.transaction)
+        return True
 
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
@@ -334,9 +349,11 @@ class Stay:
         if not running(transaction) and self.members.known:
             first = self.members.known[0]
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
+        self._recorded = False
         self._transaction = amend(
             journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
         )
+        self._recorded = True
         self._resets |= resets_of(step.forget)
         for line in dict.fromkeys(step.words):
             self._words.tell(line)

@@ -59,7 +59,9 @@ def next_step(
             case EpollChange():
                 stays = _epoll(change, now, misfits, step)
             case NapiChange():
-                stays = _napi(change, present, step) and not _feeds_only_unfit(change, now, step)
+                stays = _napi(change, present, step) and not (
+                    _feeds_only_unfit(change, now, step) or _is_deserted(change, now, present, step)
+                )
             case SocketChange():
                 stays = _socket(change, now, step)
             case SteeringChange():
@@ -193,6 +195,19 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
         return False
     step.without.append(change)
     step.words.append(f"detached {change.where}: {feeds[0].why}")
+    return True
+
+
+def _is_deserted(change: NapiChange, now: JudgedTarget, present: Present, step: Step) -> bool:
+    """Whether it is to be let go as no process of the target lives in its network namespace any more.
+
+    Who follows it keeps the namespace from going with its last process.
+    """
+    lived_in = now.found.namespaces
+    if not lived_in or 0 in lived_in or change.netns in lived_in or (change.netns, change.ifindex) in present.down:
+        return False
+    step.without.append(change)
+    step.words.append(f"detached {change.where}: no process of the target is left in its network namespace")
     return True
 
 

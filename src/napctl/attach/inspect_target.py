@@ -54,6 +54,8 @@ class Examination:
     """By process."""
     sharers: Mapping[tuple[str, int, bytes], frozenset[int]] = field(default_factory=dict)
     """By group of listening sockets: inodes of all sockets of the network namespace that share its port and address."""
+    namespaces: frozenset[int] = frozenset()
+    """Network namespaces (inode numbers) in which its processes live, and ours; 0 among them: not all are known."""
     lacks: tuple[str, ...] = ()
 
     def receiving(self, napi_id: int) -> tuple[int, ...]:
@@ -137,6 +139,7 @@ def examine(
         others=others,
         programs={look.process.pid: program(look.process.pid) for look in looks if look.instances},
         sharers=_sharers(looks),
+        namespaces=frozenset({look.netns or 0 for look in looks} | {_our_namespace()}),
         lacks=tuple(lacks),
     )
 
@@ -186,6 +189,11 @@ def _namespaces(looks: Sequence[Look]) -> Iterator[NetworkNamespace]:
             with suppress(BadInput):  # that process has gone
                 yield NetworkNamespace.of_process(look.process.pid)
     yield NetworkNamespace.current()
+
+
+def _our_namespace() -> int:
+    with NetworkNamespace.current() as ours:
+        return ours.inode
 
 
 def _listening(looks: Sequence[Look], netns: int) -> frozenset[str]:

@@ -94,6 +94,10 @@ class CostProbe:
         """Whether some NAPI instance, maybe one of these, has found no place in the probe's table."""
         return self._suspension.is_full
 
+    def holds_unused(self, seconds: float) -> bool:
+        """Whether it would have free places if it were loaded anew: of instances that were not polled for so long."""
+        return self._suspension.holds_unused(seconds)
+
     def renew(self) -> None:
         """With an empty table; what was read before cannot be compared with what is read then. Raises
         ProbeUnavailable."""

@@ -1,6 +1,5 @@
 """Choosing the timer: a short measured sweep of gro-flush-timeout under the traffic that is there."""
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,17 @@ from napctl.attach.inspect_target import LocatedNapi
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.packet_cost import CostProbe, cost_between
 from napctl.attach.timer_choice import chosen, untried, within
+from napctl.change.alternating import PATIENCE_SECONDS, refuse_left
+from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.transaction import apply, undisturbed
-from napctl.kernel import processes
-from napctl.model.change import Guard, Keeper, Transaction
+from napctl.model.change import Guard, Transaction
+from napctl.model.errors import ChangedMeanwhile
 from napctl.model.suspension import Suspension
 from napctl.model.timer_choice import TimerChoice, Trial, TrialWindow
 from napctl.probe import ProbeUnavailable
 
-__all__ = ["choose_timer"]
+__all__ = ["Detached", "choose_timer"]
 
 
 WINDOW_SECONDS = 0.15
@@ -36,6 +37,10 @@ LEAST_PACKETS_PER_SECOND = 500
 TOO_LITTLE = "too little traffic to try timers on"
 
 
+class Detached(ChangedMeanwhile):
+    """Somebody else has detached what was only tried."""
+
+
 def choose_timer(
     journal: Journal,
     target: JudgedTarget,
@@ -47,8 +52,9 @@ def choose_timer(
 ) -> TimerChoice:
     """Attach with one timer after the other, measure, and let go again; what the choice was made from is in it.
 
-    Nothing is left attached: if this process is killed, recover() (or the guard) puts the trial back. Raises what
-    attachment() and apply() raise.
+    While it measures, the journal is free for others. Nothing is left attached: if this process is killed, recover()
+    (or the guard) puts the trial back. Raises what attachment() and apply() raise, and ChangedMeanwhile if somebody has
+    put the trial back, or set what it had set.
     """
     choice = but(target.choice, steered=())  # a program that comes and goes would mix connections for good
     target = but(target, choice=choice)
@@ -80,18 +86,28 @@ def choose_timer(
 
 
 @contextmanager
-def _attached(journal: Journal, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[Transaction]:
-    me = processes.process(os.getpid())
-    assert me is not None
-    keeper = Keeper(pid=me.pid, started_ticks=me.started_ticks)  # without it nobody would undo it
-    made: list[Transaction] = []
+def _attached(journal: Journal, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[None]:
+    """The journal is free for others meanwhile."""
+    made: Transaction | None = None
     try:
         with undisturbed():  # no signal between the change and `made`
-            planned = attachment(journal, target, wanted, guard=guard, keeper=keeper)
-            made.append(apply(journal, planned, then="attached"))
-        yield made[0]
+            planned = attachment(journal, target, wanted, guard=guard, keeper=myself())  # nobody else would undo it
+            made = apply(journal, planned, then="attached")
+            journal.let_go()
+        yield
     finally:
-        detach(journal, made)
+        with undisturbed():
+            journal.take_again(patience_seconds=PATIENCE_SECONDS)
+            if made is not None:
+                _put_back(journal, made)
+
+
+def _put_back(journal: Journal, made: Transaction) -> None:
+    still = [each for each in journal.live() if each.number == made.number]
+    rows = detach(journal, still)
+    if not still:
+        raise Detached(f"{made.title}: somebody else has detached it while timers were tried")
+    refuse_left(rows)
 
 
 def _napis(target: JudgedTarget) -> list[LocatedNapi]:

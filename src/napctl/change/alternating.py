@@ -15,7 +15,7 @@ from napctl.model.change import Restored, Transaction, devices_of
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.settings import kernel_name
 
-__all__ = ["alternating"]
+__all__ = ["PATIENCE_SECONDS", "alternating", "refuse_left"]
 
 
 PATIENCE_SECONDS = 60
@@ -47,7 +47,7 @@ def alternating(directory: Path, transaction: Transaction) -> Iterator[Callable[
                     for number in range(len(made.changes)):
                         made = _make_one(journal, made, number, places)
                 else:
-                    _refuse_left(undo_all(made, places))
+                    refuse_left(undo_all(made, places))
             return made
 
         def put_back() -> list[Restored]:
@@ -61,7 +61,7 @@ def alternating(directory: Path, transaction: Transaction) -> Iterator[Callable[
         except BaseException:
             put_back()
             raise
-        _refuse_left(put_back())
+        refuse_left(put_back())
 
 
 def _put_back_meanwhile(journal: Journal, transaction: Transaction) -> bool:
@@ -78,7 +78,8 @@ def _make_one(journal: Journal, transaction: Transaction, number: int, places: P
     return transaction if made == before else journal.update(transaction, "changing")
 
 
-def _refuse_left(rows: Sequence[Restored]) -> None:
+def refuse_left(rows: Sequence[Restored]) -> None:
+    """Raises ChangedMeanwhile if something that was to be put back after a trial was set by somebody else."""
     for row in rows:
         if row.outcome == "left":
             name, found = kernel_name(row.setting), value_words(row.setting, row.found)

@@ -28,7 +28,7 @@ __all__ = ["MOST_RESTORED", "STATE_VARIABLE", "TABLE", "Journal", "state_directo
 
 VERSION = 2
 LOCK_SECONDS = 10
-"""How long to wait for another napctl: longer than `attach` tries timers, with the lock, before it keeps one."""
+"""How long to wait for another napctl: longer than any keeps the lock."""
 MOST_RESTORED = 1_000
 MOST_RESTORED_BYTES = 20_000_000
 MOST_RESTORED_NS = 90 * 24 * 3600 * 10**9
@@ -152,6 +152,14 @@ class Journal:
             self._database.close()
         finally:  # or the lock would outlast an interruption
             os.close(self._lock)
+
+    def let_go(self) -> None:
+        """Let others change settings until take_again(); what was read of the journal may be out of date by then."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def take_again(self, *, patience_seconds: float = LOCK_SECONDS) -> None:
+        """The lock, also if it was not let go. Raises NapctlError if another napctl holds it."""
+        self._take_lock(patience_seconds)
 
     def begin(self, transaction: Transaction) -> int:
         """Record what is about to be changed; on disk when this returns. Returns its number. Raises RolledBack."""

@@ -1,5 +1,6 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -82,7 +83,8 @@ def orphaned(transaction: Transaction, directory: Path | None = None) -> bool:
         case "unconfirmed":
             return not guarded(transaction, directory)
         case "changing" | "restoring":
-            return not on_trial(transaction)
+            goes_on = transaction.state == "changing" and _kept_by_another(transaction)
+            return not (goes_on or on_trial(transaction))
     return False
 
 
@@ -99,6 +101,13 @@ def is_adoptable(transaction: Transaction) -> bool:
     if transaction.boot_id != running_kernel.boot_id():
         return False
     return transaction.state == "applied" or (transaction.state == "attached" and alive(transaction))
+
+
+def _kept_by_another(transaction: Transaction) -> bool:
+    """Whether a running napctl follows what it changes: one that was kept from recording a step, as by a full disk,
+    does that at its next check."""
+    keeper = transaction.keeper
+    return keeper is not None and keeper.pid != os.getpid() and running(keeper)
 
 
 def on_trial(transaction: Transaction) -> bool:

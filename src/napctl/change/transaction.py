@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
-from napctl.change.undoing_order import resumed_seconds, suspension_first, undoing_order
+from napctl.change.successors import inherited
+from napctl.change.undoing_order import paused_meanwhile, resumed_seconds, suspension_first, undoing_order
 from napctl.kernel import running_kernel
 from napctl.model.change import (
     Change,
@@ -127,8 +128,7 @@ def amend(
     instance that it makes anew. A kill amid it leaves the transaction as one to be restored as a whole.
     """
     with undisturbed(), Places() as places:
-        for change in undoing_order(without):
-            undo(change, places)
+        _undo_parts(journal, transaction, without, places)
         dropped = (*without, *forget)
         kept = replace(transaction, changes=tuple(each for each in transaction.changes if each not in dropped))
         further = recognisable(replace(kept, changes=tuple(more)), places).changes
@@ -150,11 +150,41 @@ def amend(
         except BaseException as error:
             if isinstance(error, ChangedMeanwhile):  # which make() found before it wrote anything
                 tried.pop()
-            for change in undoing_order(tried):
-                undo(change, places)
-            with suppress(RolledBack):  # the disk is full: the journal lists more than there is
+            with suppress(NapctlError):  # what is not undone, or cannot be told, stays listed
+                _undo_parts(journal, replace(kept, changes=(*kept.changes, *tried)), tried, places)
                 journal.update(kept, transaction.state)
             raise
+
+
+def _undo_parts(journal: Journal, transaction: Transaction, without: Sequence[Change], places: Places) -> None:
+    """Undo these of the changes of a transaction in force, in the order of undo_all().
+
+    While suspension is paused of what stays, a kill leaves the transaction as one to be restored as a whole.
+    """
+    pauses = paused_meanwhile(without, transaction.changes)
+    if pauses:
+        with suppress(RolledBack):  # a full disk does not stand in the way of undoing
+            journal.update(transaction, "changing")
+    paused = [each for each in pauses if _is_put_back(each, places)]
+    try:
+        _, errors = _undone(*suspension_first(undoing_order(without)), places, paused=paused)
+    finally:
+        for each in paused:
+            with suppress(NapctlError):  # it went meanwhile, or somebody else has set it by now
+                make(each, places)
+        if pauses:
+            with suppress(RolledBack):
+                journal.update(transaction, transaction.state)
+    if errors:
+        raise errors[0]
+
+
+def _is_put_back(change: Change, places: Places) -> bool:
+    """Whether undoing it has changed anything; what is away or gone is left."""
+    try:
+        return any(row.outcome == "restored" for row in undo(change, places))
+    except NapctlError:
+        return False
 
 
 def _left_out(change: Change, error: NapctlError, places: Places, leave_out: LeaveOut) -> bool:
@@ -174,7 +204,8 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
     that cannot be written (a full disk) does not stand in the way of undoing, which needs no record: then RolledBack is
     raised afterwards, as the journal still lists what is undone by then.
     """
-    for each in reversed(journal.live()):
+    live = journal.live()
+    for each in reversed(live):
         if each.kind == "verify" and each.number > transaction.number and objects(each) & objects(transaction):
             with suppress(RolledBack):  # it is undone, which a full disk cannot be told
                 restore(journal, each)
@@ -186,6 +217,8 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
             with suppress(RolledBack):
                 journal.set_state(transaction.number, "restoring")
         rows = undo_all(transaction, places, force=force)
+        for change in inherited(transaction, live, places):
+            rows += undo(change, places)
         try:
             journal.set_state(transaction.number, "restored")
         except RolledBack as error:
@@ -240,22 +273,31 @@ def undo_all(transaction: Transaction, places: Places, *, force: bool = False) -
 
     One that is refused does not keep the others from being undone; its error is raised in the end.
     """
-    rows: list[Restored] = []
-    errors: list[NapctlError] = []
-    interrupted = _interrupted(transaction)
     changes = undoing_order(transaction.changes)
     first, rest = suspension_first(changes)
-    for number, change in enumerate((*first, *rest)):
-        if number == len(first) and any(row.outcome == "restored" for row in rows):
-            time.sleep(resumed_seconds(first))
-        try:
-            rows += undo(change, places, force=force, interrupted=change is interrupted)
-        except NapctlError as error:
-            errors.append(error)
+    rows, errors = _undone(first, rest, places, force=force, interrupted=_interrupted(transaction))
     if errors:
         raise type(errors[0])(f"{errors[0]}; still to be restored: `napctl recover`")
     places_of = {change.where: number for number, change in enumerate(changes)}
     return sorted(rows, key=lambda row: places_of[row.where])
+
+
+def _undone(
+    first: Sequence[Change], rest: Sequence[Change], places: Places, *, force: bool = False,
+    interrupted: Change | None = None, paused: Sequence[Change] = (),
+) -> tuple[list[Restored], list[NapctlError]]:  # fmt: skip
+    """What became of each setting, and what was refused. Between `first` and `rest` the suspension ends of these, and
+    of what was `paused`."""
+    rows: list[Restored] = []
+    errors: list[NapctlError] = []
+    for number, change in enumerate((*first, *rest)):
+        if number == len(first) and (paused or any(row.outcome == "restored" for row in rows)):
+            time.sleep(resumed_seconds((*first, *paused)))
+        try:
+            rows += undo(change, places, force=force, interrupted=change is interrupted)
+        except NapctlError as error:
+            errors.append(error)
+    return rows, errors
 
 
 def _interrupted(transaction: Transaction) -> Change | None:

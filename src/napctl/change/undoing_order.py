@@ -7,7 +7,15 @@ from msgspec.structs import replace
 from napctl.model.change import Change, EpollChange, NapiChange, RingsChange, SocketChange
 from napctl.model.settings import NapiSettings
 
-__all__ = ["LONGEST_SUSPENSION_NS", "SUSPENSION", "resumed_seconds", "suspension_first", "undoing_order"]
+__all__ = [
+    "LONGEST_SUSPENSION_NS",
+    "SUSPENSION",
+    "paused_meanwhile",
+    "resumed_seconds",
+    "suspension_first",
+    "suspension_of",
+    "undoing_order",
+]
 
 
 SUSPENSION = ("irq_suspend_timeout_ns",)
@@ -54,9 +62,23 @@ def suspension_first(changes: Sequence[Change]) -> tuple[list[Change], list[Chan
     if not any(map(_is_of_who_polls, changes)):
         return [], list(changes)
     suspending = [each for each in changes if _suspend_ns(each)]
-    first = [_narrowed(each, SUSPENSION.__contains__) for each in suspending]
     rest = [_narrowed(each, lambda name: name not in SUSPENSION) if each in suspending else each for each in changes]
-    return list(first), rest
+    return suspension_of(suspending), rest
+
+
+def paused_meanwhile(undone: Sequence[Change], all_in_force: Sequence[Change]) -> list[Change]:
+    """NAPI instances that stay, as changes of irq-suspend-timeout, while parts of what is in force are undone.
+
+    Which of them somebody polls is not recorded, so while one who polls is to stop none of them is to be suspended.
+    """
+    if not any(map(_is_of_who_polls, undone)):
+        return []
+    return suspension_of([each for each in all_in_force if each not in undone])
+
+
+def suspension_of(changes: Sequence[Change]) -> list[Change]:
+    """Those that may make NAPI instances suspended, as changes of irq-suspend-timeout alone."""
+    return [_narrowed(each, SUSPENSION.__contains__) for each in changes if _suspend_ns(each)]
 
 
 def _narrowed(change: Change, of: Callable[[str], bool]) -> Change:

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import resource
+import select
 import sys
 from typing import Any, TextIO
 
@@ -18,10 +19,18 @@ class OutputFailed(OSError):
 
 class _Output(io.FileIO):
     def write(self, data: Any) -> int:
+        """All of it: a signal, or a disk that becomes full, lets the system take a part."""
+        left = memoryview(data).cast("B")
+        whole = len(left)
         try:
-            return super().write(data) or 0
+            while left:
+                written = super().write(left)
+                if written is None:  # somebody else made it non-blocking, and it is full
+                    select.select((), (self,), ())
+                left = left[written or 0 :]
         except OSError as error:
             raise OutputFailed(error.errno, error.strerror) from None
+        return whole
 
 
 def tell_output_apart() -> None:
@@ -45,13 +54,13 @@ def silence() -> None:
 def _told_apart(number: int, stream: TextIO | None) -> TextIO:
     """`stream`: as Python made it; None if it was closed."""
     raw = _Output(number, "w", closefd=False)
-    # A signal between a write and its end would leave in the buffer what has been written: it would be said twice.
+    # An interruption between a write and its end would leave in a buffer what has been written: it would be said twice.
     return io.TextIOWrapper(
-        raw if number == 2 else io.BufferedWriter(raw),
-        write_through=number == 2,
+        raw,
+        write_through=True,
         encoding=stream.encoding if stream else "utf-8",
         errors="replace",
-        line_buffering=number == 2 or raw.isatty(),
+        line_buffering=True,
     )
 
 

@@ -24,6 +24,8 @@ FULL_SHARE = 0.75
 """Of the places for processes, from which a new one may find none near its own."""
 MOST_PORTS = 4096
 """Local ports: a server has few, and a proxy one for each connection to whom it asks."""
+PORTS_SECONDS = 86_400.0
+"""It is not known when a port was seen last."""
 TRACEPOINTS = ("sk_data_ready", "sock_recv_length", "sock_send_length")
 """Since commits 40e0b0908142 and 6e6eda44b939 (Linux 6.3)."""
 
@@ -119,7 +121,8 @@ class LatencyProbe:
         self._memory = memory
         self._latency = _Latency.from_buffer(memory)
         self._least_gap = self._latency.gap = least_gap
-        self._read_at, self._samples = time.monotonic(), 0
+        self._loaded_at = self._read_at = time.monotonic()
+        self._samples = 0
 
     @classmethod
     def load(cls, pids: Collection[int], *, least_gap: int = LEAST_GAP, always: bool = False) -> Self:
@@ -175,9 +178,25 @@ class LatencyProbe:
     def is_full(self) -> bool:
         """Whether so many processes or local ports have been seen that it had better be loaded anew: it forgets none,
         and looks at every socket that has such a port."""
-        processes = sum(each.tgid != 0 for each in self._latency.processes)
-        ports = int.from_bytes(bytes(self._latency.ports), "little").bit_count()
-        return processes >= FULL_SHARE * PROCESSES or ports >= MOST_PORTS
+        return self.is_full_of_processes or self._is_full_of_ports
+
+    @property
+    def is_full_of_processes(self) -> bool:
+        """Whether so many have been seen that not all that are added may find a place."""
+        seen = sum(1 for each in self._latency.processes if each.tgid)
+        return seen >= FULL_SHARE * PROCESSES
+
+    @property
+    def _is_full_of_ports(self) -> bool:
+        return int.from_bytes(bytes(self._latency.ports), "little").bit_count() >= MOST_PORTS
+
+    @property
+    def holds_unused(self) -> bool:
+        """Whether some of what fills it has gone: a process that was dropped, or ports that took long to come
+        together; those that come soon are in use."""
+        wanted, seen = self._latency.wanted, (each.tgid for each in self._latency.processes)
+        dropped = any(pid and not wanted[pid // 64] >> pid % 64 & 1 for pid in seen)
+        return dropped or (self._is_full_of_ports and time.monotonic() - self._loaded_at >= PORTS_SECONDS)
 
     @property
     def gap(self) -> int:

@@ -35,7 +35,8 @@ class _Slot(ctypes.Structure):
         ("netns", _u32),
         ("suspended_since", _u64),
         ("armed_until", _u64),
-        ("_state", _u64 * 3),
+        ("polled_at", _u64),
+        ("_state", _u64 * 2),
         ("arms", _u64),
         ("suspensions", _u64),
         ("resumes", _u64),
@@ -120,6 +121,11 @@ class SuspensionProbe:
         """Whether a NAPI instance has found no place: those that have gone keep theirs, so it had better be loaded
         anew."""
         return self.lost_polls > 0
+
+    def holds_unused(self, seconds: float) -> bool:
+        """Whether an instance has a place that has not been polled for so long, as it has gone or idles."""
+        since = time.monotonic_ns() - int(seconds * 1e9)
+        return any(slot.napi and slot.polled_at < since for slot in self._counters.slots)
 
     def prog_fds(self) -> dict[str, int]:
         """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""

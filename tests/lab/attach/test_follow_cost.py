@@ -11,15 +11,32 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean, median, stdev
+from typing import Any
 
 import pytest
 
+from napctl.attach import follow_members
+from napctl.attach.follow import Stay
+from napctl.attach.follow_many import follow
+from napctl.attach.inspect_target import Examination, examine
+from napctl.attach.target import parse
+from napctl.change.guard import watched
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, accepts, children
 from tests.lab.cost import Cost, traced
 from tests.lab.following import all_unset, attached, flap, following, settings_of
-from tests.lab.helpers import PREFERS, Napctl, another_memcached, ask, ending, in_namespace, params_of, until
+from tests.lab.helpers import (
+    PREFERS,
+    QUICKLY,
+    Napctl,
+    another_memcached,
+    ask,
+    ending,
+    in_namespace,
+    params_of,
+    until,
+)
 from tests.lab.other_servers import python_server
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -68,6 +85,20 @@ FORKS = f"""
     serve(int(sys.argv[2]))
 """
 """At SIGUSR1 it begets a worker, who listens at the next port."""
+
+
+@contextmanager
+def worker_of(lab: Lab, server: Server) -> Iterator[int]:
+    """The pid of a worker that a server of FORKS begets, and that has got its first connection."""
+    os.kill(server.pid, signal.SIGUSR1)
+    (worker,) = until(lambda: children(server.pid), "the worker")
+    try:
+        port = Server(server.process, server.address, server.port + 1)
+        until(lambda: accepts(lab, port), "it to listen", 10)
+        with ask(lab, port):
+            yield worker
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 @contextmanager
@@ -183,13 +214,8 @@ def test_with_thousands_of_connections_a_new_worker_is_attached_within_10_s_and_
     with ending(python_server(lab, FORKS)) as server, many_connections(lab, server), ExitStack() as stack:
         it = stack.enter_context(following(napctl, server.pid, "--defer-us", 200))
         it.told("attached python", patience_s=20)
-        os.kill(server.pid, signal.SIGUSR1)
-        (worker,) = until(lambda: children(server.pid), "the worker")
-        stack.callback(os.kill, worker, signal.SIGKILL)
-        port = Server(server.process, server.address, server.port + 1)
-        until(lambda: accepts(lab, port), "it to listen", 10)
         connected = time.time()
-        stack.enter_context(ask(lab, port))
+        worker = stack.enter_context(worker_of(lab, server))
         it.told(f"({worker})", since=connected, patience_s=10)
         assert PREFERS in params_of(worker).values()
 
@@ -217,3 +243,45 @@ def test_a_new_worker_is_attached_within_2_s_of_its_first_connection(lab: Lab, n
         assert sum(each == PREFERS for each in params_of(server.pid).values()) == 3, (it.since(), params_of(server.pid))
         assert min(took) < 2, took
         assert it.end() == 0
+
+
+@contextmanager
+def at_priority(nice: int) -> Iterator[None]:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, nice)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+def test_a_look_that_nobody_waits_for_lets_all_others_run_first(
+    lab: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other: neither the first, nor at a new worker's first connection; nor what is done upon a look."""
+    looks, told = list[int](), list[str]()
+
+    def seen(*arguments: Any, **options: Any) -> Examination:
+        looks.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return examine(*arguments, **options)
+
+    with ExitStack() as stack, ending(python_server(lab, FORKS)) as server, ask(lab, server), at_priority(3):
+
+        def stopped() -> Iterator[bool]:
+            while not any(line.startswith("attached") for line in told):
+                yield False
+            assert set(looks) == {3}
+            for change, nice in ((ask, 19), (worker_of, 3)):
+                looks.clear()
+                stack.enter_context(change(lab, server))
+                while not looks:
+                    yield False
+                assert set(looks) == {nice}
+                assert os.getpriority(os.PRIO_PROCESS, 0) == 3
+            yield True
+
+        monkeypatch.setattr(follow_members, "examine", seen)
+        guard = stack.enter_context(watched(None, napctl.state))
+        steps = stopped()
+        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, told.append)
+        follow([stay], lambda: next(steps))

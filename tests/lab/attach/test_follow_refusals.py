@@ -18,7 +18,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.kernel.open_files import open_files
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
-from napctl.lab.servers import Server
+from napctl.lab.servers import Server, accepts, children, serve
 from napctl.lab.webservers import nginx
 from napctl.model.change import Change, EpollChange
 from napctl.model.errors import NapctlError
@@ -45,6 +45,7 @@ from tests.lab.helpers import (
     params_of,
     until,
 )
+from tests.lab.helpers import open_files as open_files_of
 from tests.lab.other_servers import loops, python_server
 
 pytestmark = pytest.mark.lab
@@ -354,3 +355,35 @@ def test_a_namespace_that_goes_with_its_server_is_let_go(unusual: str, napctl: N
         assert napctl.live() == []
         assert it.end() == 0
         assert it.errors == ""
+
+
+def test_of_several_namespaces_the_one_in_which_no_process_lives_any_more_is_let_go(lab: Lab, napctl: Napctl) -> None:
+    """Also if somebody keeps it: nothing of it stays changed, and nobody is kept from removing it."""
+    with Lab.build() as other, ExitStack() as stack:
+        there = f"--net=/proc/{os.getpid()}/fd/{other.server.namespace.fd}"
+        memcached = "memcached -t 1 -u root -l 0.0.0.0 -U 0 -p"
+        script = f"nsenter {there} {memcached} 11508 & exec {memcached} 11507"
+        server = stack.enter_context(ending(serve(lab, ["sh", "-c", script], 11507)))
+        (worker,) = until(lambda: children(server.pid), "the worker")
+        before = settings_of(other)
+        over_there = Server(server.process, other.server.address, 11508)
+        until(lambda: accepts(other, over_there), "it to listen")
+        stack.enter_context(ask(lab, server))
+        with ask(other, over_there):
+            it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
+            it.told("attached memcached")
+            until(lambda: all(map(attached, settings_of(lab) + settings_of(other))), "both to be attached")
+            os.kill(worker, signal.SIGKILL)
+            it.told(f"({worker}) has ended")
+        stack.enter_context(ask(lab, server))  # something to look at
+
+        it.told("no process of the target is left in its network namespace", patience_s=40)
+
+        until(lambda: settings_of(other) == before, "the device to be as before")
+        assert all(map(attached, settings_of(lab)))
+        until(lambda: not _holds(it.pid, other.server.namespace.inode), "the namespace to be let go", 10)
+        assert it.end() == 0
+
+
+def _holds(pid: int, netns: int) -> bool:
+    return f"net:[{netns}]" in open_files_of(pid)

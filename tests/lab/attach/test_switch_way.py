@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from napctl.attach.attachment import attachments, detach
 from napctl.attach.switch_way import in_way, switch_way, way_words
 from napctl.change.journal import Journal
+from napctl.change.transaction import amend
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, serve
-from napctl.model.change import NapiChange, Switch, Transaction
+from napctl.model.change import EpollChange, NapiChange, Switch, Transaction
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.model.suspension_counts import WAIT_BOUNDS_US, suspended_between
@@ -37,6 +38,7 @@ from tests.lab.helpers import (
     set_napi,
     steps_in,
     until,
+    victims,
 )
 
 pytestmark = pytest.mark.lab
@@ -248,8 +250,7 @@ def test_killed_at_any_step_of_a_switch_the_journal_leads_back(
     assert machine_of(lab.server) == before
 
     mixed, picked = 0, sampled(steps, 4)
-    for number, step in enumerate(picked):
-        victim = Napctl(napctl.state / str(number))
+    for step, victim in victims(napctl, picked):
         assert switching(victim, server, ONCE_ROUND, *at(step, "signal=SIGKILL")) == -9, step
         settings, prefers = in_kernel(lab, server)
         mixed += (bool(settings[2]), bool(settings[1])) != (prefers, prefers)
@@ -280,8 +281,22 @@ def detached_and_attached_again(napctl: Napctl, server: Server) -> None:
     napctl.attach_quickly(server.pid)
 
 
+def taken_back_in_part_and_attached_again(napctl: Napctl, server: Server) -> None:
+    """The server alone, as one of several workers that share NAPI instances."""
+    time.sleep(0.05)
+    with Journal(napctl.state) as journal:
+        (made,) = journal.live()
+        epolls = [each for each in made.changes if isinstance(each, EpollChange)]
+        made = amend(journal, made, without=epolls)
+    time.sleep(0.05)
+    with Journal(napctl.state) as journal:
+        amend(journal, made, more=epolls)
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("turn", [to_interrupts_and_back, detached_and_attached_again])
+@pytest.mark.parametrize(
+    "turn", [to_interrupts_and_back, detached_and_attached_again, taken_back_in_part_and_attached_again]
+)
 def test_a_server_that_stops_polling_amid_a_request_need_not_wait_for_the_suspend_timer(
     turn: Callable[[Napctl, Server], None], lab: Lab, napctl: Napctl, port: int
 ) -> None:

@@ -7,6 +7,8 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from napctl.kernel import running_kernel
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.machine import Machine
-from tests.lab.helpers import Napctl, Sampled, Step, at, machine_of, open_files
+from tests.lab.helpers import Napctl, Sampled, Step, at, machine_of, open_files, victims
 
 pytestmark = pytest.mark.lab
 
@@ -62,6 +64,26 @@ def some(steps: list[Step], sampled: Sampled, few: int) -> list[Step]:
     return [*sampled(looking, few // 3), *sampled(changing, few - few // 3)]
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """An attach that nothing disturbs."""
+
+    before: Machine
+    """And after it was detached again."""
+    attached: Machine
+    steps: list[Step]
+
+
+@pytest.fixture
+def attach(lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path) -> Undisturbed:
+    before = machine_of(lab.server)
+    trial = fresh(napctl, "trial")
+    steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
+    attached = machine_of(lab.server)
+    assert brought_back(trial, lab, server, before)
+    return Undisturbed(before, attached, steps)
+
+
 def attached_machine(napctl: Napctl, lab: Lab, server: Server) -> Machine:
     """What it looks like when attached; it is detached again."""
     assert napctl("attach", server.pid, *QUICKLY).status == 0
@@ -73,17 +95,13 @@ def attached_machine(napctl: Napctl, lab: Lab, server: Server) -> Machine:
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_attach_killed_at_any_step_leaves_a_way_back(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, sampled: Sampled
+    attach: Undisturbed, lab: Lab, server: Server, napctl: Napctl, sampled: Sampled
 ) -> None:
-    before = machine_of(lab.server)
-    trial = fresh(napctl, "trial")
-    steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
-    assert brought_back(trial, lab, server, before)
+    before, steps = attach.before, attach.steps
     assert {"pwrite64", "fdatasync", "sendto", "ioctl", "pidfd_getfd"} <= {name for name, _ in steps}
 
     changed, picked = 0, some(steps, sampled, 4)
-    for number, step in enumerate(picked):
-        victim = fresh(napctl, str(number))
+    for step, victim in victims(napctl, picked):
         assert victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9, step
         changed += machine_of(lab.server) != before
         assert brought_back(victim, lab, server, before), step
@@ -205,24 +223,19 @@ def test_the_next_attach_first_recovers_what_was_left_half_done(
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, sampled: Sampled
+    attach: Undisturbed, lab: Lab, server: Server, napctl: Napctl, sampled: Sampled
 ) -> None:
-    before = machine_of(lab.server)
-    trial = fresh(napctl, "trial")
-    attached = attached_machine(trial, lab, server)
-    steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
-    assert trial("detach", server.pid).status == 0
-
-    for number, step in enumerate(some(steps[:-1], sampled, 4)):  # exit_group comes after the last chance to speak
-        victim = fresh(napctl, str(number))
-        interruption = INTERRUPTIONS[number % 3]
+    interruptions = cycle(INTERRUPTIONS)
+    steps = attach.steps[:-1]  # exit_group comes after the last chance to speak
+    for step, victim in victims(napctl, some(steps, sampled, 4)):
+        interruption = next(interruptions)
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
 
         assert done.status == 128 + interruption, (step, done)
         assert "Traceback" not in done.stderr, (step, done)
-        if sane(victim, lab, before, attached) == "attached":
+        if sane(victim, lab, attach.before, attach.attached) == "attached":
             assert victim("detach", server.pid).status == 0
-            assert machine_of(lab.server) == before
+            assert machine_of(lab.server) == attach.before
 
 
 @pytest.mark.trials
@@ -297,50 +310,35 @@ def test_ctrl_c_while_napctl_is_still_loading_prints_no_traceback(module: str, n
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
 def test_a_disk_that_fails_at_any_write_of_the_journal_leaves_all_or_nothing(
-    call: str, lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, sampled: Sampled
+    call: str, attach: Undisturbed, lab: Lab, server: Server, napctl: Napctl, sampled: Sampled
 ) -> None:
-    before = machine_of(lab.server)
-    trial = fresh(napctl, "trial")
-    attached = attached_machine(trial, lab, server)
-    steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
-    assert trial("detach", server.pid).status == 0
     error = {"pwrite64": "ENOSPC", "fdatasync": "EIO"}[call]
-
-    calls = [step for step in steps if step[0] == call]
-    for number, step in enumerate(sampled(calls, 2)):
-        victim = fresh(napctl, str(number))
+    calls = [step for step in attach.steps if step[0] == call]
+    for step, victim in victims(napctl, sampled(calls, 2)):
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"error={error}"))
 
         if done.status == 0:
-            assert sane(victim, lab, before, attached) == "attached", step
+            assert sane(victim, lab, attach.before, attach.attached) == "attached", step
         else:
             assert done.failed_with(6, str(victim.state)), step
-            assert machine_of(lab.server) == before, step
-        assert brought_back(victim, lab, server, before), step
+            assert machine_of(lab.server) == attach.before, step
+        assert brought_back(victim, lab, server, attach.before), step
 
 
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_a_full_disk_from_any_write_of_the_journal_on_leaves_all_or_nothing(
-    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, sampled: Sampled
+    attach: Undisturbed, lab: Lab, server: Server, napctl: Napctl, sampled: Sampled
 ) -> None:
-    before = machine_of(lab.server)
-    trial = fresh(napctl, "trial")
-    attached = attached_machine(trial, lab, server)
-    steps = trial.steps(tmp_path / "trace", "attach", server.pid, *QUICKLY)
-    assert trial("detach", server.pid).status == 0
-
-    writes = [step for step in steps if step[0] == "pwrite64"]
-    for number, (name, count) in enumerate(sampled(writes, 2)):
-        victim = fresh(napctl, str(number))
-        under = at((name, count), "error=ENOSPC")
+    writes = [step for step in attach.steps if step[0] == "pwrite64"]
+    for step, victim in victims(napctl, sampled(writes, 2)):
+        under = at(step, "error=ENOSPC")
         under[-1] += "+"  # this one and all that follow
         done = victim("attach", server.pid, *QUICKLY, under=under)
 
-        assert done.failed_with(6, str(victim.state)), (name, count)
-        assert machine_of(lab.server) in (before, attached), (name, count)
-        assert machine_of(lab.server) == before, (name, count)
-        assert brought_back(victim, lab, server, before), (name, count)
+        assert done.failed_with(6, str(victim.state)), step
+        assert machine_of(lab.server) == attach.before, step
+        assert brought_back(victim, lab, server, attach.before), step
 
 
 def test_after_a_reboot_nothing_is_restored_because_nothing_is_left(

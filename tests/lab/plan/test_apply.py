@@ -26,6 +26,7 @@ from tests.lab.helpers import (
     in_mounts,
     machine_of,
     until,
+    victims,
     without,
 )
 from tests.lab.plans import (
@@ -324,8 +325,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
 
     all_steps = [step for step in steps if step[0] != "pwrite64"]
     halfway, picked = 0, sampled(all_steps, 5)
-    for number, step in enumerate(picked):
-        victim = Napctl(napctl.state / str(number))
+    for step, victim in victims(napctl, picked):
         assert victim("apply", plan, *at_server(bed), under=at(step, "signal=SIGKILL")).status == -9, step
         halfway += machine_of(bed.server) != before
         assert_way_back(bed, victim, before)

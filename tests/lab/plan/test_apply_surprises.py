@@ -15,7 +15,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
 from napctl.model.change import CoalescingChange
 from napctl.model.machine import Coalescing
-from tests.lab.helpers import PROGRAM, Napctl, Sampled, at, at_server, in_namespace, machine_of, until
+from tests.lab.helpers import PROGRAM, Napctl, Sampled, at, at_server, in_namespace, machine_of, until, victims
 from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, steps_of_apply, write_plan
 
 pytestmark = pytest.mark.lab
@@ -83,8 +83,7 @@ def test_an_interruption_leaves_no_plan_without_its_guard(
     steps = steps_of_apply(bed, napctl, plan, tmp_path / "trace")
     in_force = 0
     some = [*sampled(steps[:-6], 2), *sampled(steps[-6:], 2)]  # all is made before the last ones
-    for number, step in enumerate(some):
-        victim = Napctl(napctl.state / str(number))
+    for step, victim in victims(napctl, some):
         under = [word for word in at(step, "signal=SIGTERM") if word != "-f"]  # the guard goes its own way
         victim("apply", plan, "--confirm-within", "60s", *at_server(bed), under=under)
         for each in victim.live():

@@ -80,7 +80,7 @@ def examination(
     *instances: EpollInstance, queues: int | None = None, settings: NapiSettings = ABLE, known: bool = True,
     plain_sockets: tuple[PlainSocket, ...] = (), others: tuple[EpollPoller, ...] = (), program: Program | None = None,
     rings: int = 0, sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = None,
-    nics: Sequence[Device] | None = None,
+    nics: Sequence[Device] | None = None, namespaces: frozenset[int] = frozenset({NETNS}),
 ) -> Examination:  # fmt: skip
     """`nics`: the devices that feed it; by default one, with a queue for each of its NAPI instances. These are
     `queues`, 300 and on; by default those that feed somebody."""
@@ -102,6 +102,7 @@ def examination(
         napis=located if known else {},
         others=others,
         programs={pid: program or Program("server", ("server",)) for pid in found},
+        namespaces=namespaces,
         sharers=sharers or {GROUP: frozenset(one.inode for each in instances for one in each.listeners)},
     )
 

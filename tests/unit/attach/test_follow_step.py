@@ -138,6 +138,24 @@ def test_a_napi_instance_is_let_go_also_if_no_device_has_it_that_can_be_seen() -
     assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
 
 
+def test_a_napi_instance_is_let_go_with_the_last_process_of_its_network_namespace() -> None:
+    """Others of the target live elsewhere. Of one whose namespace is not known none is let go."""
+    transaction = attached(examination(instance(5, {300: 1}, pid=100), instance(6, {300: 1}, pid=101)))
+    left = instance(6, {}, WANTED.epoll, pid=101)
+
+    def let_go(*namespaces: int, down: bool = False) -> bool:
+        now = examination(left, namespaces=frozenset(namespaces))
+        there = present(examination(instance(5, {300: 1})), IN_FORCE, down=down)
+        step = next_step(transaction, judged(now), WANTED, there)
+        assert of(step, NapiChange) in ({}, {"without": ["NAPI 300 of eth0"]})
+        return bool(step.without)
+
+    assert let_go(NETNS + 1)
+    assert not let_go(NETNS + 1, NETNS)
+    assert not let_go(NETNS + 1, 0)
+    assert not let_go(NETNS + 1, down=True)
+
+
 def test_what_does_not_fit_stays_if_it_was_chosen_all_the_same() -> None:
     mixed = examination(instance(5, {300: 1, 301: 1}, WANTED.epoll))
     transaction = attachment(planned(judged(examination(instance(5, {300: 1, 301: 1})), force=True), WANTED))

@@ -2,7 +2,13 @@
 
 from msgspec.structs import replace
 
-from napctl.change.undoing_order import SLACK_SECONDS, resumed_seconds, suspension_first, undoing_order
+from napctl.change.undoing_order import (
+    SLACK_SECONDS,
+    paused_meanwhile,
+    resumed_seconds,
+    suspension_first,
+    undoing_order,
+)
 from napctl.model.change import Change, NapiChange
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
@@ -36,6 +42,17 @@ def test_of_each_napi_instance_suspension_is_undone_first_and_the_rest_later() -
             found = each.after.defer_hard_irqs, each.after.gro_flush_timeout_ns, each.after.irq_suspend_timeout_ns
             assert found == wanted
     assert kinds(rest) == ["EpollChange"] * 2 + ["NapiChange"] * 2
+
+
+def test_while_one_of_several_who_poll_is_taken_back_no_napi_instance_that_stays_is_suspended() -> None:
+    napis = [each for each in CHANGES if isinstance(each, NapiChange)]
+    (one, _other) = (each for each in CHANGES if not isinstance(each, NapiChange))
+
+    for undone, staying in (((one,), napis), ((one, napis[0]), napis[1:])):
+        paused = paused_meanwhile(undone, CHANGES)
+        assert [each.where for each in paused] == [each.where for each in staying]
+        assert all(isinstance(each, NapiChange) and each.after.gro_flush_timeout_ns is None for each in paused)
+    assert paused_meanwhile(napis[:1], CHANGES) == []
 
 
 def test_without_anybody_who_polls_nothing_is_taken_apart() -> None:

@@ -1,9 +1,17 @@
 """Promises of what the system refuses: output that cannot be written, and everything else by its own name."""
 
+import array
 import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import pytest
 
@@ -74,3 +82,65 @@ def test_what_the_system_refuses_is_never_called_output(number: int, file: str, 
     program = REFUSING.format(number=number, words=os.strerror(number), file=file)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"napctl: {said}\n")
+
+
+LONG = """
+from napctl.cli.os_errors import tell_output_apart
+from napctl.cli.stop_signals import Stop
+from napctl.cli.terminal import echo, echo_json
+tell_output_apart()
+stop = Stop()
+{how}("x" * 300_000, err={err})
+echo(f"asked: {{stop.asked}}", err={err})
+"""
+
+
+@contextmanager
+def with_a_full_pipe(
+    command: list[str], *, err: bool = False, blocking: bool = True, size: int = 65_536
+) -> Iterator["tuple[subprocess.Popen[bytes], IO[bytes]]"]:
+    """A program that has written so much that it waits for who reads, and what it wrote, to be read."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, size)
+    os.set_blocking(theirs, blocking)
+    streams = {"stderr" if err else "stdout": theirs}
+    with os.fdopen(ours, "rb") as output, subprocess.Popen(command, **streams) as running:  # type: ignore[call-overload]
+        os.close(theirs)
+        waiting, deadline = array.array("i", [0]), time.monotonic() + 20
+        while waiting[0] < size and time.monotonic() < deadline:
+            time.sleep(0.01)
+            fcntl.ioctl(ours, termios.FIONREAD, waiting)
+        time.sleep(0.1)
+        yield running, output
+
+
+@pytest.mark.parametrize("err", [False, True])
+@pytest.mark.parametrize("how", ["echo", "echo_json"])
+def test_a_line_is_written_to_its_end_also_if_ctrl_c_asks_for_an_end_meanwhile(how: str, err: bool) -> None:
+    with with_a_full_pipe([sys.executable, "-c", LONG.format(how=how, err=err)], err=err) as (running, output):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        line, last = output.read().decode().splitlines()
+
+    assert (running.returncode, last) == (0, "asked: True")
+    assert line.strip('"') == "x" * 300_000
+
+
+def test_a_line_is_written_to_its_end_also_where_writing_does_not_wait() -> None:
+    command = [sys.executable, "-c", LONG.format(how="echo", err=False)]
+    with with_a_full_pipe(command, blocking=False) as (running, output):
+        line, last = output.read().decode().splitlines()
+
+    assert (running.returncode, line, last) == (0, "x" * 300_000, "asked: False")
+
+
+def test_what_ctrl_c_cuts_off_is_said_once_and_with_its_status() -> None:
+    whole = shell("$0 compare --help").stdout
+    assert len(whole.encode()) > 4096
+    with with_a_full_pipe([str(PROGRAM), "compare", "--help"], size=4096) as (running, output):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        cut = output.read()
+
+    assert running.returncode == 128 + signal.SIGINT
+    assert cut == whole.encode()[: len(cut)]

@@ -1,0 +1,141 @@
+"""What adapting meets in weeks: probes that are full, a server that reads in another way. In its own loop."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.ways import INTERRUPTS, ways_between
+from napctl.attach.adapting import RENEW_SECONDS, UNSEEN_PACKETS, UNSEEN_WINDOWS, Adapting
+from napctl.attach.packet_cost import Cost
+from napctl.lab.bed import Lab
+from napctl.lab.servers import Server
+from napctl.model.latency import LatencyHistogram
+from napctl.model.suspension_counts import SuspensionCounts
+from napctl.probe.latency import LatencyProbe
+from napctl.probe.suspension import SuspensionProbe
+from tests.lab.conftest import LoadStarter
+from tests.lab.helpers import Napctl, until
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+FAR_PIDS = range(4_100_000, 4_101_000)
+"""Which nobody has: pids end at 4,194,304, and these come last."""
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def adapting(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path, said: list[str]
+) -> Iterator[Adapting]:
+    goal = LatencyGoal(ways=ways_between(20_000, 200_000), budget_ns=150_000)
+    with Adapting(goal, napctl.attach_quickly(server.pid), tmp_path / "kept", said.append, INTERRUPTS) as adapting:
+        yield adapting
+
+
+def full(probe: SuspensionProbe, polled_at: int) -> None:
+    """Take every free place, by instances at an address where there is none, that were polled then."""
+    for slot in probe._counters.slots:
+        if not slot.napi:
+            slot.napi, slot.polled_at = 2, polled_at
+    probe._counters.lost_polls = 1
+
+
+def full_of_processes(probe: LatencyProbe) -> None:
+    """Take every free place, by processes that are looked at."""
+    free = [each for each in probe._latency.processes if not each.tgid]
+    for each, pid in zip(free, FAR_PIDS, strict=False):
+        each.tgid = pid
+        probe.add(pid)
+
+
+def look_for_full_probes(adapting: Adapting) -> None:
+    adapting._renewed_at -= RENEW_SECONDS
+    adapting.turn()
+
+
+def measures(adapting: Adapting) -> bool:
+    """Whether a window comes to its end, and something is decided from it."""
+
+    def decided() -> bool:
+        time.sleep(adapting.seconds_left(time.monotonic()))
+        return adapting.turn() is not None
+
+    return until(decided, "a decision", 20)
+
+
+def test_a_probe_that_is_full_of_what_has_gone_is_loaded_anew_and_goes_on_measuring(
+    adapting: Adapting, load: LoadStarter, said: list[str]
+) -> None:
+    load(5_000)
+    before = adapting._cost._suspension
+    full(before, polled_at=1)
+
+    look_for_full_probes(adapting)
+
+    assert adapting._cost._suspension is not before
+    assert not adapting._cost.is_full
+    assert measures(adapting)
+    assert said == []
+
+
+def test_one_that_is_full_of_what_is_polled_is_kept_and_that_is_said(
+    adapting: Adapting, load: LoadStarter, said: list[str]
+) -> None:
+    load(5_000)
+    before = adapting._cost._suspension
+    full(before, polled_at=time.monotonic_ns())
+
+    for _ in range(2):
+        look_for_full_probes(adapting)
+
+    assert adapting._cost._suspension is before
+    assert set(said) == {"there are more NAPI instances than the probe has places for: not all is measured"}
+    assert measures(adapting)
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_one_that_is_full_of_processes_is_loaded_anew_only_if_some_of_them_are_followed_no_more(
+    dropped: bool, adapting: Adapting, load: LoadStarter, said: list[str]
+) -> None:
+    load(5_000)
+    before = adapting._latency
+    assert before is not None
+    full_of_processes(before)
+    if dropped:
+        before.drop(FAR_PIDS[0])
+
+    for _ in range(2):
+        look_for_full_probes(adapting)
+
+    assert (adapting._latency is not before) == dropped
+    told = {"the server has more processes than the probe has places for: not all are measured"}
+    assert set(said) == (set() if dropped else told)
+    assert measures(adapting)
+
+
+def test_a_server_that_is_seen_to_read_by_recv_again_is_judged_by_that_again(
+    adapting: Adapting, said: list[str]
+) -> None:
+    none = LatencyHistogram()
+    counts = SuspensionCounts(napi_id=300, netns=1)
+    waits = (UNSEEN_PACKETS, *counts.waits[1:])
+    busy = Cost(seconds=1.0, at=1.0, cpu_seconds=0.1, napis={(1, 300): replace(counts, waits=waits)})
+
+    def by_the_wait_for_a_poll(latency: LatencyHistogram) -> bool:
+        return adapting._seen(busy, latency).until_poll_only
+
+    assert [by_the_wait_for_a_poll(none) for _ in range(UNSEEN_WINDOWS)] == [*[False] * (UNSEEN_WINDOWS - 1), True]
+    (line,) = said
+    assert "not seen to read by recv" in line
+    read = replace(none, counts=(5, *none.counts[1:]))
+    assert [by_the_wait_for_a_poll(read) for _ in range(UNSEEN_WINDOWS)] == [*[True] * (UNSEEN_WINDOWS - 1), False]
+    assert not by_the_wait_for_a_poll(none), "one window without a sample says nothing"
