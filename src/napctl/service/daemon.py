@@ -34,11 +34,11 @@ from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, DeviceKeeper
 from napctl.service.retries import Objections
-from napctl.service.service_state import keep_state, kept_state
+from napctl.service.service_memory import keep_memory, kept_memory
 from napctl.service.target_keeper import TargetKeeper
 from napctl.service.watched_policy import WatchedPolicy
 
-__all__ = ["End", "Service", "Wake"]
+__all__ = ["Service", "ServiceEnd", "Wake"]
 
 
 LOCK = "service.lock"
@@ -67,7 +67,7 @@ class Wake:
 
 
 @dataclass(frozen=True)
-class End:
+class ServiceEnd:
     """Why the service ended: it is to execute itself anew, or not; and whether all could be put back."""
 
     renew: bool = False
@@ -82,13 +82,13 @@ class Service:
         self._directory, self._netns = directory, netns
         self._decisions = Decisions(write)
         self._policy = WatchedPolicy(path)
-        self._state = kept_state(directory)
+        self._state = kept_memory(directory)
         self._objections = Objections()
         self._targets: list[TargetKeeper] = []
         self._devices: DeviceKeeper
         self._guard: Guard
 
-    def run(self, wake: Wake) -> End:
+    def run(self, wake: Wake) -> ServiceEnd:
         """Until `wake` asks for the end. Raises what cannot be undone."""
         with ExitStack() as open_, in_short_slices():
             open_.enter_context(_only_one(self._directory))
@@ -186,7 +186,7 @@ class Service:
             self._devices.take_notices()
         return awake
 
-    def _end(self, *, renew: bool) -> End:
+    def _end(self, *, renew: bool) -> ServiceEnd:
         """Put everything back, or leave it to the process that comes."""
         keep = renew or self._policy.now.service.on_stop == "keep"
         errors: list[NapctlError] = []
@@ -208,7 +208,7 @@ class Service:
             )
         if errors:
             raise errors[0]
-        return End(renew=renew, left=left)
+        return ServiceEnd(renew=renew, left=left)
 
     # The policy.
 
@@ -338,7 +338,7 @@ class Service:
 
     def _keep(self) -> None:
         try:
-            keep_state(self._directory, self._state)
+            keep_memory(self._directory, self._state)
         except OSError as error:
             self._tell("", f"what was done by hand cannot be kept: {error.strerror}")
 

@@ -59,7 +59,8 @@ def test_the_help_groups_the_commands_by_what_one_wants_to_do() -> None:
     groups = {
         "See": "status watch doctor",
         "Attach": "attach attached run detach",
-        "Settings": "plan apply confirm rollback history verify policy export recover",
+        "Settings": "plan apply confirm rollback history verify export recover",
+        "Service": "policy daemon pause why guard",
         "Measure": "demo compare report energy lab",
         "Other": "completion",
     }

@@ -8,14 +8,14 @@ from napctl.kernel.trusted_paths import read_own, write_whole
 from napctl.model.errors import BadInput
 from napctl.model.value import Value, from_json, to_json
 
-__all__ = ["ServiceState", "keep_state", "kept_state"]
+__all__ = ["ServiceMemory", "keep_memory", "kept_memory"]
 
 
 FILE = "service.json"
 STATE_VERSION = 1
 
 
-class ServiceState(Value, frozen=True, kw_only=True):
+class ServiceMemory(Value, frozen=True, kw_only=True):
     """Of one state directory."""
 
     version: int = STATE_VERSION
@@ -34,14 +34,14 @@ class ServiceState(Value, frozen=True, kw_only=True):
         return max(0, self.paused_until_boot_ns - now_boot_ns) if self.boot_id == running_kernel.boot_id() else 0
 
 
-def kept_state(directory: Path) -> ServiceState:
+def kept_memory(directory: Path) -> ServiceMemory:
     """As it was kept; nothing at first. Raises BadInput for one of a newer napctl, one that cannot be read, and one
     that another user may have written."""
     path = directory / FILE
     try:
         text = read_own(path)
     except FileNotFoundError:
-        return ServiceState()
+        return ServiceMemory()
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
     try:
@@ -50,11 +50,11 @@ def kept_state(directory: Path) -> ServiceState:
             raise BadInput(
                 f"{path}: of version {version}, which a newer napctl has written; this one reads {STATE_VERSION}"
             )
-        return from_json(text, ServiceState)
+        return from_json(text, ServiceMemory)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: {error}; `rm` it, and everything of the policy is tried anew") from None
 
 
-def keep_state(directory: Path, state: ServiceState) -> None:
+def keep_memory(directory: Path, state: ServiceMemory) -> None:
     """After a crash it is the old one or the new one. Raises OSError."""
     write_whole(directory / FILE, to_json(state))

@@ -6,15 +6,15 @@ import pytest
 
 from napctl.kernel import running_kernel
 from napctl.model.errors import BadInput
-from napctl.service.service_state import FILE, ServiceState, keep_state, kept_state
+from napctl.service.service_memory import FILE, ServiceMemory, keep_memory, kept_memory
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    assert kept_state(tmp_path) == ServiceState()
-    state = ServiceState(policy="abc", detached=("memcached",), left=("eth0 rx-usecs",), paused_until_boot_ns=7)
-    keep_state(tmp_path, state)
-    keep_state(tmp_path, state)
-    assert kept_state(tmp_path) == state
+    assert kept_memory(tmp_path) == ServiceMemory()
+    state = ServiceMemory(policy="abc", detached=("memcached",), left=("eth0 rx-usecs",), paused_until_boot_ns=7)
+    keep_memory(tmp_path, state)
+    keep_memory(tmp_path, state)
+    assert kept_memory(tmp_path) == state
     assert [each.name for each in tmp_path.iterdir()] == [FILE]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
@@ -32,18 +32,18 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_one_line(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(BadInput, match=words) as error:
-        kept_state(tmp_path)
+        kept_memory(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_one_of_another_user_is_not_believed(tmp_path: Path) -> None:
-    keep_state(tmp_path, ServiceState())
+    keep_memory(tmp_path, ServiceMemory())
     (tmp_path / FILE).chmod(0o666)
     with pytest.raises(BadInput, match="others may write"):
-        kept_state(tmp_path)
+        kept_memory(tmp_path)
 
 
 def test_a_pause_ends_with_its_time_and_with_a_reboot() -> None:
-    paused = ServiceState(boot_id=running_kernel.boot_id(), paused_until_boot_ns=100)
+    paused = ServiceMemory(boot_id=running_kernel.boot_id(), paused_until_boot_ns=100)
     assert (paused.paused_ns(40), paused.paused_ns(100), paused.paused_ns(200)) == (60, 0, 0)
-    assert ServiceState(boot_id="another", paused_until_boot_ns=100).paused_ns(40) == 0
+    assert ServiceMemory(boot_id="another", paused_until_boot_ns=100).paused_ns(40) == 0
