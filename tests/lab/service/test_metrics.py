@@ -20,6 +20,8 @@ from napctl.lab.servers import Server, memcached
 from napctl.model.finding import Finding
 from napctl.model.snapshot import PolicyState, Snapshot
 from napctl.observe.machine import take_devices
+from napctl.probe import Probe
+from napctl.probe.suspension import SuspensionProbe
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.conftest import LoadStarter
@@ -246,16 +248,21 @@ def test_totals_go_on_when_the_link_goes_down_and_when_nobody_watches_for_a_whil
     assert [each.devices[0].up for each in (second, third)] == [True, True]
 
 
+def fill(probe: Probe | SuspensionProbe | None) -> None:
+    """Take every place, by an instance where there is none."""
+    assert probe is not None
+    for slot in probe._counters.slots:
+        slot.napi = 1
+
+
 def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
     lab: Lab, server: Server, load: LoadStarter
 ) -> None:
     load(5_000, seconds=10)
     with SnapshotTaker("test") as taker:
         taker.take(of(lab))
-        for probe in (taker._probes._napi, taker._probes._suspension):
-            assert probe is not None
-            for slot in probe._counters.slots:
-                slot.napi = 1  # where there is no instance
+        fill(taker._probes._napi)
+        fill(taker._probes._suspension)
         time.sleep(0.2)
         lossy = taker.take(of(lab))  # which ends with fresh ones
         found = []
