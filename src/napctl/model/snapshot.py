@@ -214,7 +214,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     probes: dict[ProbeName, bool]
     """Whether each could be loaded."""
     lost_polls: int = 0
-    """Polls that found no place in the probes' tables."""
+    """Polls that found no place in the probe's table."""
     softirq_ns: int | None = None
     """In NET_RX softirqs, all CPUs; None: no probe."""
     thread_seconds: float = 0.0

@@ -234,7 +234,7 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: one(of.seconds_to_take)),
     Exposed("napctl_probe_up", "gauge", "1: the probe is loaded. 0: what it counts is missing.", ("probe",),
             len(PROBES), lambda of: (((name,), up) for name, up in of.probes.items())),
-    Exposed("napctl_lost_polls_total", "counter", "Polls that found no place in the probes' tables.", (), 1,
+    Exposed("napctl_lost_polls_total", "counter", "Polls that found no place in the probe's table.", (), 1,
             lambda of: one(of.lost_polls)),
     Exposed("napctl_packet_cpu_seconds_total", "counter", "CPU time spent on packets outside of the targets.", ("by",),
             2, lambda of: [(("softirq",), None if of.softirq_ns is None else of.softirq_ns / 1e9),

@@ -1,5 +1,6 @@
 """The probes of a process that runs for months: open all the time, loaded anew when their tables are full."""
 
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Self
@@ -16,6 +17,8 @@ from napctl.probe.suspension import SuspensionProbe
 __all__ = ["OpenProbes", "Suspended"]
 
 
+LEAST_SECONDS = 600
+"""From one renewal to the next: more NAPI instances than a table has places for would fill it again at once."""
 Suspended = dict[tuple[int, int], SuspensionCounts]
 """By network namespace and NAPI id."""
 
@@ -25,8 +28,6 @@ class OpenProbes:
 
     def __init__(self) -> None:
         self.unavailable: dict[ProbeName, str] = {}
-        self.lost_polls = 0
-        """That found no place in a table, of probes since closed."""
         self._napi: Probe | None = None
         self._suspension: SuspensionProbe | None = None
         self._latency: LatencyProbe | None = None
@@ -35,6 +36,12 @@ class OpenProbes:
         self._pids: set[int] = set()
         self._lost = 0
         """At the last reading of polls()."""
+        self._lost_before = 0
+        """By probes since closed."""
+        self._full = False
+        """It had no place for a NAPI instance, or for a process that polled one."""
+        self._renew_from = 0.0
+        """CLOCK_MONOTONIC, s."""
 
     def __enter__(self) -> Self:
         try:
@@ -64,8 +71,13 @@ class OpenProbes:
         if not self._napi:
             return None
         counts = self._napi.read()
-        self._lost = counts.lost_polls
+        self._lost, self._full = counts.lost_polls, counts.lost_polls + counts.lost_pollers > 0
         return counts
+
+    @property
+    def lost_polls(self) -> int:
+        """That found no place in the table of polls, until its last reading."""
+        return self._lost_before + self._lost
 
     def suspended(self) -> Suspended | None:
         """What came since the last call; None: nobody counts."""
@@ -93,21 +105,24 @@ class OpenProbes:
 
         Whether polls() has begun again from zero.
         """
-        with suppress(ProbeUnavailable):  # the old one goes on
+        full = self._full, self._suspension and self._suspension.is_full, self._latency and self._latency.is_full
+        if not any(full) or time.monotonic() < self._renew_from:
+            return False
+        self._renew_from = time.monotonic() + LEAST_SECONDS
+        with suppress(ProbeUnavailable):  # the old ones go on
             if self._suspension and self._suspension.is_full:
                 suspension = SuspensionProbe.load()
-                self.lost_polls += self._suspension.lost_polls
                 self._suspension.close()
                 self._suspension, self._suspended = suspension, ()
             if self._latency and self._latency.is_full:
                 latency = LatencyProbe.load(self._pids)
                 self._latency.close()
                 self._latency, self._latencies = latency, ()
-            if self._napi and self._lost:
+            if self._napi and self._full:
                 napi = Probe.load()
-                self.lost_polls, self._lost = self.lost_polls + self._lost, 0
                 self._napi.close()
-                self._napi = napi
+                self._napi, self._full = napi, False
+                self._lost_before, self._lost = self.lost_polls, 0
                 return True
         return False
 

@@ -42,7 +42,7 @@ NapiKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class Watched:
-    """All devices of one network namespace that are to be seen. Those that are not there may come."""
+    """All devices of one network namespace that are to be seen. One that is not there is no error: it may come."""
 
     netns: NetworkNamespace
     names: Collection[str]

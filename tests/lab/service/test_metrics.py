@@ -20,6 +20,8 @@ from napctl.lab.servers import Server, memcached
 from napctl.model.finding import Finding
 from napctl.model.snapshot import PolicyState, Snapshot
 from napctl.observe.machine import take_devices
+from napctl.probe import Probe
+from napctl.probe.suspension import SuspensionProbe
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.conftest import LoadStarter
@@ -227,7 +229,7 @@ def test_what_a_server_and_its_device_did_is_told(lab: Lab, server: Server, load
     assert last.thread_seconds + last.softirq_ns > 0
 
 
-def test_totals_go_on_when_the_device_is_made_anew(lab: Lab, server: Server) -> None:
+def test_totals_go_on_when_the_link_goes_down_and_when_nobody_watches_for_a_while(lab: Lab, server: Server) -> None:
     with SnapshotTaker("test") as taker, ask(lab, server):
         first = taker.take(of(lab))
         with ask(lab, server):
@@ -244,6 +246,37 @@ def test_totals_go_on_when_the_device_is_made_anew(lab: Lab, server: Server) -> 
     assert counted[1] > counted[0]
     assert gone.devices == ()
     assert [each.devices[0].up for each in (second, third)] == [True, True]
+
+
+def fill(probe: Probe | SuspensionProbe | None) -> None:
+    """Take every place, by an instance where there is none."""
+    assert probe is not None
+    for slot in probe._counters.slots:
+        slot.napi = 1
+
+
+def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
+    lab: Lab, server: Server, load: LoadStarter
+) -> None:
+    load(5_000, seconds=10)
+    with SnapshotTaker("test") as taker:
+        taker.take(of(lab))
+        fill(taker._probes._napi)
+        fill(taker._probes._suspension)
+        time.sleep(0.2)
+        lossy = taker.take(of(lab))  # which ends with fresh ones
+        found = []
+        for _ in range(2):
+            time.sleep(0.2)
+            found.append(taker.take(of(lab)))
+    assert lossy.lost_polls > 100
+    assert found[-1].lost_polls == lossy.lost_polls
+    counted = [each.devices[0].polls for each in (lossy, *found)]
+    polls = [each.all.packets for each in counted if each is not None]
+    assert polls[1] > polls[0]
+    assert polls[2] > polls[1] + 500
+    waits = [sum(each.devices[0].suspension.waits) for each in found if each.devices[0].suspension]
+    assert waits[1] > waits[0]
 
 
 WITHOUT = """
