@@ -1,6 +1,5 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
-import os
 import time
 from collections.abc import Collection, Iterator
 from typing import Protocol
@@ -62,17 +61,16 @@ def orphaned(transaction: Transaction) -> bool:
         case "unconfirmed":
             return not guarded(transaction)
         case "changing":
-            return not on_trial(transaction) and not _kept_by_another(transaction)
+            return not on_trial(transaction) and not _is_followed(transaction)
         case "restoring":
             return not on_trial(transaction)
     return False
 
 
-def _kept_by_another(transaction: Transaction) -> bool:
+def _is_followed(transaction: Transaction) -> bool:
     """Whether a running napctl follows what it changes: one that was kept from recording a step, as by a full disk,
     does that at its next check."""
-    keeper = transaction.keeper
-    return keeper is not None and keeper.pid != os.getpid() and running(keeper)
+    return transaction.keeper is not None and running(transaction.keeper) and alive(transaction)
 
 
 def on_trial(transaction: Transaction) -> bool:
