@@ -268,6 +268,10 @@ class Stay:
         return True
 
     def _recover(self, journal: Journal) -> None:
+        """Also what is left of an attach of ours that could not be undone: to others it is followed."""
+        members = {each.pid for each in self.members.known}
+        ours = [each for each in journal.live() if each.keeper == self._keeper and each.pid in members]
+        detach(journal, [each for each in ours if each.state == "changing"])
         for orphan, _ in recover(journal):
             self._words.tell(f"put back what was left of {orphan.title}")
         self._recorded = True

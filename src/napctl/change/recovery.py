@@ -1,6 +1,5 @@
 """What has no owner any more is put back: interrupted operations, ended servers, changes that nobody confirmed."""
 
-import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -83,8 +82,8 @@ def orphaned(transaction: Transaction, directory: Path | None = None) -> bool:
         case "unconfirmed":
             return not guarded(transaction, directory)
         case "changing" | "restoring":
-            goes_on = transaction.state == "changing" and _kept_by_another(transaction)
-            return not (goes_on or on_trial(transaction))
+            followed = transaction.state == "changing" and _is_followed(transaction)
+            return not (followed or on_trial(transaction))
     return False
 
 
@@ -103,11 +102,11 @@ def is_adoptable(transaction: Transaction) -> bool:
     return transaction.state == "applied" or (transaction.state == "attached" and alive(transaction))
 
 
-def _kept_by_another(transaction: Transaction) -> bool:
+def _is_followed(transaction: Transaction) -> bool:
     """Whether a running napctl follows what it changes: one that was kept from recording a step, as by a full disk,
     does that at its next check."""
-    keeper = transaction.keeper
-    return keeper is not None and keeper.pid != os.getpid() and running(keeper)
+    kept = transaction.keeper is not None and running(transaction.keeper)
+    return kept and (transaction.kind == "apply" or alive(transaction))
 
 
 def on_trial(transaction: Transaction) -> bool:

@@ -5,11 +5,10 @@ Level-triggered: what is wanted against what is, at events and from time to time
 of the service goes on where this one ends.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,21 +26,22 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
 from napctl.model.change import Guard, Transaction
-from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError
-from napctl.model.policy import AttachEntry
+from napctl.model.errors import NapctlError
+from napctl.model.policy import AttachEntry, ServiceEntry
+from napctl.model.snapshot import PolicyState
 from napctl.model.units import duration_text
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, DeviceKeeper
+from napctl.service.exposure import Exposure
 from napctl.service.retries import Objections
+from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
+from napctl.service.snapshots import WatchedTarget
 from napctl.service.target_keeper import TargetKeeper
 from napctl.service.watched_policy import WatchedPolicy
 
 __all__ = ["Service", "ServiceEnd", "Wake"]
-
-
-LOCK = "service.lock"
 
 
 class Wake:
@@ -86,12 +86,13 @@ class Service:
         self._objections = Objections()
         self._targets: list[TargetKeeper] = []
         self._devices: DeviceKeeper
+        self._exposure: Exposure
         self._guard: Guard
 
     def run(self, wake: Wake) -> ServiceEnd:
         """Until `wake` asks for the end. Raises what cannot be undone."""
         with ExitStack() as open_, in_short_slices():
-            open_.enter_context(_only_one(self._directory))
+            open_.enter_context(the_only_one(self._directory))
             control = open_.enter_context(ControlServer(self._directory))
             wait_ns = self._policy.now.service.guard_wait_ns
             on_watch = is_on_watch(self._directory)
@@ -101,6 +102,8 @@ class Service:
             self._devices = DeviceKeeper(
                 self._netns, self._guard, self._directory, self._objections, self._tell, self._held
             )
+            self._expose()
+            open_.callback(self._close_exposure)
             self._begin()
             notify("READY=1", f"STATUS={self._status()}")
             while not (wake.stop or wake.renew):
@@ -169,6 +172,8 @@ class Service:
         if not self._devices.seconds_left(time.monotonic()):
             self._devices.turn()
         self._keep_what_was_done_by_hand()
+        if not self._exposure.seconds_left(time.monotonic()):
+            self._take_snapshot()
 
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
@@ -176,7 +181,7 @@ class Service:
         if paused_ns := self._paused_ns():
             seconds.append(paused_ns / 1e9)
         else:
-            seconds.append(self._devices.seconds_left(now))
+            seconds += [self._devices.seconds_left(now), self._exposure.seconds_left(now)]
         if (watchdog := watchdog_seconds()) is not None:
             notify("WATCHDOG=1")
             seconds.append(watchdog / 3)
@@ -242,6 +247,8 @@ class Service:
                 there[entry.target].begin(())
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
+        if not self._exposure.is_of(policy.service):
+            self._expose_anew()
 
     def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> None:
         try:
@@ -310,6 +317,39 @@ class Service:
         for change in self._devices.differs():
             yield f"{change.where}: differs"
 
+    # What is seen of it.
+
+    def _expose(self) -> None:
+        """Where the policy says. Raises NapctlError where that cannot be."""
+        self._exposure = Exposure(self._policy.now.service, self._netns).__enter__()
+
+    def _close_exposure(self) -> None:
+        self._exposure.__exit__()
+
+    def _expose_anew(self) -> None:
+        self._close_exposure()
+        try:
+            self._expose()
+        except NapctlError as error:
+            self._tell("", str(error))
+            self._exposure = Exposure(ServiceEntry(), self._netns)
+
+    def _take_snapshot(self) -> None:
+        targets = [
+            WatchedTarget(each.name, each.pids, each.attached, drift=int(each.by_hand)) for each in self._targets
+        ]
+        policy = PolicyState(
+            decisions=dict(self._decisions.made),
+            errors=self._decisions.made.get("retry", 0),
+            policy_valid=not self._policy.error,
+            paused=bool(self._paused_ns()),
+        )
+        held = {change.device for each in self._targets for change in each.napis}
+        try:
+            self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
+        except (NapctlError, OSError) as error:
+            self._tell("", f"no snapshot: {error}")
+
     # What it knows.
 
     def _status(self) -> str:
@@ -318,8 +358,8 @@ class Service:
         return f"{attached} of {len(self._policy.now.attach)} targets attached{paused}"
 
     def _held(self) -> frozenset[int]:
-        ids = (each for keeper in self._targets for each in keeper.napi_ids)
-        return frozenset(napi_id for inode, napi_id in ids if inode == self._netns.inode)
+        napis = (each for keeper in self._targets for each in keeper.napis)
+        return frozenset(each.napi_id for each in napis if each.netns == self._netns.inode)
 
     def _paused_ns(self) -> int:
         return self._state.paused_ns(now_boot_ns()) if self._state.paused_until_boot_ns else 0
@@ -344,21 +384,3 @@ class Service:
 
     def _tell(self, about: str, text: str) -> None:
         self._decisions.made_now(time.time_ns(), about, text)
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    with suppress(OSError):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise BadInput(f"{directory}: {error.strerror}; be root or set NAPCTL_STATE_DIR") from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ChangedMeanwhile(f"{directory}: another napctl daemon runs already") from None
-        yield
-    finally:
-        os.close(lock)

@@ -3,9 +3,27 @@
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from napctl.model.snapshot import Decision
 from napctl.model.value import Value
 
 __all__ = ["Decisions", "ServiceDecision"]
+
+
+KINDS: tuple[tuple[str, Decision], ...] = (
+    ("took over ", "adopt"),
+    ("attached ", "attach"),
+    ("steered ", "attach"),
+    ("changed to ", "adapt"),
+    ("chose ", "adapt"),
+    ("detached", "detach"),
+    ("put back ", "restore"),
+    ("stopped: all is put back", "restore"),
+    ("paused ", "restore"),
+    (" somebody else keeps changing it", "yield"),
+    (" → ", "set"),
+    ("tried again in", "retry"),
+)
+"""By words of a line, for metrics."""
 
 
 KEPT = 32
@@ -30,12 +48,15 @@ class Decisions:
     def __init__(self, write: Callable[[ServiceDecision], None]):
         self._write = write
         self._kept: OrderedDict[str, deque[ServiceDecision]] = OrderedDict()
-        self.made = 0
+        self.made: dict[Decision, int] = {}
         """Since the service began, also those that were not told again."""
 
     def made_now(self, unix_ns: int, about: str, text: str) -> None:
         """One more."""
-        self.made += 1
+        for words, kind in KINDS:
+            if words in text:
+                self.made[kind] = self.made.get(kind, 0) + 1
+                break
         decision = ServiceDecision(unix_ns=unix_ns, about=about, text=text)
         of_it = self._kept.setdefault(about, deque(maxlen=KEPT))
         self._kept.move_to_end(about)

@@ -1,7 +1,7 @@
 """Keeps the settings of the devices as the policy wants them: one transaction, which follows what they go through."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from napctl.model.units import duration_text
 from napctl.observe.machine import take_machine
 from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes
 from napctl.service.retries import Backoff, Objections
+from napctl.service.snapshots import DeviceState
 
 __all__ = ["DEVICES", "UNTIL", "DeviceKeeper"]
 
@@ -64,6 +65,9 @@ class DeviceKeeper:
         self._due_at = 0.0
         self._came_up: dict[int, float] = {}
         """By interface index."""
+        self._names: Collection[str] = ()
+        self._problems: Mapping[str, str] = {}
+        self._changed_unix_ns: dict[str, int] = {}
         self.rolled_back = False
 
     def keep(self, entries: Sequence[DeviceEntry]) -> None:
@@ -85,6 +89,23 @@ class DeviceKeeper:
     def settings_in_force(self) -> Transaction | None:
         """What was set and stands."""
         return self._transaction
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the devices that an entry matched at the last look."""
+        return self._names
+
+    def states(self) -> dict[str, DeviceState]:
+        """For metrics, by device: settings that are not as the policy wants them, and those left to somebody else."""
+        left = [key.split()[0] for key in self._objections.left]
+        return {
+            name: DeviceState(
+                drift=left.count(name) + (name in self._problems),
+                conflicts=left.count(name),
+                changed_unix_ns=self._changed_unix_ns.get(name),
+            )
+            for name in self._names
+        }
 
     def sources(self) -> tuple[Readable, ...]:
         """What can be read when take_notices() is to be called."""
@@ -159,6 +180,7 @@ class DeviceKeeper:
             return
         machine = self._matched()
         asked = wanted_changes(self._entries, machine, self._held(), self._objections.left)
+        self._names, self._problems = [each.name for each in machine.devices], asked.problems
         for device, why in asked.problems.items():
             self._tell(device, f"left as it is: {why}")
         if self._transaction is not None:
@@ -207,6 +229,7 @@ class DeviceKeeper:
         made = set(map(_object, self._transaction.changes))
         for change in asked:
             if _object(change) in made:
+                self._changed_unix_ns[_device(change)] = time.time_ns()
                 self._tell(_device(change), f"{change.where}: {', '.join(_words(change))}")
         if not self._transaction.changes:
             journal.set_state(self._transaction.number, "restored")

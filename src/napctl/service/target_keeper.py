@@ -51,10 +51,10 @@ class TargetKeeper:
         return {each.pid for each in self._stay.members.known} if self._stay is not None else ()
 
     @property
-    def napi_ids(self) -> set[tuple[int, int]]:
-        """Network namespace and id of each NAPI instance that is attached."""
+    def napis(self) -> tuple[NapiChange, ...]:
+        """NAPI instances that are attached."""
         changes = self.attached.changes if self.attached is not None else ()
-        return {(each.netns, each.napi_id) for each in changes if isinstance(each, NapiChange)}
+        return tuple(each for each in changes if isinstance(each, NapiChange))
 
     def is_of(self, entry: AttachEntry) -> bool:
         """Whether that asks for the same; it may stand at another place."""

@@ -1,0 +1,119 @@
+"""What is seen of the service from outside: a snapshot now and then, and the metrics that are made of the last one."""
+
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Self
+
+from napctl import __version__
+from napctl.doctor.rules import diagnose
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.priority import in_background
+from napctl.model.errors import NapctlError
+from napctl.model.finding import Finding
+from napctl.model.policy import ServiceEntry
+from napctl.model.snapshot import PolicyState
+from napctl.observe.checkup import take_checkup
+from napctl.service.metrics import MetricsServer, SnapshotCollector, write_textfile
+from napctl.service.snapshots import DeviceState, ServiceState, SnapshotTaker, Watched, WatchedTarget
+
+__all__ = ["Exposure"]
+
+
+SNAPSHOT_SECONDS = 10.0
+DOCTOR_SECONDS = 300.0
+"""Between two looks for findings, each of which"""
+LOOK_SECONDS = 2.0
+"""lasts so long."""
+
+
+class Exposure:
+    """Of one service; nothing is loaded, counted or served where the policy names no place. A context manager: raises
+    NapctlError where metrics cannot be served."""
+
+    def __init__(self, service: ServiceEntry, netns: NetworkNamespace):
+        self._service, self._netns = service, netns
+        self._open = ExitStack()
+        self._taker: SnapshotTaker | None = None
+        self._collector = SnapshotCollector(per_napi=service.metrics_per_napi)
+        self._due_at = time.monotonic()
+        self._doctor = Doctor(netns)
+
+    def __enter__(self) -> Self:
+        place = self._service.metrics
+        if place is None:
+            return self
+        with ExitStack() as undo:
+            if place.address is not None:
+                undo.enter_context(MetricsServer(self._collector, place.address, place.port or 0))
+            self._taker = undo.enter_context(SnapshotTaker(__version__, per_napi=self._service.metrics_per_napi))
+            self._open = undo.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def is_of(self, service: ServiceEntry) -> bool:
+        """Whether that asks for the same."""
+        mine = (self._service.metrics, self._service.metrics_per_napi)
+        return mine == (service.metrics, service.metrics_per_napi)
+
+    def seconds_left(self, now: float) -> float:
+        """Until turn() is due, of time.monotonic()."""
+        return float("inf") if self._taker is None else max(0.0, self._due_at - now)
+
+    def changed(self) -> None:
+        """Settings are others now."""
+        if self._taker is not None:
+            self._taker.reread()
+
+    def turn(
+        self,
+        devices: Collection[str],
+        targets: Sequence[WatchedTarget],
+        states: Mapping[str, DeviceState],
+        policy: PolicyState,
+    ) -> None:
+        """Take a snapshot. Raises NapctlError, OSError; it is due again all the same."""
+        assert self._taker is not None
+        self._due_at = time.monotonic() + SNAPSHOT_SECONDS
+        self._doctor.look_if_due(devices)
+        state = ServiceState(
+            policy=policy,
+            devices={(self._netns.inode, name): each for name, each in states.items()},
+            findings=self._doctor.findings,
+            findings_monotonic_ns=self._doctor.looked_ns,
+        )
+        with in_background():
+            self._collector.show(self._taker.take([Watched(self._netns, devices)], targets, state))
+            if (place := self._service.metrics) is not None and place.textfile is not None:
+                write_textfile(self._collector, Path(place.textfile))
+
+
+class Doctor:
+    """Looks for findings in a thread of its own, which changes nothing: a look lasts seconds."""
+
+    def __init__(self, netns: NetworkNamespace):
+        self._netns = netns
+        self._thread: threading.Thread | None = None
+        self._due_at = time.monotonic() + DOCTOR_SECONDS / 10
+        self.findings: tuple[Finding, ...] = ()
+        self.looked_ns: int | None = None
+        """CLOCK_MONOTONIC of the last look; None: there was none yet."""
+
+    def look_if_due(self, devices: Collection[str]) -> None:
+        """At these devices, and not twice at a time."""
+        now = time.monotonic()
+        if now < self._due_at or not devices or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._due_at = now + DOCTOR_SECONDS
+        self._thread = threading.Thread(target=self._look, args=(tuple(devices),), daemon=True, name="napctl-doctor")
+        self._thread.start()
+
+    def _look(self, devices: tuple[str, ...]) -> None:
+        with suppress(NapctlError, OSError), in_background():
+            checkup = take_checkup(self._netns, devices, LOOK_SECONDS, lambda _left: None)
+            self.findings = diagnose(checkup)
+            self.looked_ns = time.monotonic_ns()
