@@ -122,18 +122,19 @@ class Service:
 
     def _begin(self) -> None:
         """Take over what an earlier process has left, and put back what nobody wants any more."""
-        with undisturbed(), Journal(self._directory) as journal:
-            for orphan, _ in recover(journal):
-                self._tell("", f"put back what was left of {orphan.title}")
-            live = journal.live()
         if self._state.policy != self._policy.digest:
             self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
             self._keep()
         self._objections.leave(frozenset(self._state.left))
         if self._paused_ns():
             self._tell("", f"paused for {duration_text(self._paused_ns())} more")
-            return
-        self._take_up(live)
+        else:
+            self._take_up(Journal.read(self._directory, live=True))
+            for each in self._targets:
+                each.adopt()
+        with undisturbed(), Journal(self._directory) as journal:  # what is adopted has an owner by now
+            for orphan, _ in recover(journal):
+                self._tell("", f"put back what was left of {orphan.title}")
 
     def _take_up(self, live: Sequence[Transaction]) -> None:
         wanted = {entry.target for entry in self._policy.now.attach}
@@ -155,10 +156,7 @@ class Service:
         if entry.target in self._state.detached:
             keeper.by_hand = True
             return
-        try:
-            keeper.begin(live)
-        except NapctlError as error:
-            self._tell(entry.target, str(error))
+        keeper.begin(live)
 
     def _turn(self) -> None:
         if self._policy.have_files_changed(time.monotonic()):
@@ -244,7 +242,7 @@ class Service:
             if entry.target not in there:
                 self._follow(entry, ())
             elif there[entry.target].by_hand:
-                there[entry.target].begin(())
+                there[entry.target].begin()
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
         if not self._exposure.is_of(policy.service):
@@ -304,7 +302,7 @@ class Service:
         self._keep()
         for each in self._targets:
             if each.by_hand:
-                each.begin(())
+                each.begin()
         self._devices.rolled_back = False
         self._devices.keep(self._policy.now.devices)
         self._tell("", "asked to make the policy true")

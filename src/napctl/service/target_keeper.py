@@ -1,5 +1,6 @@
 """Keeps one target of the policy attached: from one follower to the next, through what administrators do by hand."""
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,12 +13,14 @@ from napctl.attach.target import parse
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, running
 from napctl.model.change import Guard, NapiChange, Restored, Transaction
+from napctl.model.errors import BadInput, NapctlError
 from napctl.model.policy import AttachEntry
 from napctl.service.policy_keys import attach_options_of
 
 __all__ = ["TargetKeeper", "TargetState"]
 
 
+ADOPT_AGAIN_SECONDS = 1.0
 TargetState = Literal["attached", "waiting", "detached by hand"]
 
 
@@ -29,6 +32,9 @@ class TargetKeeper:
         self._stay: Stay | None = None
         self.by_hand = False
         """Somebody has detached it: it stays so until it is asked for anew."""
+        self._to_adopt: Transaction | None = None
+        self._adopt_at = 0.0
+        """When that is tried, of time.monotonic()."""
 
     @property
     def name(self) -> str:
@@ -60,26 +66,46 @@ class TargetKeeper:
         """Whether that asks for the same; it may stand at another place."""
         return replace(entry, origin=self.entry.origin) == self.entry
 
-    def begin(self, live: Iterable[Transaction]) -> None:
-        """Follow it, and take over what an earlier process of the service has attached of it."""
+    def begin(self, live: Iterable[Transaction] = ()) -> None:
+        """Follow it from the next turn() on, which first takes over what is attached of it, if nobody else keeps that."""
         options = attach_options_of(self.entry)
         self._stay = Stay(parse(self.name), options, self._guard, self._directory, self._tell, entry=self.name)
         self.by_hand = False
-        for each in live:
-            keeper = each.keeper
-            if each.kind == "attach" and keeper and keeper.entry == self.name and is_adoptable(each):
-                self._stay.adopt(each)
-                return
+        self._to_adopt = next((each for each in live if is_adoptable(each) and self._may_adopt(self._stay, each)), None)
+
+    def _may_adopt(self, stay: Stay, attachment: Transaction) -> bool:
+        """What the service has attached before; and what stays without anybody who keeps it, as after `on-stop = "keep"`
+        or a plain `napctl attach`."""
+        if attachment.kind != "attach":
+            return False
+        keeper = attachment.keeper
+        return stay.members.claims(attachment) if keeper is None else keeper.entry == self.name
+
+    def adopt(self) -> bool:
+        """Take over what there is, if there is; whether that is done. While another napctl is at work, it is not."""
+        if self._to_adopt is not None and self._stay is not None:
+            try:
+                self._stay.adopt(self._to_adopt)
+            except BadInput as error:  # it is not in force any more, or somebody else's by now
+                self._tell(str(error))
+            except NapctlError as error:
+                self._adopt_at = time.monotonic() + ADOPT_AGAIN_SECONDS
+                self._tell(f"to be taken over as soon as it can: {error}")
+                return False
+        self._to_adopt = None
+        return True
 
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""
+        if not self.adopt():
+            return True
         if (stay := self._stay) is None or (before := stay.attached) is None:
             if stay is not None and not stay.turn():
-                self.begin(())
+                self.begin()
             return True
         if not stay.turn():
             if self._is_recorded(before) or not any(map(running, stay.members.known)):
-                self.begin(())
+                self.begin()
             else:
                 self.by_hand = True
                 stay.let_go()
@@ -92,6 +118,8 @@ class TargetKeeper:
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
+        if self._to_adopt is not None:
+            return max(0.0, self._adopt_at - now)
         return self._stay.seconds_left(now) if self._stay is not None else float("inf")
 
     def sources(self, now: float) -> Sequence[Readable]:
