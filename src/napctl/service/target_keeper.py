@@ -67,15 +67,15 @@ class TargetKeeper:
         return replace(entry, origin=self.entry.origin) == self.entry
 
     def begin(self, live: Iterable[Transaction] = ()) -> None:
-        """Follow it from the next turn() on, which first takes over what is attached of it, if nobody else keeps that."""
+        """Follow it from the next turn() on, which first takes over what is attached of it and nobody else keeps."""
         options = attach_options_of(self.entry)
         self._stay = Stay(parse(self.name), options, self._guard, self._directory, self._tell, entry=self.name)
         self.by_hand = False
         self._to_adopt = next((each for each in live if is_adoptable(each) and self._may_adopt(self._stay, each)), None)
 
     def _may_adopt(self, stay: Stay, attachment: Transaction) -> bool:
-        """What the service has attached before; and what stays without anybody who keeps it, as after `on-stop = "keep"`
-        or a plain `napctl attach`."""
+        """What the service has attached before; and what nobody keeps any more, as after `on-stop = "keep"`
+        or since a plain `napctl attach`."""
         if attachment.kind != "attach":
             return False
         keeper = attachment.keeper
