@@ -13,9 +13,13 @@ from napctl.cli.netns import netns_option
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile
+from napctl.model.policy import Policy
+from napctl.observe.machine import take_machine
 from napctl.service.daemon import Service, Wake
 from napctl.service.decisions import ServiceDecision
-from napctl.service.policy_file import POLICY_PATH
+from napctl.service.device_drift import wanted_of
+from napctl.service.metrics import most_series
+from napctl.service.policy_file import POLICY_PATH, read_policy
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
@@ -39,8 +43,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
     show_default=True,
     help="Of the lines on standard output, one for each decision.",
 )
+@click.option("--check", is_flag=True, help="Read the policy, say how many metrics there will be, and end.")
 @netns_option
-def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
+def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) -> int:
     """Keep a policy true: attach its targets, set its devices, follow both, and say each decision with its reason.
 
     Ends at SIGTERM or Ctrl-C, and puts everything back then unless the policy says `on-stop = "keep"`. SIGHUP reads the
@@ -48,6 +53,9 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
     napctl anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is
     there; if none comes within the policy's guard-wait, the guard puts everything back.
     """
+    if check:
+        echo(_checked(read_policy(path), netns))
+        return 0
     wake = Wake()
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: _ask(wake, number))
@@ -58,6 +66,19 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
     return ChangedMeanwhile.exit_status if end.left else 0
+
+
+def _checked(policy: Policy, netns: NetworkNamespace) -> str:
+    """Of devices those count that are there now; of targets all."""
+    words = f"{_counted(len(policy.attach), 'target')}, "
+    machine = take_machine(netns, with_pollers=False)
+    names = wanted_of(policy.devices, machine)
+    devices = [each for each in machine.devices if each.name in names]
+    words += _counted(len(devices), "device")
+    if policy.service.metrics is None:
+        return f"{words}; no metrics"
+    napis = sum(len(each.napis) for each in devices) if policy.service.metrics_per_napi else None
+    return f"{words}; at most {most_series(len(devices), len(policy.attach), napis=napis)} series of metrics"
 
 
 def _ask(wake: Wake, number: int) -> None:
@@ -78,3 +99,7 @@ def _tell(decision: ServiceDecision) -> None:
 
 def _tell_json(decision: ServiceDecision) -> None:
     echo_json(decision)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

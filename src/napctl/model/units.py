@@ -6,12 +6,14 @@ from decimal import Decimal
 __all__ = ["NS_PER", "duration_ns", "duration_text", "figure", "on_or_number", "percent"]
 
 
-NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+NS_PER = {
+    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000,
+}  # fmt: skip
 
 
 def duration_ns(text: str) -> int:
     """A time with its unit as ns; 0 needs no unit. Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)|0", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)|0", text)
     if match is None:
         raise ValueError(f"'{text}' is no time with its unit, such as 200us or 20ms")
     return int(Decimal(match[1]) * NS_PER[match[2]]) if match[1] else 0

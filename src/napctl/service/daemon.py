@@ -29,7 +29,6 @@ from napctl.model.change import Guard, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry, ServiceEntry
 from napctl.model.snapshot import PolicyState
-from napctl.model.units import duration_text
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, DeviceKeeper
@@ -127,7 +126,7 @@ class Service:
             self._keep()
         self._objections.leave(frozenset(self._state.left))
         if self._paused_ns():
-            self._tell("", f"paused for {duration_text(self._paused_ns())} more")
+            self._tell("", f"paused until {self._paused_until()}")
         else:
             self._take_up(Journal.read(self._directory, live=True))
             for each in self._targets:
@@ -280,8 +279,8 @@ class Service:
             self._let_go(each)
         self._targets.clear()
         self._let_go(self._devices)
-        self._tell("", f"paused for {duration_text(int(seconds * 1e9))}: all is put back")
-        return Answer(lines=(f"paused for {duration_text(int(seconds * 1e9))}",))
+        self._tell("", f"paused until {self._paused_until()}: all is put back")
+        return Answer(lines=(f"paused until {self._paused_until()}; all is put back",))
 
     def _resume(self, why: str) -> Answer:
         if not self._state.paused_until_boot_ns:
@@ -295,7 +294,7 @@ class Service:
     def _try_anew(self) -> Answer:
         """What was left to others, or was detached by hand."""
         if self._paused_ns():
-            return Answer(error=f"paused for {duration_text(self._paused_ns())} more; `napctl pause --end` ends that")
+            return Answer(error=f"paused until {self._paused_until()}; `napctl pause --end` ends that")
         again = [*sorted(self._objections.left), *(each.name for each in self._targets if each.by_hand)]
         self._objections.forget()
         self._state = replace(self._state, detached=(), left=())
@@ -352,7 +351,7 @@ class Service:
 
     def _status(self) -> str:
         attached = sum(each.attached is not None for each in self._targets)
-        paused = f"; paused for {duration_text(self._paused_ns())} more" if self._paused_ns() else ""
+        paused = f"; paused until {self._paused_until()}" if self._paused_ns() else ""
         return f"{attached} of {len(self._policy.now.attach)} targets attached{paused}"
 
     def _held(self) -> frozenset[int]:
@@ -361,6 +360,10 @@ class Service:
 
     def _paused_ns(self) -> int:
         return self._state.paused_ns(now_boot_ns()) if self._state.paused_until_boot_ns else 0
+
+    def _paused_until(self) -> str:
+        """By the clock of here and now."""
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + self._paused_ns() / 1e9))
 
     def _keep_what_was_done_by_hand(self) -> None:
         detached = [each.name for each in self._targets if each.by_hand]
