@@ -145,6 +145,13 @@ class Stay:
         self._trials.begin(taken, now=False)
         self._words.tell_all()
 
+    def change_guard(self, guard: Guard) -> None:
+        """That one is to restore what is attached, from now on. Raises what take_over() raises."""
+        self._guard = guard
+        if self._transaction is not None:
+            with undisturbed(), Journal(self._directory) as journal:
+                self._transaction = take_over(journal, self._transaction, guard, self._keeper)
+
     def leave(self, *, kept: bool = False) -> None:
         """Stop following; what is attached stays so, without a keeper, until somebody detaches or adopts it.
 

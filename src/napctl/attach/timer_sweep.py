@@ -91,7 +91,8 @@ def _attached(journal: Journal, target: JudgedTarget, wanted: Suspension, guard:
     made: Transaction | None = None
     try:
         with undisturbed():  # no signal between the change and `made`
-            planned = attachment(journal, target, wanted, guard=guard, keeper=myself())  # nobody else would undo it
+            at_once = guard and replace(guard, wait_ns=0)  # nobody takes over a trial
+            planned = attachment(journal, target, wanted, guard=at_once, keeper=myself())  # nobody else would undo it
             made = apply(journal, planned, then="attached")
             journal.let_go()
         yield

@@ -23,7 +23,7 @@ from napctl.kernel import processes
 from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.errors import NapctlError
 
-__all__ = ["dismiss", "is_named", "myself", "watched"]
+__all__ = ["dismiss", "is_named", "myself", "post_guard", "watched"]
 
 
 NO_DEADLINE = 0

@@ -8,7 +8,7 @@ from napctl.change.recovery import is_adoptable, running
 from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.errors import BadInput
 
-__all__ = ["leave", "take_over"]
+__all__ = ["dismiss_unneeded", "leave", "take_over"]
 
 
 def take_over(journal: Journal, transaction: Transaction, guard: Guard, keeper: Keeper) -> Transaction:
@@ -23,10 +23,15 @@ def take_over(journal: Journal, transaction: Transaction, guard: Guard, keeper: 
     if recorded.keeper is not None and recorded.keeper != keeper and running(recorded.keeper):
         raise BadInput(f"{recorded.title}: another napctl (pid {recorded.keeper.pid}) keeps it")
     taken = journal.update(replace(recorded, guard=guard, keeper=keeper), recorded.state)
-    former = recorded.guard
-    if former is not None and former.pid and not any(is_named(former, each) for each in journal.live()):
-        dismiss(former)
+    dismiss_unneeded(journal, recorded)
     return taken
+
+
+def dismiss_unneeded(journal: Journal, transaction: Transaction) -> None:
+    """The guard of a transaction that is over, or has another one, goes home if nothing else names it."""
+    guard = transaction.guard
+    if guard is not None and guard.pid and not any(is_named(guard, each) for each in journal.live()):
+        dismiss(guard)
 
 
 def leave(journal: Journal, transaction: Transaction) -> None:

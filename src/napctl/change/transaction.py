@@ -332,5 +332,5 @@ def undisturbed() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
+        for each in dict.fromkeys(received):
+            signal.raise_signal(each)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -15,11 +16,12 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.policy import Policy
 from napctl.observe.machine import take_machine
-from napctl.service.daemon import Service, Wake
+from napctl.service.daemon import Service
 from napctl.service.decisions import ServiceDecision
 from napctl.service.device_drift import wanted_of
 from napctl.service.metrics import most_series
 from napctl.service.policy_file import POLICY_PATH, read_policy
+from napctl.service.wake import Wake
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
@@ -49,7 +51,7 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     """Keep a policy true: attach its targets, set its devices, follow both, and say each decision with its reason.
 
     Ends at SIGTERM or Ctrl-C, and puts everything back then unless the policy says `on-stop = "keep"`. SIGHUP reads the
-    policy again and changes only what differs; a changed file is noticed within two seconds too. SIGUSR2 executes
+    policy again and changes only what differs; a changed file is noticed within a few seconds too. SIGUSR2 executes
     napctl anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is
     there; if none comes within the policy's guard-wait, the guard puts everything back.
     """
@@ -64,6 +66,8 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     end = service.run(wake)
     if end.renew:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if wake.stop:  # asked meanwhile: whom we become shall hear it
+            signal.raise_signal(signal.SIGTERM)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
     return ChangedMeanwhile.exit_status if end.left else 0
 
@@ -94,11 +98,13 @@ def _ask(wake: Wake, number: int) -> None:
 def _tell(decision: ServiceDecision) -> None:
     about = f"{decision.about}: " if decision.about and not decision.text.startswith(f"{decision.about}: ") else ""
     clock = "" if "JOURNAL_STREAM" in os.environ else time.strftime("%H:%M:%S ", time.localtime(decision.unix_ns / 1e9))
-    echo(f"{clock}{about}{decision.text}")
+    with suppress(OSError):  # nobody reads any more, or the disk is full: no reason to end
+        echo(f"{clock}{about}{decision.text}")
 
 
 def _tell_json(decision: ServiceDecision) -> None:
-    echo_json(decision)
+    with suppress(OSError):
+        echo_json(decision)
 
 
 def _counted(count: int, what: str) -> str:

@@ -2,10 +2,10 @@
 
 import click
 
-from napctl.change.guard import dismiss
 from napctl.change.journal import Journal
 from napctl.change.one_change import side_effects, touched
 from napctl.change.recovery import restored_each
+from napctl.change.takeover import dismiss_unneeded
 from napctl.change.transaction import restore
 from napctl.cli.history import transaction_argument
 from napctl.cli.options import json_option
@@ -45,8 +45,7 @@ def rollback(number: int | None, everything: bool, force: bool, as_json: bool) -
         if not force:
             _refuse_buried(transaction, live)
         rows = restore(journal, transaction, force=force)
-    if transaction.guard is not None:
-        dismiss(transaction.guard)
+        dismiss_unneeded(journal, transaction)
     if not as_json:
         echo(f"rolled back {transaction.number} on {transaction.name}")
     return report(rows, as_json=as_json)
@@ -59,8 +58,7 @@ def _all(*, as_json: bool) -> int:
             load_tables()
         with Journal() as journal:
             for transaction, restored in restored_each(journal, journal.live()):
-                if transaction.guard is not None:
-                    dismiss(transaction.guard)
+                dismiss_unneeded(journal, transaction)
                 if not as_json:
                     echo(f"rolled back {transaction.title}")
                 rows += restored

@@ -61,7 +61,7 @@ def ask_service(directory: Path, request: Request) -> Answer | None:
     try:
         return from_json(told, Answer)
     except ValueError:
-        raise NapctlError("the service is of another version; `systemctl reload napctl` renews it") from None
+        raise NapctlError("the service is of another version; `systemctl restart napctl` renews it") from None
 
 
 class ControlServer:

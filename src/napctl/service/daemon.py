@@ -5,18 +5,15 @@ Level-triggered: what is wanted against what is, at events and from time to time
 of the service goes on where this one ends.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from napctl.attach.follow_many import take_turns, wait_for_any
-from napctl.change.guard import watched
-from napctl.change.guard_lock import is_on_watch, service_guard
 from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover
@@ -25,44 +22,28 @@ from napctl.kernel import running_kernel
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
-from napctl.model.change import Guard, Transaction
+from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
-from napctl.model.policy import AttachEntry, ServiceEntry
+from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import PolicyState
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, DeviceKeeper
 from napctl.service.exposure import Exposure
+from napctl.service.own_guard import OwnGuard
 from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
 from napctl.service.snapshots import WatchedTarget
 from napctl.service.target_keeper import TargetKeeper
+from napctl.service.wake import Wake
 from napctl.service.watched_policy import WatchedPolicy
 
-__all__ = ["Service", "ServiceEnd", "Wake"]
+__all__ = ["Service", "ServiceEnd"]
 
 
-class Wake:
-    """What ends a wait from outside: signals set these, and write to the pipe."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.stop = self.reload = self.renew = False
-
-    def fileno(self) -> int:
-        """Can be read once something was asked for."""
-        return self._read
-
-    def up(self) -> None:
-        """From a signal's handler."""
-        with suppress(BlockingIOError):
-            os.write(self._write, b"!")
-
-    def clear(self) -> None:
-        """What was written has been noticed."""
-        with suppress(BlockingIOError):
-            os.read(self._read, 1000)
+OWED_SECONDS = 5.0
+"""Until what could not be put back is tried again."""
 
 
 @dataclass(frozen=True)
@@ -80,33 +61,35 @@ class Service:
     def __init__(self, path: Path, directory: Path, netns: NetworkNamespace, write: Callable[[ServiceDecision], None]):
         self._directory, self._netns = directory, netns
         self._decisions = Decisions(write)
-        self._policy = WatchedPolicy(path)
+        self._policy = WatchedPolicy(path, directory)
         self._state = kept_memory(directory)
         self._objections = Objections()
         self._targets: list[TargetKeeper] = []
+        self._owed: list[TargetKeeper | DeviceKeeper] = []
+        """Those of which not all could be put back yet."""
+        self._owed_at = 0.0
+        self._left = False
+        """Somebody else had changed what was to be put back."""
         self._devices: DeviceKeeper
         self._exposure: Exposure
-        self._guard: Guard
+        self._guard: OwnGuard
 
     def run(self, wake: Wake) -> ServiceEnd:
         """Until `wake` asks for the end. Raises what cannot be undone."""
         with ExitStack() as open_, in_short_slices():
             open_.enter_context(the_only_one(self._directory))
             control = open_.enter_context(ControlServer(self._directory))
-            wait_ns = self._policy.now.service.guard_wait_ns
-            on_watch = is_on_watch(self._directory)
-            self._guard = (
-                service_guard(wait_ns) if on_watch else open_.enter_context(watched(None, self._directory, wait_ns))
-            )
+            self._policy.keep()
+            self._guard = open_.enter_context(OwnGuard(self._directory, self._policy.now.service.guard_wait_ns))
             self._devices = DeviceKeeper(
-                self._netns, self._guard, self._directory, self._objections, self._tell, self._held
+                self._netns, self._guard.now, self._directory, self._objections, self._tell, self._held
             )
             self._expose()
             open_.callback(self._close_exposure)
             self._begin()
             notify("READY=1", f"STATUS={self._status()}")
             while not (wake.stop or wake.renew):
-                self._turn()
+                self._turn(wake)
                 awake = self._wait(wake, control)
                 if control.fileno() in awake:
                     control.answer(self._answer)
@@ -121,64 +104,84 @@ class Service:
 
     def _begin(self) -> None:
         """Take over what an earlier process has left, and put back what nobody wants any more."""
+        if self._policy.error:
+            self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
         if self._state.policy != self._policy.digest:
             self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
-            self._keep()
+        if not self._paused_ns():
+            self._state = replace(self._state, paused_until_boot_ns=0)
+        self._keep()
         self._objections.leave(frozenset(self._state.left))
+        live = Journal.read(self._directory, live=True)
         if self._paused_ns():
             self._tell("", f"paused until {self._paused_until()}")
         else:
-            self._take_up(Journal.read(self._directory, live=True))
-            for each in self._targets:
-                each.adopt()
-        with undisturbed(), Journal(self._directory) as journal:  # what is adopted has an owner by now
+            self._take_up(live)
+        with self._told(), undisturbed(), Journal(self._directory) as journal:  # what is adopted has an owner by now
             for orphan, _ in recover(journal):
                 self._tell("", f"put back what was left of {orphan.title}")
 
     def _take_up(self, live: Sequence[Transaction]) -> None:
-        wanted = {entry.target for entry in self._policy.now.attach}
+        wanted = {entry.target for entry in self._policy.now.attach} | {DEVICES}
         for each in live:
             name = each.keeper.entry if each.keeper else ""
-            if name and name not in wanted | {DEVICES}:
-                with undisturbed(), Journal(self._directory) as journal:
+            if name and name not in wanted:
+                with self._told(name), undisturbed(), Journal(self._directory) as journal:
                     restore(journal, each)
-                self._tell(name, f"put back {each.title}: the policy no longer names it")
+                    self._tell(name, f"put back {each.title}: the policy no longer names it")
         for entry in self._policy.now.attach:
             self._follow(entry, live)
-        self._devices.adopt(live)
+        for keeper in self._targets:
+            keeper.adopt()
+        with self._told():
+            self._devices.adopt(live)
         self._devices.keep(self._policy.now.devices)
         self._devices.rolled_back = DEVICES in self._state.detached
 
-    def _follow(self, entry: AttachEntry, live: Sequence[Transaction]) -> None:
-        keeper = TargetKeeper(entry, self._guard, self._directory, lambda line: self._tell(entry.target, line))
+    def _follow(self, entry: AttachEntry, live: Sequence[Transaction] = ()) -> None:
+        keeper = TargetKeeper(entry, self._guard.now, self._directory, lambda line: self._tell(entry.target, line))
         self._targets.append(keeper)
         if entry.target in self._state.detached:
             keeper.by_hand = True
-            return
-        keeper.begin(live)
+        else:
+            keeper.begin(live)
 
-    def _turn(self) -> None:
-        if self._policy.have_files_changed(time.monotonic()):
+    def _turn(self, wake: Wake) -> None:
+        now = time.monotonic()
+        if self._policy.have_files_changed(now):
             self._reload()
-        if self._state.paused_until_boot_ns and not self._paused_ns():
+        if not self._guard.seconds_left(now):
+            self._mind_guard()
+        if self._owed and now >= self._owed_at:
+            self._put_back_what_is_owed()
+        if self._state.paused_until_boot_ns and not self._paused_ns() and not self._owed:
             self._resume("the pause is over")
-        if self._paused_ns():
-            return
-        for _ in take_turns(tuple(self._targets)):
-            pass
-        if not self._devices.seconds_left(time.monotonic()):
-            self._devices.turn()
-        self._keep_what_was_done_by_hand()
+        if not self._paused_ns():
+            for each, _goes_on in take_turns(tuple(self._targets)):
+                self._left |= any(row.outcome == "left" for row in each.take_restored())
+                notify("WATCHDOG=1")
+                if wake.stop:
+                    return
+            if not self._devices.seconds_left(time.monotonic()):
+                self._devices.turn()
+            self._keep_what_was_done_by_hand()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
 
+    def _mind_guard(self) -> None:
+        """The guard may have ended, or its unit have come; then everything is to name another one."""
+        with self._told():
+            if self._guard.is_another(self._policy.now.service.guard_wait_ns):
+                for each in (*self._targets, *self._owed):
+                    each.change_guard(self._guard.now)
+                self._devices.change_guard(self._guard.now)
+
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
-        seconds = [self._policy.seconds_left(now)]
-        if paused_ns := self._paused_ns():
-            seconds.append(paused_ns / 1e9)
-        else:
-            seconds += [self._devices.seconds_left(now), self._exposure.seconds_left(now)]
+        seconds = [self._policy.seconds_left(now), self._guard.seconds_left(now), self._exposure.seconds_left(now)]
+        if self._owed:
+            seconds.append(self._owed_at - now)
+        seconds.append(paused_ns / 1e9 if (paused_ns := self._paused_ns()) else self._devices.seconds_left(now))
         if (watchdog := watchdog_seconds()) is not None:
             notify("WATCHDOG=1")
             seconds.append(watchdog / 3)
@@ -192,16 +195,16 @@ class Service:
         """Put everything back, or leave it to the process that comes."""
         keep = renew or self._policy.now.service.on_stop == "keep"
         errors: list[NapctlError] = []
-        left = False
-        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
-        for each in keepers:
+        left = self._left
+        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, *self._owed, self._devices]
+        for each in dict.fromkeys(keepers):
             try:
                 if keep:
                     each.leave(kept=renew)
                 else:
                     left |= any(row.outcome == "left" for row in each.let_go())
-            except NapctlError as error:
-                errors.append(error)
+            except (NapctlError, OSError) as error:
+                errors.append(error if isinstance(error, NapctlError) else NapctlError(str(error)))
         if not keep:
             self._tell("", "stopped: all is put back" if not (left or errors) else "stopped: not all could be put back")
         elif not renew:
@@ -230,6 +233,10 @@ class Service:
         policy = self._policy.now
         self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
         self._keep()
+        if not self._exposure.is_of(policy.service):
+            self._close_exposure()
+            self._expose()
+        self._mind_guard()
         if self._paused_ns():
             return
         for keeper in tuple(self._targets):
@@ -239,19 +246,27 @@ class Service:
         there = {each.name: each for each in self._targets}
         for entry in policy.attach:
             if entry.target not in there:
-                self._follow(entry, ())
+                self._follow(entry)
             elif there[entry.target].by_hand:
                 there[entry.target].begin()
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
-        if not self._exposure.is_of(policy.service):
-            self._expose_anew()
 
     def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> None:
+        """What cannot be put back now is owed."""
         try:
-            keeper.let_go()
-        except NapctlError as error:
-            self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}")
+            self._left |= any(row.outcome == "left" for row in keeper.let_go())
+        except (NapctlError, OSError) as error:
+            self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}; tried again in 5 s")
+            self._owed.append(keeper)
+            self._owed_at = time.monotonic() + OWED_SECONDS
+
+    def _put_back_what_is_owed(self) -> None:
+        owed, self._owed = self._owed, []
+        for keeper in owed:
+            self._let_go(keeper)
+        if not self._owed:
+            self._tell("", "everything is put back by now")
 
     # Who asks.
 
@@ -279,8 +294,9 @@ class Service:
             self._let_go(each)
         self._targets.clear()
         self._let_go(self._devices)
-        self._tell("", f"paused until {self._paused_until()}: all is put back")
-        return Answer(lines=(f"paused until {self._paused_until()}; all is put back",))
+        words = "not all could be put back yet, it is tried again" if self._owed else "all is put back"
+        self._tell("", f"paused until {self._paused_until()}: {words}")
+        return Answer(lines=(f"paused until {self._paused_until()}; {words}",), error=words if self._owed else "")
 
     def _resume(self, why: str) -> Answer:
         if not self._state.paused_until_boot_ns:
@@ -288,7 +304,7 @@ class Service:
         self._state = replace(self._state, paused_until_boot_ns=0)
         self._keep()
         self._tell("", f"goes on: {why}")
-        self._take_up(())
+        self._take_up(Journal.read(self._directory, live=True))
         return Answer(lines=("goes on",))
 
     def _try_anew(self) -> Answer:
@@ -317,19 +333,12 @@ class Service:
     # What is seen of it.
 
     def _expose(self) -> None:
-        """Where the policy says. Raises NapctlError where that cannot be."""
-        self._exposure = Exposure(self._policy.now.service, self._netns).__enter__()
+        """Where the policy says."""
+        exposure = Exposure(self._policy.now.service, self._netns, lambda line: self._tell("", line))
+        self._exposure = exposure.__enter__()
 
     def _close_exposure(self) -> None:
         self._exposure.__exit__()
-
-    def _expose_anew(self) -> None:
-        self._close_exposure()
-        try:
-            self._expose()
-        except NapctlError as error:
-            self._tell("", str(error))
-            self._exposure = Exposure(ServiceEntry(), self._netns)
 
     def _take_snapshot(self) -> None:
         targets = [
@@ -341,7 +350,8 @@ class Service:
             policy_valid=not self._policy.error,
             paused=bool(self._paused_ns()),
         )
-        held = {change.device for each in self._targets for change in each.napis}
+        napis = (change for each in self._targets for change in each.napis)
+        held = {each.device for each in napis if each.netns == self._netns.inode}
         try:
             self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
         except (NapctlError, OSError) as error:
@@ -382,6 +392,14 @@ class Service:
             keep_memory(self._directory, self._state)
         except OSError as error:
             self._tell("", f"what was done by hand cannot be kept: {error.strerror}")
+
+    @contextmanager
+    def _told(self, about: str = "") -> Iterator[None]:
+        """What goes wrong meanwhile is said, and does not end the service."""
+        try:
+            yield
+        except (NapctlError, OSError) as error:
+            self._tell(about, str(error))
 
     def _tell(self, about: str, text: str) -> None:
         self._decisions.made_now(time.time_ns(), about, text)

@@ -154,6 +154,13 @@ class DeviceKeeper:
         machine = self._matched()
         return wanted_changes(self._entries, machine, self._held(), self._objections.left).changes
 
+    def change_guard(self, guard: Guard) -> None:
+        """That one is to restore what is set, from now on. Raises what take_over() raises."""
+        self._guard = guard
+        if self._transaction is not None:
+            with undisturbed(), Journal(self._directory) as journal:
+                self._transaction = take_over(journal, self._transaction, guard, self._keeper)
+
     def let_go(self) -> list[Restored]:
         """Put everything back. Raises what restore() raises; it can be repeated then."""
         self._close_monitor()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -23,6 +23,8 @@ __all__ = ["Exposure"]
 
 
 SNAPSHOT_SECONDS = 10.0
+AGAIN_SECONDS = 30.0
+"""After metrics could not be served."""
 DOCTOR_SECONDS = 300.0
 """Between two looks for findings, each of which"""
 LOOK_SECONDS = 2.0
@@ -30,11 +32,11 @@ LOOK_SECONDS = 2.0
 
 
 class Exposure:
-    """Of one service; nothing is loaded, counted or served where the policy names no place. A context manager: raises
-    NapctlError where metrics cannot be served."""
+    """Of one service; nothing is loaded, counted or served where the policy names no place. Where metrics cannot be
+    served, that is said, and tried again. A context manager."""
 
-    def __init__(self, service: ServiceEntry, netns: NetworkNamespace):
-        self._service, self._netns = service, netns
+    def __init__(self, service: ServiceEntry, netns: NetworkNamespace, tell: Callable[[str], None]):
+        self._service, self._netns, self._say = service, netns, tell
         self._open = ExitStack()
         self._taker: SnapshotTaker | None = None
         self._collector = SnapshotCollector(per_napi=service.metrics_per_napi)
@@ -42,15 +44,22 @@ class Exposure:
         self._doctor = Doctor(netns)
 
     def __enter__(self) -> Self:
+        self._serve()
+        return self
+
+    def _serve(self) -> None:
         place = self._service.metrics
         if place is None:
-            return self
-        with ExitStack() as undo:
-            if place.address is not None:
-                undo.enter_context(MetricsServer(self._collector, place.address, place.port or 0))
-            self._taker = undo.enter_context(SnapshotTaker(__version__, per_napi=self._service.metrics_per_napi))
-            self._open = undo.pop_all()
-        return self
+            return
+        try:
+            with ExitStack() as undo:
+                if place.address is not None:
+                    undo.enter_context(MetricsServer(self._collector, place.address, place.port or 0))
+                self._taker = undo.enter_context(SnapshotTaker(__version__, per_napi=self._service.metrics_per_napi))
+                self._open = undo.pop_all()
+        except (NapctlError, OSError) as error:
+            self._due_at = time.monotonic() + AGAIN_SECONDS
+            self._say(f"{error}; tried again in {AGAIN_SECONDS:.0f} s")
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
@@ -62,7 +71,7 @@ class Exposure:
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
-        return float("inf") if self._taker is None else max(0.0, self._due_at - now)
+        return float("inf") if self._service.metrics is None else max(0.0, self._due_at - now)
 
     def changed(self) -> None:
         """Settings are others now."""
@@ -77,7 +86,10 @@ class Exposure:
         policy: PolicyState,
     ) -> None:
         """Take a snapshot. Raises NapctlError, OSError; it is due again all the same."""
-        assert self._taker is not None
+        if self._taker is None:
+            self._serve()
+        if self._taker is None:
+            return
         self._due_at = time.monotonic() + SNAPSHOT_SECONDS
         self._doctor.look_if_due(devices)
         state = ServiceState(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from napctl.attach.follow_devices import Readable
 from napctl.attach.target import parse
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, running
-from napctl.model.change import Guard, NapiChange, Restored, Transaction
+from napctl.change.transaction import restore, undisturbed
+from napctl.model.change import Guard, NapiChange, Restored, SteeringChange, Transaction
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.policy import AttachEntry
 from napctl.service.policy_keys import attach_options_of
@@ -85,7 +87,12 @@ class TargetKeeper:
         """Take over what there is, if there is; whether that is done. While another napctl is at work, it is not."""
         if self._to_adopt is not None and self._stay is not None:
             try:
-                self._stay.adopt(self._to_adopt)
+                if self._is_unwanted(self._to_adopt):
+                    with undisturbed(), Journal(self._directory) as journal:
+                        restore(journal, self._to_adopt)
+                    self._tell("put back: the policy wants no steering any more; it is attached anew")
+                else:
+                    self._stay.adopt(self._to_adopt)
             except BadInput as error:  # it is not in force any more, or somebody else's by now
                 self._tell(str(error))
             except NapctlError as error:
@@ -95,26 +102,34 @@ class TargetKeeper:
         self._to_adopt = None
         return True
 
+    def _is_unwanted(self, attachment: Transaction) -> bool:
+        return not self.entry.steer and any(isinstance(each, SteeringChange) for each in attachment.changes)
+
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""
         if not self.adopt():
             return True
-        if (stay := self._stay) is None or (before := stay.attached) is None:
-            if stay is not None and not stay.turn():
-                self.begin()
+        if (stay := self._stay) is None:
             return True
+        before = stay.attached
         if not stay.turn():
-            if self._is_recorded(before) or not any(map(running, stay.members.known)):
-                self.begin()
-            else:
+            if before is not None and any(map(running, stay.members.known)) and not self._is_recorded(before):
                 self.by_hand = True
-                stay.let_go()
-                self._stay = None
+            stay.let_go()
+            self._stay = None
+            if not self.by_hand and not self._is_over:
+                self.begin()
         return True
 
+    @property
+    def _is_over(self) -> bool:
+        """A pid that has ended does not come back."""
+        return parse(self.name).kind == "pid"
+
     def _is_recorded(self, transaction: Transaction) -> bool:
-        live = Journal.read(self._directory, live=True)
-        return any(each.number == transaction.number for each in live)
+        with suppress(NapctlError):
+            return any(each.number == transaction.number for each in Journal.read(self._directory, live=True))
+        return True
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
@@ -134,6 +149,12 @@ class TargetKeeper:
     def take_restored(self) -> list[Restored]:
         """What became of each setting that was put back since the last time."""
         return self._stay.take_restored() if self._stay is not None else []
+
+    def change_guard(self, guard: Guard) -> None:
+        """That one is to restore what is attached, from now on. Raises what take_over() raises."""
+        self._guard = guard
+        if self._stay is not None:
+            self._stay.change_guard(guard)
 
     def let_go(self) -> list[Restored]:
         """Put everything back. Raises what detach() does; it can be repeated then."""

@@ -1,4 +1,8 @@
-"""The policy that is in force, and whether its files have become others."""
+"""The policy that is in force, and whether its files have become others.
+
+The last one that could be read is kept beside the journal, so that a service that starts while somebody is writing at
+the files does not take back what it finds.
+"""
 
 import hashlib
 from contextlib import suppress
@@ -6,9 +10,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from napctl.kernel.trusted_paths import read_own, write_whole
 from napctl.model.errors import NapctlError
-from napctl.model.policy import Origin
-from napctl.model.value import to_json
+from napctl.model.policy import Origin, Policy
+from napctl.model.value import from_json, to_json
 from napctl.service.policy_file import drop_ins, read_policy
 
 __all__ = ["WatchedPolicy"]
@@ -16,20 +21,36 @@ __all__ = ["WatchedPolicy"]
 
 FILE_SECONDS = 2.0
 """Between two looks at the files."""
+KEPT = "policy.json"
 NOWHERE = Origin(file="", line=0)
 
 
 class WatchedPolicy:
-    """Of one file and its drop-ins. Raises BadInput where it cannot be read at first."""
+    """Of one file and its drop-ins. Raises BadInput where it cannot be read, and never could be."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._stamps = _stamps(path)
-        self.now = read_policy(path)
-        """The last that could be read."""
+    def __init__(self, path: Path, directory: Path):
+        self._path, self._kept = path, directory / KEPT
+        self._stamps = self._seen = _stamps(path)
         self.error = ""
         """Why the files are another one now, which cannot be read; empty: they are not."""
         self._due_at = 0.0
+        try:
+            self.now = read_policy(path)
+            """The last that could be read."""
+        except NapctlError as error:
+            if (kept := self._kept_policy()) is None:
+                raise
+            self.now, self.error = kept, str(error)
+
+    def _kept_policy(self) -> Policy | None:
+        with suppress(NapctlError, OSError, ValueError):
+            return from_json(read_own(self._kept), Policy)
+        return None
+
+    def keep(self) -> None:
+        """For the next process of the service."""
+        with suppress(OSError):  # a full disk: then the one before is kept
+            write_whole(self._kept, to_json(self.now))
 
     @property
     def digest(self) -> str:
@@ -43,22 +64,24 @@ class WatchedPolicy:
         return max(0.0, self._due_at - now)
 
     def have_files_changed(self, now: float) -> bool:
-        """Since they were last read, or this was last asked."""
+        """Since they were last read. Whoever writes at them has to be done: they are to be the same at two looks."""
         if now < self._due_at:
             return False
         self._due_at = now + FILE_SECONDS
-        before, self._stamps = self._stamps, _stamps(self._path)
-        return before != self._stamps
+        before, self._seen = self._seen, _stamps(self._path)
+        return self._seen == before != self._stamps
 
     def read(self) -> bool:
         """Whether it asks for something else now. What cannot be read changes nothing, and is the `error`."""
         before, self._stamps = self.digest, _stamps(self._path)
+        self._seen = self._stamps
         try:
             self.now = read_policy(self._path)
         except NapctlError as error:
             self.error = str(error)
             return False
         self.error = ""
+        self.keep()
         return self.digest != before
 
 
