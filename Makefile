@@ -103,7 +103,7 @@ long-figures:
 long-vm:
 	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
 
-# The package: built, installed, and booted under a systemd of its own. Its machines need no other test's time.
+# The package: built, installed in a fresh Debian 13, and booted under its systemd.
 long-debian:
 	$(PYTEST) --long -m long -rP tests/debian
 

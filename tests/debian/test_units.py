@@ -52,19 +52,26 @@ def attached(guest: Guest) -> list[str]:
     return [each["state"] for each in said["transactions"] if each["state"] != "restored"]
 
 
-STAND_IN = """
-mkdir -p /run/systemd/system/napctl.service.d
-cat >/run/systemd/system/napctl.service.d/stand-in.conf <<'END'
+STAND_IN = r"""
+for unit in napctl napctl-guard; do
+    mkdir -p /run/systemd/system/$unit.service.d
+    cat >/run/systemd/system/$unit.service.d/stand-in.conf <<'END'
 [Service]
 Type=exec
 WatchdogSec=0
 ExecStart=
-ExecStart=/bin/bash -c 'trap "touch /var/lib/napctl/told" USR2; trap "exit 0" TERM; while :; do sleep 0.1; done'
+ExecStart=/bin/bash -c 'trap "touch /var/lib/napctl/told" USR2; trap "exit 0" TERM; while :; do sleep 0.5; done'
 END
+done
 systemctl daemon-reload
 systemctl start napctl.service
 """
-"""What a daemon is to the scripts of the package: a process that is told to become the new one."""
+"""What a daemon and its guard are to the scripts of the package: processes that can be told to become the new ones."""
+WITHOUT_STAND_IN = "rm -r /run/systemd/system/napctl*.service.d; systemctl daemon-reload"
+
+
+def pid_of(guest: Guest, unit: str) -> int:
+    return int(guest.run(f"systemctl show --value --property MainPID {unit}"))
 
 
 def test_they_are_installed_and_neither_enabled_nor_started(guest: Guest) -> None:
@@ -108,17 +115,18 @@ def test_another_network_namespace_is_within_reach(guest: Guest) -> None:
 
 def test_an_upgrade_keeps_attachments_and_tells_the_daemon_which_goes_on(guest: Guest, package: Path) -> None:
     guest.run(STAND_IN)
-    pid = guest.run("systemctl show --value --property MainPID napctl.service")
+    daemon, guard = (pid_of(guest, unit) for unit in UNITS)
     attach(guest)
     during = settings(guest)
 
     guest.run(f"dpkg --install /host{package}")
     guest.run("for _ in $(seq 100); do test -e /var/lib/napctl/told && exit; sleep 0.1; done; exit 1")
 
-    assert guest.run("systemctl show --value --property MainPID napctl.service") == pid
+    assert pid_of(guest, "napctl.service") == daemon
+    assert pid_of(guest, "napctl-guard.service") not in (0, guard)
     assert settings(guest) == during
     assert attached(guest) == ["attached"]
-    guest.run("systemctl stop napctl.service; rm -r /run/systemd/system/napctl.service.d; systemctl daemon-reload")
+    guest.run(f"systemctl stop {' '.join(UNITS)}; {WITHOUT_STAND_IN}")
 
 
 def test_removal_stops_the_service_and_restores_and_purge_leaves_nothing(guest: Guest) -> None:
@@ -130,8 +138,8 @@ def test_removal_stops_the_service_and_restores_and_purge_leaves_nothing(guest: 
 
     guest.run("dpkg --remove napctl")
 
-    assert guest.try_to("systemctl is-active napctl.service").status != 0
-    guest.run("rm -r /run/systemd/system/napctl.service.d; systemctl daemon-reload; dpkg --purge napctl")
+    assert [guest.try_to(f"systemctl is-active {unit}").stdout.strip() for unit in UNITS] == ["inactive"] * 2
+    guest.run(f"{WITHOUT_STAND_IN}; dpkg --purge napctl")
     assert guest.run("find / -xdev -path '*napctl*' -not -path '/var/cache/man/*'") == ""
     with_what_was = "cd /run && ln -sfn napctl-code napctl && python3 -m napctl status --json e1000e0"
     (device,) = json.loads(guest.run(with_what_was))["devices"]
