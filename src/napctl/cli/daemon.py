@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from napctl.change.journal import state_directory
 from napctl.cli.netns import netns_option
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.errors import ChangedMeanwhile
+from napctl.model.errors import ChangedMeanwhile, NapctlError
 from napctl.service.daemon import Service, Wake
 from napctl.service.decisions import ServiceDecision
 from napctl.service.policy_file import POLICY_PATH
@@ -48,6 +49,8 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
     napctl anew, for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is
     there; if none comes within the policy's guard-wait, the guard puts everything back.
     """
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("napctl")  # executed anew we would be called python
     wake = Wake()
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: _ask(wake, number))
@@ -56,7 +59,10 @@ def daemon(path: Path, log_format: str, netns: NetworkNamespace) -> int:
     end = service.run(wake)
     if end.renew:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
+        try:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
+        except OSError as error:
+            raise NapctlError(f"{sys.executable}: cannot be executed anew: {error.strerror}") from None
     return ChangedMeanwhile.exit_status if end.left else 0
 
 

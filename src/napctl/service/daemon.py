@@ -7,7 +7,7 @@ of the service goes on where this one ends.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ from napctl.change.guard import watched
 from napctl.change.guard_lock import is_on_watch, service_guard
 from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
-from napctl.change.recovery import recover
-from napctl.change.transaction import restore, undisturbed
+from napctl.change.recovery import recover, restored_each
+from napctl.change.transaction import undisturbed
 from napctl.kernel import running_kernel
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
@@ -29,10 +29,10 @@ from napctl.model.change import Guard, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry, ServiceEntry
 from napctl.model.snapshot import PolicyState
-from napctl.model.units import duration_text
+from napctl.model.units import long_duration_text
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
-from napctl.service.device_keeper import DEVICES, DeviceKeeper
+from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
 from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
@@ -42,6 +42,9 @@ from napctl.service.target_keeper import TargetKeeper
 from napctl.service.watched_policy import WatchedPolicy
 
 __all__ = ["Service", "ServiceEnd", "Wake"]
+
+
+BY_HAND = f"detached by hand: left so {UNTIL}"
 
 
 class Wake:
@@ -123,65 +126,69 @@ class Service:
     def _begin(self) -> None:
         """Take over what an earlier process has left, and put back what nobody wants any more."""
         with undisturbed(), Journal(self._directory) as journal:
-            for orphan, _ in recover(journal):
-                self._tell("", f"put back what was left of {orphan.title}")
+            self._put_back_what_nobody_wants(journal)
             live = journal.live()
+        before = self._state
         if self._state.policy != self._policy.digest:
             self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
+        if not self._paused_ns():
+            self._state = replace(self._state, paused_until_boot_ns=0)  # it has ended meanwhile
+        if self._state != before:
             self._keep()
         self._objections.leave(frozenset(self._state.left))
         if self._paused_ns():
-            self._tell("", f"paused for {duration_text(self._paused_ns())} more")
-            return
-        self._take_up(live)
+            self._tell("", f"paused for {long_duration_text(self._paused_ns())} more")
+        else:
+            self._take_up(live)
+
+    def _put_back_what_nobody_wants(self, journal: Journal) -> None:
+        """What is orphaned, and what the policy named once. What cannot be put back is tried again whenever something
+        is attached."""
+        wanted = {"", DEVICES, *(entry.target for entry in self._policy.now.attach)}
+        try:
+            for orphan, _ in recover(journal):
+                self._tell("", f"put back what was left of {orphan.title}")
+            unwanted = [each for each in journal.live() if each.keeper and each.keeper.entry not in wanted]
+            for each, _ in restored_each(journal, unwanted):
+                assert each.keeper is not None
+                self._tell(each.keeper.entry, f"put back {each.title}: the policy no longer names it")
+        except NapctlError as error:
+            self._tell("", f"not all that was left could be put back: {error}")
 
     def _take_up(self, live: Sequence[Transaction]) -> None:
-        wanted = {entry.target for entry in self._policy.now.attach}
-        for each in live:
-            name = each.keeper.entry if each.keeper else ""
-            if name and name not in wanted | {DEVICES}:
-                with undisturbed(), Journal(self._directory) as journal:
-                    restore(journal, each)
-                self._tell(name, f"put back {each.title}: the policy no longer names it")
         for entry in self._policy.now.attach:
-            self._follow(entry, live)
+            self._follow(entry)
         self._devices.adopt(live)
         self._devices.keep(self._policy.now.devices)
         self._devices.rolled_back = DEVICES in self._state.detached
 
-    def _follow(self, entry: AttachEntry, live: Sequence[Transaction]) -> None:
+    def _follow(self, entry: AttachEntry) -> None:
         keeper = TargetKeeper(entry, self._guard, self._directory, lambda line: self._tell(entry.target, line))
         self._targets.append(keeper)
         if entry.target in self._state.detached:
             keeper.by_hand = True
-            return
-        try:
-            keeper.begin(live)
-        except NapctlError as error:
-            self._tell(entry.target, str(error))
+            self._tell(entry.target, BY_HAND)
+        else:
+            keeper.begin()
 
     def _turn(self) -> None:
         if self._policy.have_files_changed(time.monotonic()):
             self._reload()
         if self._state.paused_until_boot_ns and not self._paused_ns():
             self._resume("the pause is over")
-        if self._paused_ns():
-            return
-        for _ in take_turns(tuple(self._targets)):
-            pass
-        if not self._devices.seconds_left(time.monotonic()):
-            self._devices.turn()
-        self._keep_what_was_done_by_hand()
+        if not self._paused_ns():
+            for _ in take_turns(tuple(self._targets)):
+                pass
+            if not self._devices.seconds_left(time.monotonic()):
+                self._devices.turn()
+            self._keep_what_was_done_by_hand()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
 
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
-        seconds = [self._policy.seconds_left(now)]
-        if paused_ns := self._paused_ns():
-            seconds.append(paused_ns / 1e9)
-        else:
-            seconds += [self._devices.seconds_left(now), self._exposure.seconds_left(now)]
+        seconds = [self._policy.seconds_left(now), self._exposure.seconds_left(now)]
+        seconds.append(self._paused_ns() / 1e9 or self._devices.seconds_left(now))
         if (watchdog := watchdog_seconds()) is not None:
             notify("WATCHDOG=1")
             seconds.append(watchdog / 3)
@@ -220,9 +227,11 @@ class Service:
     def _reload(self) -> None:
         """What differs from the policy before is changed; one that cannot be read changes nothing."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        changed = self._policy.read()
+        was_valid, changed = not self._policy.error, self._policy.read()
         if self._policy.error:
             self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
+        elif not (was_valid or changed):
+            self._tell("", "the policy can be read again, and is as before")
         if changed:
             self._tell("", "the policy has changed")
             self._change()
@@ -233,28 +242,35 @@ class Service:
         policy = self._policy.now
         self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
         self._keep()
+        if not self._exposure.is_of(policy.service):
+            self._expose_anew()
         if self._paused_ns():
             return
         for keeper in tuple(self._targets):
             if not any(map(keeper.is_of, policy.attach)):
-                self._let_go(keeper)
+                named = any(each.target == keeper.name for each in policy.attach)
+                why = "its entry is another one now" if named else "the policy no longer names it"
+                title = keeper.attached.title if keeper.attached is not None else ""
+                if self._let_go(keeper) and title:
+                    self._tell(keeper.name, f"put back {title}: {why}")
                 self._targets.remove(keeper)
         there = {each.name: each for each in self._targets}
         for entry in policy.attach:
             if entry.target not in there:
-                self._follow(entry, ())
+                self._follow(entry)
             elif there[entry.target].by_hand:
-                there[entry.target].begin(())
+                there[entry.target].begin()
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
-        if not self._exposure.is_of(policy.service):
-            self._expose_anew()
 
-    def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> None:
+    def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> bool:
+        """Whether all could be put back."""
         try:
             keeper.let_go()
         except NapctlError as error:
             self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}")
+            return False
+        return True
 
     # Who asks.
 
@@ -270,24 +286,22 @@ class Service:
                 return self._resume("asked to go on")
             case "apply":
                 return self._try_anew()
-            case "diff":
-                return Answer(lines=tuple(self._differences()))
 
     def _pause(self, seconds: float) -> Answer:
         """Restore all, and stay out."""
         until = now_boot_ns() + int(seconds * 1e9)
         self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
         self._keep()
-        for each in self._targets:
-            self._let_go(each)
+        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
+        failed = [each for each in keepers if not self._let_go(each)]
         self._targets.clear()
-        self._let_go(self._devices)
-        self._tell("", f"paused for {duration_text(int(seconds * 1e9))}: all is put back")
-        return Answer(lines=(f"paused for {duration_text(int(seconds * 1e9))}",))
+        words = f"paused for {long_duration_text(int(seconds * 1e9))}: {'not ' if failed else ''}all is put back"
+        self._tell("", words)
+        return Answer(lines=(words,))
 
     def _resume(self, why: str) -> Answer:
         if not self._state.paused_until_boot_ns:
-            return Answer(error="it is not paused")
+            return Answer(lines=("it is not paused",))
         self._state = replace(self._state, paused_until_boot_ns=0)
         self._keep()
         self._tell("", f"goes on: {why}")
@@ -297,25 +311,20 @@ class Service:
     def _try_anew(self) -> Answer:
         """What was left to others, or was detached by hand."""
         if self._paused_ns():
-            return Answer(error=f"paused for {duration_text(self._paused_ns())} more; `napctl pause --end` ends that")
+            return Answer(
+                error=f"paused for {long_duration_text(self._paused_ns())} more; `napctl pause --end` ends that"
+            )
         again = [*sorted(self._objections.left), *(each.name for each in self._targets if each.by_hand)]
         self._objections.forget()
         self._state = replace(self._state, detached=(), left=())
         self._keep()
         for each in self._targets:
             if each.by_hand:
-                each.begin(())
+                each.begin()
         self._devices.rolled_back = False
         self._devices.keep(self._policy.now.devices)
         self._tell("", "asked to make the policy true")
         return Answer(lines=tuple(f"{each}: tried anew" for each in again) or ("nothing was left out",))
-
-    def _differences(self) -> Iterator[str]:
-        for each in self._targets:
-            if each.state != "attached":
-                yield f"{each.name}: {each.state}"
-        for change in self._devices.differs():
-            yield f"{change.where}: differs"
 
     # What is seen of it.
 
@@ -348,13 +357,13 @@ class Service:
         try:
             self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
         except (NapctlError, OSError) as error:
-            self._tell("", f"no snapshot: {error}")
+            self._log("", f"no snapshot: {error}")  # the next is due in its time
 
     # What it knows.
 
     def _status(self) -> str:
         attached = sum(each.attached is not None for each in self._targets)
-        paused = f"; paused for {duration_text(self._paused_ns())} more" if self._paused_ns() else ""
+        paused = f"; paused for {long_duration_text(self._paused_ns())} more" if self._paused_ns() else ""
         return f"{attached} of {len(self._policy.now.attach)} targets attached{paused}"
 
     def _held(self) -> frozenset[int]:
@@ -369,12 +378,11 @@ class Service:
         detached += [DEVICES] if self._devices.rolled_back else []
         fresh = replace(self._state, detached=tuple(detached), left=tuple(sorted(self._objections.left)))
         if fresh != self._state:
-            for name in set(detached) - set(self._state.detached) - {DEVICES}:
-                self._tell(
-                    name, "detached by hand: left so until the policy is changed, or `napctl policy apply` is typed"
-                )
+            by_hand = sorted(set(detached) - set(self._state.detached) - {DEVICES})
             self._state = fresh
             self._keep()
+            for name in by_hand:
+                self._tell(name, BY_HAND)
 
     def _keep(self) -> None:
         try:
@@ -383,4 +391,8 @@ class Service:
             self._tell("", f"what was done by hand cannot be kept: {error.strerror}")
 
     def _tell(self, about: str, text: str) -> None:
+        self._exposure.changed()
+        self._log(about, text)
+
+    def _log(self, about: str, text: str) -> None:
         self._decisions.made_now(time.time_ns(), about, text)

@@ -1,6 +1,7 @@
 """Keeps one target of the policy attached: from one follower to the next, through what administrators do by hand."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +13,17 @@ from napctl.attach.target import parse
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, running
 from napctl.model.change import Guard, NapiChange, Restored, Transaction
+from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
+from napctl.model.units import duration_text
 from napctl.service.policy_keys import attach_options_of
+from napctl.service.retries import Backoff
 
 __all__ = ["TargetKeeper", "TargetState"]
 
 
-TargetState = Literal["attached", "waiting", "detached by hand"]
+TargetState = Literal["attached", "waiting", "detached by hand", "ended"]
+"""`ended`: the process of a pid, which does not come back; another one that gets its number was never meant."""
 
 
 class TargetKeeper:
@@ -26,8 +31,11 @@ class TargetKeeper:
 
     def __init__(self, entry: AttachEntry, guard: Guard, directory: Path, tell: Callable[[str], None]):
         self.entry, self._guard, self._directory, self._tell = entry, guard, directory, tell
+        self._target = parse(entry.target)
         self._stay: Stay | None = None
-        self.by_hand = False
+        self._backoff = Backoff()
+        """Of taking over."""
+        self.by_hand = self._ended = False
         """Somebody has detached it: it stays so until it is asked for anew."""
 
     @property
@@ -43,7 +51,9 @@ class TargetKeeper:
     @property
     def state(self) -> TargetState:
         """For who asks."""
-        return "detached by hand" if self.by_hand else "attached" if self.attached is not None else "waiting"
+        if self.by_hand:
+            return "detached by hand"
+        return "ended" if self._ended else "attached" if self.attached is not None else "waiting"
 
     @property
     def pids(self) -> Collection[int]:
@@ -60,39 +70,48 @@ class TargetKeeper:
         """Whether that asks for the same; it may stand at another place."""
         return replace(entry, origin=self.entry.origin) == self.entry
 
-    def begin(self, live: Iterable[Transaction]) -> None:
-        """Follow it, and take over what an earlier process of the service has attached of it."""
+    def begin(self) -> None:
+        """Follow it, and take over what is attached of it: by an earlier process of the service, or by somebody who has
+        left it without a keeper. What goes wrong is told, and tried again."""
         options = attach_options_of(self.entry)
-        self._stay = Stay(parse(self.name), options, self._guard, self._directory, self._tell, entry=self.name)
-        self.by_hand = False
-        for each in live:
-            keeper = each.keeper
-            if each.kind == "attach" and keeper and keeper.entry == self.name and is_adoptable(each):
-                self._stay.adopt(each)
-                return
+        stay = Stay(self._target, options, self._guard, self._directory, self._tell, entry=self.name)
+        self.by_hand = self._ended = False
+        try:
+            live = Journal.read(self._directory, live=True)
+            if (left := next((each for each in live if self._is_left(each, stay)), None)) is not None:
+                stay.adopt(left)
+        except NapctlError as error:
+            pause = self._backoff.failed(self.name, time.monotonic())
+            self._tell(f"{error}; tried again in {duration_text(int(pause * 1e9))}")
+        else:
+            self._stay = stay
+            self._backoff.succeeded(self.name)
+
+    def _is_left(self, transaction: Transaction, stay: Stay) -> bool:
+        if transaction.kind != "attach" or not is_adoptable(transaction):
+            return False
+        keeper = transaction.keeper
+        return stay.members.claims(transaction) if keeper is None else keeper.entry == self.name
 
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""
-        if (stay := self._stay) is None or (before := stay.attached) is None:
-            if stay is not None and not stay.turn():
-                self.begin(())
-            return True
-        if not stay.turn():
-            if self._is_recorded(before) or not any(map(running, stay.members.known)):
-                self.begin(())
-            else:
+        if (stay := self._stay) is None:
+            if not (self.by_hand or self._ended):
+                self.begin()
+        elif not stay.turn():
+            self._stay = None
+            stay.let_go()
+            if any(map(running, stay.members.known)):
                 self.by_hand = True
-                stay.let_go()
-                self._stay = None
+            elif self._target.kind == "pid":
+                self._ended = True
+            else:
+                self.begin()
         return True
-
-    def _is_recorded(self, transaction: Transaction) -> bool:
-        live = Journal.read(self._directory, live=True)
-        return any(each.number == transaction.number for each in live)
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
-        return self._stay.seconds_left(now) if self._stay is not None else float("inf")
+        return self._stay.seconds_left(now) if self._stay is not None else self._backoff.seconds_left(now)
 
     def sources(self, now: float) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""
