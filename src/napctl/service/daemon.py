@@ -249,10 +249,7 @@ class Service:
         for keeper in tuple(self._targets):
             if not any(map(keeper.is_of, policy.attach)):
                 named = any(each.target == keeper.name for each in policy.attach)
-                why = "its entry is another one now" if named else "the policy no longer names it"
-                title = keeper.attached.title if keeper.attached is not None else ""
-                if self._let_go(keeper) and title:
-                    self._tell(keeper.name, f"put back {title}: {why}")
+                self._let_go(keeper, "its entry is another one now" if named else "the policy no longer names it")
                 self._targets.remove(keeper)
         there = {each.name: each for each in self._targets}
         for entry in policy.attach:
@@ -263,13 +260,16 @@ class Service:
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
 
-    def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> bool:
+    def _let_go(self, keeper: TargetKeeper | DeviceKeeper, why: str) -> bool:
         """Whether all could be put back."""
+        name, attached = (keeper.name, keeper.attached) if isinstance(keeper, TargetKeeper) else ("", None)
         try:
             keeper.let_go()
         except NapctlError as error:
-            self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}")
+            self._tell(name, f"not all could be put back: {error}")
             return False
+        if attached is not None:
+            self._tell(name, f"put back {attached.title}: {why}")
         return True
 
     # Who asks.
@@ -293,7 +293,7 @@ class Service:
         self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
         self._keep()
         keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
-        failed = [each for each in keepers if not self._let_go(each)]
+        failed = [each for each in keepers if not self._let_go(each, "paused")]
         self._targets.clear()
         words = f"paused for {long_duration_text(int(seconds * 1e9))}: {'not ' if failed else ''}all is put back"
         self._tell("", words)

@@ -56,6 +56,7 @@ def test_a_pause_restores_all_outlives_the_daemon_and_ends_by_itself(
     with serving(napctl, policy) as it:
         it.told("attached memcached")
         assert napctl("pause", "1m").stdout == "paused for 1m: all is put back\n"
+        assert it.told("put back memcached").text.endswith(": paused")
         assert napctl.live() == []
         assert machine_of(lab.server) == before
         killed(it)
