@@ -18,10 +18,11 @@ from typing import Any
 from napctl.attach.inspect_target import examine
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
-from napctl.lab.servers import Server
+from napctl.lab.servers import Server, memcached
+from napctl.model.machine import Machine
 from napctl.model.settings import NapiSettings
 from napctl.observe.window import Observer
-from tests.lab.helpers import UNSET, Napctl, in_namespace, params_of, until
+from tests.lab.helpers import UNSET, Napctl, ask, ending, in_namespace, machine_of, params_of, until
 from tests.lab.other_servers import echoed
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
@@ -125,6 +126,38 @@ def attached(settings: NapiSettings) -> bool:
     return settings.irq_suspend_timeout_ns == 20_000_000 and bool(settings.defer_hard_irqs)
 
 
+def attached_in_kernel(lab: Lab, server: Server) -> bool:
+    """Both halves of it."""
+    return all(map(attached, settings_of(lab))) and any(
+        each.prefer_busy_poll for each in params_of(server.pid).values()
+    )
+
+
+def assert_no_mixture(lab: Lab, server: Server, napctl: Napctl, before: Machine) -> bool:
+    """After a kill: wait until what was interrupted is undone. All is attached then, or nothing; which."""
+    until(lambda: {each.state for each in napctl.live()} <= {"attached"}, "what was interrupted to be undone")
+    (settings,), live = settings_of(lab), napctl.live()
+    polls = any(each.prefer_busy_poll for each in params_of(server.pid).values())
+    assert (attached(settings), polls) == (bool(live), bool(live)), (settings, polls)
+    if not live:
+        assert machine_of(lab.server) == before
+    return bool(live)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A lab with a server that has a connection."""
+
+    lab: Lab
+    server: Server
+
+
+@contextmanager
+def served() -> Iterator[Served]:
+    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
+        yield Served(lab, server)
+
+
 def all_unset(*pids: int) -> bool:
     """Whether none of the epoll instances of these processes is attached."""
     return {params for pid in pids for params in params_of(pid).values()} <= {UNSET}
@@ -154,7 +187,7 @@ def set_channels(lab: Lab, count: int) -> None:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of `attach --stay --json`."""
+    """One line of `attach --stay --json`, or of a service's log."""
 
     seconds: float
     """After the epoch."""
@@ -162,7 +195,7 @@ class Event:
 
 
 class Following:
-    """A running `napctl attach --stay --json`."""
+    """A running `napctl attach --stay --json`, or what tells its lines like it."""
 
     def __init__(self, process: "subprocess.Popen[str]", *, traced: bool = False):
         self.process, self._traced = process, traced
@@ -174,7 +207,8 @@ class Following:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             told = json.loads(line)
-            self.events.append(Event(told["unix_ns"] / 1e9, told["event"]))
+            about = f"{told['about']}: " if told.get("about") else ""  # of a service
+            self.events.append(Event(told["unix_ns"] / 1e9, told.get("event") or f"{about}{told['text']}"))
 
     def since(self, moment: float = 0) -> list[str]:
         """What it told since then."""
@@ -218,18 +252,31 @@ class Following:
 
 
 @contextmanager
-def following(napctl: Napctl, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
-    """`attach --stay` with these arguments; killed at the end if it still runs, when its guard puts everything back."""
-    it = Following(napctl.start("attach", *arguments, "--stay", "--json", under=under), traced=bool(under))
+def ended_by(number: signal.Signals, it: Following) -> Iterator[Following]:
+    """It, which is ended so if it still runs."""
     try:
         yield it
     finally:
         if it.process.poll() is None:
-            it.end(signal.SIGTERM)
+            it.end(number)
         assert it.process.stdout is not None
         assert it.process.stderr is not None
         it.process.stdout.close()
         it.process.stderr.close()
+
+
+@contextmanager
+def following(napctl: Napctl, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
+    """`attach --stay` with these arguments; killed at the end if it still runs, when its guard puts everything back."""
+    it = Following(napctl.start("attach", *arguments, "--stay", "--json", under=under), traced=bool(under))
+    with ended_by(signal.SIGTERM, it):
+        yield it
+
+
+def killed(it: Following) -> None:
+    """By SIGKILL; it has not told why it ended."""
+    it.end(signal.SIGKILL)
+    assert it.errors == ""
 
 
 def guards(napctl: Napctl) -> list[int]:

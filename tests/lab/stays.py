@@ -25,7 +25,7 @@ from napctl.change.journal import STATE_VARIABLE, Journal
 from napctl.change.keeper_watch import watch_keepers
 from napctl.cli.stop_signals import Stop
 from napctl.model.suspension import Suspension
-from tests.lab.following import Following
+from tests.lab.following import Following, ended_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,22 +91,8 @@ def staying(*words: object, under: Sequence[str] = ()) -> Iterator[Following]:
     process = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | state, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
     )
-    it = Following(process, traced=bool(under))
-    try:
+    with ended_by(signal.SIGKILL, Following(process, traced=bool(under))) as it:
         yield it
-    finally:
-        if it.process.poll() is None:
-            it.end(signal.SIGKILL)
-        assert it.process.stdout is not None
-        assert it.process.stderr is not None
-        it.process.stdout.close()
-        it.process.stderr.close()
-
-
-def killed(it: Following) -> None:
-    """By SIGKILL; it has not told why it ended."""
-    it.end(signal.SIGKILL)
-    assert it.errors == ""
 
 
 if __name__ == "__main__":

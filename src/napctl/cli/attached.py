@@ -12,6 +12,7 @@ from napctl.cli.options import Seconds, json_option
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json, live, note
 from napctl.cli.text.activity import now_lines, verdict_line
+from napctl.cli.text.keepers import kept_by
 from napctl.cli.text.settings import counted
 from napctl.cli.text.table import number, percent, wrapped
 from napctl.model.activity import Now, Standing
@@ -123,8 +124,8 @@ def _lines(report: Report) -> Iterator[str]:
         transaction = each.transaction
         what = counted(change.where for change in transaction.changes)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(transaction.made_unix_ns / 1e9))
-        kept = f", kept by napctl ({each.kept_by})" if each.kept_by else ""
-        yield from wrapped(f"{transaction.title}: since {since}: {what}{kept}", rest="  ")
+        kept = kept_by(transaction)
+        yield from wrapped(f"{transaction.title}: since {since}: {what}{', ' * bool(kept)}{kept}", rest="  ")
         yield from wrapped(verdict_line(transaction.name, each), first="  ", rest="    ")
         if each.packets_per_second is not None:
             yield from wrapped(

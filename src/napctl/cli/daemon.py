@@ -13,7 +13,7 @@ from napctl.change.journal import state_directory
 from napctl.cli.netns import netns_option
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.errors import ChangedMeanwhile
+from napctl.model.errors import ChangedMeanwhile, NapctlError
 from napctl.model.policy import Policy
 from napctl.observe.machine import take_machine
 from napctl.service.daemon import Service
@@ -58,6 +58,8 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     if check:
         echo(_checked(read_policy(path), netns))
         return 0
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("napctl")  # executed anew we would be called python
     wake = Wake()
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: _ask(wake, number))
@@ -68,7 +70,10 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if wake.stop:  # asked meanwhile: whom we become shall hear it
             signal.raise_signal(signal.SIGTERM)
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
+        try:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
+        except OSError as error:
+            raise NapctlError(f"{sys.executable}: cannot be executed anew: {error.strerror}") from None
     return ChangedMeanwhile.exit_status if end.left else 0
 
 

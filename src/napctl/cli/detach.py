@@ -8,7 +8,7 @@ from napctl.attach.target import find_attachments
 from napctl.change.journal import Journal, state_directory
 from napctl.cli.options import json_option, offered
 from napctl.cli.terminal import echo
-from napctl.cli.text.restored import report
+from napctl.cli.text.restored import name_service, report
 from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput
 
@@ -40,6 +40,7 @@ def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> 
     if (target is None) != everything:
         raise click.UsageError("give a TARGET or --all")
     rows: list[Restored] = []
+    meant: list[Transaction] = []
     if Journal.exists():
         with Journal() as journal:
             meant = _meant(journal, target, force=force) if target else attachments(journal)
@@ -49,6 +50,7 @@ def detach(target: str | None, everything: bool, force: bool, as_json: bool) -> 
     if not rows and not as_json:
         echo("nothing was attached")
         return 0
+    name_service(meant)
     return report(rows, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import on_trial
 from napctl.cli.options import json_option, offered
 from napctl.cli.terminal import echo, echo_json
+from napctl.cli.text.keepers import is_of_service, kept_by
 from napctl.cli.text.settings import grouped, made_rows
 from napctl.cli.text.table import ABSENT, paragraph, print_table
 from napctl.model.change import Transaction
@@ -88,6 +89,8 @@ def history(number: int | None, verbose: bool, as_json: bool) -> None:
     elif recorded:
         rows = [_row(each) for each in recorded] if verbose else [_folded_row(alike) for alike in folded(recorded)]
         print_table(("ID", "made", "what", "settings", "state"), rows, left=3)
+        if kept := [str(each.number) for each in recorded if each.state != "restored" and is_of_service(each)]:
+            paragraph(f"kept by the service: {', '.join(kept)}")
     else:
         echo("nothing was ever changed here")
 
@@ -135,7 +138,7 @@ def _state(transaction: Transaction) -> str:
 def _show(transaction: Transaction) -> None:
     since = _when(transaction.since_unix_ns)
     echo(f"{transaction.kind} {transaction.name}, made {_when(transaction.made_unix_ns)}")
-    echo(f"{_state(transaction)} since {since}")
+    echo(f"{_state(transaction)} since {since}{', ' * bool(kept_by(transaction))}{kept_by(transaction)}")
     for sentence in transaction.forced:
         paragraph(f"forced: {sentence}")
     rows = grouped(row for change in transaction.changes for row in made_rows(change))

@@ -11,7 +11,7 @@ from napctl.cli.history import transaction_argument
 from napctl.cli.options import json_option
 from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo
-from napctl.cli.text.restored import report
+from napctl.cli.text.restored import name_service, report
 from napctl.model.change import Restored, Transaction
 from napctl.model.errors import BadInput
 
@@ -48,6 +48,7 @@ def rollback(number: int | None, everything: bool, force: bool, as_json: bool) -
         dismiss_unneeded(journal, transaction)
     if not as_json:
         echo(f"rolled back {transaction.number} on {transaction.name}")
+    name_service([transaction])
     return report(rows, as_json=as_json)
 
 
@@ -61,6 +62,7 @@ def _all(*, as_json: bool) -> int:
                 dismiss_unneeded(journal, transaction)
                 if not as_json:
                     echo(f"rolled back {transaction.title}")
+                name_service([transaction])
                 rows += restored
     if not rows and not as_json:
         echo("nothing is in force")

@@ -1,14 +1,19 @@
 """napctl status: how the machine takes its packets, as it is set now."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import click
 
+from napctl.change.journal import Journal
 from napctl.cli.netns import netns_option
 from napctl.cli.options import devices_argument, json_option
 from napctl.cli.terminal import echo, echo_json
+from napctl.cli.text.keepers import is_of_service, kept_by
 from napctl.cli.text.table import ABSENT, optional, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.change import Transaction, devices_of
+from napctl.model.errors import NapctlError
 from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi, levels_text
 from napctl.model.units import duration_text, on_or_number
 from napctl.observe.machine import take_machine
@@ -34,6 +39,8 @@ def status(devices: tuple[str, ...], netns: NetworkNamespace, as_json: bool) -> 
         echo_json(machine)
     else:
         show(machine)
+        with suppress(NapctlError):  # no right to read the journal: that is not what was asked for
+            _show_service(machine, Journal.read(live=True))
 
 
 def show(machine: Machine) -> None:
@@ -44,6 +51,14 @@ def show(machine: Machine) -> None:
     _show_pollers(machine.pollers)
     for lack in machine.lacks:
         paragraph(f"not known: {lack}")
+
+
+def _show_service(machine: Machine, live: Iterable[Transaction]) -> None:
+    names = {device.name for device in machine.devices}
+    for each in live:
+        here = any(getattr(change, "netns", machine.netns) == machine.netns for change in each.changes)
+        if is_of_service(each) and here and names & set(devices_of(each.changes)):
+            paragraph(f"{each.title}: {kept_by(each)}")
 
 
 def _show_device(device: Device) -> None:

@@ -3,12 +3,10 @@
 import re
 from decimal import Decimal
 
-__all__ = ["NS_PER", "duration_ns", "duration_text", "figure", "on_or_number", "percent"]
+__all__ = ["NS_PER", "duration_ns", "duration_text", "figure", "long_duration_text", "on_or_number", "percent"]
 
 
-NS_PER = {
-    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000,
-}  # fmt: skip
+NS_PER = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def duration_ns(text: str) -> int:
@@ -25,6 +23,13 @@ def duration_text(ns: int) -> str:
         if ns and ns % NS_PER[unit] == 0:
             return f"{ns // NS_PER[unit]}{unit}"
     return f"{ns}ns" if ns else "0"
+
+
+def long_duration_text(ns: int) -> str:
+    """To the second, rounded up, for times that people wait: 30m, 1h 5m, 59s."""
+    seconds = -(-ns // 10**9)
+    parts = (seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")
+    return " ".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
 
 
 def percent(share: float) -> str:

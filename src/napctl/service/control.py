@@ -27,7 +27,7 @@ CLIENT_SECONDS = 1.0
 class Request(Value, frozen=True, kw_only=True):
     """`about`: of `why`, a target or device."""
 
-    what: Literal["apply", "diff", "pause", "resume", "why", "status"]
+    what: Literal["apply", "pause", "resume", "why", "status"]
     about: str = ""
     seconds: float = 0.0
     """Of `pause`."""

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from napctl.attach.follow_many import take_turns, wait_for_any
 from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
-from napctl.change.recovery import recover
-from napctl.change.transaction import restore, undisturbed
+from napctl.change.recovery import recover, restored_each
+from napctl.change.transaction import undisturbed
 from napctl.kernel import running_kernel
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
@@ -26,9 +26,10 @@ from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import PolicyState
+from napctl.model.units import long_duration_text
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
-from napctl.service.device_keeper import DEVICES, DeviceKeeper
+from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
 from napctl.service.own_guard import OwnGuard
 from napctl.service.retries import Objections
@@ -44,6 +45,7 @@ __all__ = ["Service", "ServiceEnd"]
 
 OWED_SECONDS = 5.0
 """Until what could not be put back is tried again."""
+BY_HAND = f"detached by hand: left so {UNTIL}"
 
 
 @dataclass(frozen=True)
@@ -104,47 +106,51 @@ class Service:
 
     def _begin(self) -> None:
         """Take over what an earlier process has left, and put back what nobody wants any more."""
+        before = self._state
         if self._policy.error:
             self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
         if self._state.policy != self._policy.digest:
             self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
         if not self._paused_ns():
-            self._state = replace(self._state, paused_until_boot_ns=0)
-        self._keep()
+            self._state = replace(self._state, paused_until_boot_ns=0)  # it has ended meanwhile
+        if self._state != before:
+            self._keep()
         self._objections.leave(frozenset(self._state.left))
         live = Journal.read(self._directory, live=True)
         if self._paused_ns():
-            self._tell("", f"paused until {self._paused_until()}")
+            self._tell("", f"paused for {long_duration_text(self._paused_ns())} more")
         else:
             self._take_up(live)
-        with self._told(), undisturbed(), Journal(self._directory) as journal:  # what is adopted has an owner by now
+        self._put_back_what_nobody_wants()
+
+    def _put_back_what_nobody_wants(self) -> None:
+        """What is orphaned, now that what is adopted has an owner; and what the policy named once. What cannot be put
+        back is tried again whenever something is attached."""
+        wanted = {"", DEVICES, *(entry.target for entry in self._policy.now.attach)}
+        with self._told(), undisturbed(), Journal(self._directory) as journal:
             for orphan, _ in recover(journal):
                 self._tell("", f"put back what was left of {orphan.title}")
+            unwanted = [each for each in journal.live() if each.keeper and each.keeper.entry not in wanted]
+            for each, _ in restored_each(journal, unwanted):
+                assert each.keeper is not None
+                self._tell(each.keeper.entry, f"put back {each.title}: the policy no longer names it")
 
     def _take_up(self, live: Sequence[Transaction]) -> None:
-        wanted = {entry.target for entry in self._policy.now.attach} | {DEVICES}
-        for each in live:
-            name = each.keeper.entry if each.keeper else ""
-            if name and name not in wanted:
-                with self._told(name), undisturbed(), Journal(self._directory) as journal:
-                    restore(journal, each)
-                    self._tell(name, f"put back {each.title}: the policy no longer names it")
         for entry in self._policy.now.attach:
-            self._follow(entry, live)
-        for keeper in self._targets:
-            keeper.adopt()
+            self._follow(entry)
         with self._told():
             self._devices.adopt(live)
         self._devices.keep(self._policy.now.devices)
         self._devices.rolled_back = DEVICES in self._state.detached
 
-    def _follow(self, entry: AttachEntry, live: Sequence[Transaction] = ()) -> None:
+    def _follow(self, entry: AttachEntry) -> None:
         keeper = TargetKeeper(entry, self._guard.now, self._directory, lambda line: self._tell(entry.target, line))
         self._targets.append(keeper)
         if entry.target in self._state.detached:
             keeper.by_hand = True
+            self._tell(entry.target, BY_HAND)
         else:
-            keeper.begin(live)
+            keeper.begin()
 
     def _turn(self, wake: Wake) -> None:
         now = time.monotonic()
@@ -220,9 +226,11 @@ class Service:
     def _reload(self) -> None:
         """What differs from the policy before is changed; one that cannot be read changes nothing."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        changed = self._policy.read()
+        was_valid, changed = not self._policy.error, self._policy.read()
         if self._policy.error:
             self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
+        elif not (was_valid or changed):
+            self._tell("", "the policy can be read again, and is as before")
         if changed:
             self._tell("", "the policy has changed")
             self._change()
@@ -241,7 +249,8 @@ class Service:
             return
         for keeper in tuple(self._targets):
             if not any(map(keeper.is_of, policy.attach)):
-                self._let_go(keeper)
+                named = any(each.target == keeper.name for each in policy.attach)
+                self._let_go(keeper, "its entry is another one now" if named else "the policy no longer names it")
                 self._targets.remove(keeper)
         there = {each.name: each for each in self._targets}
         for entry in policy.attach:
@@ -252,21 +261,23 @@ class Service:
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
 
-    def _let_go(self, keeper: TargetKeeper | DeviceKeeper) -> None:
+    def _let_go(self, keeper: TargetKeeper | DeviceKeeper, why: str) -> None:
         """What cannot be put back now is owed."""
+        name, attached = (keeper.name, keeper.attached) if isinstance(keeper, TargetKeeper) else ("", None)
         try:
             self._left |= any(row.outcome == "left" for row in keeper.let_go())
         except (NapctlError, OSError) as error:
-            self._tell(getattr(keeper, "name", ""), f"not all could be put back: {error}; tried again in 5 s")
+            self._tell(name, f"not all could be put back: {error}; tried again in {OWED_SECONDS:.0f}s")
             self._owed.append(keeper)
             self._owed_at = time.monotonic() + OWED_SECONDS
+            return
+        if attached is not None:
+            self._tell(name, f"put back {attached.title}: {why}")
 
     def _put_back_what_is_owed(self) -> None:
         owed, self._owed = self._owed, []
         for keeper in owed:
-            self._let_go(keeper)
-        if not self._owed:
-            self._tell("", "everything is put back by now")
+            self._let_go(keeper, "owed since before")
 
     # Who asks.
 
@@ -282,25 +293,23 @@ class Service:
                 return self._resume("asked to go on")
             case "apply":
                 return self._try_anew()
-            case "diff":
-                return Answer(lines=tuple(self._differences()))
 
     def _pause(self, seconds: float) -> Answer:
         """Restore all, and stay out."""
         until = now_boot_ns() + int(seconds * 1e9)
         self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
         self._keep()
-        for each in self._targets:
-            self._let_go(each)
+        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
+        for each in keepers:
+            self._let_go(each, "paused")
         self._targets.clear()
-        self._let_go(self._devices)
-        words = "not all could be put back yet, it is tried again" if self._owed else "all is put back"
-        self._tell("", f"paused until {self._paused_until()}: {words}")
-        return Answer(lines=(f"paused until {self._paused_until()}; {words}",), error=words if self._owed else "")
+        words = f"paused for {long_duration_text(int(seconds * 1e9))}: {'not ' if self._owed else ''}all is put back"
+        self._tell("", words)
+        return Answer(lines=(words,))
 
     def _resume(self, why: str) -> Answer:
         if not self._state.paused_until_boot_ns:
-            return Answer(error="it is not paused")
+            return Answer(lines=("it is not paused",))
         self._state = replace(self._state, paused_until_boot_ns=0)
         self._keep()
         self._tell("", f"goes on: {why}")
@@ -310,7 +319,9 @@ class Service:
     def _try_anew(self) -> Answer:
         """What was left to others, or was detached by hand."""
         if self._paused_ns():
-            return Answer(error=f"paused until {self._paused_until()}; `napctl pause --end` ends that")
+            return Answer(
+                error=f"paused for {long_duration_text(self._paused_ns())} more; `napctl pause --end` ends that"
+            )
         again = [*sorted(self._objections.left), *(each.name for each in self._targets if each.by_hand)]
         self._objections.forget()
         self._state = replace(self._state, detached=(), left=())
@@ -323,18 +334,11 @@ class Service:
         self._tell("", "asked to make the policy true")
         return Answer(lines=tuple(f"{each}: tried anew" for each in again) or ("nothing was left out",))
 
-    def _differences(self) -> Iterator[str]:
-        for each in self._targets:
-            if each.state != "attached":
-                yield f"{each.name}: {each.state}"
-        for change in self._devices.differs():
-            yield f"{change.where}: differs"
-
     # What is seen of it.
 
     def _expose(self) -> None:
         """Where the policy says."""
-        exposure = Exposure(self._policy.now.service, self._netns, lambda line: self._tell("", line))
+        exposure = Exposure(self._policy.now.service, self._netns, lambda line: self._log("", line))
         self._exposure = exposure.__enter__()
 
     def _close_exposure(self) -> None:
@@ -355,13 +359,13 @@ class Service:
         try:
             self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
         except (NapctlError, OSError) as error:
-            self._tell("", f"no snapshot: {error}")
+            self._log("", f"no snapshot: {error}")  # the next is due in its time
 
     # What it knows.
 
     def _status(self) -> str:
         attached = sum(each.attached is not None for each in self._targets)
-        paused = f"; paused until {self._paused_until()}" if self._paused_ns() else ""
+        paused = f"; paused for {long_duration_text(self._paused_ns())} more" if self._paused_ns() else ""
         return f"{attached} of {len(self._policy.now.attach)} targets attached{paused}"
 
     def _held(self) -> frozenset[int]:
@@ -371,21 +375,16 @@ class Service:
     def _paused_ns(self) -> int:
         return self._state.paused_ns(now_boot_ns()) if self._state.paused_until_boot_ns else 0
 
-    def _paused_until(self) -> str:
-        """By the clock of here and now."""
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() + self._paused_ns() / 1e9))
-
     def _keep_what_was_done_by_hand(self) -> None:
         detached = [each.name for each in self._targets if each.by_hand]
         detached += [DEVICES] if self._devices.rolled_back else []
         fresh = replace(self._state, detached=tuple(detached), left=tuple(sorted(self._objections.left)))
         if fresh != self._state:
-            for name in set(detached) - set(self._state.detached) - {DEVICES}:
-                self._tell(
-                    name, "detached by hand: left so until the policy is changed, or `napctl policy apply` is typed"
-                )
+            by_hand = sorted(set(detached) - set(self._state.detached) - {DEVICES})
             self._state = fresh
             self._keep()
+            for name in by_hand:
+                self._tell(name, BY_HAND)
 
     def _keep(self) -> None:
         try:
@@ -402,4 +401,8 @@ class Service:
             self._tell(about, str(error))
 
     def _tell(self, about: str, text: str) -> None:
+        self._exposure.changed()
+        self._log(about, text)
+
+    def _log(self, about: str, text: str) -> None:
         self._decisions.made_now(time.time_ns(), about, text)

@@ -25,6 +25,8 @@ __all__ = ["Exposure"]
 SNAPSHOT_SECONDS = 10.0
 AGAIN_SECONDS = 30.0
 """After metrics could not be served."""
+CHANGED_SECONDS = 1.0
+"""Between a decision, after which there may be more, and a snapshot that shows it."""
 DOCTOR_SECONDS = 300.0
 """Between two looks for findings, each of which"""
 LOOK_SECONDS = 2.0
@@ -74,9 +76,10 @@ class Exposure:
         return float("inf") if self._service.metrics is None else max(0.0, self._due_at - now)
 
     def changed(self) -> None:
-        """Settings are others now."""
+        """Something is otherwise now: it is to be seen soon."""
         if self._taker is not None:
             self._taker.reread()
+            self._due_at = min(self._due_at, time.monotonic() + CHANGED_SECONDS)
 
     def turn(
         self,

@@ -259,7 +259,7 @@ def _textfile(path: str, where: str) -> MetricsPlace:
 
 SERVICE: Mapping[str, Read] = {
     "on-stop": one_of(*get_args(OnStop)),
-    "guard-wait": duration(NS_PER["s"], 3600 * NS_PER["s"], "60s"),
+    "guard-wait": duration(NS_PER["s"], NS_PER["h"], "60s"),
     "metrics": _metrics,
     "metrics-beyond-loopback": switch,
     "metrics-per-napi": switch,

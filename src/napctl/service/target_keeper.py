@@ -1,8 +1,7 @@
 """Keeps one target of the policy attached: from one follower to the next, through what administrators do by hand."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,15 +14,17 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, running
 from napctl.change.transaction import restore, undisturbed
 from napctl.model.change import Guard, NapiChange, Restored, SteeringChange, Transaction
-from napctl.model.errors import BadInput, NapctlError
+from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
+from napctl.model.units import duration_text
 from napctl.service.policy_keys import attach_options_of
+from napctl.service.retries import Backoff
 
 __all__ = ["TargetKeeper", "TargetState"]
 
 
-ADOPT_AGAIN_SECONDS = 1.0
-TargetState = Literal["attached", "waiting", "detached by hand"]
+TargetState = Literal["attached", "waiting", "detached by hand", "ended"]
+"""`ended`: the process of a pid, which does not come back; another one that gets its number was never meant."""
 
 
 class TargetKeeper:
@@ -31,12 +32,12 @@ class TargetKeeper:
 
     def __init__(self, entry: AttachEntry, guard: Guard, directory: Path, tell: Callable[[str], None]):
         self.entry, self._guard, self._directory, self._tell = entry, guard, directory, tell
+        self._target = parse(entry.target)
         self._stay: Stay | None = None
-        self.by_hand = False
+        self._backoff = Backoff()
+        """Of taking over."""
+        self.by_hand = self._ended = False
         """Somebody has detached it: it stays so until it is asked for anew."""
-        self._to_adopt: Transaction | None = None
-        self._adopt_at = 0.0
-        """When that is tried, of time.monotonic()."""
 
     @property
     def name(self) -> str:
@@ -51,7 +52,9 @@ class TargetKeeper:
     @property
     def state(self) -> TargetState:
         """For who asks."""
-        return "detached by hand" if self.by_hand else "attached" if self.attached is not None else "waiting"
+        if self.by_hand:
+            return "detached by hand"
+        return "ended" if self._ended else "attached" if self.attached is not None else "waiting"
 
     @property
     def pids(self) -> Collection[int]:
@@ -68,74 +71,56 @@ class TargetKeeper:
         """Whether that asks for the same; it may stand at another place."""
         return replace(entry, origin=self.entry.origin) == self.entry
 
-    def begin(self, live: Iterable[Transaction] = ()) -> None:
-        """Follow it from the next turn() on, which first takes over what is attached of it and nobody else keeps."""
+    def begin(self) -> None:
+        """Follow it, and take over what is attached of it: by an earlier process of the service, or by somebody who has
+        left it without a keeper. What goes wrong is told, and tried again."""
         options = attach_options_of(self.entry)
-        self._stay = Stay(parse(self.name), options, self._guard, self._directory, self._tell, entry=self.name)
-        self.by_hand = False
-        self._to_adopt = next((each for each in live if is_adoptable(each) and self._may_adopt(self._stay, each)), None)
+        stay = Stay(self._target, options, self._guard, self._directory, self._tell, entry=self.name)
+        self.by_hand = self._ended = False
+        try:
+            live = Journal.read(self._directory, live=True)
+            left = next((each for each in live if self._is_left(each, stay)), None)
+            if left is not None and self._is_unwanted(left):
+                with undisturbed(), Journal(self._directory) as journal:
+                    restore(journal, left)
+                self._tell(f"put back {left.title}: the policy wants no steering any more")
+            elif left is not None:
+                stay.adopt(left)
+        except NapctlError as error:
+            pause = self._backoff.failed(self.name, time.monotonic())
+            self._tell(f"{error}; tried again in {duration_text(int(pause * 1e9))}")
+        else:
+            self._stay = stay
+            self._backoff.succeeded(self.name)
 
-    def _may_adopt(self, stay: Stay, attachment: Transaction) -> bool:
-        """What the service has attached before; and what nobody keeps any more, as after `on-stop = "keep"`
-        or since a plain `napctl attach`."""
-        if attachment.kind != "attach":
+    def _is_left(self, transaction: Transaction, stay: Stay) -> bool:
+        if transaction.kind != "attach" or not is_adoptable(transaction):
             return False
-        keeper = attachment.keeper
-        return stay.members.claims(attachment) if keeper is None else keeper.entry == self.name
-
-    def adopt(self) -> bool:
-        """Take over what there is, if there is; whether that is done. While another napctl is at work, it is not."""
-        if self._to_adopt is not None and self._stay is not None:
-            try:
-                if self._is_unwanted(self._to_adopt):
-                    with undisturbed(), Journal(self._directory) as journal:
-                        restore(journal, self._to_adopt)
-                    self._tell("put back: the policy wants no steering any more; it is attached anew")
-                else:
-                    self._stay.adopt(self._to_adopt)
-            except BadInput as error:  # it is not in force any more, or somebody else's by now
-                self._tell(str(error))
-            except NapctlError as error:
-                self._adopt_at = time.monotonic() + ADOPT_AGAIN_SECONDS
-                self._tell(f"to be taken over as soon as it can: {error}")
-                return False
-        self._to_adopt = None
-        return True
+        keeper = transaction.keeper
+        return stay.members.claims(transaction) if keeper is None else keeper.entry == self.name
 
     def _is_unwanted(self, attachment: Transaction) -> bool:
         return not self.entry.steer and any(isinstance(each, SteeringChange) for each in attachment.changes)
 
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""
-        if not self.adopt():
-            return True
         if (stay := self._stay) is None:
-            return True
-        before = stay.attached
-        if not stay.turn():
-            if before is not None and any(map(running, stay.members.known)) and not self._is_recorded(before):
-                self.by_hand = True
-            stay.let_go()
-            self._stay = None
-            if not self.by_hand and not self._is_over:
+            if not (self.by_hand or self._ended):
                 self.begin()
-        return True
-
-    @property
-    def _is_over(self) -> bool:
-        """A pid that has ended does not come back."""
-        return parse(self.name).kind == "pid"
-
-    def _is_recorded(self, transaction: Transaction) -> bool:
-        with suppress(NapctlError):
-            return any(each.number == transaction.number for each in Journal.read(self._directory, live=True))
+        elif not stay.turn():
+            self._stay = None
+            stay.let_go()
+            if any(map(running, stay.members.known)):
+                self.by_hand = True
+            elif self._target.kind == "pid":
+                self._ended = True
+            else:
+                self.begin()
         return True
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
-        if self._to_adopt is not None:
-            return max(0.0, self._adopt_at - now)
-        return self._stay.seconds_left(now) if self._stay is not None else float("inf")
+        return self._stay.seconds_left(now) if self._stay is not None else self._backoff.seconds_left(now)
 
     def sources(self, now: float) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""

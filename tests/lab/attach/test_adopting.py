@@ -2,13 +2,11 @@
 
 import os
 import random
-import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,49 +14,23 @@ import pytest
 from napctl.change.guard_lock import is_on_watch
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
-from napctl.lab.servers import Server, memcached
+from napctl.lab.servers import Server
 from tests.lab.conftest import LoadStarter
-from tests.lab.following import all_unset, attached, flap, settings_of
-from tests.lab.helpers import Napctl, answers, ask, ending, machine_of, params_of, set_napi, until
-from tests.lab.stays import killed, staying
+from tests.lab.following import (
+    all_unset,
+    assert_no_mixture,
+    attached,
+    attached_in_kernel,
+    flap,
+    killed,
+    served,
+    settings_of,
+)
+from tests.lab.helpers import Napctl, answers, machine_of, set_napi, until
+from tests.lab.kernel_writes import TRACED, writes_in
+from tests.lab.stays import staying
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
-
-TRACED = ["strace", "-f", "-qq", "-xx", "-e", "trace=sendto,sendmsg,ioctl,setsockopt", "-o"]
-NAPI_SET = r'sendto\(.*"\\x0e\\x01\\x00\\x00'
-"""NETDEV_CMD_NAPI_SET of include/uapi/linux/netdev.h, as the genetlink header begins."""
-WRITES = {
-    "napi-set": NAPI_SET,
-    "EPIOCSPARAMS": r"ioctl\(.*(EPIOCSPARAMS|_IOC\(_IOC_WRITE, 0x8a, 0x1)",
-    "setsockopt": r"setsockopt\(\d+, SOL_SOCKET, (SO_BUSY_POLL|SO_PREFER_BUSY_POLL|SO_ATTACH_REUSEPORT|SO_DETACH)",
-    "ethtool set": r'sendto\(.*"\\x(14|10|12)\\x01\\x00\\x00',
-}
-
-
-def writes_in(trace: Path) -> set[str]:
-    """What was written to the kernel, by kind."""
-    text = trace.read_text()
-    return {kind for kind, pattern in WRITES.items() if re.search(pattern, text)}
-
-
-def attached_in_kernel(lab: Lab, server: Server) -> bool:
-    return all(map(attached, settings_of(lab))) and any(
-        each.prefer_busy_poll for each in params_of(server.pid).values()
-    )
-
-
-@dataclass(frozen=True)
-class Bed:
-    """A lab with a server that has a connection."""
-
-    lab: Lab
-    server: Server
-
-
-@contextmanager
-def served() -> Iterator[Bed]:
-    with Lab.build() as lab, ending(memcached(lab)) as server, ask(lab, server):
-        yield Bed(lab, server)
 
 
 def test_two_targets_are_followed_by_one_process_and_both_put_back(state: Path) -> None:
@@ -213,9 +185,7 @@ def test_executed_anew_it_goes_on_as_the_same_process(
         assert second.keeper == first.keeper
         assert it.pid == pid
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= held
-        rest = tmp_path / "rest"
-        rest.write_text(trace.read_bytes()[size:].decode())
-        assert writes_in(rest) == set()
+        assert writes_in(trace, since=size) == set()
         until(lambda: len(napctl.guards()) == 1, "its former guard to go home")
         assert it.end(signal.SIGTERM) == 0
     assert napctl.live() == []
@@ -301,13 +271,9 @@ def test_killed_at_any_moment_there_is_never_a_mixture(
                 else:
                     time.sleep(chance.uniform(0.2, 1.5))
                 killed(it)
-            until(lambda: {each.state for each in napctl.live()} <= {"attached"}, "what was interrupted to be undone")
-            (settings,), live = settings_of(lab), napctl.live()
-            polls = any(each.prefer_busy_poll for each in params_of(server.pid).values())
-            assert (attached(settings), polls) == (bool(live), bool(live)), (number, settings, polls)
-            if not live:
-                assert machine_of(lab.server) == before, number
-            elif number % 4 == 3:  # what was attached before it was killed might have been adopted every time
+            if (
+                assert_no_mixture(lab, server, napctl, before) and number % 4 == 3
+            ):  # what was attached before it was killed might have been adopted every time
                 assert napctl("detach", server.pid).status == 0
                 assert machine_of(lab.server) == before, number
         with staying("follow", napctl.state, server.pid, "--by-service", "--timer-us", 50) as it:

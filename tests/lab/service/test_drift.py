@@ -10,14 +10,9 @@ from napctl.lab.servers import Server
 from napctl.model.settings import NapiSettings
 from tests.lab.helpers import Napctl, at_server, in_namespace, params_of, set_napi, set_params
 from tests.lab.plans import set_frames
+from tests.lab.service.services import write
 
 pytestmark = pytest.mark.lab
-
-
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(0o644)
-    return path
 
 
 def test_what_is_not_attached_what_somebody_changes_and_what_the_policy_changes_is_named(

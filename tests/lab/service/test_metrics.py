@@ -26,6 +26,7 @@ from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, ask, bpftrace, until
+from tests.lab.service.services import free_port
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -77,11 +78,6 @@ scrape_configs: [{{job_name: napctl, static_configs: [{{targets: ["127.0.0.1:{po
             yield query
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with MetricsServer(SnapshotCollector(), "127.0.0.1", 0) as server:
-        return server.port
 
 
 def queries() -> list[tuple[str, str]]:

@@ -1,8 +1,11 @@
 """What became of settings that were put back, for `detach`, `rollback` and `recover`."""
 
+from collections.abc import Iterable
+
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover
 from napctl.cli.terminal import echo_json, note
+from napctl.cli.text.keepers import is_of_service
 from napctl.cli.text.settings import grouped, setting_name, value_text
 from napctl.cli.text.table import print_table
 from napctl.kernel import running_kernel
@@ -11,7 +14,7 @@ from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
-__all__ = ["name_left", "recover_leavings", "report", "why_recovered"]
+__all__ = ["name_left", "name_service", "recover_leavings", "report", "why_recovered"]
 
 
 WORDS = {
@@ -40,6 +43,14 @@ def report(rows: list[Restored], *, as_json: bool) -> int:
             left=2,
         )
     return ChangedMeanwhile.exit_status if name_left(rows) else 0
+
+
+def name_service(transactions: Iterable[Transaction]) -> None:
+    """A line on stderr for each that the service kept when it was put back by hand."""
+    for each in transactions:
+        if is_of_service(each):
+            note(f"{each.title} was the service's, which leaves it so until its policy is changed, or asked: "
+                 "`napctl policy apply`")  # fmt: skip
 
 
 def recover_leavings(journal: Journal, *, as_json: bool) -> list[Restored]:

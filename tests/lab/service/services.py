@@ -1,0 +1,91 @@
+"""A running service, its policy, its guard, and what a scrape of it shows."""
+
+import signal
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from napctl.change.guard_lock import is_on_watch
+from napctl.service.metrics import MetricsServer, SnapshotCollector
+from tests.lab.following import Following, ended_by
+from tests.lab.helpers import Napctl, until
+
+WITHOUT_ADOPTION = """
+import sys
+import napctl.service.target_keeper
+napctl.service.target_keeper.is_adoptable = lambda _: False
+from napctl.__main__ import main
+sys.argv = sys.argv[1:]
+main()
+"""
+"""The feature taken out, to see what a test would see then."""
+
+
+def policy_of(directory: Path, *entries: object, service: str = "") -> Path:
+    """One that attaches these: a target, a pid, or either with its timer in µs."""
+    text = ""
+    for each in entries:
+        target, defer_us = each if isinstance(each, tuple) else (each, 200)
+        name = f"pid:{target}" if isinstance(target, int) else target
+        text += f'[[attach]]\ntarget = "{name}"\ndefer-us = {defer_us}\n'
+    return write(directory / "policy.toml", f"{text}[service]\n{service}\n")
+
+
+def write(path: Path, text: str) -> Path:
+    """Nobody but root may write to a policy."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o644)
+    return new.replace(path)
+
+
+@contextmanager
+def serving(
+    napctl: Napctl, policy: Path, *arguments: object, under: Sequence[str] = (), adopts: bool = True
+) -> Iterator[Following]:
+    """A `napctl daemon`, which is stopped at the end if it still runs."""
+    if not adopts:
+        under = [*under, sys.executable, "-c", WITHOUT_ADOPTION]
+    command = ("daemon", "--policy", policy, "--log-format", "json", *arguments)
+    with ended_by(signal.SIGTERM, Following(napctl.start(*command, under=under), traced=bool(under))) as it:
+        yield it
+
+
+@contextmanager
+def guarding(napctl: Napctl) -> Iterator[list[str]]:
+    """A `napctl guard` that watches; after its end the list has the lines that it told."""
+    guard, told = napctl.start("guard"), list[str]()
+    try:
+        until(lambda: is_on_watch(napctl.state), "the guard of the service")
+        yield told
+    finally:
+        guard.terminate()
+        output, errors = guard.communicate(timeout=10)
+        told += output.splitlines()
+        assert (guard.returncode, errors) == (0, "")
+
+
+def guards_gone(napctl: Napctl) -> None:
+    """Wait for the guards that a daemon started to go home."""
+    until(lambda: not napctl.guards(), "its guard to go home")
+
+
+def free_port() -> int:
+    with MetricsServer(SnapshotCollector(), "127.0.0.1", 0) as server:
+        return server.port
+
+
+def scraped(port: int) -> dict[str, float]:
+    """Each sample of a scrape, by name and labels: `napctl_target_attached{target="nginx"}`. Raises OSError."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for each in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(each.labels.items()))
+            found[f"{each.name}{{{labels}}}" if labels else each.name] = each.value
+    return found
