@@ -102,10 +102,6 @@ def test_what_keeps_it_from_starting_is_one_line(
         database.execute("PRAGMA user_version=99")
     refused(2, "journal.sqlite", "version")
     (here / "journal.sqlite").unlink()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        policy_of(tmp_path, server.pid, service=f'metrics = "127.0.0.1:{port}"')
-        refused(2, f"127.0.0.1:{port}", "another process listens there")
     policy_of(tmp_path, server.pid)
     full = f"mount -t tmpfs -o size=64k,mode=700 tmpfs {here}; head -c 65536 /dev/zero >{here}/fill || true"
     refused(6, str(here), "nothing was changed", under=in_mounts(full))
@@ -118,6 +114,18 @@ def test_what_keeps_it_from_starting_is_one_line(
         assert napctl("why").status == 0, "it still answers"
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
+
+
+def test_metrics_at_a_port_that_another_process_has_are_served_later_and_nothing_else_waits(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        policy = policy_of(tmp_path, server.pid, service=f'metrics = "127.0.0.1:{port}"')
+        with serving(napctl, policy) as it:
+            it.told(f"metrics at 127.0.0.1:{port}: another process listens there")
+            it.told("attached memcached")
+            assert it.end(signal.SIGTERM) == 0
 
 
 def test_targets_that_never_come_are_one_line_each_and_cost_nothing(napctl: Napctl, tmp_path: Path) -> None:
