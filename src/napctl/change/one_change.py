@@ -12,10 +12,9 @@ from napctl.kernel import capabilities
 from napctl.kernel.netlink import Refused
 from napctl.model.change import (
     Change,
-    CoalescingChange,
+    DeviceChange,
     EpollChange,
     Restored,
-    RingsChange,
     SocketChange,
     SteeringChange,
 )
@@ -71,7 +70,7 @@ def make(change: Change, places: Places, upon: Upon = "former") -> Change:
         raise explain(change, error) from None
     if found is None:
         raise BadInput(f"{change.where}: gone meanwhile")
-    if isinstance(change, CoalescingChange | RingsChange):
+    if isinstance(change, DeviceChange):
         return replace(change, found=found)
     for name, value in wanted.items():
         if getattr(found, name) != value:
@@ -129,7 +128,7 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
             now = target.read() if target else None
             if target is None or now is None:
                 return all_gone(change)
-            whole = interrupted and isinstance(change, CoalescingChange | RingsChange)
+            whole = interrupted and isinstance(change, DeviceChange)
             rows = [_settle(change, name, now, always=force or whole) for name in _names(change, now, whole=whole)]
             back = {row.setting: row.before for row in rows if row.outcome == "restored"}
             if back:
@@ -186,7 +185,7 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
     if upon == "anything" or isinstance(change, SteeringChange):
         return
     names = touched(change)
-    if isinstance(change, CoalescingChange | RingsChange):
+    if isinstance(change, DeviceChange):
         now = now or type(change.before)()  # a driver that tells nothing refuses in its own words
         names += _differing(change, now)
     if now is None:
@@ -220,7 +219,7 @@ def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], e
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)
     asked = ", ".join(f"{kernel_name(name)} {_plain(wanted[name])}" for name in names)
-    who = "driver" if isinstance(change, CoalescingChange | RingsChange) else "kernel"
+    who = "driver" if isinstance(change, DeviceChange) else "kernel"
     return Unsupported(f"{change.where}: the {who} refuses {asked}: {_words(error)}")
 
 
