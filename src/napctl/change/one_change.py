@@ -27,6 +27,7 @@ from napctl.model.value import Value
 __all__ = [
     "all_gone",
     "altered",
+    "drifts",
     "found_own",
     "make",
     "may_have_either",
@@ -162,7 +163,7 @@ def altered(change: Change) -> list[str]:
     """Names of the settings of which the driver made another value than it was asked for."""
     found = getattr(change, "found", None)
     names = touched(change) if found is not None else []
-    return [name for name in names if getattr(found, name) != getattr(change.after, name) and not _drifts(name, found)]
+    return [name for name in names if getattr(found, name) != getattr(change.after, name) and not drifts(name, found)]
 
 
 def explain(change: Change, error: OSError | Refused) -> NapctlError:
@@ -192,7 +193,7 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
         raise BadInput(f"{change.where}: gone meanwhile")
     for name in names:
         before, current = getattr(change.before, name), getattr(now, name)
-        drifted = _drifts(name, change.before) and _drifts(name, now)
+        drifted = drifts(name, change.before) and drifts(name, now)
         own = (before, *_own(change, name)) if upon == "former or own" else (before,)
         if current not in own and not drifted:
             was, now_is = value_words(name, before), value_words(name, current)
@@ -237,7 +238,7 @@ def _refused_alone(target: SettingsBlock, wanted: Mapping[str, Any]) -> list[str
 def _names(change: Change, now: Value, *, whole: bool) -> list[str]:
     """The settings that undoing looks at. What drifted before cannot be told from what was changed."""
     others = _differing(change, now) if whole else side_effects(change)
-    return [name for name in [*touched(change), *others] if not _drifts(name, change.before)]
+    return [name for name in [*touched(change), *others] if not drifts(name, change.before)]
 
 
 def _differing(change: Change, now: Value) -> list[str]:
@@ -247,11 +248,12 @@ def _differing(change: Change, now: Value) -> list[str]:
     return [
         name for name in names
         if getattr(now, name) != getattr(change.before, name)
-        and not _drifts(name, change.before) and not _drifts(name, now)
+        and not drifts(name, change.before) and not drifts(name, now)
     ]  # fmt: skip
 
 
-def _drifts(name: str, block: object) -> bool:
+def drifts(name: str, block: object) -> bool:
+    """Whether adaptive coalescing itself changes a setting, in a block that has it on."""
     return isinstance(block, Coalescing) and name in DRIFTING and getattr(block, DRIFTING[name]) is True
 
 

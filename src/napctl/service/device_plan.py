@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from napctl.change.one_change import drifts
 from napctl.change.renewal import object_of
 from napctl.model.change import Change, ChannelsChange, CoalescingChange, DeviceChange, NapiChange, RingsChange
 from napctl.model.errors import BadInput
@@ -177,12 +178,18 @@ def _rechanneled(device: Device, wanted: ChannelCounts | None, netns: int) -> It
 def _still_to_be_made(
     change: Change, made: Mapping[tuple[object, ...], Change], left: Collection[str]
 ) -> Iterator[Change]:
-    """Without what is left to others, and what a driver has made another value of that is still in force."""
+    """Without what is left to others, what a driver has made another value of that is still in force, and what adaptive
+    coalescing changes all the time, where it is to stay on."""
     mine = made.get(object_of(change))
+    adaptive = change.before
+    if isinstance(change, CoalescingChange):
+        adaptive = replace(change.before, **dict(settings(change.after)))
     fields = {
         field: value
         for field, value in settings(change.after)
-        if setting_key(change, field) not in left and not _is_what_the_driver_made(mine, change, field)
+        if setting_key(change, field) not in left
+        and not _is_what_the_driver_made(mine, change, field)
+        and not (drifts(field, change.before) and drifts(field, adaptive))
     }
     if fields or not dict(settings(change.after)):
         yield replace(change, after=type(change.after)(**fields))

@@ -148,6 +148,23 @@ def test_over_twenty_resets_it_is_set_each_time_nobody_objects_and_the_transacti
     assert settings_of(bed) == before
 
 
+def test_what_is_lost_at_once_after_a_reset_was_lost_by_it_as_with_drivers_that_take_their_time(
+    bed: Lab, keeping: Keeping
+) -> None:
+    keeping.look(SERVER)
+    for number in range(4):
+        flap(bed)
+        keeping.look()
+        flush_by_hand(bed, 700 + number)
+        (line,) = keeping.look()
+        assert line.endswith("→ 50us, as the device was reset")
+    assert is_set(bed)
+    keeping.later(6)
+    flush_by_hand(bed, 800)
+    (line,) = keeping.look()
+    assert line.endswith("→ 50us, as somebody else had changed it")
+
+
 @contextmanager
 def later_device(netns: NetworkNamespace) -> Iterator[None]:
     lines = "link add late0 type veth peer name late1\nlink property add dev late0 altname wan"
@@ -211,7 +228,10 @@ def test_what_is_refused_keeps_nothing_else_back_and_is_tried_again_ever_later(b
         lines = keeping.look()
         assert len(lines) == 1
     assert len(Journal.read(keeping.state)) == 1
-    assert len(keeping.look(TUN, SERVER)) == 1
+    in_namespace(bed.server.namespace, "ip", "link", "delete", "tun0")
+    assert keeping.look() == []
+    keeping.later(20)
+    assert keeping.look() == []
     assert keeping.left_s > 20
 
 
@@ -234,6 +254,9 @@ def test_what_the_driver_makes_of_a_value_is_said_and_taken(bed: Lab, keeping: K
     assert keeping.look(entry("tun0", coalescing=Coalescing(rx_max_frames=100))) == [line]
     for _ in range(4):
         assert keeping.look() == []
+    set_frames(bed.server.namespace, 7)
+    (line,) = keeping.look()
+    assert line.startswith("tun0: rx-max-frames 7 → 100 (the driver made 64 of it), ")
     assert keeping.let_go() == []
     assert frames_of(bed.server.namespace) == 0
 
@@ -327,6 +350,28 @@ def test_killed_amid_it_channels_are_recovered_and_more_than_there_are_is_said(
         journal.update(replace(made, changes=tuple(replace(c, found=None) for c in made.changes), **ended), "changing")
     assert napctl("recover").status == 0
     assert len(bed.server.napis()) == 2
+
+
+def test_without_a_service_channels_and_what_they_renumber_are_set_once(
+    bed: Lab, napctl: Napctl, tmp_path: Path
+) -> None:
+    before = settings_of(bed)
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[device]]\nname = "server0"\nchannels = 1\ndeferral.gro-flush-timeout = "50us"\n')
+    policy.chmod(0o644)
+    where = ("--netns", f"/proc/{os.getpid()}/fd/{bed.server.namespace.fd}")
+    assert napctl("policy", "drift", policy, *where).stdout.splitlines()[:2] == [
+        f"server0: rx-channels is 2, policy wants 1 ({policy}:1)",
+        f"server0: tx-channels is 2, policy wants 1 ({policy}:1)",
+    ]
+    ran = napctl("policy", "apply", policy, *where)
+    assert ran.status == 0, ran
+    assert ran.stdout.splitlines()[0] == "server0: set: channels of server0"
+    assert (len(bed.server.napis()), deferral_of(bed)) == (1, {(0, 50_000)})
+    assert napctl("policy", "drift", policy, *where).status == 0
+    assert states(napctl) == ["applied"]
+    assert napctl("rollback").status == 0
+    assert settings_of(bed) == before
 
 
 # The daemon.

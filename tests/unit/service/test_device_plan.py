@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from napctl.change.one_change import drifts
 from napctl.model.change import Change, ChannelsChange, CoalescingChange, NapiChange, RingsChange
 from napctl.model.machine import Channels, Coalescing, Device, Machine, Rings
 from napctl.model.plan import ChannelCounts, Deferral, RingSizes, settings
@@ -81,7 +82,9 @@ def test_once_made_a_goal_wants_what_it_has_proposed_and_nothing_else(found: Mac
     assert again.changes == ()
     assert again.wanted == first.wanted
     if not first.problems:
-        assert device_drift(entries, after).differences == ()
+        coalescing = {each.name: each.coalescing for each in after.devices}
+        differences = device_drift(entries, after).differences
+        assert all(drifts(each.setting or "", coalescing.get(each.where)) for each in differences)
 
 
 def test_beyond_a_bound_nothing_of_the_device_is_set_and_it_is_said_why() -> None:
@@ -135,6 +138,15 @@ def test_what_the_driver_made_of_a_value_is_not_asked_for_again() -> None:
     assert wanted_changes(wanted, machine(), in_force=[mine]).changes == (change,)
     other = [entry(coalescing=Coalescing(rx_usecs=49))]
     assert blocks(wanted_changes(other, machine(rounded), in_force=[mine])) == {"eth0": {"rx_usecs": 49}}
+
+
+def test_what_adaptive_coalescing_changes_is_no_difference_where_it_is_to_stay_on() -> None:
+    adaptive = replace(NIC, coalescing=replace(NIC.coalescing or Coalescing(), use_adaptive_rx=True))
+    wanted = Coalescing(rx_usecs=50, tx_usecs=9)
+    assert blocks(wanted_changes([entry(coalescing=wanted)], machine(adaptive))) == {"eth0": {"tx_usecs": 9}}
+    fixed = Coalescing(rx_usecs=50, use_adaptive_rx=False)
+    found = wanted_changes([entry(coalescing=fixed)], machine(adaptive))
+    assert blocks(found) == {"eth0": {"rx_usecs": 50, "use_adaptive_rx": False}}
 
 
 def test_channels_come_alone_and_as_the_driver_has_them() -> None:
