@@ -5,19 +5,23 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from napctl.change import transaction
 from napctl.change.journal import Journal
+from napctl.change.one_change import make
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
+from napctl.model.change import Change
 from napctl.model.machine import Channels, Coalescing
 from napctl.model.plan import Deferral
 from napctl.model.settings import NapiSettings
@@ -221,7 +225,7 @@ def test_what_is_refused_keeps_nothing_else_back_and_is_tried_again_ever_later(b
     assert is_set(bed)
     for seconds in (1, 2, 4):
         assert lines[0].endswith(f"; tried again in {seconds}s")
-        assert seconds - 0.5 < keeping.left_s <= seconds
+        assert keeping.left_s == seconds
         keeping.later(seconds / 2)
         assert keeping.look() == []
         keeping.later(seconds / 2)
@@ -301,6 +305,42 @@ def test_a_plan_that_waits_for_a_confirmation_is_left_alone(
     assert napctl("rollback").status == 0
     assert keeping.look() == []
     assert is_set(bed)
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_killed_while_it_overrules_another_hand_nothing_of_its_own_stays(
+    made: int, bed: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many of its two changes: what it has not come to may still be as that hand has left it."""
+    pid = os.fork()
+    if pid == 0:  # no clean-up of any kind, as after SIGKILL
+        with suppress(BaseException):
+            keeping = Keeping(bed.server.namespace, napctl.state)
+            keeping.look(SERVER, TUN)
+            flush_by_hand(bed, 703)
+            set_frames(bed.server.namespace, 20)
+            calls: list[Change] = []
+
+            def dying(change: Change, *rest: Any) -> Change:
+                if len(calls) == made:
+                    os._exit(9)
+                calls.append(change)
+                found = make(change, *rest)
+                if len(calls) == made == 2:
+                    os._exit(9)
+                return found
+
+            monkeypatch.setattr(transaction, "make", dying)
+            keeping.look()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert [each.state for each in napctl.live()] == ["changing"]
+    assert napctl("recover").status in (0, 5)
+    assert napctl.live() == []
+    (first, second) = settings_of(bed)
+    assert first.gro_flush_timeout_ns == (0 if made else 703_000)
+    assert frames_of(bed.server.namespace) == 0
+    assert (first.defer_hard_irqs, second.defer_hard_irqs, second.gro_flush_timeout_ns) == (0, 0, 0)
 
 
 # Channels.
