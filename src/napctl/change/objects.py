@@ -16,7 +16,9 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.change import (
     Change,
+    ChannelsChange,
     CoalescingChange,
+    DeviceChange,
     EpollChange,
     Holder,
     NapiChange,
@@ -28,7 +30,7 @@ from napctl.model.change import (
 )
 from napctl.model.errors import Away
 from napctl.model.machine import Coalescing
-from napctl.model.plan import RingSizes
+from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 
@@ -88,7 +90,7 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
         case NapiChange():
             with _napi(change, places) as target:
                 yield target
-        case CoalescingChange() | RingsChange():
+        case CoalescingChange() | RingsChange() | ChannelsChange():
             with _device(change, places) as target:
                 yield target
 
@@ -248,8 +250,20 @@ class _RingsTarget:
         self._ethtool.set_rings(self._ifindex, RingSizes(**values))
 
 
+class _ChannelsTarget:
+    def __init__(self, ethtool: Ethtool, ifindex: int):
+        self._ethtool, self._ifindex = ethtool, ifindex
+
+    def read(self) -> Value | None:
+        found = self._ethtool.channels(self._ifindex)
+        return ChannelCounts(rx=found.rx, tx=found.tx, combined=found.combined) if found else None
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        self._ethtool.set_channels(self._ifindex, ChannelCounts(**values))
+
+
 @contextmanager
-def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[SettingsBlock | None]:
+def _device(change: DeviceChange, places: Places) -> Iterator[SettingsBlock | None]:
     """An interface index is never given twice in a namespace, so that a device which was removed and made anew, with
     its driver's defaults, is another one (dev_index_reserve() in net/core/dev.c)."""
     for netns in places.candidates(change.netns, change.netns_cookie):
@@ -262,6 +276,8 @@ def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[
                 continue
             if isinstance(change, RingsChange):
                 yield _RingsTarget(ethtool, link.ifindex)
+            elif isinstance(change, ChannelsChange):
+                yield _ChannelsTarget(ethtool, link.ifindex)
             elif change.queue is not None:
                 yield _QueueTarget(ethtool, ioctl, link, change.queue)
             else:
@@ -270,7 +286,7 @@ def _device(change: CoalescingChange | RingsChange, places: Places) -> Iterator[
     yield None
 
 
-def _came_back(change: CoalescingChange | RingsChange, link: Link, ioctl: EthtoolIoctl) -> bool:
+def _came_back(change: DeviceChange, link: Link, ioctl: EthtoolIoctl) -> bool:
     """Whether it is the NIC that was in another namespace, and not a namesake: virtual devices end with theirs."""
     bus = _bus(ioctl, link)
     return link.name == change.device and not link.virtual and bus is not None and bus == change.bus
@@ -287,7 +303,7 @@ def recognisable(transaction: Transaction, places: Places) -> Transaction:
 
 
 def _recognisable(change: Change, places: Places) -> Change:
-    if not isinstance(change, CoalescingChange | RingsChange):
+    if not isinstance(change, DeviceChange):
         return change
     netns = places.candidates(change.netns)[0]
     link = _link(netns, change.ifindex)

@@ -12,10 +12,9 @@ from napctl.kernel import capabilities
 from napctl.kernel.netlink import Refused
 from napctl.model.change import (
     Change,
-    CoalescingChange,
+    DeviceChange,
     EpollChange,
     Restored,
-    RingsChange,
     SocketChange,
     SteeringChange,
 )
@@ -28,6 +27,7 @@ from napctl.model.value import Value
 __all__ = [
     "all_gone",
     "altered",
+    "drifts",
     "found_own",
     "make",
     "may_have_either",
@@ -71,7 +71,7 @@ def make(change: Change, places: Places, upon: Upon = "former") -> Change:
         raise explain(change, error) from None
     if found is None:
         raise BadInput(f"{change.where}: gone meanwhile")
-    if isinstance(change, CoalescingChange | RingsChange):
+    if isinstance(change, DeviceChange):
         return replace(change, found=found)
     for name, value in wanted.items():
         if getattr(found, name) != value:
@@ -129,7 +129,7 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
             now = target.read() if target else None
             if target is None or now is None:
                 return all_gone(change)
-            whole = interrupted and isinstance(change, CoalescingChange | RingsChange)
+            whole = interrupted and isinstance(change, DeviceChange)
             rows = [_settle(change, name, now, always=force or whole) for name in _names(change, now, whole=whole)]
             back = {row.setting: row.before for row in rows if row.outcome == "restored"}
             if back:
@@ -163,7 +163,7 @@ def altered(change: Change) -> list[str]:
     """Names of the settings of which the driver made another value than it was asked for."""
     found = getattr(change, "found", None)
     names = touched(change) if found is not None else []
-    return [name for name in names if getattr(found, name) != getattr(change.after, name) and not _drifts(name, found)]
+    return [name for name in names if getattr(found, name) != getattr(change.after, name) and not drifts(name, found)]
 
 
 def explain(change: Change, error: OSError | Refused) -> NapctlError:
@@ -186,14 +186,14 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
     if upon == "anything" or isinstance(change, SteeringChange):
         return
     names = touched(change)
-    if isinstance(change, CoalescingChange | RingsChange):
+    if isinstance(change, DeviceChange):
         now = now or type(change.before)()  # a driver that tells nothing refuses in its own words
         names += _differing(change, now)
     if now is None:
         raise BadInput(f"{change.where}: gone meanwhile")
     for name in names:
         before, current = getattr(change.before, name), getattr(now, name)
-        drifted = _drifts(name, change.before) and _drifts(name, now)
+        drifted = drifts(name, change.before) and drifts(name, now)
         own = (before, *_own(change, name)) if upon == "former or own" else (before,)
         if current not in own and not drifted:
             was, now_is = value_words(name, before), value_words(name, current)
@@ -220,7 +220,7 @@ def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], e
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)
     asked = ", ".join(f"{kernel_name(name)} {_plain(wanted[name])}" for name in names)
-    who = "driver" if isinstance(change, CoalescingChange | RingsChange) else "kernel"
+    who = "driver" if isinstance(change, DeviceChange) else "kernel"
     return Unsupported(f"{change.where}: the {who} refuses {asked}: {_words(error)}")
 
 
@@ -238,7 +238,7 @@ def _refused_alone(target: SettingsBlock, wanted: Mapping[str, Any]) -> list[str
 def _names(change: Change, now: Value, *, whole: bool) -> list[str]:
     """The settings that undoing looks at. What drifted before cannot be told from what was changed."""
     others = _differing(change, now) if whole else side_effects(change)
-    return [name for name in [*touched(change), *others] if not _drifts(name, change.before)]
+    return [name for name in [*touched(change), *others] if not drifts(name, change.before)]
 
 
 def _differing(change: Change, now: Value) -> list[str]:
@@ -248,11 +248,12 @@ def _differing(change: Change, now: Value) -> list[str]:
     return [
         name for name in names
         if getattr(now, name) != getattr(change.before, name)
-        and not _drifts(name, change.before) and not _drifts(name, now)
+        and not drifts(name, change.before) and not drifts(name, now)
     ]  # fmt: skip
 
 
-def _drifts(name: str, block: object) -> bool:
+def drifts(name: str, block: object) -> bool:
+    """Whether adaptive coalescing itself changes a setting, in a block that has it on."""
     return isinstance(block, Coalescing) and name in DRIFTING and getattr(block, DRIFTING[name]) is True
 
 

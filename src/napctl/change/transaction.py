@@ -11,12 +11,15 @@ from msgspec.structs import replace
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
+from napctl.change.renewal import joined
 from napctl.change.successors import inherited
 from napctl.change.undoing_order import paused_meanwhile, resumed_seconds, suspension_first, undoing_order
 from napctl.kernel import running_kernel
 from napctl.model.change import (
     Change,
+    ChannelsChange,
     CoalescingChange,
+    DeviceChange,
     EpollChange,
     Guard,
     Keeper,
@@ -96,7 +99,7 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
                     if not _left_out(change, error, places, leave_out):
                         raise
                 trying = ()
-                if isinstance(change, CoalescingChange | RingsChange):
+                if isinstance(change, DeviceChange):
                     # What the driver made of it, for who undoes it after a kill.
                     rest = transaction.changes[number + 1 :]
                     made = journal.update(replace(made, changes=(*done, *rest)), "changing")
@@ -118,6 +121,7 @@ def amend(
     without: Sequence[Change] = (),
     forget: Sequence[Change] = (),
     leave_out: LeaveOut = never,
+    join: bool = False,
 ) -> Transaction:
     """Go on with a transaction that is in force: make further changes part of it, undo those `without` which it is to
     be, and forget those whose objects are gone.
@@ -125,7 +129,8 @@ def amend(
     Returns it as it is recorded then. If one of `more` is refused that is not to be left out, or what came of them
     cannot be recorded, those made of them are undone, and the error raised: the rest stays in force. One that has
     napctl's own value already is made all the same: a driver that keeps its structures over a reset leaves it in an
-    instance that it makes anew. A kill amid it leaves the transaction as one to be restored as a whole.
+    instance that it makes anew. `join`: those of a device that are of one object become one, and what was there before
+    the first is put back in the end. A kill amid it leaves the transaction as one to be restored as a whole.
     """
     with undisturbed(), Places() as places:
         _undo_parts(journal, transaction, without, places)
@@ -134,19 +139,20 @@ def amend(
         further = recognisable(replace(kept, changes=tuple(more)), places).changes
         if not further:
             return journal.update(kept, transaction.state)
-        journal.update(replace(kept, changes=(*kept.changes, *further)), "changing")
+        with_all = joined if join else _appended
+        journal.update(replace(kept, changes=with_all(kept.changes, further)), "changing")
+        moved = set(_moved(further))
         tried: list[Change] = []
         try:
-            for change in further:
+            for number, change in enumerate(further):
                 tried.append(change)
                 try:
-                    make(change, places, "former or own")
-                    tried[-1] = settled(change)
+                    tried[-1] = settled(make(change, places, "anything" if number in moved else "former or own"))
                 except NapctlError as error:
                     if not _left_out(change, error, places, leave_out):
                         raise
                     tried.pop()
-            return journal.update(replace(kept, changes=(*kept.changes, *tried)), transaction.state)
+            return journal.update(replace(kept, changes=with_all(kept.changes, tried)), transaction.state)
         except BaseException as error:
             if isinstance(error, ChangedMeanwhile):  # which make() found before it wrote anything
                 tried.pop()
@@ -154,6 +160,10 @@ def amend(
                 _undo_parts(journal, replace(kept, changes=(*kept.changes, *tried)), tried, places)
                 journal.update(kept, transaction.state)
             raise
+
+
+def _appended(changes: Sequence[Change], more: Sequence[Change]) -> tuple[Change, ...]:
+    return (*changes, *more)
 
 
 def _undo_parts(journal: Journal, transaction: Transaction, without: Sequence[Change], places: Places) -> None:
@@ -245,7 +255,7 @@ def _moved(changes: Sequence[Change]) -> Iterator[int]:
     """Places of the changes whose setting an earlier one may move, as the driver is given its device as a whole."""
     for place, change in enumerate(changes):
         for other in changes[:place]:
-            rings = isinstance(other, RingsChange)
+            rings = isinstance(other, RingsChange | ChannelsChange)
             wide = isinstance(other, CoalescingChange) and other.queue is None and isinstance(change, CoalescingChange)
             if (rings or wide) and _device(other) == _device(change):
                 yield place
@@ -305,7 +315,7 @@ def _interrupted(transaction: Transaction) -> Change | None:
 
     Those after it were not begun, as _make_one() records one before the next.
     """
-    devices = (each for each in transaction.changes if isinstance(each, CoalescingChange | RingsChange))
+    devices = (each for each in transaction.changes if isinstance(each, DeviceChange))
     return next((each for each in devices if each.found is None), None) if transaction.state == "changing" else None
 
 

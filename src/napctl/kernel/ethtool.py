@@ -1,4 +1,4 @@
-"""The netlink family `ethtool`: coalescing and rings to read and set, channels and link speed.
+"""The netlink family `ethtool`: coalescing, rings and channels to read and set, and link speed.
 
 Source: Documentation/netlink/specs/ethtool.yaml. What the driver does not support is None, never 0.
 """
@@ -13,12 +13,12 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, Refused, Table, table
 from napctl.model.errors import BadInput
 from napctl.model.machine import DIM_LEVELS, Channels, Coalescing, DimProfile, Rings
-from napctl.model.plan import RingSizes, settings
+from napctl.model.plan import ChannelCounts, RingSizes, settings
 
 __all__ = ["COALESCE", "HEADER", "Ethtool"]
 
 
-LINKMODES_GET, RINGS_GET, RINGS_SET, CHANNELS_GET, COALESCE_GET, COALESCE_SET = 4, 15, 16, 17, 19, 20
+LINKMODES_GET, RINGS_GET, RINGS_SET, CHANNELS_GET, CHANNELS_SET, COALESCE_GET, COALESCE_SET = 4, 15, 16, 17, 18, 19, 20
 EOPNOTSUPP = 95
 COMPACT_BITSETS = 1
 SPEED_UNKNOWN = 0xFFFFFFFF
@@ -130,6 +130,14 @@ class Ethtool:
         """Queue counts; None if the driver does not tell them."""
         reply = self._get(CHANNELS_GET, CHANNELS, ifindex, "channels")
         return msgspec.convert(_fields(reply), Channels) if reply else None
+
+    def set_channels(self, ifindex: int, wanted: ChannelCounts) -> None:
+        """Set what is not None; drivers start their queues anew for it. Needs CAP_NET_ADMIN.
+
+        Raises Refused with the kernel's words for more than there are at most, and for fewer than somebody uses
+        (ethnl_set_channels() in net/ethtool/channels.c).
+        """
+        self._set(CHANNELS_SET, CHANNELS, ifindex, dict(settings(wanted)), "channels")
 
     def speed_mbps(self, ifindex: int) -> int | None:
         """Link speed in Mb/s; None if the link is down or the driver does not know it."""

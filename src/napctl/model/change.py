@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 from napctl.model.machine import Coalescing
-from napctl.model.plan import RingSizes
+from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.value import Value
 
 __all__ = [
     "Change",
+    "ChannelsChange",
     "CoalescingChange",
+    "DeviceChange",
     "EpollChange",
     "Guard",
     "Holder",
@@ -72,6 +74,19 @@ class RingsChange(_DeviceChange, frozen=True, kw_only=True, tag="rings"):
     def where(self) -> str:
         """For messages."""
         return f"rings of {self.device}"
+
+
+class ChannelsChange(_DeviceChange, frozen=True, kw_only=True, tag="channels"):
+    """Numbers of queues of one device. Its NAPI instances are renumbered by it."""
+
+    before: ChannelCounts
+    after: ChannelCounts
+    found: ChannelCounts | None = None
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"channels of {self.device}"
 
 
 class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
@@ -180,7 +195,9 @@ class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
         return f"{len(self.inodes)} listeners on {self.address}"
 
 
-Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange
+DeviceChange = CoalescingChange | RingsChange | ChannelsChange
+"""Of what a driver is given as a whole."""
+Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange | ChannelsChange
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
@@ -272,5 +289,5 @@ class Restored(Value, frozen=True, kw_only=True):
 
 def devices_of(found: Iterable[Change]) -> tuple[str, ...]:
     """Names of the devices that changes are made on, each once."""
-    names = (change.device for change in found if isinstance(change, CoalescingChange | RingsChange | NapiChange))
+    names = (change.device for change in found if isinstance(change, DeviceChange | NapiChange))
     return tuple(dict.fromkeys(names))

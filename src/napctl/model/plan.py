@@ -12,6 +12,7 @@ from napctl.model.value import Value
 
 __all__ = [
     "Advice",
+    "ChannelCounts",
     "Deferral",
     "DevicePlan",
     "GoalName",
@@ -36,6 +37,14 @@ class RingSizes(Value, frozen=True, kw_only=True):
 
     rx: U32 | None = None
     tx: U32 | None = None
+
+
+class ChannelCounts(Value, frozen=True, kw_only=True):
+    """Queues in use, as the driver groups them. None: not touched."""
+
+    rx: U32 | None = None
+    tx: U32 | None = None
+    combined: U32 | None = None
 
 
 class Deferral(Value, frozen=True, kw_only=True):

@@ -7,14 +7,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from napctl.model.drift import Drift, Drifted, SettingValue, drifted, joined
-from napctl.model.machine import Device, Machine, Napi, attached
-from napctl.model.plan import Proposal, settings
+from napctl.model.machine import Channels, Device, Machine, Napi, attached
+from napctl.model.plan import ChannelCounts, Proposal, settings
 from napctl.model.policy import DeviceEntry, Origin
 from napctl.model.settings import kernel_name
 from napctl.plan.goals import GOALS
 from napctl.plan.propose import propose, worth_planning
 
-__all__ = ["WantedOfDevice", "device_drift", "wanted_of", "with_suspension"]
+__all__ = ["WantedOfDevice", "channel_counts", "device_drift", "wanted_of", "with_suspension"]
 
 
 @dataclass
@@ -52,6 +52,16 @@ def wanted_of(entries: Iterable[DeviceEntry], machine: Machine) -> Mapping[str, 
     return found
 
 
+def channel_counts(has: Channels | None, wanted: int | None, entry: DeviceEntry | None) -> ChannelCounts | None:
+    """`channels` of the entry as the driver groups its queues: combined where it has such, else RX and TX alike. None:
+    nothing is wanted, or of a class of devices this one has none."""
+    if wanted is None or (has is None and entry is not None and entry.name is None):
+        return None
+    if has is None or has.combined_max or not (has.rx_max or has.tx_max):
+        return ChannelCounts(combined=wanted)
+    return ChannelCounts(rx=wanted if has.rx_max else None, tx=wanted if has.tx_max else None)
+
+
 def _matches(entry: DeviceEntry, device: Device, hardware: Collection[str]) -> bool:
     if entry.name is not None:
         return entry.name in (device.name, *device.alternative_names)
@@ -71,7 +81,12 @@ def device_drift(entries: Sequence[DeviceEntry], machine: Machine, held: Collect
 def _of_device(device: Device, wanted: WantedOfDevice, machine: Machine, held: Collection[int]) -> Drift:
     if not device.up:
         return Drift(waiting=(f"{device.name}: it is down",))
-    parts = [_outright(device, block, values) for block, values in wanted.outright.items() if block != "deferral"]
+    outright = {block: values for block, values in wanted.outright.items() if block != "deferral"}
+    if "channels" in outright:
+        (number, entry) = outright["channels"]["combined"]
+        counts = channel_counts(device.channels, number, entry) or ChannelCounts(combined=number)
+        outright["channels"] = {field: (value, entry) for field, value in settings(counts)}
+    parts = [_outright(device, block, values) for block, values in outright.items()]
     parts.append(_deferral(device, wanted.outright.get("deferral", {}), held))
     if wanted.goal is not None:
         parts.append(_of_goal(device, wanted.goal, wanted, machine, held))

@@ -1,7 +1,7 @@
 """Keeps the settings of the devices as the policy wants them: one transaction, which follows what they go through."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from napctl.attach.follow_devices import Readable
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
-from napctl.change.recovery import is_adoptable
+from napctl.change.recovery import is_adoptable, refuse_unsettled
+from napctl.change.renewal import object_of
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, apply, begun, restore, undisturbed
 from napctl.kernel import running_kernel
@@ -18,16 +19,23 @@ from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.links import Link, links
 from napctl.kernel.monitor import Monitor
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Guard, NapiChange, Restored, Transaction, devices_of
-from napctl.model.errors import NapctlError
+from napctl.model.change import Change, ChannelsChange, Guard, Restored, Transaction, devices_of
+from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import Machine
 from napctl.model.plan import settings
-from napctl.model.policy import DeviceEntry
-from napctl.model.settings import kernel_name
+from napctl.model.policy import DeviceEntry, Origin
 from napctl.model.units import duration_text
 from napctl.observe.machine import take_machine
-from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes
-from napctl.service.retries import Backoff, Objections
+from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes, without_idle
+from napctl.service.device_step import (
+    Outdated,
+    left_words,
+    lines_of,
+    lines_of_put_back,
+    lost_settings,
+    outdated,
+)
+from napctl.service.retries import FIRST_SECONDS, Backoff, Objections
 from napctl.service.snapshots import DeviceState
 
 __all__ = ["DEVICES", "UNTIL", "DeviceKeeper"]
@@ -40,41 +48,56 @@ LOOK_SECONDS = 30.0
 """Between two looks that nothing has caused."""
 EVENT_SECONDS = 0.2
 """Between an event, of which there may be many, and the look that it causes."""
+STRANGER_SECONDS = 1.0
+"""The same, of a device that no entry matched at the last look: it may be one that has come for good, or one of
+containers that come and go."""
 RESET_SECONDS = 5.0
-"""A setting that is lost within such a time after its link came up was lost by that, and is nobody's objection."""
+"""A setting that is lost within such a time after its device was reset was lost by that, and is nobody's objection."""
+EVERY_DEVICE = 0
+"""For an interface index: so much happened at once that it is not known to which of them."""
+Refused = Mapping[tuple[object, ...], tuple[Change, NapctlError]]
+"""By object."""
 
 
 class DeviceKeeper:
     """Driven like a follower: turn() when it is due, take_notices() when one of sources() can be read.
 
     `held` tells the ids of NAPI instances that are attached; `tell` receives (device, line) of each decision. Once
-    somebody else rolls its transaction back, nothing is set until there is another policy.
+    somebody else rolls its transaction back, nothing is set until there is another policy. `clock`: time.monotonic().
     """
 
     def __init__(
         self, netns: NetworkNamespace, guard: Guard, directory: Path, objections: Objections,
         tell: Callable[[str, str], None], held: Callable[[], Collection[int]],
+        clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
         self._netns, self._guard, self._directory = netns, guard, directory
-        self._objections, self._tell, self._held = objections, tell, held
+        self._objections, self._tell, self._held, self._clock = objections, tell, held, clock
         self._keeper = myself(DEVICES)
         self._entries: Sequence[DeviceEntry] = ()
         self._transaction: Transaction | None = None
         self._monitor: Monitor | None = None
         self._backoff = Backoff()
+        self._refused: set[str] = set()
+        """What is to be tried again, by the key of the backoff."""
+        self._heard: set[str] = set()
+        """Settings that somebody else has changed, and that were not set again since."""
         self._due_at = 0.0
-        self._came_up: dict[int, float] = {}
-        """By interface index."""
-        self._names: Collection[str] = ()
+        self._reset_at: dict[int, float] = {}
+        """When a device was last reset, by interface index."""
+        self._matches: Mapping[int, str] = {}
+        """By interface index, names of those that an entry matched at the last look, and of those that are set."""
         self._problems: Mapping[str, str] = {}
         self._changed_unix_ns: dict[str, int] = {}
         self.rolled_back = False
 
     def keep(self, entries: Sequence[DeviceEntry]) -> None:
-        """These from now on: at the next turn()."""
+        """These from now on: at the next turn(), which tries again what was refused."""
         if not _same(entries, self._entries):
             self.rolled_back = False
         self._entries, self._due_at = tuple(entries), 0.0
+        self._backoff = Backoff()
+        self._refused.clear()
 
     def adopt(self, live: Iterable[Transaction]) -> None:
         """What an earlier process of the service has in force: no setting is written."""
@@ -93,18 +116,19 @@ class DeviceKeeper:
     @property
     def names(self) -> Collection[str]:
         """Of the devices that an entry matched at the last look."""
-        return self._names
+        return self._matches.values()
 
     def states(self) -> dict[str, DeviceState]:
         """For metrics, by device: settings that are not as the policy wants them, and those left to somebody else."""
         left = [key.split()[0] for key in self._objections.left]
+        refused = [key.split()[1] for key in self._refused]
         return {
             name: DeviceState(
-                drift=left.count(name) + (name in self._problems),
+                drift=left.count(name) + refused.count(name) + (name in self._problems),
                 conflicts=left.count(name),
                 changed_unix_ns=self._changed_unix_ns.get(name),
             )
-            for name in self._names
+            for name in self.names
         }
 
     def sources(self) -> tuple[Readable, ...]:
@@ -115,7 +139,7 @@ class DeviceKeeper:
         """Something has happened to a device."""
         if self._monitor is None:
             return
-        now = time.monotonic()
+        now = self._clock()
         try:
             notices = list(self._monitor.waiting())
         except OSError:
@@ -123,36 +147,36 @@ class DeviceKeeper:
             self._due_at = min(self._due_at, now + EVENT_SECONDS)
             return
         for notice in notices:
-            if notice.what in ("link up", "napi ids", "rings", "channels", "lost"):
-                self._came_up[notice.ifindex] = now
-        if notices:
-            self._due_at = min(self._due_at, now + EVENT_SECONDS)
+            ours = notice.ifindex in self._matches or notice.what == "lost"
+            if ours and notice.what in ("link up", "napi ids", "rings", "channels", "lost"):
+                self._reset_at[notice.ifindex] = now
+            self._due_at = min(self._due_at, now + (EVENT_SECONDS if ours else STRANGER_SECONDS))
+        self._reset_at = {each: at for each, at in self._reset_at.items() if now - at < RESET_SECONDS}
 
     def seconds_left(self, now: float) -> float:
-        """Until turn() is due, of time.monotonic()."""
+        """Until turn() is due, of the clock."""
         if not self._entries and self._transaction is None:
             return float("inf")
-        return max(0.0, min(self._due_at - now, self._backoff.seconds_left(now)))
+        return max(0.0, self._due_at - now)
 
     def turn(self) -> None:
         """Look, and set what differs. Errors are told, and tried again later."""
-        now = time.monotonic()
+        now = self._clock()
         self._due_at = now + LOOK_SECONDS
-        if not self._backoff.is_due(DEVICES, now):
-            return
-        try:
-            self._look(now)
-        except (NapctlError, OSError) as error:
-            pause = self._backoff.failed(DEVICES, now)
-            self._due_at = now + pause
-            self._tell("", f"devices: {error}; tried again in {duration_text(int(pause * 1e9))}")
-        else:
-            self._backoff.succeeded(DEVICES)
+        if self._backoff.is_due(DEVICES, now):
+            try:
+                self._look(now)
+            except (NapctlError, OSError) as error:
+                self._try_again(DEVICES, "", f"devices: {error}", now)
+            else:
+                self._backoff.succeeded(DEVICES)
+        again_seconds = max(FIRST_SECONDS, self._backoff.seconds_left(now))  # something else may keep it from its try
+        self._due_at = min(self._due_at, now + again_seconds)
 
     def differs(self) -> tuple[Change, ...]:
         """What the next turn would change, read now. Raises NapctlError."""
-        machine = self._matched()
-        return wanted_changes(self._entries, machine, self._held(), self._objections.left).changes
+        machine, _ = self._matched()
+        return self._wanted(machine, self._held()).changes
 
     def change_guard(self, guard: Guard) -> None:
         """That one is to restore what is set, from now on. Raises what take_over() raises."""
@@ -162,13 +186,18 @@ class DeviceKeeper:
                 self._transaction = take_over(journal, self._transaction, guard, self._keeper)
 
     def let_go(self) -> list[Restored]:
-        """Put everything back. Raises what restore() raises; it can be repeated then."""
+        """Put everything back, and name what somebody else has changed. Raises what restore() raises; it can be
+        repeated then."""
         self._close_monitor()
         transaction, rows = self._transaction, []
         if transaction is not None:
             with undisturbed(), Journal(self._directory) as journal:
                 if (recorded := self._recorded(journal)) is not None:
                     rows = restore(journal, recorded)
+        devices = {each.where: getattr(each, "device", "") for each in self._changes}
+        for row in rows:
+            if row.outcome == "left":
+                self._tell(devices.get(row.where, ""), left_words(row))
         self._transaction = None
         return rows
 
@@ -180,110 +209,165 @@ class DeviceKeeper:
         self._transaction = None
         self._close_monitor()
 
+    # A look.
+
     def _look(self, now: float) -> None:
         if self._monitor is None and self._entries:
             self._monitor = Monitor(self._netns).__enter__()
         if self.rolled_back or not (self._entries or self._transaction):
             return
-        machine = self._matched()
-        asked = wanted_changes(self._entries, machine, self._held(), self._objections.left)
-        self._names, self._problems = [each.name for each in machine.devices], asked.problems
+        machine, existing = self._matched()
+        held = self._held()
+        asked = self._wanted(machine, held)
+        self._matches = {each.ifindex: each.name for each in machine.devices}
+        self._problems = asked.problems
         for device, why in asked.problems.items():
             self._tell(device, f"left as it is: {why}")
-        if self._transaction is not None:
-            self._object(asked.changes, self._transaction, now)
-            asked = wanted_changes(self._entries, machine, self._held(), self._objections.left)
-        gone, unwanted = self._outdated(machine, asked)
-        if not (asked.changes or gone or unwanted):
+        self._forget_refusals(asked.changes)
+        past = outdated(self._changes, machine, existing, asked, held)
+        if not (self._due(asked.changes, now) or past.gone or past.put_back):
+            self._end_what_is_empty()
             return
         with undisturbed(), Journal(self._directory) as journal:
             if self._transaction is not None and self._recorded(journal) is None:
                 self._transaction, self.rolled_back = None, True
+                self._forget_refusals(())
                 self._tell("", f"devices: somebody has rolled their settings back; left so {UNTIL}")
                 return
-            self._set(journal, asked.changes, gone, unwanted)
+            unsettled = self._unsettled(journal, devices_of((*asked.changes, *past.put_back)))
+            changed = self._hear([each for each in asked.changes if _device(each) not in unsettled], now)
+            more = [
+                each for each in self._due(self._wanted(machine, held).changes, now) if _device(each) not in unsettled
+            ]
+            back = [each for each in past.put_back if _device(each) not in unsettled]
+            before = self._changes
+            refused = self._make(journal, more, back, past) if more or back or past.gone else {}
+        self._settle(more, refused, now)
+        for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):
+            self._changed_unix_ns[_device(change)] = time.time_ns()
+            self._tell(_device(change), f"{line}, {self._reason(change, before, changed, now)}")
+        for change, line in lines_of_put_back(back, machine):
+            self._tell(_device(change), line)
 
-    def _matched(self) -> Machine:
-        """With the devices that an entry matches, and those that are set; of others nothing is read."""
-        set_now = set(devices_of(self._transaction.changes)) if self._transaction is not None else set()
-        names = []
+    def _wanted(self, machine: Machine, held: Collection[int]) -> WantedChanges:
+        return wanted_changes(self._entries, machine, held, self._objections.left, self._changes)
+
+    def _matched(self) -> tuple[Machine, Collection[int]]:
+        """With the devices that an entry matches, and those that are set; of others nothing is read but that they
+        exist: their interface indexes."""
+        set_now = {getattr(each, "ifindex", 0) for each in self._changes}
+        found = links(self._netns)
         with EthtoolIoctl(self._netns) as ioctl:
-            for link in links(self._netns):
-                driver, bus = ioctl.driver(link.name) or (None, None)
-                if link.name in set_now or any(_may_match(each, link, driver, bus) for each in self._entries):
-                    names.append(link.name)
+            names = [
+                each.name for each in found if each.ifindex in set_now or _may_match(self._entries, each, ioctl)
+            ]  # fmt: skip
+        existing = {each.ifindex for each in found}
         if not names:
-            return Machine(kernel=running_kernel.kernel_release(), netns=self._netns.inode, devices=(), pollers=())
-        return take_machine(self._netns, names, with_pollers=False)
+            bare = Machine(kernel=running_kernel.kernel_release(), netns=self._netns.inode, devices=(), pollers=())
+            return bare, existing
+        return take_machine(self._netns, names, with_pollers=False), existing
 
-    def _set(
-        self, journal: Journal, asked: Sequence[Change], gone: Sequence[Change], unwanted: Sequence[Change]
-    ) -> None:
+    def _hear(self, asked: Sequence[Change], now: float) -> Collection[str]:
+        """What was set and is not any more was changed by somebody else, unless its device was just reset: the keys of
+        what he has changed. He is heard once for each time that it was set."""
+        resets = {ifindex for ifindex, at in self._reset_at.items() if now - at < RESET_SECONDS}
+        changed = {
+            key: ifindex for key, ifindex in lost_settings(asked, self._changes).items()
+            if not {ifindex, EVERY_DEVICE} & resets and key not in self._heard
+        }  # fmt: skip
+        for key, ifindex in changed.items():
+            if self._objections.heard(key, now):
+                self._tell(
+                    self._matches.get(ifindex, ""), f"{key}: somebody else keeps changing it; left to him {UNTIL}"
+                )
+        self._heard |= changed.keys()
+        return frozenset(self._heard)
+
+    def _unsettled(self, journal: Journal, devices: Iterable[str]) -> Collection[str]:
+        """Devices on which another napctl is at work: what it tries, and what waits for a confirmation, is left."""
+        found = []
+        for device in devices:
+            try:
+                refuse_unsettled(journal, [device], keeper=self._keeper)
+            except BadInput as error:
+                found.append(device)
+                self._tell(device, f"left as it is for now: {error}")
+        return found
+
+    def _make(self, journal: Journal, more: Sequence[Change], back: Sequence[Change], past: Outdated) -> Refused:
+        """What was refused: that does not keep the rest from being set."""
+        refused: dict[tuple[object, ...], tuple[Change, NapctlError]] = {}
+
+        def left_out(change: Change, error: NapctlError) -> bool:
+            refused[object_of(change)] = change, error
+            return True
+
+        names = ", ".join(devices_of((*past.kept, *more)))
         if self._transaction is None:
-            names = devices_of(asked)
-            fresh = begun("apply", ", ".join(names), tuple(asked), guard=self._guard, keeper=self._keeper)
-            self._transaction = apply(journal, fresh, then="applied", leave_out=self._left_out)
+            fresh = begun("apply", names, tuple(more), guard=self._guard, keeper=self._keeper)
+            self._transaction = apply(journal, fresh, then="applied", leave_out=left_out)
         else:
-            again = [each for each in self._transaction.changes if any(_is_repeated(each, one) for one in asked)]
+            if past.kept != self._transaction.changes:
+                self._transaction = journal.update(replace(self._transaction, changes=past.kept), "applied")
             self._transaction = amend(
-                journal, self._transaction, more=asked, without=unwanted, forget=(*gone, *again),
-                leave_out=self._left_out,
+                journal, replace(self._transaction, name=names), more=more, without=back, forget=past.gone,
+                leave_out=left_out, join=True,
             )  # fmt: skip
-            names = devices_of(self._transaction.changes)
-            self._transaction = journal.update(replace(self._transaction, name=", ".join(names)), "applied")
-        for change in unwanted:
-            self._tell(_device(change), f"{change.where}: put back, as the policy no longer names it")
-        made = set(map(_object, self._transaction.changes))
-        for change in asked:
-            if _object(change) in made:
-                self._changed_unix_ns[_device(change)] = time.time_ns()
-                self._tell(_device(change), f"{change.where}: {', '.join(_words(change))}")
-        if not self._transaction.changes:
-            journal.set_state(self._transaction.number, "restored")
+        self._heard -= {setting_key(each, name) for each in more for name, _ in settings(each.after)}
+        if any(isinstance(each, ChannelsChange) for each in more):
+            self._due_at = min(self._due_at, self._clock() + EVENT_SECONDS)
+        return refused
+
+    def _reason(self, change: Change, before: Iterable[Change], changed: Collection[str], now: float) -> str:
+        ifindex = getattr(change, "ifindex", 0)
+        if any(setting_key(change, name) in changed for name, _ in settings(change.after)):
+            return "as somebody else had changed it"
+        at = max(self._reset_at.get(each, float("-inf")) for each in (ifindex, EVERY_DEVICE))
+        known = any(getattr(each, "ifindex", 0) == ifindex for each in before)
+        return "as the device was reset" if known and now - at < RESET_SECONDS else "as the policy wants"
+
+    # What is refused.
+
+    def _due(self, asked: Sequence[Change], now: float) -> list[Change]:
+        """Without what was refused, and is not to be tried again yet."""
+        return without_idle([each for each in asked if self._backoff.is_due(_refusal(each), now)])
+
+    def _forget_refusals(self, asked: Iterable[Change]) -> None:
+        """Of what is not asked for any more."""
+        for key in self._refused - set(map(_refusal, asked)):
+            self._backoff.succeeded(key)
+            self._refused.discard(key)
+
+    def _settle(self, more: Iterable[Change], refused: Refused, now: float) -> None:
+        """One line for each kind of object that was refused, of however many NAPI instances."""
+        failed = {_refusal(change): (change, error) for change, error in refused.values()}
+        for key in {_refusal(each) for each in more} - failed.keys():
+            self._backoff.succeeded(key)
+            self._refused.discard(key)
+        for key, (change, error) in failed.items():
+            self._refused.add(key)
+            self._try_again(key, _device(change), str(error), now)
+        self._end_what_is_empty()
+
+    def _try_again(self, key: str, device: str, why: str, now: float) -> None:
+        pause = self._backoff.failed(key, now)
+        self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}")
+
+    def _end_what_is_empty(self) -> None:
+        """A transaction of which everything is refused stays, so that trying again makes no further ones."""
+        if self._transaction is not None and not self._transaction.changes and not self._refused:
+            with undisturbed(), Journal(self._directory) as journal:
+                if self._recorded(journal) is not None:
+                    journal.set_state(self._transaction.number, "restored")
             self._transaction = None
 
-    def _left_out(self, change: Change, error: NapctlError) -> bool:
-        """One that is refused does not keep the others from being set."""
-        key = _device(change)
-        pause = self._backoff.failed(key, time.monotonic())
-        self._tell(key, f"{change.where}: {error}; tried again in {duration_text(int(pause * 1e9))}")
-        return True
-
-    def _object(self, differing: Iterable[Change], transaction: Transaction, now: float) -> None:
-        """What was set and is not any more was changed by somebody else, unless its link has just come up."""
-        ours = {_object(each): each for each in transaction.changes}
-        lost: dict[str, str] = {}
-        for change in differing:
-            mine, came_up = ours.get(_object(change)), self._came_up.get(getattr(change, "ifindex", 0), float("-inf"))
-            if mine is not None and now - came_up >= RESET_SECONDS:
-                kept = dict(settings(mine.after))
-                fields = (name for name, value in settings(change.after) if kept.get(name) == value)
-                lost |= {setting_key(change, name): _device(change) for name in fields}
-        for key, device in lost.items():  # however many NAPI instances have lost it
-            if self._objections.heard(key, now):
-                self._tell(device, f"{key}: somebody else keeps changing it; left to him {UNTIL}")
-
-    def _outdated(self, machine: Machine, asked: WantedChanges) -> tuple[list[Change], list[Change]]:
-        """Of what is in force: whose objects have gone, and what is not wanted any more."""
-        if self._transaction is None:
-            return [], []
-        there = {device.ifindex: {napi.napi_id for napi in device.napis} for device in machine.devices}
-        elsewhere = {link.ifindex for link in links(self._netns)} - there.keys()
-        gone, unwanted = [], []
-        for change in self._transaction.changes:
-            ifindex = getattr(change, "ifindex", 0)
-            napis = there.get(ifindex)
-            removed = napis is None and ifindex not in elsewhere
-            renumbered = isinstance(change, NapiChange) and napis and change.napi_id not in napis
-            if removed or renumbered:
-                gone.append(change)
-            elif not any(setting_key(change, name) in asked.wanted for name, _ in settings(change.after)):
-                unwanted.append(change)
-        return gone, unwanted
+    @property
+    def _changes(self) -> tuple[Change, ...]:
+        return self._transaction.changes if self._transaction is not None else ()
 
     def _recorded(self, journal: Journal) -> Transaction | None:
-        assert self._transaction is not None
-        number = self._transaction.number
+        """What is in force of it; None: somebody has rolled it back."""
+        number = self._transaction.number if self._transaction is not None else 0
         return next((each for each in journal.live() if each.number == number), None)
 
     def _close_monitor(self) -> None:
@@ -295,43 +379,23 @@ class DeviceKeeper:
 
 def _same(some: Sequence[DeviceEntry], others: Sequence[DeviceEntry]) -> bool:
     """But for where they stand."""
-    bare = [[replace(each, origin=some[0].origin) for each in entries] if some else [] for entries in (some, others)]
-    return bare[0] == bare[1] and len(some) == len(others)
+    nowhere = Origin(file="", line=0)
+    bare = [[replace(each, origin=nowhere) for each in entries] for entries in (some, others)]
+    return bare[0] == bare[1]
 
 
-def _may_match(entry: DeviceEntry, link: Link, driver: str | None, bus: str | None) -> bool:
-    if entry.name is not None:
-        return entry.name in (link.name, *link.alternative_names)
-    return bus is not None if entry.all else driver == entry.driver
+def _may_match(entries: Sequence[DeviceEntry], link: Link, ioctl: EthtoolIoctl) -> bool:
+    """The driver is asked for its name only where an entry is about that."""
+    if any(entry.name in (link.name, *link.alternative_names) for entry in entries):
+        return True
+    wide = [entry for entry in entries if entry.name is None]
+    driver, bus = (wide and ioctl.driver(link.name)) or (None, None)
+    return any(bus is not None if entry.all else driver == entry.driver for entry in wide)
 
 
-def _object(change: Change) -> tuple[object, ...]:
-    return (
-        type(change), getattr(change, "ifindex", 0), getattr(change, "queue", None), getattr(change, "napi_id", None)
-    )  # fmt: skip
-
-
-def _is_repeated(earlier: Change, again: Change) -> bool:
-    """The same once more: what is to be restored is known already, and is the same."""
-    if _object(earlier) != _object(again):
-        return False
-    before, after = dict(settings(earlier.before)), dict(settings(earlier.after))
-    same = all(
-        after.get(name) == value and before.get(name) == getattr(again.before, name)
-        for name, value in settings(again.after)
-    )
-    return same and after.keys() == dict(settings(again.after)).keys()
-
-
-def _words(change: Change) -> Iterator[str]:
-    for name, value in settings(change.after):
-        was = getattr(change.before, name)
-        one, other = (_value(name, each) for each in (was, value))
-        yield f"{kernel_name(name)} {one} → {other}"
-
-
-def _value(name: str, value: object) -> str:
-    return duration_text(value) if name.endswith("_ns") and isinstance(value, int) else str(value)
+def _refusal(change: Change) -> str:
+    """By which refusals are counted: NAPI instances of a device as one."""
+    return f"{type(change).__name__} {_device(change)} {getattr(change, 'queue', None)}"
 
 
 def _device(change: Change) -> str:

@@ -8,9 +8,9 @@ from napctl.attach.judge_target import judge_target
 from napctl.attach.target import attached_of, parse, resolve
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, refuse_unsettled
-from napctl.change.transaction import apply, begun, undisturbed
+from napctl.change.transaction import amend, apply, begun, undisturbed
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import NapiChange, devices_of
+from napctl.model.change import ChannelsChange, NapiChange, devices_of
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry, Policy
 from napctl.observe.machine import take_machine
@@ -55,12 +55,19 @@ def _devices_set(policy: Policy, directory: Path, netns: NetworkNamespace) -> It
         napis = (each for one in live for each in one.changes if isinstance(each, NapiChange))
         held = {each.napi_id for each in napis if each.netns == netns.inode}
         asked = wanted_changes(policy.devices, take_machine(netns), held)
+        if not (asked.changes or asked.problems):
+            yield "devices", "as the policy wants them already", True
         for device, why in asked.problems.items():
             yield device, why, False
-        if asked.changes:
+        transaction = None
+        while asked.changes:
             names = devices_of(asked.changes)
             refuse_unsettled(journal, names)
-            apply(journal, begun("apply", ", ".join(names), asked.changes), then="applied")
+            if transaction is None:
+                transaction = apply(journal, begun("apply", ", ".join(names), asked.changes), then="applied")
+            else:
+                transaction = amend(journal, transaction, more=asked.changes, join=True)
             yield ", ".join(names), f"set: {'; '.join(each.where for each in asked.changes)}", True
-        elif not asked.problems:
-            yield "devices", "as the policy wants them already", True
+            if not any(isinstance(each, ChannelsChange) for each in asked.changes):
+                break  # else what those devices get besides comes by another look
+            asked = wanted_changes(policy.devices, take_machine(netns), held, in_force=transaction.changes)

@@ -6,7 +6,9 @@ from typing import Any
 from napctl.attach.attach_options import DEFAULT
 from napctl.model.change import (
     Change,
+    ChannelsChange,
     CoalescingChange,
+    DeviceChange,
     EpollChange,
     NapiChange,
     RingsChange,
@@ -87,18 +89,21 @@ def _attach_entry(transaction: Transaction, target: str) -> AttachEntry:
 
 def _take(change: Change, netns: int, blocks: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Later changes win; those of single queues a policy has no place for."""
-    if not isinstance(change, CoalescingChange | RingsChange | NapiChange) or change.netns != netns:
+    if not isinstance(change, DeviceChange | NapiChange) or change.netns != netns:
         return
     if isinstance(change, CoalescingChange) and change.queue is not None:
         return
-    block = {CoalescingChange: "coalescing", RingsChange: "rings", NapiChange: "deferral"}[type(change)]
+    kinds = {CoalescingChange: "coalescing", RingsChange: "rings", ChannelsChange: "channels", NapiChange: "deferral"}
+    block = kinds[type(change)]
     if values := dict(settings(change.after)):
         blocks.setdefault(change.device, {}).setdefault(block, {}).update(values)
 
 
 def _device_entry(name: str, blocks: Mapping[str, Mapping[str, Any]]) -> DeviceEntry:
     kinds = {"coalescing": Coalescing, "rings": RingSizes, "deferral": Deferral}
-    made: dict[str, Any] = {block: kinds[block](**values) for block, values in blocks.items()}
+    made: dict[str, Any] = {block: kinds[block](**values) for block, values in blocks.items() if block in kinds}
+    if "channels" in blocks:  # RX and TX alike, or combined
+        made["channels"] = max(blocks["channels"].values())
     return DeviceEntry(origin=NOWHERE, name=name, **made)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["Backoff", "Objections"]
+__all__ = ["FIRST_SECONDS", "Backoff", "Objections"]
 
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 300.0

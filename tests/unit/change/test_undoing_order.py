@@ -1,5 +1,7 @@
 """The order of undoing: suspension ends before who polls stops, and deferral goes last."""
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from napctl.change.undoing_order import (
@@ -9,7 +11,9 @@ from napctl.change.undoing_order import (
     suspension_first,
     undoing_order,
 )
-from napctl.model.change import Change, NapiChange
+from napctl.model.change import Change, ChannelsChange, CoalescingChange, NapiChange, RingsChange
+from napctl.model.machine import Coalescing
+from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import attached
@@ -30,6 +34,21 @@ def test_who_polls_is_undone_before_its_napi_instance_also_after_a_reset() -> No
     for changes in (CHANGES, after_reset):
         found = kinds(undoing_order(changes))
         assert found == sorted(found)  # EpollChange, NapiChange
+
+
+def test_deferral_is_undone_while_its_instances_have_their_numbers_and_coalescing_when_the_queues_have_started() -> (
+    None
+):
+    where: dict[str, Any] = {"netns": 1, "device": "eth0", "ifindex": 2}
+    channels = ChannelsChange(**where, before=ChannelCounts(combined=4), after=ChannelCounts(combined=8))
+    rings = RingsChange(**where, before=RingSizes(rx=512), after=RingSizes(rx=4096))
+    coalescing = CoalescingChange(**where, before=Coalescing(rx_usecs=3), after=Coalescing(rx_usecs=50))
+    settings: dict[str, Any] = {"before": NapiSettings(defer_hard_irqs=0), "after": NapiSettings(defer_hard_irqs=2)}
+    napi = NapiChange(**where, **settings, napi_id=7)
+    other = NapiChange(**{**where, "ifindex": 3}, **settings, napi_id=8)
+    changes = (channels, rings, coalescing, napi, other)
+    assert undoing_order(changes) == [napi, channels, rings, other, coalescing]
+    assert undoing_order((rings, coalescing, napi)) == [rings, napi, coalescing]
 
 
 def test_of_each_napi_instance_suspension_is_undone_first_and_the_rest_later() -> None:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from napctl.attach.attachment import planned
-from napctl.model.change import CoalescingChange, NapiChange, RingsChange, Transaction
+from napctl.model.change import ChannelsChange, CoalescingChange, NapiChange, RingsChange, Transaction
 from napctl.model.machine import Coalescing
-from napctl.model.plan import Advice, Deferral, DevicePlan, Plan, Proposal, RingSizes
+from napctl.model.plan import Advice, ChannelCounts, Deferral, DevicePlan, Plan, Proposal, RingSizes
 from napctl.model.policy import AttachEntry, DeviceEntry, Origin, Policy
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
@@ -108,6 +108,7 @@ def test_what_is_applied_becomes_an_entry_for_each_device_of_the_namespace() -> 
     }
     live = [
         applied(
+            ChannelsChange(**where, before=ChannelCounts(rx=2, tx=2), after=ChannelCounts(rx=4, tx=4)),
             RingsChange(**where, before=RingSizes(), after=RingSizes(rx=512)),
             CoalescingChange(**where, before=Coalescing(), after=Coalescing(rx_usecs=30, tx_usecs=8)),
             NapiChange(**where, **napi),
@@ -124,6 +125,7 @@ def test_what_is_applied_becomes_an_entry_for_each_device_of_the_namespace() -> 
     assert only.name == "eth0"
     assert only.coalescing == Coalescing(rx_usecs=50, tx_usecs=8)
     assert only.rings == RingSizes(rx=512)
+    assert only.channels == 4
     assert only.deferral == Deferral(gro_flush_timeout_ns=50_000)
     assert read(policy_text(policy)) == policy
 

@@ -1,0 +1,135 @@
+"""A keeper of devices in this process, with a clock that tests move; and the whole daemon, with the lines it tells."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napctl.change.guard_lock import service_guard
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.change import Transaction
+from napctl.model.policy import DeviceEntry, Origin
+from napctl.service.device_keeper import DeviceKeeper
+from napctl.service.retries import Objections
+from tests.lab.helpers import Napctl, until
+
+ORIGIN = Origin(file="policy.toml", line=1)
+
+
+def entry(name: str, **values: Any) -> DeviceEntry:
+    return DeviceEntry(origin=ORIGIN, name=name, **values)
+
+
+@dataclass
+class Keeping:
+    """One DeviceKeeper, and what it has told since the last time it was asked."""
+
+    netns: NetworkNamespace
+    state: Path
+    held: set[int] = field(default_factory=set)
+    objections: Objections = field(default_factory=Objections)
+    now_s: float = 1000.0
+    """It stands still but for later()."""
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keeper = DeviceKeeper(
+            self.netns, service_guard(60 * 10**9), self.state, self.objections,
+            lambda _device, line: self.lines.append(line), lambda: self.held, self.clock,
+        )  # fmt: skip
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def look(self, *entries: DeviceEntry) -> list[str]:
+        """What it tells of one look; `entries`: those from now on."""
+        if entries:
+            self.keeper.keep(entries)
+        self.keeper.take_notices()
+        self.lines.clear()
+        self.keeper.turn()
+        return list(self.lines)
+
+    def let_go(self) -> list[str]:
+        self.lines.clear()
+        self.keeper.let_go()
+        return list(self.lines)
+
+    def later(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @property
+    def left_s(self) -> float:
+        """Until the next look."""
+        return self.keeper.seconds_left(self.clock())
+
+    @property
+    def in_force(self) -> Transaction:
+        found = self.keeper.settings_in_force
+        assert found is not None
+        return found
+
+
+class Daemon:
+    """A running `napctl daemon`."""
+
+    def __init__(self, process: "subprocess.Popen[str]"):
+        self.process = process
+        self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line)["text"])
+
+    def told(self, words: str, times: int = 1) -> str:
+        """Wait until so many lines have these words; the last of them."""
+
+        def found() -> list[str]:
+            lines = [line for line in list(self.lines) if words in line]
+            assert len(lines) >= times or self.process.poll() is None, self.lines
+            return lines[times - 1 :]
+
+        return until(found, f"{times} × '{words}' of {self.lines}")[-1]
+
+    @property
+    def pid(self) -> int:
+        """Napctl's, also under a tracer."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        traced = Path(f"/proc/{self.process.pid}/comm").read_text() == "strace\n"
+        return int(children[0]) if traced else self.process.pid
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        os.kill(self.pid, number)
+        status = self.process.wait(10)
+        self.reader.join()
+        return status
+
+
+@contextmanager
+def daemon(
+    napctl: Napctl, policy: Path, netns: NetworkNamespace | None = None, under: Sequence[str] = ()
+) -> Iterator[Daemon]:
+    """Killed at the end if it still runs."""
+    where = ("--netns", f"/proc/{os.getpid()}/fd/{netns.fd}") if netns is not None else ()
+    it = Daemon(napctl.start("daemon", "--policy", policy, "--log-format", "json", *where, under=under))
+    try:
+        yield it
+    finally:
+        if it.process.poll() is None:
+            with suppress(OSError):
+                os.kill(it.pid, signal.SIGKILL)
+            it.process.kill()  # a tracer, which would wait for the guard
+            it.process.wait()
+        it.reader.join()
+        for stream in (it.process.stdout, it.process.stderr):
+            assert stream is not None
+            stream.close()
