@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napctl import __version__ as VERSION
+from napctl import __version__
 from tests.debian.guest import ROOT, Guest
 from tests.debian.service import UNITS
 
@@ -144,7 +144,7 @@ def guest(booted: Guest, package: Path) -> Guest:
     """With the package installed, from its file alone: the machine has no network. Nothing is in force."""
     booted.run(f"""
         systemctl stop {" ".join(UNITS)}
-        dpkg-query --show napctl | grep -q {VERSION} || dpkg --install /host{package}
+        dpkg-query --show napctl | grep -q {__version__} || dpkg --install /host{package}
         napctl rollback --all
     """)
     return booted

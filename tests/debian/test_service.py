@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from napctl import __version__ as VERSION
+from napctl import __version__
 from tests.debian.conftest import BEFORE
 from tests.debian.guest import Guest
 from tests.debian.service import (
@@ -48,8 +48,10 @@ def start(guest: Guest) -> None:
 
 
 def version_that_runs(guest: Guest) -> str:
-    said = guest.run("curl --silent http://127.0.0.1:9811/metrics | grep '^napctl_info{'")
-    return said.split('version="')[1].split('"')[0]
+    """As its metrics tell it, of which there are some soon."""
+    command = "curl --silent http://127.0.0.1:9811/metrics | grep '^napctl_info{'"
+    until(lambda: guest.try_to(command).status == 0)
+    return guest.run(command).split('version="')[1].split('"')[0]
 
 
 def test_nginx_is_attached_when_it_has_traffic_and_as_it_was_when_the_service_is_stopped(guest: Guest) -> None:
@@ -127,12 +129,12 @@ def test_an_upgrade_under_load_writes_nothing_and_what_runs_is_the_new_one(
 
     assert written(guest) == []
     assert pid_of(guest) == daemon
+    assert guest.run(f"cat /proc/{daemon}/comm").strip() == "napctl"
     assert pid_of(guest, GUARD) not in (0, guard)
     assert log.await_line(f"Started {GUARD}") < taken_over, "somebody watches while one becomes the other"
     assert all_settings(guest) == during
     assert in_force(guest) == ["attached"]
-    until(lambda: guest.try_to("curl --silent http://127.0.0.1:9811/metrics | grep -q '^napctl_info'").status == 0)
-    assert version_that_runs(guest) == VERSION
+    assert version_that_runs(guest) == __version__
     guest.run(f"systemctl stop {' '.join(UNITS)}")
 
 
