@@ -1,16 +1,21 @@
 """What these tests share: the package, built once from this checkout, and a booted machine that has it."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from napctl import __version__
 from tests.debian.guest import ROOT, Guest
+from tests.debian.service import UNITS
 
 BUILD_SECONDS = 1500
 """With a root of Debian 13 that is to be made first."""
+BEFORE = "0.1.9"
+"""The version before, as far as dpkg knows."""
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +26,24 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("package")
     subprocess.run([ROOT / "scripts/build-deb", directory], check=True, timeout=BUILD_SECONDS)
     (built,) = directory.glob("*.deb")
+    return built
+
+
+@pytest.fixture(scope="session")
+def package_before(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an earlier version, which napctl says of itself as well."""
+    directory = tmp_path_factory.mktemp("before")
+    root = directory / "root"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, root], check=True)
+    for file, line, earlier in (
+        ("DEBIAN/control", r"^Version: .*$", f"Version: {BEFORE}"),
+        ("usr/lib/python3/dist-packages/napctl/__init__.py", r"^__version__ = .*$", f'__version__ = "{BEFORE}"'),
+    ):
+        text, found = re.subn(line, earlier, (root / file).read_text(), flags=re.MULTILINE)
+        assert found == 1
+        (root / file).write_text(text)
+    built = directory / f"napctl_{BEFORE}.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", root, built], check=True, stdout=subprocess.DEVNULL)
     return built
 
 
@@ -69,24 +92,49 @@ ip link set e1000e0 up
 ip netns exec peer ping -q -c 1 -i 0.2 -w 60 10.0.0.1
 """
 CLIENT = """
-import http.client, time
-connections = [http.client.HTTPConnection("10.0.0.1") for _ in range(4)]
+import http.client, os, time
+
+connections = [http.client.HTTPConnection("10.0.0.1", timeout=60) for _ in range(4)]
+replies = 0
 while True:
     for connection in connections:
         try:
             connection.request("GET", "/")
-            connection.getresponse().read()
-        except OSError:
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200, reply.status
+            replies += 1
+        except (OSError, http.client.HTTPException, AssertionError) as error:
             connection.close()
+            with open("/run/load/failed", "a") as failed:
+                print(repr(error), file=failed)
+    with open("/run/load/new", "w") as told:
+        print(replies, file=told)
+    os.rename("/run/load/new", "/run/load/replies")
     time.sleep(0.05)
 """
-BUSY = f"{WIRE}\nsystemd-run --unit=client ip netns exec peer python3 -c '{CLIENT.replace(chr(39), chr(34))}'\n"
+BUSY = f"""
+{WIRE}
+mkdir -p /run/load
+touch /run/load/failed
+cat >/run/load/client.py <<'END'
+{CLIENT}
+END
+systemd-run --unit=client ip netns exec peer python3 /run/load/client.py
+until test -s /run/load/replies; do sleep 0.2; done
+"""
 """nginx is asked over the cable between e1000e0 and virtio0, on connections that stay."""
+ONE_WORKER = r"""
+sed -i 's/^worker_processes .*/worker_processes 1;/' /etc/nginx/nginx.conf
+systemctl restart nginx.service
+"""
+"""So that it is known which of them has the connections."""
 
 
 @pytest.fixture(scope="module")
-def booted(disk: Path, package: Path) -> Iterator[Guest]:
+def booted(disk: Path, package: Path, package_before: Path) -> Iterator[Guest]:
     with Guest(disk) as guest:
+        guest.run(ONE_WORKER)
         guest.run(BUSY)
         yield guest
 
@@ -94,5 +142,9 @@ def booted(disk: Path, package: Path) -> Iterator[Guest]:
 @pytest.fixture
 def guest(booted: Guest, package: Path) -> Guest:
     """With the package installed, from its file alone: the machine has no network. Nothing is in force."""
-    booted.run(f"dpkg --status napctl >/dev/null 2>&1 || dpkg --install /host{package}; napctl rollback --all")
+    booted.run(f"""
+        systemctl stop {" ".join(UNITS)}
+        dpkg-query --show napctl | grep -q {__version__} || dpkg --install /host{package}
+        napctl rollback --all
+    """)
     return booted

@@ -1,16 +1,12 @@
 """The units of the package, and what its scripts do to a system that runs: real systemd, nginx, a NIC's driver."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.debian.guest import Guest
+from tests.debian.service import DAEMON, UNITS, is_active, is_attached, settings, until, write_policy
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-UNITS = ("napctl.service", "napctl-guard.service")
 CONFINEMENT = r"""
 confined() {
     properties=()
@@ -34,44 +30,6 @@ def confined(guest: Guest, unit: str, *commands: str) -> list[str]:
 
 def quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-def settings(guest: Guest) -> Any:
-    """Of the NAPI instance that nginx is reached by."""
-    (device,) = json.loads(guest.run("napctl status --json e1000e0"))["devices"]
-    (napi,) = device["napis"]
-    return napi["settings"]
-
-
-def attach(guest: Guest) -> None:
-    guest.run("napctl attach nginx.service --window 0s")
-
-
-def attached(guest: Guest) -> list[str]:
-    said = json.loads(guest.run("napctl history --json"))
-    return [each["state"] for each in said["transactions"] if each["state"] != "restored"]
-
-
-STAND_IN = r"""
-for unit in napctl napctl-guard; do
-    mkdir -p /run/systemd/system/$unit.service.d
-    cat >/run/systemd/system/$unit.service.d/stand-in.conf <<'END'
-[Service]
-Type=exec
-WatchdogSec=0
-ExecStart=
-ExecStart=/bin/bash -c 'trap "touch /var/lib/napctl/told" USR2; trap "exit 0" TERM; while :; do sleep 0.5; done'
-END
-done
-systemctl daemon-reload
-systemctl start napctl.service
-"""
-"""What a daemon and its guard are to the scripts of the package: processes that can be told to become the new ones."""
-WITHOUT_STAND_IN = "rm -r /run/systemd/system/napctl*.service.d; systemctl daemon-reload"
-
-
-def pid_of(guest: Guest, unit: str) -> int:
-    return int(guest.run(f"systemctl show --value --property MainPID {unit}"))
 
 
 def test_they_are_installed_and_neither_enabled_nor_started(guest: Guest) -> None:
@@ -113,34 +71,19 @@ def test_another_network_namespace_is_within_reach(guest: Guest) -> None:
     assert "not known" not in said
 
 
-def test_an_upgrade_keeps_attachments_and_tells_the_daemon_which_goes_on(guest: Guest, package: Path) -> None:
-    guest.run(STAND_IN)
-    daemon, guard = (pid_of(guest, unit) for unit in UNITS)
-    attach(guest)
-    during = settings(guest)
-
-    guest.run(f"dpkg --install /host{package}")
-    guest.run("for _ in $(seq 100); do test -e /var/lib/napctl/told && exit; sleep 0.1; done; exit 1")
-
-    assert pid_of(guest, "napctl.service") == daemon
-    assert pid_of(guest, "napctl-guard.service") not in (0, guard)
-    assert settings(guest) == during
-    assert attached(guest) == ["attached"]
-    guest.run(f"systemctl stop {' '.join(UNITS)}; {WITHOUT_STAND_IN}")
-
-
 def test_removal_stops_the_service_and_restores_and_purge_leaves_nothing(guest: Guest) -> None:
     before = settings(guest)
-    guest.run(STAND_IN)
-    attach(guest)
+    write_policy(guest)
+    guest.run(f"systemctl enable --now {DAEMON}")
+    until(lambda: is_attached(guest))
     assert settings(guest) != before
     guest.run("cp -r /usr/lib/python3/dist-packages/napctl /run/napctl-code")
 
     guest.run("dpkg --remove napctl")
 
-    assert [guest.try_to(f"systemctl is-active {unit}").stdout.strip() for unit in UNITS] == ["inactive"] * 2
-    guest.run(f"{WITHOUT_STAND_IN}; dpkg --purge napctl")
+    assert [is_active(guest, unit) for unit in UNITS] == ["inactive"] * 2
+    assert not is_attached(guest)
+    guest.run("dpkg --purge napctl")
     assert guest.run("find / -xdev -path '*napctl*' -not -path '/var/cache/man/*'") == ""
-    with_what_was = "cd /run && ln -sfn napctl-code napctl && python3 -m napctl status --json e1000e0"
-    (device,) = json.loads(guest.run(with_what_was))["devices"]
-    assert device["napis"][0]["settings"] == before
+    with_what_was = "cd /run && ln -sfn napctl-code napctl && python3 -m napctl"
+    assert settings(guest, with_what_was) == before

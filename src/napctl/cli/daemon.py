@@ -59,7 +59,7 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
         echo(_checked(read_policy(path), netns))
         return 0
     with suppress(OSError):
-        Path("/proc/self/comm").write_text("napctl")  # executed anew we would be called python
+        Path("/proc/self/comm").write_text("napctl")  # executed anew, we would be called as the interpreter is
     wake = Wake()
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: _ask(wake, number))

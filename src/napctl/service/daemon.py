@@ -189,7 +189,7 @@ class Service:
             seconds.append(self._owed_at - now)
         seconds.append(paused_ns / 1e9 if (paused_ns := self._paused_ns()) else self._devices.seconds_left(now))
         if (watchdog := watchdog_seconds()) is not None:
-            notify("WATCHDOG=1")
+            notify("WATCHDOG=1", f"STATUS={self._status()}")
             seconds.append(watchdog / 3)
         sources = {source.fileno(): self._devices for source in self._devices.sources()}
         awake = wait_for_any(self._targets, [wake, control, *sources], max(0.0, min(seconds)))

@@ -25,9 +25,9 @@ from napctl.model.change import Change
 from napctl.model.machine import Channels, Coalescing
 from napctl.model.plan import Deferral
 from napctl.model.settings import NapiSettings
-from tests.lab.attach.test_adopting import TRACED, writes_in
 from tests.lab.following import flap, set_channels, settings_of
 from tests.lab.helpers import Napctl, in_namespace, machine_of, set_napi, until
+from tests.lab.kernel_writes import TRACED, writes_in
 from tests.lab.plans import frames_of, set_frames, states, write_plan
 from tests.lab.service.device_keeping import Keeping, daemon, entry
 
