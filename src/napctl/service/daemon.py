@@ -338,8 +338,7 @@ class Service:
 
     def _expose(self) -> None:
         """Where the policy says."""
-        exposure = Exposure(self._policy.now.service, self._netns, lambda line: self._log("", line))
-        self._exposure = exposure.__enter__()
+        self._exposure = Exposure(self._policy.now.service, self._netns).__enter__()
 
     def _close_exposure(self) -> None:
         self._exposure.__exit__()
@@ -359,7 +358,7 @@ class Service:
         try:
             self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
         except (NapctlError, OSError) as error:
-            self._log("", f"no snapshot: {error}")  # the next is due in its time
+            self._log("", str(error))  # the next is due in its time
 
     # What it knows.
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -23,8 +23,6 @@ __all__ = ["Exposure"]
 
 
 SNAPSHOT_SECONDS = 10.0
-AGAIN_SECONDS = 30.0
-"""After metrics could not be served."""
 CHANGED_SECONDS = 1.0
 """Between a decision, after which there may be more, and a snapshot that shows it."""
 DOCTOR_SECONDS = 300.0
@@ -34,34 +32,19 @@ LOOK_SECONDS = 2.0
 
 
 class Exposure:
-    """Of one service; nothing is loaded, counted or served where the policy names no place. Where metrics cannot be
-    served, that is said, and tried again. A context manager."""
+    """Of one service; nothing is loaded, counted or served where the policy names no place. A context manager."""
 
-    def __init__(self, service: ServiceEntry, netns: NetworkNamespace, tell: Callable[[str], None]):
-        self._service, self._netns, self._say = service, netns, tell
+    def __init__(self, service: ServiceEntry, netns: NetworkNamespace):
+        self._service, self._netns = service, netns
         self._open = ExitStack()
         self._taker: SnapshotTaker | None = None
+        self._served = False
         self._collector = SnapshotCollector(per_napi=service.metrics_per_napi)
         self._due_at = time.monotonic()
         self._doctor = Doctor(netns)
 
     def __enter__(self) -> Self:
-        self._serve()
         return self
-
-    def _serve(self) -> None:
-        place = self._service.metrics
-        if place is None:
-            return
-        try:
-            with ExitStack() as undo:
-                if place.address is not None:
-                    undo.enter_context(MetricsServer(self._collector, place.address, place.port or 0))
-                self._taker = undo.enter_context(SnapshotTaker(__version__, per_napi=self._service.metrics_per_napi))
-                self._open = undo.pop_all()
-        except (NapctlError, OSError) as error:
-            self._due_at = time.monotonic() + AGAIN_SECONDS
-            self._say(f"{error}; tried again in {AGAIN_SECONDS:.0f} s")
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
@@ -90,9 +73,8 @@ class Exposure:
     ) -> None:
         """Take a snapshot. Raises NapctlError, OSError; it is due again all the same."""
         if self._taker is None:
-            self._serve()
-        if self._taker is None:
-            return
+            per_napi = self._service.metrics_per_napi
+            self._taker = self._open.enter_context(SnapshotTaker(__version__, per_napi=per_napi))
         self._due_at = time.monotonic() + SNAPSHOT_SECONDS
         self._doctor.look_if_due(devices)
         state = ServiceState(
@@ -103,8 +85,19 @@ class Exposure:
         )
         with in_background():
             self._collector.show(self._taker.take([Watched(self._netns, devices)], targets, state))
-            if (place := self._service.metrics) is not None and place.textfile is not None:
-                write_textfile(self._collector, Path(place.textfile))
+            self._publish()
+
+    def _publish(self) -> None:
+        """Over HTTP there is nothing to be had before the first snapshot."""
+        place = self._service.metrics
+        if place is not None and place.textfile is not None:
+            write_textfile(self._collector, Path(place.textfile))
+        if place is not None and place.address is not None and not self._served:
+            try:
+                self._open.enter_context(MetricsServer(self._collector, place.address, place.port or 0))
+            except NapctlError as error:
+                raise NapctlError(f"{error}; tried again in {SNAPSHOT_SECONDS:.0f}s") from None
+            self._served = True
 
 
 class Doctor:

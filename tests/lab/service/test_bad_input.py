@@ -103,8 +103,6 @@ def test_what_keeps_it_from_starting_is_one_line(
     refused(2, "journal.sqlite", "version")
     (here / "journal.sqlite").unlink()
     policy_of(tmp_path, server.pid)
-    full = f"mount -t tmpfs -o size=64k,mode=700 tmpfs {here}; head -c 65536 /dev/zero >{here}/fill || true"
-    refused(6, str(here), "nothing was changed", under=in_mounts(full))
 
     with guarding(napctl), serving(napctl, policy) as it:
         it.told("attached memcached")
@@ -112,6 +110,21 @@ def test_what_keeps_it_from_starting_is_one_line(
         assert napctl("guard").failed_with(6, str(here), "another guard of the service watches already")
         assert attached_in_kernel(lab, server)
         assert napctl("why").status == 0, "it still answers"
+        assert it.end(signal.SIGTERM) == 0
+    assert machine_of(lab.server) == before
+
+
+def test_on_a_full_disk_it_changes_nothing_and_says_so(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    """And goes on, until there is room."""
+    before, here = machine_of(lab.server), napctl.state
+    here.mkdir(mode=0o700)
+    full = in_mounts(f"mount -t tmpfs -o size=64k,mode=700 tmpfs {here}; head -c 65536 /dev/zero >{here}/fill || true")
+    with serving(napctl, policy_of(tmp_path, server.pid), under=full) as it:
+        it.told("nothing was changed")
+        time.sleep(2)
+        assert machine_of(lab.server) == before
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
 
