@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from secrets import randbelow
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -73,8 +73,14 @@ def families_of(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("all" if config.option.long else "few")
     config.stash[WATCHDOG] = Watchdog()
-    if config.option.sample is None:  # pytest-xdist hands it on to its workers
-        config.option.sample = randbelow(10**6)
+    if config.option.sample is None:
+        config.option.sample = getattr(config, "workerinput", {}).get("sample", randbelow(10**6))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes of pytest-xdist have the same sample."""
+    node.workerinput["sample"] = node.config.option.sample
 
 
 WATCHDOG = pytest.StashKey[Watchdog]()
