@@ -225,7 +225,10 @@ class Following:
             assert event or self.process.poll() is None or look(), self.since()
             return event
 
-        event = until(found, f"'{words}' of {self.since()}", patience_s)
+        try:
+            event = until(found, f"'{words}'", patience_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it has told {self.since()}") from None
         assert event is not None
         return event
 

@@ -231,8 +231,13 @@ def test_killed_at_any_moment_there_is_never_a_mixture(
             if assert_no_mixture(lab, server, napctl, before) and number % 4 == 3:
                 assert napctl("detach", server.pid).status == 0  # or it might be adopted every time
         with serving(napctl, policy_of(tmp_path, (server.pid, 50))) as it:
-            until(lambda: [each.gro_flush_timeout_ns for each in settings_of(lab)] == [50_000], "its timer")
-            assert attached_in_kernel(lab, server)
+            until(
+                lambda: (
+                    [each.gro_flush_timeout_ns for each in settings_of(lab)] == [50_000]
+                    and attached_in_kernel(lab, server)
+                ),
+                "it to be attached with its timer",
+            )
             assert answers(client)
             assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
