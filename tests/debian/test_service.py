@@ -139,16 +139,25 @@ def test_an_upgrade_under_load_writes_nothing_and_what_runs_is_the_new_one(
 
 
 def test_it_stays_attached_over_a_reload_and_a_reset_of_the_link(service: Guest) -> None:
-    during, daemon = settings(service), pid_of(service)
+    during, daemon, worker = settings(service), pid_of(service), worker_of(service)
+    log = Log(service, DAEMON)
 
     service.run("systemctl reload nginx.service")
-    until(lambda: is_attached(service))
+    until(lambda: worker_of(service) != worker and is_attached(service), log.lines)
     assert settings(service) == during
 
     service.run("ip link set e1000e0 down; sleep 1; ip link set e1000e0 up")
+    log.await_line("e1000e0: link up")
     with every_request_succeeds(service):
-        until(lambda: settings(service) == during and is_attached(service))
+        pass
+    until(lambda: settings(service) == during and is_attached(service), log.lines)
     assert pid_of(service) == daemon
+    service.run("napctl attached")
+
+
+def worker_of(guest: Guest) -> str:
+    """Pid of nginx's worker that takes connections; empty in the moment in which there is none."""
+    return guest.try_to("pgrep --full 'nginx: worker process$'").stdout.strip()
 
 
 def test_a_policy_that_keeps_leaves_all_as_it_is_for_the_next_start(service: Guest) -> None:
