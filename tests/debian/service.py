@@ -9,13 +9,18 @@ from typing import Any
 from tests.debian.guest import Guest
 
 DAEMON, GUARD = UNITS = ("napctl.service", "napctl-guard.service")
+SETTINGS_OF_POLICY = ("rx_usecs", 10), ("gro_flush_timeout_ns", 20_000)
 SECONDS = 60.0
 """Emulated, starting napctl alone takes 5 s."""
 POLICY = """
 version = 1
 [[attach]]
 target = "nginx.service"
-defer-us = 50
+defer-us = 20
+[[device]]
+name = "e1000e0"
+[device.coalescing]
+rx-usecs = 10
 [service]
 metrics = "127.0.0.1:9811"
 """
@@ -60,11 +65,12 @@ def is_active(guest: Guest, unit: str) -> str:
 # What it has set.
 
 
-def settings(guest: Guest, napctl: str = "napctl") -> Any:
-    """Of the NAPI instance that nginx is reached by."""
+def settings(guest: Guest, napctl: str = "napctl") -> dict[str, Any]:
+    """Of the device that nginx is reached by, and of its NAPI instance."""
     (device,) = json.loads(guest.run(f"{napctl} status --json e1000e0"))["devices"]
     (napi,) = device["napis"]
-    return napi["settings"]
+    of_both: dict[str, Any] = device["coalescing"] | napi["settings"]
+    return of_both
 
 
 def epolls(guest: Guest) -> list[str]:
@@ -73,8 +79,14 @@ def epolls(guest: Guest) -> list[str]:
 
 
 def all_settings(guest: Guest) -> tuple[Any, list[str]]:
-    """Of the device and of nginx."""
+    """Of the device, and of nginx."""
     return settings(guest), epolls(guest)
+
+
+def is_policy_true(guest: Guest) -> bool:
+    """Whether the device has what it asks for, and nginx is attached."""
+    now = settings(guest)
+    return all(now[name] == value for name, value in SETTINGS_OF_POLICY) and is_attached(guest)
 
 
 def is_attached(guest: Guest) -> bool:
@@ -85,7 +97,7 @@ def is_attached(guest: Guest) -> bool:
 def in_force(guest: Guest) -> list[str]:
     """States of the journal's transactions that are not over."""
     said = json.loads(guest.run("napctl history --json"))
-    return [each["state"] for each in said["transactions"] if each["state"] != "restored"]
+    return sorted(each["state"] for each in said["transactions"] if each["state"] != "restored")
 
 
 # What it says.
@@ -110,8 +122,11 @@ class Log:
     def lines(self) -> list[str]:
         return self._guest.run(self._command).splitlines()[self._before :]
 
-    def await_line(self, words: str) -> int:
-        """Where the first line with these words stands."""
+    def await_lines(self, *words: str) -> int:
+        """Where the first of the lines stands that these words are in."""
+        return min(self._await_line(each) for each in words)
+
+    def _await_line(self, words: str) -> int:
         until(lambda: any(words in each for each in self.lines()), lambda: (words, self.lines()))
         return next(number for number, each in enumerate(self.lines()) if words in each)
 
