@@ -199,13 +199,17 @@ def _later(state: State, seen: WayWindow) -> State:
 def _load_changed(state: State, load: float, goal: LatencyGoal, octave: int) -> Decision:
     """Another octave, or the first: what is known of it decides at once, else what is known of the next one.
 
-    The window that shows it began in the octave before, so nothing is learned from it.
+    The window that shows it began in the octave before, so nothing is learned from it. If a way on trial has brought
+    more load, as a quicker one does where clients wait for their replies, and nothing is known of that, it stays.
     """
+    brought = state.trial is not None and state.last_octave is not None and octave > state.last_octave
     origin = state.trial.origin if state.trial else state.way
     state = replace(state, last_octave=octave, recent=(), trial=None)
     ways = [way for way in goal.ways if way == origin or not _is_barred(state, way)]
     cells = [state.learned.cell(octave, way) for way in ways]
     anything = any(each.p99.weight >= LEAST_KNOWN for each in cells)
+    if brought and not anything:
+        return _stay(state)
     cells = [state.learned.near(octave, each.way) if each.way == origin or not anything else each for each in cells]
     target = preferred(goal, limit_ns(state, goal), cells, origin, state.learned.near(octave, origin))
     if target == state.way:

@@ -12,7 +12,9 @@ from napctl.adapt.controller import (
     TRIAL_WINDOWS,
     Decision,
     decide,
+    start,
 )
+from napctl.adapt.learned import Learned
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow
 from napctl.model.errors import BadInput
@@ -254,3 +256,24 @@ def test_a_decision_travels() -> None:
     run.run(CHEAP_AT_50, [(20, 50_000)])
     decision = run.windows[-1].decision
     assert from_json(to_json(decision), Decision) == decision
+
+
+@pytest.mark.parametrize("rates", [(50_000, 90_000), (30_000, 70_000)])
+def test_a_quicker_way_that_brings_more_load_by_itself_is_not_left_for_that(rates: tuple[int, int]) -> None:
+    """Clients that wait for their replies send as much as is answered: another octave under each way."""
+    slow, quick = rates
+    goal = LatencyGoal(ways=WAYS, budget_ns=300_000)
+    state, kinds = start(INTERRUPTS, Learned(identity="a closed loop")), []
+    for number in range(240):
+        way = state.way
+        rate, p99_us = (slow, 900) if way == INTERRUPTS else (quick, 250)
+        seen = WayWindow(
+            way=way, seconds=0.5, at=number * 0.5, packets=rate // 2, cpu_seconds=0.4, p99_ns=p99_us * 1e3,
+            p50_ns=50e3, samples=400,
+        )  # fmt: skip
+        decision = decide(state, seen, goal)
+        state = decision.state
+        kinds += [decision.kind] if decision.kind else []
+    assert state.way != INTERRUPTS
+    assert len(kinds) <= 12, kinds
+    assert "load" not in kinds
