@@ -50,7 +50,11 @@ class Watchdog:
 
 def watch(pid: int, mark: str, told: int, grace_seconds: float) -> None:
     """Until that process ends; then end what is left of it."""
-    process = os.pidfd_open(pid)
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:  # so short was the run
+        end_all(lambda: marked_by(mark))
+        return
     waiting = select.poll()
     for fd in (process, told):
         waiting.register(fd, select.POLLIN)
