@@ -55,6 +55,8 @@ def test_the_guard_is_confined_as_the_service_is() -> None:
     )
     own = {
         "Description=Restores what a killed napctl.service left, if that does not come back in time",
+        "# As long as the disk is full, it cannot watch; then it can.",
+        "Type=notify",
         "ExecStart=/usr/bin/napctl guard",
         "# As napctl.service has it.",
     }
