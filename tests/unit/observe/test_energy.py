@@ -199,6 +199,7 @@ def test_a_slow_bmc_makes_nothing_else_wait_within_a_span(tree: Tree) -> None:
         if apart[-1] > 0.35:
             break
     assert apart[-1] > 0.35, apart
+    assert platform is not None
     assert platform.source == "IPMI"
     assert platform.watts == pytest.approx(216)
     assert platform.zones[0].resolution_uw == 1_000_000
