@@ -45,7 +45,7 @@ def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(
         for number in range(100):
             in_namespace(lab.server.namespace, "ip", "link", "add", f"v{number}", "type", "veth")
         server = stack.enter_context(with_many_connections(lab))
-        metrics = f'metrics = "127.0.0.1:{free_port()}"\n[[device]]\nname = "client0"\ndeferral.defer-hard-irqs = 1'
+        metrics = f'metrics = "127.0.0.1:{free_port()}"\n[[device]]\nname = "server0"\ndeferral.defer-hard-irqs = 1'
         policy = policy_of(tmp_path, server.pid, service=metrics)
         it = stack.enter_context(serving(napctl, policy, *at_server(lab), under=traced(trace)))
         it.told(str(server.pid), patience_s=30)
