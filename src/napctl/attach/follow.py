@@ -343,7 +343,7 @@ class Stay:
 
     def _follow_devices(self, transaction: Transaction) -> None:
         napis = (each for each in transaction.changes if isinstance(each, NapiChange))
-        self._devices.follow({(each.netns, each.ifindex) for each in napis})
+        self._words.tell_notices(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
 
     def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:
         """What else is in force; None if this is not any more."""

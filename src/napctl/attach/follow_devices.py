@@ -1,7 +1,7 @@
 """The attached devices, for as long as they are attached: what their NAPI instances are set to, and what happens."""
 
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,10 +44,14 @@ class Devices:
         self._namespaces: dict[int, _Namespace] = {}
         self._opened = ExitStack()
 
-    def follow(self, devices: Collection[DeviceKey]) -> None:
-        """These, from now on. Raises NapctlError and OSError; no device is followed then."""
+    def follow(self, devices: Collection[DeviceKey]) -> tuple[Notice, ...]:
+        """These, from now on; what had happened to those before and was not read yet, as their end. Raises NapctlError
+        and OSError; no device is followed then."""
+        unread: tuple[Notice, ...] = ()
         if frozenset(devices) == self._followed:
-            return
+            return unread
+        with suppress(OSError):
+            unread = self.notices()
         self._opened.close()
         self._namespaces, self._followed = {}, frozenset()
         with ExitStack() as opened:
@@ -59,6 +63,7 @@ class Devices:
                     there = [ifindex for each, ifindex in devices if each == inode]
                     found[inode] = _Namespace(netns, netdev, opened.enter_context(Monitor(netns, there)))
             self._opened, self._namespaces, self._followed = opened.pop_all(), found, frozenset(devices)
+        return unread
 
     def present(self) -> Present:
         """What the kernel has by now."""

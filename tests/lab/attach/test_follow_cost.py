@@ -284,4 +284,4 @@ def test_a_look_that_nobody_waits_for_lets_all_others_run_first(
         guard = stack.enter_context(watched(None, napctl.state))
         steps = stopped()
         stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, told.append)
-        follow([stay], lambda: next(steps))
+        follow([stay], lambda: next(steps, True))

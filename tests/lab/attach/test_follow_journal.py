@@ -65,7 +65,7 @@ def test_a_step_whose_record_a_full_disk_kept_from_being_finished_is_recorded_as
     with small_disk(napctl.state), ending(python_server(lab, FORKS)) as server, ask(lab, server):
         with watched(None, napctl.state) as guard:
             steps = stopped()
-            follow([Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell)], lambda: next(steps))
+            follow([Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell)], lambda: next(steps, True))
         assert not any(map(attached, settings_of(lab)))
         assert napctl.live() == []
 
