@@ -10,6 +10,8 @@ __all__ = ["Trial", "Trials"]
 
 
 TRIAL_SECONDS = 1.0
+AGAIN_SECONDS = (1.0, 4.0, 15.0)
+"""After one in which there was too little traffic to tell."""
 
 
 class Trial:
@@ -43,9 +45,17 @@ class Trials:
         self._trial: Trial | None = None
         self._owed = False
         """Somebody new has not yet been seen to poll."""
+        self._quiet = 0
+        """Trials, one after the other, in which there was too little traffic to tell."""
+        self._due_at = 0.0
+        """When the next is, after such a one; 0: as soon as it makes sense."""
 
     def begin(self, transaction: Transaction, *, now: bool) -> None:
         """There is somebody new; or who is owed a trial may be due `now`."""
+        self._quiet = 0
+        self._begin(transaction, now=now)
+
+    def _begin(self, transaction: Transaction, *, now: bool) -> None:
         self.end()
         self._owed = not now
         if now:
@@ -53,25 +63,32 @@ class Trials:
 
     def catch_up(self, transaction: Transaction, *, polls: bool, settled: bool) -> None:
         """The one that was put off, once it makes sense; one at hand is put off when nobody is meant to poll."""
-        if (settled and self._owed) or (not polls and self._trial is not None):
-            self.begin(transaction, now=settled)
+        due = self._owed and time.monotonic() >= self._due_at
+        if (settled and due) or (not polls and self._trial is not None):
+            self._begin(transaction, now=settled)
 
     def end(self) -> None:
         """If there is one."""
-        self._owed = False
+        self._owed, self._due_at = False, 0.0
         if self._trial is not None:
             self._trial.close()
             self._trial = None
 
     @property
     def until(self) -> float:
-        """When the one that has begun is over, of time.monotonic()."""
-        return self._trial.until if self._trial else float("inf")
+        """When the one that has begun is over, or the next is due, of time.monotonic()."""
+        if self._trial is not None:
+            return self._trial.until
+        return self._due_at if self._owed and self._due_at else float("inf")
 
     def read(self) -> Now | None:
-        """What was measured, if one is over."""
+        """What was measured, if one is over. One that was too quiet is made again, a few times."""
         trial = self._trial
         if trial is None or not trial.over():
             return None
         self._trial = None
-        return trial.read()
+        now = trial.read()
+        if now.verdict == "quiet" and self._quiet < len(AGAIN_SECONDS):
+            self._owed, self._due_at = True, time.monotonic() + AGAIN_SECONDS[self._quiet]
+            self._quiet += 1
+        return now
