@@ -76,11 +76,12 @@ class DeviceKeeper:
             self.rolled_back = False
         self._entries, self._due_at = tuple(entries), 0.0
 
-    def adopt(self, live: Iterable[Transaction]) -> None:
-        """What an earlier process of the service has in force: no setting is written."""
+    def adopt(self, live: Iterable[Transaction], kept: int) -> None:
+        """What an earlier process of the service has in force: no setting is written. `kept`: number of what it has
+        left without a keeper, as who applies a plan by hand does too."""
         for each in live:
-            keeper = each.keeper
-            if each.kind == "apply" and keeper and keeper.entry == DEVICES and is_adoptable(each):
+            mine = each.keeper.entry == DEVICES if each.keeper else each.number == kept
+            if each.kind == "apply" and mine and is_adoptable(each):
                 with undisturbed(), Journal(self._directory) as journal:
                     self._transaction = take_over(journal, each, self._guard, self._keeper)
                 self._tell("", f"took over the settings of {each.name}")
