@@ -25,14 +25,17 @@ rx-usecs = 10
 metrics = "127.0.0.1:9811"
 """
 READ_EPOLLS = """
-import ctypes, fcntl, os, struct, subprocess
+import contextlib, ctypes, fcntl, os, struct, subprocess
 
+gone = contextlib.suppress(FileNotFoundError, ProcessLookupError)  # a connection, or the worker, meanwhile
 for pid in subprocess.run(["pgrep", "--full", "nginx: worker process$"], capture_output=True, text=True).stdout.split():
-    held = os.pidfd_open(int(pid))
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
-            copy = ctypes.CDLL(None).syscall(438, held, int(fd), 0)
-            print(*struct.unpack("IHBx", fcntl.ioctl(copy, 0x80088A02, bytes(8))))
+    with gone:
+        held = os.pidfd_open(int(pid))
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with gone:
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
+                    copy = ctypes.CDLL(None).syscall(438, held, int(fd), 0)
+                    print(*struct.unpack("IHBx", fcntl.ioctl(copy, 0x80088A02, bytes(8))))
 """
 """Without napctl: EPIOCGPARAMS of each epoll instance of nginx's worker that takes connections, by pidfd_getfd(2)."""
 TRACE_WRITES = """

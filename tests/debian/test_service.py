@@ -14,7 +14,6 @@ from tests.debian.service import (
     UNITS,
     Log,
     all_settings,
-    epolls,
     every_request_succeeds,
     in_force,
     is_active,
@@ -163,23 +162,28 @@ def worker_of(guest: Guest) -> str:
     return guest.try_to("pgrep --full 'nginx: worker process$'").stdout.strip()
 
 
-def test_a_policy_that_keeps_leaves_all_as_it_is_for_the_next_start(service: Guest) -> None:
-    during, log = all_settings(service), Log(service, DAEMON)
-    write_policy(service, 'on-stop = "keep"')
-    service.run(f"systemctl reload {DAEMON}")
+def test_a_policy_that_keeps_leaves_all_as_it_is_for_the_next_start(guest: Guest) -> None:
+    before = all_settings(guest)
+    write_policy(guest)
+    start(guest)
+    during, log = all_settings(guest), Log(guest, DAEMON)
+    write_policy(guest, 'on-stop = "keep"')
+    guest.run(f"systemctl reload {DAEMON}")
     log.await_lines("the policy has changed")
-    trace_writes(service)
+    trace_writes(guest)
 
-    with every_request_succeeds(service):
-        service.run(f"systemctl stop {' '.join(UNITS)}")
-        stopped = all_settings(service)
-        service.run(f"systemctl start {DAEMON}")
+    with every_request_succeeds(guest):
+        guest.run(f"systemctl stop {' '.join(UNITS)}")
+        stopped = all_settings(guest)
+        guest.run(f"systemctl start {DAEMON}")
         log.await_lines(*TAKEN_OVER)
 
     assert stopped == during
-    assert all_settings(service) == during
-    assert written(service) == []
-    write_policy(service)
-    service.run(f"systemctl reload {DAEMON}")
+    assert all_settings(guest) == during
+    assert written(guest) == []
+    write_policy(guest)
+    guest.run(f"systemctl reload {DAEMON}")
     until(lambda: sum("the policy has changed" in each for each in log.lines()) == 2)
-    assert epolls(service) == during[1]
+    guest.run(f"systemctl stop {' '.join(UNITS)}")
+    assert all_settings(guest) == before
+    assert in_force(guest) == []

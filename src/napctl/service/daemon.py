@@ -139,7 +139,9 @@ class Service:
         for entry in self._policy.now.attach:
             self._follow(entry)
         with self._told():
-            self._devices.adopt(live)
+            self._devices.adopt(live, self._state.kept)
+            self._state = replace(self._state, kept=0)
+            self._keep()
         self._devices.keep(self._policy.now.devices)
         self._devices.rolled_back = DEVICES in self._state.detached
 
@@ -202,6 +204,9 @@ class Service:
         keep = renew or self._policy.now.service.on_stop == "keep"
         errors: list[NapctlError] = []
         left = self._left
+        if keep and not renew and (in_force := self._devices.settings_in_force) is not None:
+            self._state = replace(self._state, kept=in_force.number)
+            self._keep()
         keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, *self._owed, self._devices]
         for each in dict.fromkeys(keepers):
             try:

@@ -99,11 +99,12 @@ class DeviceKeeper:
         self._backoff = Backoff()
         self._refused.clear()
 
-    def adopt(self, live: Iterable[Transaction]) -> None:
-        """What an earlier process of the service has in force: no setting is written."""
+    def adopt(self, live: Iterable[Transaction], kept: int) -> None:
+        """What an earlier process of the service has in force: no setting is written. `kept`: number of what it has
+        left without a keeper, as who applies a plan by hand does too."""
         for each in live:
-            keeper = each.keeper
-            if each.kind == "apply" and keeper and keeper.entry == DEVICES and is_adoptable(each):
+            mine = each.keeper.entry == DEVICES if each.keeper else each.number == kept
+            if each.kind == "apply" and mine and is_adoptable(each):
                 with undisturbed(), Journal(self._directory) as journal:
                     self._transaction = take_over(journal, each, self._guard, self._keeper)
                 self._tell("", f"took over the settings of {each.name}")

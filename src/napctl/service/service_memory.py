@@ -25,6 +25,8 @@ class ServiceMemory(Value, frozen=True, kw_only=True):
     """Targets, as the policy names them, that an administrator has detached by hand."""
     left: tuple[str, ...] = ()
     """Settings that somebody else insists on."""
+    kept: int = 0
+    """Number of the devices' transaction that a stop has left in force without a keeper; 0: there is none."""
     boot_id: str = ""
     paused_until_boot_ns: int = 0
     """On CLOCK_BOOTTIME of that boot; 0: it is not paused."""
