@@ -10,8 +10,9 @@ __all__ = ["Trial", "Trials"]
 
 
 TRIAL_SECONDS = 1.0
-AGAIN_SECONDS = (1.0, 4.0, 15.0)
-"""After one in which there was too little traffic to tell."""
+UNDECIDED = ("quiet", "not active", "not measured")
+AGAIN_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""After one that told nothing good nor bad, as traffic was little, or has not begun to be polled."""
 
 
 class Trial:
@@ -45,14 +46,14 @@ class Trials:
         self._trial: Trial | None = None
         self._owed = False
         """Somebody new has not yet been seen to poll."""
-        self._quiet = 0
-        """Trials, one after the other, in which there was too little traffic to tell."""
+        self._undecided = 0
+        """Trials, one after the other, that told nothing."""
         self._due_at = 0.0
         """When the next is, after such a one; 0: as soon as it makes sense."""
 
     def begin(self, transaction: Transaction, *, now: bool) -> None:
         """There is somebody new; or who is owed a trial may be due `now`."""
-        self._quiet = 0
+        self._undecided = 0
         self._begin(transaction, now=now)
 
     def _begin(self, transaction: Transaction, *, now: bool) -> None:
@@ -82,13 +83,13 @@ class Trials:
         return self._due_at if self._owed and self._due_at else float("inf")
 
     def read(self) -> Now | None:
-        """What was measured, if one is over. One that was too quiet is made again, a few times."""
+        """What was measured, if one is over. One that told nothing is made again, a few times."""
         trial = self._trial
         if trial is None or not trial.over():
             return None
         self._trial = None
         now = trial.read()
-        if now.verdict == "quiet" and self._quiet < len(AGAIN_SECONDS):
-            self._owed, self._due_at = True, time.monotonic() + AGAIN_SECONDS[self._quiet]
-            self._quiet += 1
+        if now.verdict in UNDECIDED and self._undecided < len(AGAIN_SECONDS):
+            self._owed, self._due_at = True, time.monotonic() + AGAIN_SECONDS[self._undecided]
+            self._undecided += 1
         return now
