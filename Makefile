@@ -19,7 +19,7 @@ IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cach
 PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
-LONG := long-unit long-kills long-servers long-figures long-vm long-debian
+LONG := long-unit long-kills long-servers long-service long-figures long-vm long-debian
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
 LONG_SERVERS := tests/lab/attach/test_real_servers.py
@@ -30,9 +30,9 @@ LONG_SERVERS := tests/lab/attach/test_real_servers.py
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
 	@echo 'make check  lint, types and the unit tests but the heavy ones (a minute): after every change'
-	@echo 'make test   lint, types and all tests (root or sudo, 14 minutes): test-unit beside test-vm, then test-lab'
-	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 5 minutes)'
-	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 2 hours)'
+	@echo 'make test   lint, types and all tests (root or sudo, 12 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 3 minutes)'
+	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 3 hours)'
 	@echo '                also by part: $(LONG)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make deb    the package for Debian 13, in dist (root or sudo)'
@@ -97,8 +97,11 @@ long-kills:
 long-servers:
 	$(PYTEST) --long -m 'trials or long' -rP $(LONG_SERVERS)
 
+long-service:
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab/service
+
 long-figures:
-	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS))
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) tests/lab/service)
 
 long-vm:
 	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
