@@ -106,7 +106,7 @@ class Doctor:
     def __init__(self, netns: NetworkNamespace):
         self._netns = netns
         self._thread: threading.Thread | None = None
-        self._due_at = time.monotonic() + DOCTOR_SECONDS / 10
+        self._due_at = time.monotonic() + DOCTOR_SECONDS / 5
         self.findings: tuple[Finding, ...] = ()
         self.looked_ns: int | None = None
         """CLOCK_MONOTONIC of the last look; None: there was none yet."""

@@ -37,12 +37,12 @@ def open_files(pid: int) -> int:
 
 
 @pytest.mark.trials
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(
     napctl: Napctl, tmp_path: Path, trials: Callable[[int, int], int]
 ) -> None:
-    """With 10,000 connections, 64 queues, 200 other devices, and metrics."""
-    seconds, trace = trials(10, 60), tmp_path / "trace"
+    """With 10,000 connections, 64 queues, 200 other devices, and metrics; the long form has a look for findings in it."""
+    seconds, trace = trials(10, 300), tmp_path / "trace"
     with Lab.build(queues=64) as lab, ExitStack() as stack:
         for number in range(100):
             in_namespace(lab.server.namespace, "ip", "link", "add", f"v{number}", "type", "veth")
@@ -79,9 +79,7 @@ def test_over_reloads_and_link_resets_nothing_grows(napctl: Napctl, tmp_path: Pa
         it = stack.enter_context(serving(napctl, policy, *at_server(lab)))
         sizes: list[tuple[int, int, int]] = []
         for number in range(rounds):
-            began = time.time()
             connection = connected(lab, server)
-            it.told("attached", since=began - 0.5 if number else 0, patience_s=20)
             if number % 2:
                 flap(lab)
             else:
@@ -91,6 +89,7 @@ def test_over_reloads_and_link_resets_nothing_grows(napctl: Napctl, tmp_path: Pa
             journal = sum(each.stat().st_size for each in napctl.state.glob("journal*"))
             sizes.append((memory_bytes(it.pid), open_files(it.pid), journal))
             assert it.process.poll() is None, it.since()
+        until(napctl.live, "an attachment", 30)
         first, last = sizes[len(sizes) // 4], sizes[-1]
         print(f"{first} at first, {last} in the end, after {rounds} rounds")
         assert last[0] < 1.1 * first[0] + 2e6
