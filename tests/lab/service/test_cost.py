@@ -41,7 +41,7 @@ def open_files(pid: int) -> int:
 def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(
     napctl: Napctl, tmp_path: Path, trials: Callable[[int, int], int]
 ) -> None:
-    """With 10,000 connections, 64 queues, 200 other devices, and metrics; the long form has a look for findings in it."""
+    """With 10,000 connections, 64 queues, 200 other devices, metrics, and in the long form a look for findings."""
     seconds, trace = trials(10, 300), tmp_path / "trace"
     with Lab.build(queues=64) as lab, ExitStack() as stack:
         for number in range(100):
