@@ -12,7 +12,9 @@ __all__ = ["asked"]
 
 
 @click.command(epilog="\b\nExamples:\n  napctl pause 30m\n  napctl pause --end")
-@click.argument("time_ns", metavar="TIME", type=Duration(least_ns=10**9, most_ns=7 * 24 * 3600 * 10**9), required=False)
+@click.argument(
+    "time_ns", metavar="[TIME]", type=Duration(least_ns=10**9, most_ns=7 * 24 * 3600 * 10**9), required=False
+)
 @click.option("--end", is_flag=True, help="Go on before the time is over.")
 def pause(time_ns: int | None, end: bool) -> None:
     """Put everything back that the service has set, and let it stay out for TIME.

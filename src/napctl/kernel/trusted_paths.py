@@ -68,6 +68,7 @@ def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
     try:
         file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(file, "wb") as opened:
+            os.fchmod(file, mode)  # whatever the umask is
             opened.write(content)
             opened.flush()
             os.fsync(file)

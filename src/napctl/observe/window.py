@@ -5,8 +5,10 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Self
 
+from msgspec.structs import replace
+
 from napctl.kernel import interrupts, snmp, softnet
-from napctl.kernel.links import links
+from napctl.kernel.links import Link, links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
@@ -18,7 +20,7 @@ from napctl.model.window import Window
 from napctl.observe.machine import DISAPPEARED, take_devices, take_devices_again
 from napctl.probe import Probe, ProbeUnavailable
 
-__all__ = ["Observer", "run_window"]
+__all__ = ["Observer", "device_counts", "run_window"]
 
 
 class Observer:
@@ -113,16 +115,7 @@ class Observer:
             interrupts=interrupts.counts(),
             sent=snmp.sent(self._netns),
             devices=tuple(
-                DeviceCounts(
-                    device=link.name,
-                    ifindex=link.ifindex,
-                    rx_packets=link.rx_packets,
-                    tx_packets=link.tx_packets,
-                    rx_dropped=link.rx_dropped,
-                    tx_dropped=link.tx_dropped,
-                    rx_missed=link.rx_missed,
-                    queues=queues.get(link.ifindex),
-                )
+                replace(device_counts(link), queues=queues.get(link.ifindex))
                 for link in links(self._netns)
                 if link.ifindex in observed
             ),
@@ -161,4 +154,17 @@ def _cpus() -> tuple[CpuCounts, ...]:
             backlog_drops=line.dropped,
         )
         for cpu, line in sorted(stat.items())
+    )
+
+
+def device_counts(link: Link) -> DeviceCounts:
+    """Packets and drops of a device, as its driver counts them; without its queues."""
+    return DeviceCounts(
+        device=link.name,
+        ifindex=link.ifindex,
+        rx_packets=link.rx_packets,
+        tx_packets=link.tx_packets,
+        rx_dropped=link.rx_dropped,
+        tx_dropped=link.tx_dropped,
+        rx_missed=link.rx_missed,
     )

@@ -174,11 +174,6 @@ class DeviceKeeper:
         again_seconds = max(FIRST_SECONDS, self._backoff.seconds_left(now))  # something else may keep it from its try
         self._due_at = min(self._due_at, now + again_seconds)
 
-    def differs(self) -> tuple[Change, ...]:
-        """What the next turn would change, read now. Raises NapctlError."""
-        machine, _ = self._matched()
-        return self._wanted(machine, self._held()).changes
-
     def change_guard(self, guard: Guard) -> None:
         """That one is to restore what is set, from now on. Raises what take_over() raises."""
         self._guard = guard

@@ -1,7 +1,6 @@
 """Metrics for Prometheus: a collector over the last Snapshot. A scrape touches neither the kernel nor the journal."""
 
 import errno
-import os
 import socket
 import threading
 import time
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from napctl.kernel.trusted_paths import write_whole
 from napctl.model.errors import BadInput, NapctlError
 from napctl.model.snapshot import Snapshot
 from napctl.model.text import printable
@@ -128,15 +128,8 @@ class MetricsServer:
 
 def write_textfile(collector: SnapshotCollector, path: Path) -> None:
     """For node_exporter: whoever reads the file finds the old one or the new one whole. Raises NapctlError."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")  # node_exporter reads *.prom alone
     try:
-        try:
-            with new.open("wb") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(text_of(collector))
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        write_whole(path, text_of(collector), 0o644)
     except OSError as error:
         raise NapctlError(f"{path}: metrics cannot be written: {error.strerror}") from None
 

@@ -16,13 +16,14 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.running_kernel import in_initial_pid_namespace, kernel_release
 from napctl.model.activity import judge
 from napctl.model.change import NapiChange, Transaction
-from napctl.model.counts import CounterReading, CpuCounts, DeviceCounts, ProbeCounts
+from napctl.model.counts import CounterReading, CpuCounts, ProbeCounts
 from napctl.model.difference import between
 from napctl.model.finding import Finding
 from napctl.model.machine import Device
 from napctl.model.snapshot import DeviceTotals, NapiTotals, OwnUse, PolicyState, ProbeName, Snapshot, TargetTotals
 from napctl.model.window import Window, own_polls
 from napctl.observe.machine import take_devices_again
+from napctl.observe.window import device_counts
 from napctl.service.open_probes import OpenProbes, Suspended
 from napctl.service.totals import DeviceSums, NapiSums, TargetSums, found_rules, grown_by, kept
 
@@ -337,18 +338,7 @@ def _reading(
         probe=probe,
         cpus=cpus,
         interrupts={irq: lines[irq] for irq in irqs & lines.keys()},
-        devices=tuple(
-            DeviceCounts(
-                device=link.name,
-                ifindex=link.ifindex,
-                rx_packets=link.rx_packets,
-                tx_packets=link.tx_packets,
-                rx_dropped=link.rx_dropped,
-                tx_dropped=link.tx_dropped,
-                rx_missed=link.rx_missed,
-            )
-            for link in there
-        ),
+        devices=tuple(map(device_counts, there)),
     )
 
 
