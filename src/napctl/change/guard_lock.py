@@ -1,12 +1,11 @@
 """Whether the guard of the service watches: it holds a lock, which the kernel takes from it however it ends."""
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from napctl.kernel.file_lock import lock_file, taken
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError, NotPermitted
 
@@ -28,15 +27,12 @@ def guard_lock(directory: Path) -> Iterator[None]:
     written."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = lock_file(directory / FILE)
     except OSError as error:
         raise NotPermitted(f"{directory}: {error.strerror}; be root or set NAPCTL_STATE_DIR") from None
     try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not _taken(lock, fcntl.LOCK_EX):  # who asks has it for a moment
-            if time.monotonic() > deadline:
-                raise NapctlError(f"{directory}: another guard of the service watches already")
-            time.sleep(0.01)
+        if not taken(lock, patience_seconds=PATIENCE_SECONDS):  # who asks has it for a moment
+            raise NapctlError(f"{directory}: another guard of the service watches already")
         yield
     finally:
         os.close(lock)
@@ -49,14 +45,6 @@ def is_on_watch(directory: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _taken(lock, fcntl.LOCK_SH)  # many may ask at a time
+        return not taken(lock, shared=True)  # many may ask at a time
     finally:
         os.close(lock)
-
-
-def _taken(lock: int, kind: int) -> bool:
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -6,7 +6,6 @@ What was restored is forgotten after a while; what is in force never is.
 """
 
 import errno
-import fcntl
 import os
 import sqlite3
 import sys
@@ -18,6 +17,7 @@ from typing import Self, get_args
 
 from msgspec.structs import replace
 
+from napctl.kernel.file_lock import let_go, taken
 from napctl.kernel.trusted_paths import refuse_foreign_directory, refuse_foreign_file
 from napctl.model.change import State, Transaction
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
@@ -155,7 +155,7 @@ class Journal:
 
     def let_go(self) -> None:
         """Let others change settings until take_again(); what was read of the journal may be out of date by then."""
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        let_go(self._lock)
 
     def take_again(self, *, patience_seconds: float = LOCK_SECONDS) -> None:
         """The lock, also if it was not let go. Raises NapctlError if another napctl holds it."""
@@ -234,19 +234,11 @@ class Journal:
             return os.open(path, os.O_RDONLY | flags)
 
     def _take_lock(self, patience_seconds: float) -> None:
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise NapctlError(f"{self.directory}: {self._holder()} is changing settings; try again") from None
-                time.sleep(0.05)
-            else:
-                with suppress(OSError):  # a full disk: the next one is told less
-                    os.truncate(self._lock, 0)
-                    os.pwrite(self._lock, f"{os.getpid()} {' '.join(sys.argv[1:])}".encode(), 0)
-                return
+        if not taken(self._lock, patience_seconds=patience_seconds):
+            raise NapctlError(f"{self.directory}: {self._holder()} is changing settings; try again")
+        with suppress(OSError):  # a full disk: the next one is told less
+            os.truncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()} {' '.join(sys.argv[1:])}".encode(), 0)
 
     def _holder(self) -> str:
         """Who holds the lock, as it wrote into it."""

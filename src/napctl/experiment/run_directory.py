@@ -9,7 +9,6 @@ summary.json   what may be said of it (Summary); not there while cells are still
 """
 
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from napctl.kernel.file_lock import taken
 from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory, refuse_foreign_file, refuse_link
 from napctl.model.energy import Energy
 from napctl.model.errors import BadInput, NotPermitted, RolledBack
@@ -80,10 +80,8 @@ class RunDirectory:
         except OSError as error:
             raise BadInput(f"{self.path}: {error.strerror}") from None
         try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(f"{self.path}: another napctl is at work on this run") from None
+            if not taken(held):
+                raise BadInput(f"{self.path}: another napctl is at work on this run")
             yield
         finally:
             os.close(held)

@@ -1,11 +1,11 @@
 """One service for each state directory: a lock that the kernel takes from it however it ends."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from napctl.kernel.file_lock import lock_file, taken
 from napctl.model.errors import BadInput, ChangedMeanwhile
 
 __all__ = ["the_only_one"]
@@ -20,14 +20,12 @@ def the_only_one(directory: Path) -> Iterator[None]:
     with suppress(OSError):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        lock = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = lock_file(directory / FILE)
     except OSError as error:
         raise BadInput(f"{directory}: {error.strerror}; be root or set NAPCTL_STATE_DIR") from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ChangedMeanwhile(f"{directory}: another napctl daemon runs already") from None
+        if not taken(lock):
+            raise ChangedMeanwhile(f"{directory}: another napctl daemon runs already")
         yield
     finally:
         os.close(lock)
