@@ -202,7 +202,7 @@ Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingCh
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
 
-Kind = Literal["attach", "apply", "verify"]
+Kind = Literal["attach", "apply", "verify", "protect"]
 
 
 class Guard(Value, frozen=True, kw_only=True):

@@ -34,10 +34,11 @@ __all__ = [
 ]
 
 
-Decision = Literal["adapt", "adopt", "attach", "detach", "restore", "retry", "set", "yield"]
+Decision = Literal["adapt", "adopt", "attach", "detach", "protect", "restore", "retry", "set", "yield"]
 """What the service decided. `adapt`: another timer, or interrupts; `adopt`: take over what an earlier process made;
-`attach`, `detach`: a target, or a part of it; `set`, `restore`: a device's settings; `retry`: failed, and to be tried
-again later; `yield`: left to somebody else who keeps putting it back."""
+`attach`, `detach`: a target, or a part of it; `protect`: a step against overload, there or back; `set`, `restore`: a
+device's settings; `retry`: failed, and to be tried again later; `yield`: left to somebody else who keeps putting it
+back."""
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 ProbeName = Literal["latency", "napi", "suspension"]
@@ -146,6 +147,8 @@ class DeviceTotals(Value, frozen=True, kw_only=True):
     """Settings that were left to somebody else who keeps putting them back."""
     changed_unix_ns: int | None = None
     """When the service last changed a setting of it; None: not yet."""
+    protection_step: int | None = None
+    """Of the ladder against overload: 0 none, 1 NAPI threads, 2 nice, 3 storm control; None: it is not protected."""
 
 
 class TargetTotals(Value, frozen=True, kw_only=True):
@@ -189,6 +192,8 @@ class PolicyState(Value, frozen=True, kw_only=True):
     policy_valid: bool = True
     """Whether the policy's file as it is now can be read; if not the one before is in force."""
     paused: bool = False
+    protection_steps: dict[str, int] = msgspec.field(default_factory=dict)
+    """Made against overload, by kind; empty: nothing is to be protected."""
 
 
 class OwnUse(Value, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from napctl.model.snapshot import (
 )
 from napctl.model.suspension_counts import WAIT_BOUNDS_US
 from napctl.model.window import EmptyPolls
+from napctl.protect.ladder import KINDS
 
 __all__ = ["OF_DEVICES", "OF_MACHINE", "OF_POLLING", "OF_TARGETS", "Buckets", "Exposed", "Polling"]
 
@@ -74,6 +75,7 @@ HISTOGRAM_SERIES = 12
 """Ten buckets, the sum and the count."""
 
 DIRECTIONS = ("rx", "tx")
+STEP_KINDS = tuple(each.replace(" ", "_") for each in KINDS)
 METHODS = ("softirq", "thread", "busy_poll", "netpoll")
 
 
@@ -191,6 +193,9 @@ OF_DEVICES: tuple[Exposed[DeviceTotals], ...] = (
             lambda of: one(of.conflicts)),
     Exposed("napctl_device_changed_timestamp_seconds", "gauge", "When the service last changed a setting.", (), 1,
             lambda of: one(of.changed_unix_ns and of.changed_unix_ns / 1e9)),
+    Exposed("napctl_protection_step", "gauge",
+            "Of the protection against overload: 0 none, 1 NAPI threads, 2 nice, 3 storm control.", (), 1,
+            lambda of: one(of.protection_step)),
 )  # fmt: skip
 """Of each device."""
 
@@ -247,6 +252,8 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: one(of.backlog_drops)),
     Exposed("napctl_decisions_total", "counter", "Decisions of the service.", ("decision",), len(DECISIONS),
             lambda of: (((each,), of.policy.decisions.get(each, 0)) for each in DECISIONS)),
+    Exposed("napctl_protection_steps_total", "counter", "Steps made against overload.", ("step",), len(STEP_KINDS),
+            lambda of: (((each,), of.policy.protection_steps.get(each)) for each in STEP_KINDS)),
     Exposed("napctl_errors_total", "counter", "Things that failed and were written to the log.", (), 1,
             lambda of: one(of.policy.errors)),
     Exposed("napctl_policy_valid", "gauge", "0: the policy cannot be read; the one before is in force.", (), 1,

@@ -70,6 +70,7 @@ class DeviceState:
     drift: int = 0
     conflicts: int = 0
     changed_unix_ns: int | None = None
+    protection_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ class SnapshotTaker:
             drift=state.drift,
             conflicts=state.conflicts,
             changed_unix_ns=state.changed_unix_ns,
+            protection_step=state.protection_step,
         )
 
     def _take_targets(
