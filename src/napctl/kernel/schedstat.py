@@ -28,7 +28,8 @@ def run_delays_ns() -> dict[int, int] | None:
 def ran_and_waited_ns(pid: int) -> tuple[int, int] | None:
     """Of a thread since its start; None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
     try:
-        ran, waited, _ = (PROC / str(pid) / "schedstat").read_bytes().split()
+        with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time, for hundreds
+            ran, waited, _ = file.read().split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(ran), int(waited)
