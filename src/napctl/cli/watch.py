@@ -19,6 +19,7 @@ from napctl.cli.text.table import wrapped
 from napctl.cli.text.window import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile
+from napctl.model.overload import overloaded, overloaded_words
 from napctl.model.window import NapiWindow, Window
 from napctl.observe.machine import DISAPPEARED
 from napctl.observe.server_latency import LatencyMeter
@@ -113,6 +114,8 @@ def show(window: Window) -> None:
 
 def _lines(window: Window) -> Iterator[str]:
     yield f"{window.seconds:.1f} s"
+    for found in overloaded(window.packet_load) if window.packet_load else ():
+        yield from wrapped(overloaded_words(found), rest="  ")
     for sentence in latency_lines(window.latency) if window.latency else ():
         yield from wrapped(sentence, rest="  ")
     for napi in window.napis:
