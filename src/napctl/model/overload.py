@@ -13,6 +13,7 @@ from napctl.model.value import Value
 
 __all__ = [
     "LATE_KINDS",
+    "LATE_PER_SECOND",
     "LEVELS",
     "PACKETS_TAKE",
     "SHORTEST_SECONDS",
@@ -195,8 +196,9 @@ def load_between(before: LoadReading, after: LoadReading) -> PacketLoad:
     )
 
 
-def overloaded(load: PacketLoad) -> tuple[OverloadedCpu, ...]:
-    """The CPUs that packets take from their threads, the most loaded first.
+def overloaded(load: PacketLoad, packets_take: float = PACKETS_TAKE) -> tuple[OverloadedCpu, ...]:
+    """The CPUs that packets take from their threads, the most loaded first: `packets_take` of their time at least, as a
+    share.
 
     Where nobody tells how long threads wait, it has to do that the CPU was never idle: whatever packets left was taken.
     """
@@ -211,7 +213,7 @@ def overloaded(load: PacketLoad) -> tuple[OverloadedCpu, ...]:
             ring_drops_per_second=ring,
         )
         for each in load.cpus
-        if each.packet_share is not None and each.packet_share >= PACKETS_TAKE and _threads_want_it(each)
+        if each.packet_share is not None and each.packet_share >= packets_take and _threads_want_it(each)
     ]
     return tuple(sorted(found, key=lambda each: -each.packet_share))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from napctl.kernel import machine_stat, schedstat, softnet
 from napctl.kernel.late_drops import LateDropCounters
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.napi_threads import NapiThreads
+from napctl.kernel.packet_threads import NapiThreads
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import NapctlError
 from napctl.model.overload import CpuCounters, DropReading, LoadReading, PacketLoad, load_between
