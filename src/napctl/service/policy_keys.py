@@ -42,7 +42,7 @@ from napctl.model.strict_table import (
 )
 from napctl.model.units import NS_PER
 from napctl.plan.file import may_be_a_device
-from napctl.plan.goals import MOST_ADDED_LATENCY_NS
+from napctl.plan.goals import GOALS, MOST_ADDED_LATENCY_NS
 from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD
 
 __all__ = [
@@ -212,7 +212,7 @@ DEVICE: Mapping[str, Read] = {
     "name": _device_name,
     "driver": _driver,
     "all": _all,
-    "goal": one_of(*get_args(GoalName)),
+    "goal": one_of(*(each for each in get_args(GoalName) if not GOALS[each].threads)),
     "max-added-latency": duration(0, MOST_ADDED_LATENCY_NS),
     "coalescing": block(Coalescing),
     "deferral": block(Deferral),

@@ -100,7 +100,7 @@ def test_it_tells_its_version() -> None:
         ("status --frobnicate", "--frobnicate"),
         ("--frobnicate", "--frobnicate"),
         ("attach", "TARGET"),
-        ("plan --goal fast", "efficiency' (see"),
+        ("plan --goal fast", "resilient' (see"),
         ("export -", "from: ethtool, systemd-link, networkmanager, ansible (see"),
         ("attach one two", "two"),
         ("attach x --defer-us", "--defer-us"),
