@@ -21,10 +21,11 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Guard, Restored
 from napctl.model.cpus import cpus_text
 from napctl.model.errors import ChangedMeanwhile, NotPermitted, Unsupported
+from napctl.model.limits import MOST_NICE
 from napctl.model.value import Value
 from napctl.protect.groups import Protected
 from napctl.protect.keep_running import kept_running
-from napctl.protect.ladder import NICE, StepKind
+from napctl.protect.ladder import StepKind
 from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD, ProtectOptions
 from napctl.protect.protection import Protection
 from napctl.protect.whom import whom
@@ -33,7 +34,7 @@ __all__ = ["ProtectionEvent"]
 
 
 NEEDED = frozenset({"CAP_NET_ADMIN", "CAP_SYS_NICE"})
-STEPS: dict[StepKind, str] = {"threads": "NAPI threads", "nice": f"nice {NICE}", "storm control": "storm control"}
+STEPS: dict[StepKind, str] = {"threads": "NAPI threads", "nice": f"nice {MOST_NICE}", "storm control": "storm control"}
 Tell = Callable[[str, str], None]
 """Receives a device, or "", and a line."""
 

@@ -16,7 +16,6 @@ __all__ = [
     "FEW_DROPS_SHARE",
     "KINDS",
     "LEAST_PACKETS_PER_SECOND",
-    "NICE",
     "RING_DROP_SHARE",
     "SETTLE_SECONDS",
     "WINDOW_SECONDS",
@@ -32,8 +31,6 @@ __all__ = [
 StepKind = Literal["threads", "nice", "storm control"]
 KINDS: tuple[StepKind, ...] = get_args(StepKind)
 """From below: NAPI threads instead of softirqs, these threads behind all others, a limit on what nobody here wants."""
-NICE = 19
-"""Behind all others: as far as the scheduler has it."""
 
 WINDOW_SECONDS = 0.25
 """Between two looks. Each tells of the load of the last half second: one that shows overload is no burst."""

@@ -1,15 +1,18 @@
 """The steps of the ladder as changes of settings: NAPI threads, and their nice value."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+
+from msgspec.structs import replace
 
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
 from napctl.model.change import Change, NapiChange, ThreadChange, Transaction
+from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
+from napctl.model.plan import settings
 from napctl.model.settings import DISABLED, ENABLED, ThreadSettings
-from napctl.protect.ladder import NICE, StepKind
+from napctl.protect.ladder import StepKind
 
 __all__ = ["changes_of_step", "has_thread", "held_elsewhere", "of_step", "step_words"]
 
@@ -43,9 +46,15 @@ def changes_of_step(
 
 
 def _asked(kind: StepKind, netns: int, device: str, napi: Napi) -> ThreadChange:
-    after = ThreadSettings(threaded=ENABLED) if kind == "threads" else ThreadSettings(nice=NICE)
+    after = ThreadSettings(threaded=ENABLED) if kind == "threads" else ThreadSettings(nice=MOST_NICE)
     return ThreadChange(
-        netns=netns, device=device, ifindex=napi.ifindex, napi_id=napi.napi_id, before=ThreadSettings(), after=after
+        netns=netns,
+        device=device,
+        ifindex=napi.ifindex,
+        napi_id=napi.napi_id,
+        whole_device=napi.settings.threaded is None,
+        before=ThreadSettings(),
+        after=after,
     )
 
 
@@ -64,15 +73,12 @@ def _differs(change: ThreadChange, now: ThreadSettings) -> bool:
     """A thread that spins is left to who made it so; one that is nice already stays as it is."""
     if change.after.threaded is not None:
         return now.threaded == DISABLED
-    return now.nice is not None and now.nice < NICE
+    return now.nice is not None and now.nice < MOST_NICE
 
 
 def _upon(change: ThreadChange, now: ThreadSettings) -> ThreadChange:
-    before: dict[str, Any] = {name: getattr(now, name) for name in now.__struct_fields__}
-    return ThreadChange(
-        netns=change.netns, device=change.device, ifindex=change.ifindex, napi_id=change.napi_id,
-        before=ThreadSettings(**before), after=change.after,
-    )  # fmt: skip
+    asked = {field: getattr(now, field) for field, _ in settings(change.after)}
+    return replace(change, before=ThreadSettings(**asked))
 
 
 def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
@@ -98,4 +104,4 @@ def step_words(kind: StepKind, changes: Sequence[Change]) -> str:
     first = changes[0]
     more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
     which = f"NAPI {getattr(first, 'napi_id', 0)}{more}"
-    return f"NAPI threads for {which}" if kind == "threads" else f"nice {NICE} for the thread of {which}"
+    return f"NAPI threads for {which}" if kind == "threads" else f"nice {MOST_NICE} for the thread of {which}"
