@@ -29,6 +29,7 @@ __all__ = [
     "all_gone",
     "altered",
     "drifts",
+    "explain",
     "found_own",
     "make",
     "may_have_either",
