@@ -55,7 +55,8 @@ def watch(
     """Show packets per poll, who polls, interrupts, softirqs and drops, live.
 
     Counts every poll of a NAPI instance with a BPF program, where this kernel and this user may; otherwise says what is
-    missing. Ends with a summary of the whole time, and with the last of the named devices (exit status 5).
+    missing. A CPU that packets take from the threads that want it is named at the top (docs/settings.md). Ends with a
+    summary of the whole time, and with the last of the named devices (exit status 5).
 
     With --target also the latency of a server as its own machine sees it: from when data may have come to the machine
     until the server has read it, and until it replies. docs/latency.md says what that is, and what it is not.

@@ -154,7 +154,7 @@ def make_packets_dear(end: End, rules: int = DEAR_RULES) -> None:
     lines = (f"ip saddr {SENDERS + number} drop" for number in range(rules))
     chain = "type filter hook prerouting priority filter; policy accept;\n" + "\n".join(lines)
     anew = "table ip dear\ndelete table ip dear\n"
-    run_inside(end.namespace, ["nft", "-f", "-"], f"{anew}table ip dear {{ chain dear {{ {chain}\n }} }}")
+    run_inside(end.namespace, ["nft", "-f", "-"], f"{anew}table ip dear {{\nchain dear {{\n{chain}\n}}\n}}\n")
 
 
 def take_as_softirq(end: End) -> None:
