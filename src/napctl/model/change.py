@@ -297,6 +297,12 @@ class Transaction(Value, frozen=True, kw_only=True):
         return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
 
     @property
+    def suspends(self) -> bool:
+        """Whether interrupts of a NAPI instance are suspended while its server polls."""
+        timeouts = [each.after.irq_suspend_timeout_ns for each in self.changes if isinstance(each, NapiChange)]
+        return any(timeouts) and not self.on_interrupts
+
+    @property
     def title(self) -> str:
         """For messages."""
         return f"{self.name} ({self.pid})" if self.kind == "attach" else f"{self.kind} {self.number} on {self.name}"

@@ -38,6 +38,8 @@ EVENT_SECONDS = 0.2
 """Between an event, of which there may be many, and the look that it causes."""
 PAUSE_SECONDS = 1.0
 """After an error."""
+JOURNAL_SECONDS = 1.0
+"""Between two looks whether what is made still stands in the journal."""
 MOST_SAID = 64
 
 
@@ -68,7 +70,7 @@ class Protection:
         self._restored: list[Restored] = []
         self._said: dict[tuple[str, str], None] = {}
         """Errors and obstacles, by device: each is said once, until a step is made."""
-        self._look_at = self._window_at = 0.0
+        self._look_at = self._window_at = self._journal_at = 0.0
         self._reset: set[int] = set()
         """Interface indexes of devices that were reset since the last look."""
         self.groups: list[Protected] = []
@@ -203,7 +205,7 @@ class Protection:
         renewed = [each for each in self._changes if _ifindex(each) in reset & there]
         if gone or renewed:
             with undisturbed(), Journal(self._directory) as journal:
-                if self._is_rolled_back(journal):
+                if self._is_rolled_back(journal.live()):
                     return
                 assert self._transaction is not None
                 self._transaction = amend(journal, self._transaction, without=renewed, forget=gone)
@@ -246,6 +248,10 @@ class Protection:
     # A window.
 
     def _window(self, now: float) -> None:
+        if self._transaction is not None and now >= self._journal_at:
+            self._journal_at = now + JOURNAL_SECONDS
+            if self._is_rolled_back(Journal.read(self._directory, live=True)):
+                return
         due: list[_Due] = []
         for group, seen in zip(self.groups, self._reader.read(self.groups), strict=True):
             ladder, move = next_move(group.ladder, seen, now, group.steps)
@@ -272,7 +278,7 @@ class Protection:
         changes: tuple[Change, ...] = ()
         try:
             with undisturbed(), Journal(self._directory) as journal:
-                if self._is_rolled_back(journal):
+                if self._is_rolled_back(journal.live()):
                     return
                 own = self._transaction.number if self._transaction is not None else 0
                 held = held_elsewhere(journal.live(), own)
@@ -310,7 +316,7 @@ class Protection:
         mine = self._changes_of(groups)
         if mine:
             with undisturbed(), Journal(self._directory) as journal:
-                if self._is_rolled_back(journal):
+                if self._is_rolled_back(journal.live()):
                     return
                 assert self._transaction is not None
                 if len(mine) == len(self._changes):
@@ -339,9 +345,9 @@ class Protection:
         number = self._transaction.number if self._transaction is not None else 0
         return next((each for each in journal.live() if each.number == number), None)
 
-    def _is_rolled_back(self, journal: Journal) -> bool:
+    def _is_rolled_back(self, live: Sequence[Transaction]) -> bool:
         """Somebody may have put back what was made."""
-        if self._transaction is None or self._recorded(journal) is not None:
+        if self._transaction is None or any(each.number == self._transaction.number for each in live):
             return False
         self._transaction, self.rolled_back = None, True
         for each in self.groups:
