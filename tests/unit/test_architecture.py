@@ -12,7 +12,7 @@ PACKAGE = Path(napctl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TIERS = (
     {"cli"},
-    {"service"},
+    {"service", "protect"},
     {"report", "experiment", "verify", "attach", "plan", "doctor"},
     {"load", "lab", "stats", "adapt"},
     {"change", "observe"},

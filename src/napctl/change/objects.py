@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
+from napctl.change.storm_objects import opened_storm_control, opened_storm_limits
 from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.epoll_instances import copy_of_epoll, copy_of_socket
 from napctl.kernel.ethtool import Ethtool
@@ -26,6 +27,8 @@ from napctl.model.change import (
     SocketChange,
     Steered,
     SteeringChange,
+    StormControlChange,
+    StormLimitsChange,
     Transaction,
 )
 from napctl.model.errors import Away
@@ -89,6 +92,12 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
                 yield target
         case NapiChange():
             with _napi(change, places) as target:
+                yield target
+        case StormControlChange():
+            with opened_storm_control(change, places.candidates(change.netns)) as target:
+                yield target
+        case StormLimitsChange():
+            with opened_storm_limits(change) as target:
                 yield target
         case CoalescingChange() | RingsChange() | ChannelsChange():
             with _device(change, places) as target:
