@@ -4,7 +4,7 @@ from typing import Literal
 
 from napctl.model.value import Value
 
-__all__ = ["BY_REASON", "PASSING", "PortFacts", "Reason", "StormCounts", "StormLimits", "Tally", "limits_of"]
+__all__ = ["BY_REASON", "PASSING", "PortFacts", "Reason", "StormCounts", "StormLimits", "StormTally", "limits_of"]
 
 
 Reason = Literal["broadcast", "multicast", "no listener", "neighbours", "DHCP", "control"]
@@ -55,7 +55,7 @@ def limits_of(
     )
 
 
-class Tally(Value, frozen=True, kw_only=True):
+class StormTally(Value, frozen=True, kw_only=True):
     """Packets of one reason since the program was attached, on all CPUs; those that came while it was limited."""
 
     passed_packets: int = 0
@@ -67,7 +67,7 @@ class Tally(Value, frozen=True, kw_only=True):
 class StormCounts(Value, frozen=True, kw_only=True):
     """Of one device, by reason."""
 
-    by_reason: dict[Reason, Tally]
+    by_reason: dict[Reason, StormTally]
 
     @property
     def dropped_packets(self) -> int:

@@ -12,7 +12,7 @@ from typing import Self
 
 from napctl.kernel import bpf
 from napctl.model.cpus import parse_cpus
-from napctl.model.storm import BY_REASON, StormCounts, StormLimits, Tally
+from napctl.model.storm import BY_REASON, StormCounts, StormLimits, StormTally
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import explained
 
@@ -129,10 +129,10 @@ class StormMaps:
         cpus = len(parse_cpus(POSSIBLE.read_text()))
         image = bpf.look_up(self._cpus, FIRST, size * cpus) or b""
         found = [_Cpu.from_buffer_copy(image, size * cpu) for cpu in range(cpus)]
-        names = Tally.__struct_fields__
+        names = StormTally.__struct_fields__
         return StormCounts(
             by_reason={
-                reason: Tally(**{name: sum(getattr(cpu.tallies[place], name) for cpu in found) for name in names})
+                reason: StormTally(**{name: sum(getattr(cpu.tallies[place], name) for cpu in found) for name in names})
                 for place, reason in enumerate(BY_REASON)
             }
         )

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from napctl.kernel import bpf
 from napctl.lab.bed import Lab
-from napctl.model.storm import PASSING, Reason, StormLimits, Tally, limits_of
+from napctl.model.storm import PASSING, Reason, StormLimits, StormTally, limits_of
 from napctl.probe.storm import StormMaps, StormProgram
 from tests.packets import BROADCAST, TCP, UDP, arp_request, ethernet, ipv4, ipv6, solicitation, tcp, udp
 
@@ -44,7 +44,7 @@ class Control:
         assert verdict in (XDP_DROP, XDP_PASS)
         return verdict == XDP_PASS
 
-    def tally(self, reason: Reason) -> Tally:
+    def tally(self, reason: Reason) -> StormTally:
         return self.maps.counts().by_reason[reason]
 
     def limited_by(self, packet: bytes) -> set[Reason]:

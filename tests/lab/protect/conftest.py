@@ -1,7 +1,9 @@
 """A journal, and what tests of storm control do with real packets."""
 
+import errno
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,6 +61,19 @@ def inside(end: End, *command: str) -> str:
     """What a command writes that is run in the namespace of an end, and must not fail."""
     with end.namespace.entered():
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def send(sender: socket.socket, frame: bytes, times: int) -> None:
+    """That often, also if the receiver's ring is full in between."""
+    for _ in range(times):
+        while True:
+            try:
+                sender.send(frame)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                time.sleep(0.001)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from tests.lab.protect.conftest import (
     frames,
     ifindex_of,
     inside,
+    send,
     somebody_elses_program,
     xdp_of,
 )
@@ -66,8 +67,7 @@ def test_a_storm_is_counted_and_stopped_only_while_it_is_limited(journal: Journa
 
         def received() -> int:
             count = 0
-            for _ in range(500):
-                sender.send(STORM)
+            send(sender, STORM, 500)
             receiver.settimeout(0.3)
             try:
                 while True:
@@ -127,7 +127,7 @@ def test_rollback_says_who_has_taken_its_place(journal: Journal, lab: Lab, napct
     with somebody_elses_program() as fd, bpf.program(here.control.change.after.xdp_program) as ours:
         attach_somebody_elses(lab.server, fd, expected_fd=ours)
         number = bpf.program_info(fd).number
-        journal.close()
+        journal.let_go()
         done = napctl("rollback", here.transaction.number)
         assert done.status == ChangedMeanwhile.exit_status, done
         assert f"storm control of server0: xdp-program is now {number}; somebody else changed it" in done.stderr
@@ -199,11 +199,11 @@ def test_a_device_without_ethernet_headers_is_refused(journal: Journal, lab: Lab
 
 
 def test_a_driver_that_cannot_is_refused_in_its_words(journal: Journal, lab: Lab) -> None:
-    inside(lab.server, "ip", "link", "add", "dummy9", "type", "dummy")
+    inside(lab.server, "ip", "link", "add", "br9", "type", "bridge")
     with lab.server.namespace.entered():
-        ifindex = socket.if_nametoindex("dummy9")
-    with pytest.raises(Unsupported, match=r"(?i)^storm control of dummy9: .*native") as refused:
-        arm(journal, lab.server.namespace, ifindex, begun("apply", "dummy9", ()))
+        ifindex = socket.if_nametoindex("br9")
+    with pytest.raises(Unsupported, match=r"(?i)^storm control of br9: .*native") as refused:
+        arm(journal, lab.server.namespace, ifindex, begun("apply", "br9", ()))
     assert "\n" not in str(refused.value)
     assert journal.live() == []
 
