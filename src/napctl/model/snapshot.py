@@ -11,6 +11,7 @@ import msgspec
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.latency import NOTHING, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.overload import LEVELS, Level
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension_counts import WAIT_BUCKETS
 from napctl.model.value import Value
@@ -24,6 +25,7 @@ __all__ = [
     "FoundRule",
     "InterfaceTotals",
     "NapiTotals",
+    "OverloadTotals",
     "OwnUse",
     "PolicyState",
     "PollTotals",
@@ -180,6 +182,15 @@ class FoundRule(Value, frozen=True, kw_only=True):
     count: int
 
 
+class OverloadTotals(Value, frozen=True, kw_only=True):
+    """CPUs that packets took from the threads that wanted them, and packets that were lost after the work on them."""
+
+    seconds: dict[Level, float] = msgspec.field(default_factory=lambda: dict.fromkeys(LEVELS, 0.0))
+    """Summed over CPUs."""
+    late_drops: int | None = None
+    """In the namespaces of the devices, and at the backlogs of CPUs; None: the kernel does not tell."""
+
+
 class PolicyState(Value, frozen=True, kw_only=True):
     """What the service knows of itself."""
 
@@ -223,6 +234,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     """Calls of device interrupt handlers, of whatever device; None: no probe."""
     time_squeezes: int | None = None
     backlog_drops: int | None = None
+    overload: OverloadTotals = OverloadTotals()
     findings: tuple[FoundRule, ...] = ()
     """Most serious first."""
     findings_monotonic_ns: int | None = None

@@ -7,6 +7,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from napctl.model.histogram import Histogram
 from napctl.model.latency import BOUNDS_NS, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.overload import LEVELS
 from napctl.model.settings import NapiSettings
 from napctl.model.snapshot import (
     DECISIONS,
@@ -245,6 +246,10 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: one(of.time_squeezes)),
     Exposed("napctl_backlog_drops_total", "counter", "Packets dropped as a CPU's backlog was full.", (), 1,
             lambda of: one(of.backlog_drops)),
+    Exposed("napctl_overloaded_seconds_total", "counter", "Time that packets took CPUs from threads, over all CPUs.",
+            ("level",), len(LEVELS), lambda of: (((each,), of.overload.seconds[each]) for each in LEVELS)),
+    Exposed("napctl_late_drops_total", "counter", "Packets dropped after the stack had worked on them.", (), 1,
+            lambda of: one(of.overload.late_drops)),
     Exposed("napctl_decisions_total", "counter", "Decisions of the service.", ("decision",), len(DECISIONS),
             lambda of: (((each,), of.policy.decisions.get(each, 0)) for each in DECISIONS)),
     Exposed("napctl_errors_total", "counter", "Things that failed and were written to the log.", (), 1,

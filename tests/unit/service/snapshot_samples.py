@@ -14,6 +14,7 @@ from napctl.model.snapshot import (
     FoundRule,
     InterfaceTotals,
     NapiTotals,
+    OverloadTotals,
     OwnUse,
     PolicyState,
     PollTotals,
@@ -95,6 +96,7 @@ def snapshot(
         interrupts=5,
         time_squeezes=1,
         backlog_drops=0,
+        overload=OverloadTotals(seconds={"crowded": 1.0, "overloaded": 2.5}, late_drops=7),
         findings=tuple(
             FoundRule(rule=f"rule-{number}", device="eth0", severity="cost", count=1) for number in range(findings)
         ),
