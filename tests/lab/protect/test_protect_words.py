@@ -6,8 +6,7 @@ import pytest
 
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
-from tests.lab.conftest import Napctl
-from tests.lab.helpers import ask, at_server, in_namespace, machine_of, without
+from tests.lab.helpers import Napctl, ask, at_server, in_namespace, machine_of, without
 
 pytestmark = pytest.mark.lab
 
