@@ -28,7 +28,7 @@ from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import PolicyState
 from napctl.model.units import long_duration_text
-from napctl.protect.protection import PROTECTION
+from napctl.protect.steps_in_force import PROTECTION
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
