@@ -101,16 +101,23 @@ class FloodReader:
             self._find_peers()
         offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
-        return [self._flood(group, found, offered[group.ifindex], slept) for group in groups]
+        late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
+        return [self._flood(group, found, offered[group.ifindex], slept, late) for group in groups]
 
     def _flood(
-        self, group: Protected, found: Sequence[OverloadedCpu], offered: _Offered, slept: Mapping[int, bool]
+        self,
+        group: Protected,
+        found: Sequence[OverloadedCpu],
+        offered: _Offered,
+        slept: Mapping[int, bool],
+        late: float,
     ) -> Flood:
         worst = next((each for each in found if _takes_its_cpu(group, each) and _harms(each, offered)), None)
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
             is_whole=bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group)),
+            late_per_second=late,
             overload="" if worst is None else overloaded_words(worst),
         )
 
