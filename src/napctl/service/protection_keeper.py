@@ -68,6 +68,7 @@ class ProtectionKeeper:
         """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
         if self._armed is not None and self._armed.options != self._wanted:
             self.let_go()
+            self._tell("", "protection ends: the policy wants another one, or none")
         if self._armed is None and self._wanted is not None:
             live = Journal.read(self._directory, live=True)
             armed = Protection(

@@ -1,11 +1,14 @@
 """What napctl protect says before there is any flood, and what it refuses."""
 
+import os
 import re
+import signal
 
 import pytest
 
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
+from tests.lab.following import Following, ended_by
 from tests.lab.helpers import Napctl, ask, at_server, in_namespace, machine_of, without
 
 pytestmark = pytest.mark.lab
@@ -62,6 +65,20 @@ def test_a_veth_whose_other_end_has_tso_is_said_to_bypass_napi(lab: Lab, napctl:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_where_packets_come_to_each_cpu_it_runs_before_ordinary_processes(napctl: Napctl) -> None:
+    with Lab.build(queues=2) as lab:
+        pids = [each.thread_pid for each in lab.server.napis()]
+        for cpu, pid in enumerate(pids):
+            assert pid is not None
+            os.sched_setaffinity(pid, {cpu})
+        started = napctl.start("protect", "server0", *at_server(lab), "--json")
+        with ended_by(signal.SIGINT, Following(started)) as it:
+            it.told("watched: 2 NAPI instances, on CPU 0-1")
+            it.told("napctl runs before all ordinary processes (SCHED_RR), as packets come to each CPU")
+            assert os.sched_getscheduler(it.pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+            assert it.end(signal.SIGINT) == 0
 
 
 def test_whom_it_does_not_know_and_who_may_not_are_one_line(lab: Lab, napctl: Napctl) -> None:
