@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.sleeps import sleeps
+from napctl.kernel.sleeps import Sleeps, sleeps
 from napctl.model.counters import grown
 from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
@@ -52,7 +52,7 @@ class FloodReader:
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
         self._counts: dict[int, _Counts] = {}
-        self._sleeps: dict[int, int | None] = {}
+        self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
 
     def __enter__(self) -> "FloodReader":
@@ -147,7 +147,7 @@ class FloodReader:
 
     def _slept(self, pids: Collection[int]) -> dict[int, bool]:
         before, self._sleeps = self._sleeps, {pid: sleeps(pid) for pid in pids}
-        return {pid: bool(grown(before[pid], now)) for pid, now in self._sleeps.items() if pid in before}
+        return {pid: _has_slept(before[pid], now) for pid, now in self._sleeps.items() if pid in before}
 
     def _find_peers(self) -> None:
         missing = [each for each in self._peers.values() if not each.is_found]
@@ -164,6 +164,11 @@ def _takes_its_cpu(group: Protected, found: OverloadedCpu) -> bool:
 def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
     """A CPU that packets take, and none of them for nothing, is only busy."""
     return found.level == "overloaded" or offered.dropped >= LATE_PER_SECOND
+
+
+def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
+    """Also one that has slept all the time."""
+    return now is None or now.now or (before is not None and now.count > before.count)
 
 
 def _threads(group: Protected) -> list[int]:
