@@ -12,8 +12,8 @@ PROC = Path("/proc")
 class Sleeps(NamedTuple):
     """Of one thread. A NAPI thread sleeps when it has come to the end of its ring."""
 
-    count: int
-    """Times that it went to sleep, since its start."""
+    times: int
+    """That it went to sleep, since its start."""
     now: bool
     """Whether it sleeps at this moment."""
 
@@ -24,5 +24,5 @@ def sleeps(pid: int) -> Sleeps | None:
         text = (PROC / str(pid) / "status").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    count = int(text.partition(b"\nvoluntary_ctxt_switches:")[2].split(b"\n", 1)[0])
-    return Sleeps(count, text.partition(b"\nState:")[2].split(maxsplit=1)[0] in (b"S", b"I", b"D"))
+    times = int(text.partition(b"\nvoluntary_ctxt_switches:")[2].split(b"\n", 1)[0])
+    return Sleeps(times, text.partition(b"\nState:")[2].split(maxsplit=1)[0] in (b"S", b"I", b"D"))

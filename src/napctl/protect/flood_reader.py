@@ -168,7 +168,7 @@ def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
 
 def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
     """Also one that has slept all the time."""
-    return now is None or now.now or (before is not None and now.count > before.count)
+    return now is None or now.now or (before is not None and now.times > before.times)
 
 
 def _threads(group: Protected) -> list[int]:
