@@ -205,23 +205,27 @@ def flood(lab: Lab, spec: FloodSpec) -> FloodResult:
 
 FIRST_RATE = 10_000.0
 STEP = 1.3
-STEP_SECONDS = 0.4
-PAST_PEAK = 2.5
-"""So many times the best goodput is offered before the ramp ends: with some settings it grows beyond saturation."""
+STEP_SECONDS = 0.8
+SETTLING_SECONDS = 0.3
+"""Until the buffers of a step are as full as they will be."""
+PAST_PEAK = 0.9
+"""Of the best goodput: two steps in a row below it, and the peak is over. (With some settings it never is.)"""
+MOST_OFFERED = 4.0
+"""Times the best goodput."""
 
 
 def peak_per_second(lab: Lab, port: int = FLOOD_PORT) -> float:
-    """The most that the server answers a second, at whatever is offered: a ramp of some seconds.
+    """The most that the server answers a second, at whatever is offered: a ramp of some ten seconds.
 
-    Raises NapctlError if the generator is the limit.
+    Raises NapctlError if nobody answers.
     """
-    rate, best = FIRST_RATE, 0.0
-    while rate < PAST_PEAK * best or best == 0:
+    rate, best, below = FIRST_RATE, 0.0, 0
+    while below < 2 and rate < MOST_OFFERED * max(best, FIRST_RATE):
         found = flood(lab, FloodSpec(rate_per_second=rate, seconds=STEP_SECONDS, port=port))
-        if found.left_out > 0.2 * found.sent and found.answered > 0.8 * found.sent:
-            raise NapctlError(f"the flood cannot send more than {found.sent_per_second:,.0f} packets/s here")
-        best = max(best, found.answered_per_second())
-        if not best:
+        answered = found.answered_per_second(SETTLING_SECONDS)
+        if not answered and not best:
             raise NapctlError(f"nobody answers at port {port}")
+        below = below + 1 if answered < PAST_PEAK * best else 0
+        best = max(best, answered)
         rate *= STEP
     return best

@@ -37,6 +37,12 @@ SHORTEST_SECONDS = 0.2
 """Times of a CPU are told in steps of 10 ms: of a shorter span no share is told."""
 PACKETS_TAKE = 0.9
 """Share of a CPU's time from which packet work leaves too little to those that it is for."""
+FOR_NOTHING = 0.1
+"""Share of a CPU's packets, dropped late, from which half of the CPU in packet work is too much already.
+
+Softirqs rarely show as 90 %: between them ksoftirqd shares the CPU with the threads, and the tick, whose samples tell
+their time, is itself what begins many of them."""
+HALF = 0.5
 THREADS_WAIT = 0.5
 """Share of the time that threads wait: one that wants a tenth of a CPU and gets it waits for less."""
 NO_IDLE = 0.03
@@ -57,6 +63,8 @@ class CpuCounters(Value, frozen=True, kw_only=True):
     steal: float | None
     waited_ns: int | None
     """Time that threads stood in its run queue, each for itself (run_delay in /proc/schedstat)."""
+    packets: int | None
+    """That it has taken, from whatever device, or from another CPU's (first column of /proc/net/softnet_stat)."""
     backlog_drops: int | None
     """As in CpuCounts."""
 
@@ -121,6 +129,7 @@ class CpuLoad(Value, frozen=True, kw_only=True):
     idle_share: float | None
     waited_share: float | None
     """Of the time, at least one other thread stood in its run queue; 1 where several did so for longer in sum."""
+    packets_per_second: float | None
     backlog_drops_per_second: float | None
 
 
@@ -167,8 +176,9 @@ class OverloadedCpu(Value, frozen=True, kw_only=True):
 
     cpu: int
     level: Level
-    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: and
-    packets are dropped after the stack has worked on them, so that more load means less service."""
+    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: packets
+    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half
+    of the CPU in packet work is enough for that."""
     packet_share: float
     waited_share: float | None
     """None: not known here; known is then that it was never idle."""
@@ -200,20 +210,29 @@ def overloaded(load: PacketLoad) -> tuple[OverloadedCpu, ...]:
 
     Where nobody tells how long threads wait, it has to do that the CPU was never idle: whatever packets left was taken.
     """
-    late, ring = load.late_drops_per_second, load.ring_drops_per_second
     found = [
         OverloadedCpu(
             cpu=each.cpu,
-            level="overloaded" if late is not None and late >= LATE_PER_SECOND else "crowded",
+            level=level,
             packet_share=each.packet_share,
             waited_share=each.waited_share,
-            late_drops_per_second=late,
-            ring_drops_per_second=ring,
+            late_drops_per_second=load.late_drops_per_second,
+            ring_drops_per_second=load.ring_drops_per_second,
         )
         for each in load.cpus
-        if each.packet_share is not None and each.packet_share >= PACKETS_TAKE and _threads_want_it(each)
+        if each.packet_share is not None and (level := _level(each, each.packet_share, load.late_drops_per_second))
     ]
     return tuple(sorted(found, key=lambda each: -each.packet_share))
+
+
+def _level(cpu: CpuLoad, packet_share: float, late: float | None) -> Level | None:
+    if not _threads_want_it(cpu):
+        return None
+    drops_late = late is not None and late >= LATE_PER_SECOND
+    if packet_share >= PACKETS_TAKE:
+        return "overloaded" if drops_late else "crowded"
+    many = late is not None and cpu.packets_per_second is not None and late >= FOR_NOTHING * cpu.packets_per_second
+    return "overloaded" if packet_share >= HALF and drops_late and many else None
 
 
 def _threads_want_it(cpu: CpuLoad) -> bool:
@@ -269,12 +288,14 @@ def _cpu(was: CpuCounters, now: CpuCounters, threads: Threads | None, seconds: f
     if softirq is not None and own is not None:
         # What a NAPI thread ran holds the softirqs on top of it, which are in `softirq` already; `system` holds none.
         packets = _share(softirq + min(own[0] / 1e9, own[0] / 1e9 if system is None else system), given)
+    packets_taken = grown_u32(was.packets, now.packets, seconds)
     drops = grown_u32(was.backlog_drops, now.backlog_drops, seconds)
     return CpuLoad(
         cpu=now.cpu,
         packet_share=packets,
         idle_share=None if idle is None else _share(idle, given),
         waited_share=None if waited is None or own is None else _share((waited - own[1]) / 1e9, seconds),
+        packets_per_second=None if packets_taken is None else packets_taken / seconds,
         backlog_drops_per_second=None if drops is None else drops / seconds,
     )
 
