@@ -45,8 +45,8 @@ their time, is itself what begins many of them."""
 HALF = 0.5
 THREADS_WAIT = 0.5
 """Share of the time that threads wait: one that wants a tenth of a CPU and gets it waits for less."""
-NO_IDLE = 0.03
-"""A CPU that is idle for longer has given its threads what they wanted; less may be the step of 10 ms."""
+NO_IDLE = 0.05
+"""A CPU that is idle for longer has given its threads what they wanted; less may be gaps in a flood, and the 10 ms."""
 LATE_PER_SECOND = 100.0
 """Late drops: fewer are a burst, or one slow reader."""
 
@@ -176,9 +176,9 @@ class OverloadedCpu(Value, frozen=True, kw_only=True):
 
     cpu: int
     level: Level
-    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: packets
-    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half
-    of the CPU in packet work is enough for that."""
+    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: some are
+    dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half of
+    the CPU in packet work is enough for that."""
     packet_share: float
     waited_share: float | None
     """None: not known here; known is then that it was never idle."""
