@@ -24,6 +24,7 @@ __all__ = [
     "FloodResult",
     "FloodSpec",
     "RunningFlood",
+    "dear_rules",
     "flood",
     "make_packets_dear",
     "peak_per_second",
@@ -145,16 +146,17 @@ def _answers(lab: Lab, server: Server) -> bool:
 
 
 def make_packets_dear(end: End, rules: int = DEAR_RULES) -> None:
-    """Let each IPv4 packet that comes to that end pass so many nftables rules, none of which it matches.
-
-    Raises Unsupported without nft.
-    """
+    """Let each IPv4 packet that comes to that end pass so many nftables rules. Raises Unsupported without nft."""
     require("nft")
-    assert 0 <= rules <= MOST_RULES
-    lines = (f"ip saddr {SENDERS + number} drop" for number in range(rules))
-    chain = "type filter hook prerouting priority filter; policy accept;\n" + "\n".join(lines)
-    anew = "table ip dear\ndelete table ip dear\n"
-    run_inside(end.namespace, ["nft", "-f", "-"], f"{anew}table ip dear {{\nchain dear {{\n{chain}\n}}\n}}\n")
+    run_inside(end.namespace, ["nft", "-f", "-"], dear_rules(rules))
+
+
+def dear_rules(number: int = DEAR_RULES) -> str:
+    """For `nft -f`: so many rules, none of which a packet matches, in a table "dear"."""
+    assert 0 <= number <= MOST_RULES
+    rules = "\n".join(f"ip saddr {SENDERS + each} drop" for each in range(number))
+    hook = "type filter hook prerouting priority filter; policy accept;"
+    return f"table ip dear\ndelete table ip dear\ntable ip dear {{\nchain dear {{\n{hook}\n{rules}\n}}\n}}\n"
 
 
 def take_as_softirq(end: End) -> None:

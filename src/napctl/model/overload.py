@@ -176,9 +176,9 @@ class OverloadedCpu(Value, frozen=True, kw_only=True):
 
     cpu: int
     level: Level
-    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: some are
-    dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half of
-    the CPU in packet work is enough for that."""
+    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in a ring. `overloaded`: some
+    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half
+    of the CPU in packet work is enough for that."""
     packet_share: float
     waited_share: float | None
     """None: not known here; known is then that it was never idle."""
