@@ -172,7 +172,7 @@ def take_as_softirq(end: End) -> None:
 def take_in_softirq(end: End) -> None:
     """Without NAPI threads, in real softirqs on that end's CPU: RPS sends packets there, as veth polls on the sender's.
 
-    What that CPU has no time for its backlog drops, which is not a ring: the packets have come half the way already.
+    There is no ring then whose drops cost nothing: what is too much is dropped at sockets, or at that CPU's backlog.
     """
     with DeviceAttributes(end.namespace) as attributes:
         attributes.write(end.device, "threaded", "0")
