@@ -19,6 +19,6 @@ def test_the_page_has_each_constant_and_its_value() -> None:
 
 def test_the_page_says_when_a_cpu_is_overloaded() -> None:
     words = " ".join(PAGE.split())
-    assert f"takes {ProtectOptions().threshold:.0%}".replace("%", " %") in words
-    assert overload.THREADS_WAIT == 0.5
-    assert f"wait for half of the time, and {overload.LATE_PER_SECOND:.0f} packets/s or more are dropped" in words
+    assert f"takes {ProtectOptions().threshold * 100:.0f} % of it" in words
+    assert (overload.HALF, overload.FOR_NOTHING, overload.THREADS_WAIT) == (0.5, 0.1, 0.5)
+    assert f"{overload.LATE_PER_SECOND:.0f} packets/s or more are dropped after the stack has worked on them" in words
