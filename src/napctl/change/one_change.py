@@ -17,10 +17,12 @@ from napctl.model.change import (
     Restored,
     SocketChange,
     SteeringChange,
+    StormChange,
+    ThreadChange,
 )
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing, levels_text
-from napctl.model.settings import kernel_name
+from napctl.model.settings import DISABLED, kernel_name
 from napctl.model.units import duration_text
 from napctl.model.value import Value
 
@@ -28,6 +30,7 @@ __all__ = [
     "all_gone",
     "altered",
     "drifts",
+    "explain",
     "found_own",
     "make",
     "may_have_either",
@@ -137,7 +140,13 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
                 _check(change, target, back)
     except (OSError, Refused) as error:
         raise explain(change, error) from None
-    return rows
+    return _with_its_thread(rows) if isinstance(change, ThreadChange) else rows
+
+
+def _with_its_thread(rows: list[Restored]) -> list[Restored]:
+    """A thread that ends takes with it what somebody else had made of it."""
+    ended = any(each.setting == "threaded" and each.outcome == "restored" and each.before == DISABLED for each in rows)
+    return [replace(each, outcome="gone", found=None) if ended and each.outcome == "left" else each for each in rows]
 
 
 def all_gone(change: Change) -> list[Restored]:
@@ -204,6 +213,8 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
 
 
 def _why_not_permitted(change: Change) -> str:
+    if isinstance(change, ThreadChange):
+        return "changing it needs CAP_NET_ADMIN in the initial user namespace, and CAP_SYS_NICE"
     if not isinstance(change, EpollChange | SocketChange | SteeringChange):
         return "changing it needs CAP_NET_ADMIN in the initial user namespace"
     held = capabilities.held()
@@ -215,7 +226,7 @@ def _why_not_permitted(change: Change) -> str:
 def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], error: OSError | Refused) -> NapctlError:
     """Of settings that were written at once; if a driver does not say which of them it refuses, that is found out."""
     why = explain(change, error)
-    if isinstance(change, EpollChange) or why.exit_status != Unsupported.exit_status:
+    if isinstance(change, EpollChange | StormChange) or why.exit_status != Unsupported.exit_status:
         return why
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)

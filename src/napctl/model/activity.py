@@ -86,6 +86,8 @@ class Standing(Now, frozen=True, kw_only=True):
     transaction: Transaction
     kept_by: int | None
     """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
+    protects: bool = False
+    """Against overload: its tasks take packets when they have time, and the ring drops the rest."""
 
 
 def judge(

@@ -5,7 +5,8 @@ from typing import Literal
 
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
+from napctl.model.storm import StormLimits
 from napctl.model.value import Value
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "EpollChange",
     "Guard",
     "Holder",
+    "InstanceChange",
     "Keeper",
     "Kind",
     "NapiChange",
@@ -25,8 +27,13 @@ __all__ = [
     "State",
     "Steered",
     "SteeringChange",
+    "StormChange",
+    "StormControlChange",
+    "StormLimitsChange",
     "Switch",
+    "ThreadChange",
     "Transaction",
+    "XdpProgram",
     "devices_of",
 ]
 
@@ -106,6 +113,30 @@ class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
     def where(self) -> str:
         """For messages."""
         return f"NAPI {self.napi_id} of {self.device}"
+
+
+class ThreadChange(Value, frozen=True, kw_only=True, tag="thread"):
+    """The kernel thread of one NAPI instance: whether it has one, its nice value and its CPUs. None as of a NapiChange.
+
+    Without a thread `before` has what a new one begins with: its nice value and its CPUs end with it.
+    """
+
+    netns: int
+    """Inode number of the device's network namespace."""
+    device: str
+    ifindex: int
+    napi_id: int
+    whole_device: bool = False
+    """The kernel switches the threads of all its instances at once (before Linux 6.17)."""
+    before: ThreadSettings
+    after: ThreadSettings
+    leaving: ThreadSettings | None = None
+    """As of a NapiChange."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"NAPI thread {self.napi_id} of {self.device}"
 
 
 class Holder(Value, frozen=True, kw_only=True):
@@ -195,14 +226,62 @@ class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
         return f"{len(self.inodes)} listeners on {self.address}"
 
 
+class XdpProgram(Value, frozen=True, kw_only=True):
+    """What a device hands each packet to before the stack."""
+
+    xdp_program: int
+    """By its id, which no other program gets until reboot; 0: none."""
+
+
+class StormControlChange(Value, frozen=True, kw_only=True, tag="storm-control"):
+    """The XDP program of one device: napctl's storm control, or none. What is attached stays when napctl ends."""
+
+    netns: int
+    """Inode number of the device's network namespace."""
+    device: str
+    ifindex: int
+    generic: bool = False
+    """Attached behind the driver, and not in it."""
+    before: XdpProgram
+    after: XdpProgram
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"storm control of {self.device}"
+
+
+class StormLimitsChange(Value, frozen=True, kw_only=True, tag="storm-limits"):
+    """What an attached storm control limits. It goes with its program."""
+
+    netns: int
+    device: str
+    ifindex: int
+    program: int
+    """Id of the program whose limits they are."""
+    before: StormLimits
+    after: StormLimits
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"limits of storm control of {self.device}"
+
+
 DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
-Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange | ChannelsChange
+InstanceChange = NapiChange | ThreadChange
+"""Of what one NAPI instance has."""
+StormChange = StormControlChange | StormLimitsChange
+Change = (
+    NapiChange | ThreadChange | EpollChange | SocketChange | SteeringChange
+    | CoalescingChange | RingsChange | ChannelsChange | StormControlChange | StormLimitsChange
+)  # fmt: skip
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
 
-Kind = Literal["attach", "apply", "verify"]
+Kind = Literal["attach", "apply", "verify", "protect"]
 
 
 class Guard(Value, frozen=True, kw_only=True):
@@ -269,6 +348,12 @@ class Transaction(Value, frozen=True, kw_only=True):
         return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
 
     @property
+    def suspends(self) -> bool:
+        """Whether interrupts of a NAPI instance are suspended while its server polls."""
+        timeouts = [each.after.irq_suspend_timeout_ns for each in self.changes if isinstance(each, NapiChange)]
+        return any(timeouts) and not self.on_interrupts
+
+    @property
     def title(self) -> str:
         """For messages."""
         return f"{self.name} ({self.pid})" if self.kind == "attach" else f"{self.kind} {self.number} on {self.name}"
@@ -281,13 +366,14 @@ class Restored(Value, frozen=True, kw_only=True):
     setting: str
     outcome: Literal["restored", "unchanged", "left", "gone"]
     """`unchanged`: it already had its former value. `left`: somebody else changed it since. `gone`: its object is."""
-    before: int | bool | None
+    before: int | bool | str | None
     """Its former value."""
-    found: int | bool | None
+    found: int | bool | str | None
     """The value found just now; None if the object is gone."""
 
 
 def devices_of(found: Iterable[Change]) -> tuple[str, ...]:
     """Names of the devices that changes are made on, each once."""
-    names = (change.device for change in found if isinstance(change, DeviceChange | NapiChange))
+    kinds = DeviceChange | InstanceChange | StormChange
+    names = (change.device for change in found if isinstance(change, kinds))
     return tuple(dict.fromkeys(names))

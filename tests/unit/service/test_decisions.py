@@ -38,6 +38,8 @@ def test_they_are_counted_by_what_they_are() -> None:
         "eth0 rx-usecs: somebody else keeps changing it; left to him until the policy is changed",
         "devices: no such device; tried again in 1s",
         "waiting: memcached is not running",
+        "overload: nice 19 for the thread of NAPI 7: CPU 1 overloaded: packets take 97 %; 9,000 packets/s offered",
+        "overload is over: nice put back: 900 packets/s offered, for 10s under 70 % of the 9,000 that caused it",
     ):
         decisions.made_now(1, "x", text)
-    assert decisions.made == {"attach": 1, "adopt": 1, "adapt": 1, "set": 2, "yield": 1, "retry": 1}
+    assert decisions.made == {"attach": 1, "adopt": 1, "adapt": 1, "set": 2, "yield": 1, "retry": 1, "protect": 2}
