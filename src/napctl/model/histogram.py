@@ -68,6 +68,8 @@ class Histogram(Value, frozen=True, kw_only=True):
         """What came since `earlier`, both read from the same ever-growing counters."""
         if earlier is EMPTY:  # most are: nobody polls in all four ways
             return self
+        if earlier.counts == self.counts and earlier.packets_above == self.packets_above:
+            return EMPTY
         return Histogram(
             counts=tuple(map(sub, self.counts, earlier.counts)),
             packets_above=self.packets_above - earlier.packets_above,
