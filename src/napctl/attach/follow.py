@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.attach_target import attach_target
+from napctl.attach.attach_target import attach_with, refuse_unfit, timer_without_trial
 from napctl.attach.attachment import detach
 from napctl.attach.follow_check import Pulse
 from napctl.attach.follow_devices import Devices, Readable
@@ -21,6 +21,7 @@ from napctl.attach.follow_members import Members
 from napctl.attach.follow_memory import Known, key_of, keys_of
 from napctl.attach.follow_pace import PULSE_SECONDS, Pace
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step, resets_of
+from napctl.attach.follow_sweep import FollowSweep
 from napctl.attach.follow_trial import Trials
 from napctl.attach.follow_way import FollowWay
 from napctl.attach.follow_words import Words, counted, in_words
@@ -28,7 +29,7 @@ from napctl.attach.judge_target import JudgedTarget, who, why_not
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
-from napctl.attach.timer_sweep import Detached
+from napctl.attach.timer_sweep import Detached, Sweep, timer_sweep
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
@@ -83,6 +84,7 @@ class Stay:
         self._recorded = True
         """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
         self._way = FollowWay(options, directory, self._words)
+        self._sweep = FollowSweep()
         self._known = Known(options)
         self._left_out = False
         self._trials = Trials()
@@ -103,6 +105,8 @@ class Stay:
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic(), if nothing happens before."""
+        if self._sweep.underway:
+            return self._sweep.seconds_left(now)
         seconds = self._pace.seconds_left(now)
         if not self._pace.is_put_off(now):
             seconds = min(seconds, self._way.seconds_left(now))
@@ -185,8 +189,8 @@ class Stay:
         if self._pace.is_put_off(time.monotonic()):
             return True
         try:
-            goes_on = self._adapt()
-            if not goes_on or self._pace.seconds_left(time.monotonic()):
+            goes_on = self._try_timers() and self._adapt()
+            if not goes_on or self._sweep.underway or self._pace.seconds_left(time.monotonic()):
                 return goes_on
             goes_on = self._check() and self._read_trial()
             if self._transaction is not None and not self._transaction.changes:
@@ -284,18 +288,21 @@ class Stay:
         self._recorded = True
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> bool:
-        """Whether it is ours to follow: somebody may have detached it while timers were tried."""
+        """Where timers are to be tried before, that only begins. Whether it is ours to follow."""
         self._recorded = False
+        keys = keys_of(now.choice.instances, now.choice.sockets)
         try:
-            attached = attach_target(
-                journal, now, self._options, self._words.write,
+            refuse_unfit(journal, now)
+            timer = timer_without_trial(self._options) or self._sweep.choice
+            if timer is None:
+                self._sweep.begin(self._timers_on(now), keys)
+                return True
+            attached = attach_with(
+                journal, now, self._options, timer,
                 guard=self._guard, keeper=self._keeper, leave_out=self._leave_out,
             )  # fmt: skip
-        except Detached as error:
-            self._words.say(str(error))
-            return False
         except NapctlError as error:
-            self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
+            self._known.refuse(keys, str(error))
             raise
         self._transaction, self._recorded = attached.transaction, True
         self._way.begin(attached.transaction, attached.timer.gro_flush_timeout_ns)
@@ -312,6 +319,28 @@ class Stay:
         self._follow_devices(attached.transaction)
         self._begin_trial(attached.transaction)
         return True
+
+    def _timers_on(self, now: JudgedTarget) -> Sweep:
+        return timer_sweep(
+            lambda: Journal(self._directory), now, self._options.suspension,
+            budget_ns=self._options.budget_ns, progress=self._words.tell, guard=lambda: self._guard,
+        )  # fmt: skip
+
+    def _try_timers(self) -> bool:
+        """The next one, if a sweep is under way; after the last one it is attached. Whether it is ours to follow:
+        somebody may have detached what is only tried."""
+        try:
+            over = self._sweep.turn()
+        except Detached as error:
+            self._words.say(str(error))
+            return False
+        except NapctlError as error:
+            self._known.refuse(self._sweep.of, str(error))
+            raise
+        try:
+            return not over or self._look()
+        finally:
+            self._sweep.choice = None  # by later traffic another one may be better
 
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
@@ -384,6 +413,7 @@ class Stay:
 
     def _let_go(self) -> None:
         self._known.settled = self._pulse.settled = frozenset()
+        self._sweep.end()
         self._trials.end()
         self._way.end()
         if (transaction := self._transaction) is not None:
