@@ -20,7 +20,7 @@ LOOK_SECONDS = 30.0
 """Between two deep looks at a target about which nothing changes."""
 PULSE_SHARE = 0.003
 """Of one CPU that the cheap checks take at most."""
-LOOK_SHARE = 0.001
+LOOK_SHARE = 0.0005
 """Of one CPU that looks take at most for which there is no cause but the time."""
 SETTLE_SECONDS = 0.2
 """Between a change and the look at it: a master starts one worker after the other, and one look is to see them all."""

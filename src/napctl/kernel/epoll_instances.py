@@ -17,6 +17,8 @@ from napctl.kernel.processes import PROC, Handle
 from napctl.model.settings import EpollParams
 
 __all__ = [
+    "FEWEST",
+    "MOST_OF_PROCESS",
     "SAMPLE",
     "EpollSockets",
     "ask_sockets",
@@ -69,7 +71,7 @@ def epoll_instances(
     Raises OSError: EPERM without ptrace-attach rights, ESRCH if the process is gone, ENOTTY before Linux 6.9.
     """
     if most_sockets is not None and files.epolls:
-        most_sockets = max(FEWEST, min(most_sockets, MOST_OF_PROCESS // len(files.epolls)))
+        most_sockets = min(most_sockets, max(FEWEST, MOST_OF_PROCESS // len(files.epolls)))
     for fd in files.epolls:
         try:
             with handle.copy_of(fd) as copy:

@@ -38,9 +38,7 @@ def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(napctl: Na
         stack.enter_context(
             started(lab, server, LoadSpec(rate_per_second=2_000, seconds=seconds + 40))
         ).wait_for_warmup()
-        time.sleep(
-            20
-        )  # the new connections of the load are a change, the first snapshot loads the probes, and trials end
+        time.sleep(20)  # new connections are a change, the first snapshot loads the probes, and the last trial ends
         cost, began, age = Cost(it, trace), time.monotonic(), 0.0
         while (left := began + seconds - time.monotonic()) > 0:
             time.sleep(min(left, SCRAPE_SECONDS))
