@@ -31,7 +31,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
-from napctl.attach.timer_sweep import Detached, Sweep, timer_sweep
+from napctl.attach.timer_sweep import Detached
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, running
@@ -87,7 +87,7 @@ class Stay:
         self._recorded = True
         """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
         self._way = FollowWay(options, directory, self._words)
-        self._sweep = FollowSweep()
+        self._sweep = FollowSweep(options, directory, self._words.tell)
         self._known = Known(options)
         self._left_out = False
         self._trials = Trials()
@@ -322,7 +322,7 @@ class Stay:
             refuse_unfit(journal, now)
             timer = timer_without_trial(self._options) or self._sweep.choice
             if timer is None:
-                self._sweep.begin(self._timers_on(now), keys)
+                self._sweep.begin(now, lambda: self._guard)
                 return True
             attached = attach_with(
                 journal, now, self._options, timer,
@@ -347,12 +347,6 @@ class Stay:
         self._follow_devices(attached.transaction)
         self._begin_trial(attached.transaction)
         return True
-
-    def _timers_on(self, now: JudgedTarget) -> Sweep:
-        return timer_sweep(
-            lambda: Journal(self._directory), now, self._options.suspension,
-            budget_ns=self._options.budget_ns, progress=self._words.tell, guard=lambda: self._guard,
-        )  # fmt: skip
 
     def _try_timers(self) -> bool:
         """The next one, if a sweep is under way; after the last one it is attached. Whether it is ours to follow:

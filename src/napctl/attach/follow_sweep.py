@@ -1,11 +1,17 @@
 """The timer of a followed target, where a sweep is to choose it: a step at each turn, and not all at once."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from pathlib import Path
 
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.follow_memory import keys_of
 from napctl.attach.inspect_process import Key
-from napctl.attach.timer_sweep import Detached, Sweep
+from napctl.attach.judge_target import JudgedTarget
+from napctl.attach.timer_sweep import Detached, Sweep, timer_sweep
+from napctl.change.journal import Journal
+from napctl.model.change import Guard
 from napctl.model.timer_choice import TimerChoice
 
 __all__ = ["FollowSweep"]
@@ -14,7 +20,8 @@ __all__ = ["FollowSweep"]
 class FollowSweep:
     """Of one target; who drives it calls turn() when seconds_left() says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: AttachOptions, directory: Path, progress: Callable[[str], None]):
+        self._options, self._directory, self._progress = options, directory, progress
         self._steps: Sweep | None = None
         self._due_at = 0.0
         self.of: Collection[Key] = ()
@@ -22,9 +29,14 @@ class FollowSweep:
         self.choice: TimerChoice | None = None
         """What has come of it, until somebody uses it."""
 
-    def begin(self, steps: Sweep, of: Collection[Key]) -> None:
-        """At the next turn()."""
-        self._steps, self._due_at, self.of, self.choice = steps, time.monotonic(), of, None
+    def begin(self, target: JudgedTarget, guard: Callable[[], Guard]) -> None:
+        """At the next turn(). `guard` tells who restores what is on trial by then."""
+        self._steps = timer_sweep(
+            lambda: Journal(self._directory), target, self._options.suspension,
+            budget_ns=self._options.budget_ns, progress=self._progress, guard=guard,
+        )  # fmt: skip
+        self._due_at, self.choice = time.monotonic(), None
+        self.of = keys_of(target.choice.instances, target.choice.sockets)
 
     @property
     def underway(self) -> bool:

@@ -46,6 +46,10 @@ def test_what_is_detached_by_hand_stays_so_until_it_is_asked_for_or_the_policy_c
         began = it.told("detached by hand", since=it.told("attached memcached").seconds).seconds
         policy_of(tmp_path, (server.pid, 50))
         it.told("attached memcached", since=began)
+        told = ask_service(napctl.state, Request(what="why", about=f"pid:{server.pid}"))
+        assert told is not None
+        kinds = [each.kind for each in told.decisions if each.kind is not None]
+        assert kinds == ["detach", "attach", "detach", "attach"]
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import planned
 from napctl.attach.follow_memory import Known
-from napctl.attach.follow_step import Present, Step, next_step
+from napctl.attach.follow_step import Present, Step, cheap_step, foreign_settings, next_step
 from napctl.attach.inspect_target import Examination
 from napctl.kernel.processes import Process
 from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange
@@ -84,7 +84,7 @@ def test_a_successor_with_the_same_pid_and_descriptor_is_another_process() -> No
     step = step_of(transaction, examination(reborn))
 
     assert of(step, EpollChange) == {"more": ["epoll 5 of server (42)"], "forget": ["epoll 5 of server (42)"]}
-    assert list(step.words) == ["server (42) has ended", "attached epoll 5 of server (42)"]
+    assert step.words == {"server (42) has ended": None, "attached epoll 5 of server (42)": "attach"}
 
 
 def test_an_epoll_instance_that_was_closed_is_forgotten() -> None:
@@ -126,8 +126,9 @@ def test_the_napi_instance_of_a_program_that_set_itself_and_comes_to_mix_queues_
     step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
 
     assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
-    first, *_ = step.words
+    (first, kind), *_ = step.words.items()
     assert first.startswith("detached NAPI 300 of eth0: epoll instance 5 watches sockets of 2 NAPI instances")
+    assert kind == "detach"
 
 
 def test_a_napi_instance_is_let_go_also_if_no_device_has_it_that_can_be_seen() -> None:
@@ -215,6 +216,22 @@ def test_settings_of_a_napi_instance_that_somebody_else_set_are_left_to_him() ->
     now = examination(instance(5, {300: 1}, WANTED.epoll))
 
     assert not step_of(transaction, now, replace(IN_FORCE, gro_flush_timeout_ns=777))
+    his = foreign_settings(transaction, present(now, replace(IN_FORCE, gro_flush_timeout_ns=777)))
+    assert his == {"NAPI 300 of eth0": "gro-flush-timeout is now 777ns"}
+    for ours_or_former in (IN_FORCE, ABLE):
+        assert foreign_settings(transaction, present(now, ours_or_former)) == {}
+
+
+def test_what_is_left_to_somebody_else_is_not_set_again_when_it_was_lost() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    there = present(examination(instance(5, {300: 1})), ABLE)
+
+    for left, more in (((), ["NAPI 300 of eth0"]), (("NAPI 300 of eth0",), None)):
+        step = cheap_step(transaction, there, {42}, left)
+        assert [each.where for each in step.lost] == ["NAPI 300 of eth0"]
+        assert of(step, NapiChange).get("more") == more
+        found = judged(examination(instance(5, {300: 1}, WANTED.epoll)))
+        assert of(next_step(transaction, found, WANTED, there, left=left), NapiChange).get("more") == more
 
 
 def test_as_long_as_the_device_is_down_its_settings_may_come_back_with_it() -> None:
