@@ -92,7 +92,7 @@ class FollowWay:
             else:
                 self._words.say(why)
         except (NapctlError, OSError) as error:  # a device that goes just now, a full table of descriptors
-            self._words.say(f"adapting begins later: {in_words(error)}")
+            self._words.say(f"adapting begins later: {in_words(error)}", "retry")
             self._to_adapt = transaction
             self._again_at = time.monotonic() + AGAIN_SECONDS
 
@@ -151,7 +151,7 @@ class FollowWay:
         made = any(_has(each, wanted) for each in done.transaction.changes)
         if made and self.suspension != wanted:
             self.suspension = wanted
-            self._words.tell(f"changed to {switch.to}" + (f": {why}" if why else ""))
+            self._words.tell(f"changed to {switch.to}" + (f": {why}" if why else ""), "adapt")
         for line in done.left:
             self._words.say(line)
         if self._adapting is not None and (why or (made and way != self._adapting.way)):

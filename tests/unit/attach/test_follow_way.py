@@ -34,7 +34,8 @@ def told() -> list[str]:
 @pytest.fixture
 def way(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FollowWay:
     monkeypatch.setattr(follow_way, "AGAIN_SECONDS", 0.0)
-    return FollowWay(AttachOptions(Suspension(), goal=GOAL), tmp_path, Words(told.append))
+    words = Words(lambda line, _kind=None: told.append(line))
+    return FollowWay(AttachOptions(Suspension(), goal=GOAL), tmp_path, words)
 
 
 def test_what_could_not_begin_to_adapt_is_tried_again(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +137,7 @@ def test_adapting_goes_on_from_the_way_that_is_in_force(
 def test_what_stands_is_left_as_it_is_unless_other_options_ask_for_something_else(
     options: AttachOptions, then: str | None, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = Words(told.append)
+    words = Words(lambda line, _kind=None: told.append(line))
     way = FollowWay(options, tmp_path, words)
 
     def switch(_journal: Journal, _was: Transaction, to: Suspension, _record: Switch | None) -> Exchanged:
