@@ -385,6 +385,7 @@ class Stay:
     def _settle(self, now: JudgedTarget) -> None:
         self._known.settle(now)
         self._pulse.settled = self._known.settled
+        self._way.look(now)
 
     def _step(self, transaction: Transaction, now: JudgedTarget) -> Step:
         adapts = self._options.goal is not None

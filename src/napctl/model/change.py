@@ -354,6 +354,12 @@ class Transaction(Value, frozen=True, kw_only=True):
         return any(timeouts) and not self.on_interrupts
 
     @property
+    def several_ways(self) -> bool:
+        """Whether some of what is attached polls and some takes its packets by plain interrupts."""
+        asked = [each.after for each in self.changes if isinstance(each, EpollChange | SocketChange)]
+        return len({each.prefer_busy_poll or each.busy_poll_usecs > 0 for each in asked}) > 1
+
+    @property
     def title(self) -> str:
         """For messages."""
         return f"{self.name} ({self.pid})" if self.kind == "attach" else f"{self.kind} {self.number} on {self.name}"
