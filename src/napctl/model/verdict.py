@@ -149,6 +149,11 @@ class ThreadPrice(Value, frozen=True, kw_only=True):
         """They are not to be had, or too dear."""
         return self.refused is not None or (self.goodput is not None and self.goodput.ratio < LEAST_GOODPUT)
 
+    @property
+    def sure(self) -> bool:
+        """They are not too dear, and that is no chance."""
+        return not self.bad and self.goodput is not None and self.goodput.low >= LEAST_GOODPUT
+
 
 class Verification(Value, frozen=True, kw_only=True):
     """All verdicts of one run."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
 from napctl.model.settings import NapiSettings
 from tests.lab.conftest import LoadStarter
@@ -64,12 +65,12 @@ def test_at_a_normal_load_threads_are_affordable_and_applied(
 
 
 def test_beside_a_program_that_never_leaves_the_cpu_they_are_too_dear_and_not_applied(
-    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, napctl: Napctl, tmp_path: Path
 ) -> None:
     plan = written(lab, tmp_path / "plan.toml")
     before = machine_of(lab.server)
-    with occupied(lab.server.cpu):
-        load(rate_per_second=20_000, seconds=60)
+    closed = LoadSpec(rate_per_second=0, seconds=60, connections=16, warmup_seconds=0.1, closed_depth=1)
+    with occupied(lab.server.cpu), started(lab, server, closed):
         done = napctl("apply", plan, "--verify", *at_server(lab), timeout_s=90)
 
     assert done.status == 1, done

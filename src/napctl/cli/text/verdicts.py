@@ -70,15 +70,22 @@ UNCLEAR = {
 
 def unverified(verification: Verification) -> tuple[str, str] | None:
     """(how many settings could not be judged and why, which); None if all could be."""
-    unclear = [verdict for verdict in verification.verdicts if verdict.outcome in UNCLEAR]
+    unclear = [
+        (_device(each), kernel_name(each.setting), UNCLEAR[each.outcome])
+        for each in verification.verdicts
+        if each.outcome in UNCLEAR
+    ]
+    unclear += [
+        (each.device, "threads", UNCLEAR["not enough traffic"]) for each in verification.prices if not each.sure
+    ]
     if not unclear:
         return None
-    reasons = Counter(UNCLEAR[verdict.outcome] for verdict in unclear)
+    reasons = Counter(why for _, _, why in unclear)
     why = ", ".join(reasons) if len(reasons) == 1 else ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
-    count = len(verification.verdicts)
+    count = len(verification.verdicts) + len(verification.prices)
     devices: dict[str, list[str]] = {}
-    for verdict in unclear:
-        devices.setdefault(_device(verdict), []).append(kernel_name(verdict.setting))
+    for device, setting, _ in unclear:
+        devices.setdefault(device, []).append(setting)
     which = "; ".join(f"{device} {', '.join(names)}" for device, names in devices.items())
     return f"{len(unclear)} of {count} setting{'s' * (count > 1)} could not be judged: {why}", which
 
@@ -179,8 +186,7 @@ def _price(price: ThreadPrice) -> Iterator[str]:
     if goodput is None:
         yield from wrapped(f"{price.device} threads of {which}: no price, as hardly anything was delivered to anybody")
         return
-    sure = goodput.low >= LEAST_GOODPUT
-    verdict = "too dear" if price.bad else "affordable" if sure else "not enough traffic to be sure"
+    verdict = "too dear" if price.bad else "affordable" if price.sure else "not enough traffic to be sure"
     yield from wrapped(f"{price.device} threads of {which}: {verdict}")
     least = f"at least {LEAST_GOODPUT:.0%} is asked for"
     yield from _indented(
