@@ -32,7 +32,9 @@ TCX_INGRESS = 46
 ELEMENT = struct.Struct("=I4xQQQ")
 """union bpf_attr for elements of maps: descriptor, key, value (or next key), flags."""
 INFO = struct.Struct("=IIQ")
-QUERY = struct.Struct("=IIIIQI")
+QUERY = struct.Struct("=IIIIQI4x24x8x")
+"""Device, kind; flags; where ids go, and how many there are; others; and the revision, which the kernel writes in any
+case."""
 TEST = struct.Struct("=IIIIQQII40x")
 """Descriptor, result; bytes in and out; where they are; times, ns for each."""
 PROGRAM = struct.Struct("=II8s8x16x8xIIQ16s")
@@ -124,7 +126,7 @@ def keys(map_fd: int, size: int) -> Iterator[bytes]:
 
 def tcx_ingress(netns: NetworkNamespace, ifindex: int) -> int:
     """How many BPF programs see a device's packets by tcx; 0 also where the kernel has no tcx. Raises OSError."""
-    attribute = ctypes.create_string_buffer(QUERY.pack(ifindex, TCX_INGRESS, 0, 0, 0, 0), QUERY.size + 4)
+    attribute = ctypes.create_string_buffer(QUERY.pack(ifindex, TCX_INGRESS, 0, 0, 0, 0), QUERY.size)
     try:
         with netns.entered():
             _system_call(PROG_QUERY, attribute)

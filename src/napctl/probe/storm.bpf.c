@@ -365,6 +365,8 @@ static __always_inline int within_rate(const struct limits *limits, struct bucke
 	__u64 now, elapsed_ns, earned;
 
 	if (bucket->tokens) {
+		if (bucket->tokens > limits->burst)	/* of another rate, before */
+			bucket->tokens = limits->burst;
 		bucket->tokens--;
 		return 1;
 	}

@@ -204,6 +204,14 @@ def test_the_rate_is_what_was_asked_for(rate: int, control: Control) -> None:
     assert passed >= 0.5 * rate * seconds, "where this thread gets no CPU for a while, more than a burst is lost"
 
 
+def test_a_lower_rate_counts_at_once(control: Control) -> None:
+    packet, reason = LIMITED["VRRP"]
+    control.maps.set_limits(limits_of(1_000_000))
+    assert control.takes(packet)
+    control.maps.set_limits(ALL)
+    assert control.limited_by(packet) == {reason}
+
+
 def test_packets_and_bytes_are_counted(control: Control) -> None:
     packet, reason = LIMITED["VRRP"]
     control.maps.set_limits(limits_of(1_000_000_000))

@@ -18,6 +18,8 @@ from napctl.probe.libbpf import BpfObject
 from napctl.protect.storm_control import Armed, arm
 from tests.lab.helpers import Napctl
 
+SO_RCVBUFFORCE = 33
+
 
 @pytest.fixture
 def journal(napctl: Napctl) -> Iterator[Journal]:
@@ -83,4 +85,5 @@ def frames(end: End) -> Iterator[socket.socket]:
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
     with sender:
         sender.bind((end.device, 0x0003))
+        sender.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         yield sender

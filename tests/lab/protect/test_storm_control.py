@@ -15,6 +15,7 @@ from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.settings import NapiSettings
 from napctl.model.storm import limits_of
+from napctl.probe.storm import StormProgram
 from napctl.protect.after_reset import reset_words, set_again
 from napctl.protect.storm_control import StormControl, arm
 from tests.lab.helpers import Napctl, machine_of, set_napi
@@ -190,12 +191,8 @@ def test_generic_mode_where_it_is_told(journal: Journal, lab: Lab) -> None:
 
 
 def test_a_device_without_ethernet_headers_is_refused(journal: Journal, lab: Lab) -> None:
-    inside(lab.server, "ip", "tuntap", "add", "tun9", "mode", "tun")
-    inside(lab.server, "ip", "link", "set", "tun9", "up")
-    with lab.server.namespace.entered():
-        ifindex = socket.if_nametoindex("tun9")
-    with pytest.raises(Unsupported, match=r"^tun9: storm control is for Ethernet"):
-        arm(journal, lab.server.namespace, ifindex, begun("apply", "tun9", ()))
+    with pytest.raises(Unsupported, match=r"^lo: storm control is for Ethernet"):
+        arm(journal, lab.server.namespace, 1, begun("apply", "lo", ()))
 
 
 def test_a_driver_that_cannot_is_refused_in_its_words(journal: Journal, lab: Lab) -> None:
@@ -242,6 +239,30 @@ def test_what_a_reset_took_is_told_and_set_again(journal: Journal, lab: Lab) -> 
     (recorded,) = journal.live()
     restore(journal, recorded)
     assert lab.server.napis()[0].settings.defer_hard_irqs == 0
+
+
+def test_arming_tells_a_reset_that_came_of_it_and_sets_again(
+    journal: Journal, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """veth is not reset by a program: here it is, at the same moment."""
+    transaction = deferred(journal, lab)
+    (old,) = lab.server.napis()
+    load = StormProgram.load
+
+    def resetting(mac: bytes) -> StormProgram:
+        for state in ("down", "up"):
+            inside(lab.server, "ip", "link", "set", "dev", lab.server.device, state)
+        return load(mac)
+
+    monkeypatch.setattr(StormProgram, "load", resetting)
+    here = armed(journal, lab)
+
+    (new,) = lab.server.napis()
+    assert here.words == (
+        f"server0 was reset for it: NAPI {old.napi_id} disappeared, NAPI {new.napi_id} came in their place",
+        f"{transaction.title} was set again: NAPI {new.napi_id} of server0",
+    )
+    assert new.settings.defer_hard_irqs == 10
 
 
 def test_lost_settings_are_told_and_set_again(journal: Journal, lab: Lab) -> None:
