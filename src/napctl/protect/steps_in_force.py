@@ -55,7 +55,7 @@ class StepsInForce:
         self._storm = None if storm_per_second is None else StormStep(netns, storm_per_second)
         self.transaction: Transaction | None = None
         self.restored: list[Restored] = []
-        """What became of each setting that was put back."""
+        """What became of each setting that was put back in the end, and of those before that were left to others."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -123,7 +123,8 @@ class StepsInForce:
             self._refuse_rolled_back(journal.live())
             assert self.transaction is not None
             if len(mine) == len(self.changes):
-                self.restored += restore(journal, self.transaction)
+                rows = restore(journal, self.transaction)
+                self.restored += [row for row in rows if row.outcome == "left"]
                 self.transaction = None
             else:
                 self.transaction = amend(journal, self.transaction, without=mine)
