@@ -17,6 +17,7 @@ from napctl.model.errors import ChangedMeanwhile
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import Machine
 from napctl.observe.machine import DISAPPEARED, take_machine
+from napctl.observe.other_managers import other_managers
 from napctl.observe.window import Observer
 
 __all__ = ["take_checkup"]
@@ -52,6 +53,7 @@ def take_checkup(
         window=window,
         processes=tuple(_process_use(process, napi_ids, start, end) for process, napi_ids in watched),
         cpus=tuple(_cpu_use(start, end)),
+        managers=other_managers(netns),
     )
 
 

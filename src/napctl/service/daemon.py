@@ -24,6 +24,7 @@ from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
 from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.other_manager import held_by
 from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import PolicyState
 from napctl.model.units import long_duration_text
@@ -31,6 +32,7 @@ from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
+from napctl.service.manager_watch import ManagerWatch
 from napctl.service.own_guard import OwnGuard
 from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
@@ -66,6 +68,7 @@ class Service:
         self._policy = WatchedPolicy(path, directory)
         self._state = kept_memory(directory)
         self._objections = Objections()
+        self._managers = ManagerWatch(netns, lambda line: self._tell("", line))
         self._targets: list[TargetKeeper] = []
         self._owed: list[TargetKeeper | DeviceKeeper] = []
         """Those of which not all could be put back yet."""
@@ -173,6 +176,7 @@ class Service:
             if not self._devices.seconds_left(time.monotonic()):
                 self._devices.turn()
             self._keep_what_was_done_by_hand()
+        self._managers.look_if_due()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
 
@@ -186,7 +190,7 @@ class Service:
 
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
-        seconds = [self._policy.seconds_left(now), self._guard.seconds_left(now), self._exposure.seconds_left(now)]
+        seconds = [each.seconds_left(now) for each in (self._policy, self._guard, self._managers, self._exposure)]
         if self._owed:
             seconds.append(self._owed_at - now)
         seconds.append(paused_ns / 1e9 if (paused_ns := self._paused_ns()) else self._devices.seconds_left(now))
@@ -359,9 +363,13 @@ class Service:
             paused=bool(self._paused_ns()),
         )
         napis = (change for each in self._targets for change in each.napis)
-        held = {each.device for each in napis if each.netns == self._netns.inode}
+        attached = {each.device for each in napis if each.netns == self._netns.inode}
+        in_force = self._devices.settings_in_force
+        held = held_by(in_force.changes, self._netns.inode) if in_force is not None else ()
         try:
-            self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
+            self._exposure.turn(
+                {*self._devices.names, *attached}, targets, self._devices.states(), policy, self._managers.now, held
+            )
         except (NapctlError, OSError) as error:
             self._log("", str(error))  # the next is due in its time
 
