@@ -143,6 +143,7 @@ def _cpus(tid: int, start: _Usage, end: _Usage) -> tuple[int, ...]:
 def _cpu_use(start: _Usage, end: _Usage) -> Iterator[CpuUse]:
     elapsed = end.at - start.at
     for cpu, idle in sorted(end.idle.items()):
-        if cpu in start.idle:
-            busy = 1 - (idle - start.idle[cpu]) / elapsed
+        slept = grown(start.idle.get(cpu), idle)
+        if slept is not None:  # else it came meanwhile, or began anew (tick_cancel_sched_timer() in tick-sched.c)
+            busy = 1 - slept / elapsed
             yield CpuUse(cpu=cpu, busy_share=min(1.0, max(0.0, busy)))
