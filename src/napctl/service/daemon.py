@@ -14,11 +14,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.attach.follow_many import take_turns, wait_for_any
-from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, restored_each
 from napctl.change.transaction import undisturbed
 from napctl.kernel import running_kernel
+from napctl.kernel.machine_sleep import SleepWatch, now_boot_ns
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
@@ -68,6 +68,7 @@ class Service:
         self._policy = WatchedPolicy(path, directory)
         self._state = kept_memory(directory)
         self._objections = Objections()
+        self._sleep = SleepWatch()
         self._managers = ManagerWatch(netns, lambda line: self._tell("", line))
         self._targets: list[TargetKeeper] = []
         self._owed: list[TargetKeeper | DeviceKeeper] = []
@@ -158,6 +159,7 @@ class Service:
             keeper.begin()
 
     def _turn(self, wake: Wake) -> None:
+        self._look_anew_after_sleep()
         now = time.monotonic()
         if self._policy.have_files_changed(now):
             self._reload()
@@ -179,6 +181,15 @@ class Service:
         self._managers.look_if_due()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
+
+    def _look_anew_after_sleep(self) -> None:
+        """After hours all may be otherwise, and what was to be tried again has waited for a clock that stood still."""
+        if not (slept_ns := self._sleep.slept_ns()):
+            return
+        self._tell("", f"the machine has slept for {long_duration_text(slept_ns)}: looks at everything at once")
+        for each in (*self._targets, *self._owed, self._devices):
+            each.look_anew()
+        self._owed_at = 0.0
 
     def _mind_guard(self) -> None:
         """The guard may have ended, or its unit have come; then everything is to name another one."""
