@@ -1,5 +1,6 @@
 """What the files of other managers say: as these programs have them, and whatever else may stand there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,10 @@ def test_what_is_no_file_or_has_no_end_says_nothing(manager: str, tmp_path: Path
     place.mkdir(parents=True)
     (place / "endless").symlink_to("/dev/zero")
     written(place, "long", "x" * MOST_BYTES + "\n[ethtool]\nring-rx=1\n")
+    os.mkfifo(place / "pipe")
+    held = os.open(place / "pipe", os.O_RDWR)  # somebody could write, and does not
     assert said(manager, tmp_path) == []
+    os.close(held)
 
 
 @given(st.text() | st.from_regex(r"(\[(net|main|Link|ethtool)\]\n([a-z-]+=[^\n]*\n)*)*", fullmatch=True))
