@@ -31,10 +31,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def package_before(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with an earlier version, which napctl says of itself as well."""
+    """Of the first commit that has the service and a package; with an earlier version, which napctl says as well."""
     directory = tmp_path_factory.mktemp("before")
     root = directory / "root"
-    subprocess.run(["dpkg-deb", "--raw-extract", package, root], check=True)
+    subprocess.run([ROOT / "scripts/build-deb", directory, first_commit()], check=True, timeout=BUILD_SECONDS)
+    (first,) = directory.glob("*.deb")
+    subprocess.run(["dpkg-deb", "--raw-extract", first, root], check=True)
     for file, line, earlier in (
         ("DEBIAN/control", r"^Version: .*$", f"Version: {BEFORE}"),
         ("usr/lib/python3/dist-packages/napctl/__init__.py", r"^__version__ = .*$", f'__version__ = "{BEFORE}"'),
@@ -45,6 +47,22 @@ def package_before(package: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     built = directory / f"napctl_{BEFORE}.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", root, built], check=True, stdout=subprocess.DEVNULL)
     return built
+
+
+def first_commit() -> str:
+    """Skips the test where there is no history, as in an archive of the sources."""
+    git = ("git", "-C", str(ROOT), "-c", "safe.directory=*")
+    paths = ("debian/control", "src/napctl/service/daemon.py")
+    log = [*git, "log", "--reverse", "--format=%H", "--", *paths]
+    listed = subprocess.run(log, capture_output=True, text=True, check=False)
+    for commit in listed.stdout.split():
+        shown = [
+            subprocess.run([*git, "cat-file", "-e", f"{commit}:{path}"], check=False, stderr=subprocess.DEVNULL)
+            for path in paths
+        ]
+        if not any(each.returncode for each in shown):
+            return commit
+    pytest.skip("needs the history of this repository")
 
 
 InRoot = Callable[..., str]

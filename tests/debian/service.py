@@ -106,9 +106,9 @@ def in_force(guest: Guest) -> list[str]:
 # What it says.
 
 
-def until(condition: Callable[[], bool], what: Callable[[], object] = str) -> None:
+def until(condition: Callable[[], bool], what: Callable[[], object] = str, seconds: float = SECONDS) -> None:
     """Wait for it; `what` is told if it does not come true."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.5)
@@ -127,10 +127,11 @@ class Log:
 
     def await_lines(self, *words: str) -> int:
         """Where the first of the lines stands that these words are in."""
-        return min(self._await_line(each) for each in words)
+        return min(self.await_line(each) for each in words)
 
-    def _await_line(self, words: str) -> int:
-        until(lambda: any(words in each for each in self.lines()), lambda: (words, self.lines()))
+    def await_line(self, words: str, seconds: float = SECONDS) -> int:
+        """The same of one line."""
+        until(lambda: any(words in each for each in self.lines()), lambda: (words, self.lines()), seconds)
         return next(number for number, each in enumerate(self.lines()) if words in each)
 
 

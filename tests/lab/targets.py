@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -125,3 +125,22 @@ def removed(directory: Path) -> bool:
     with suppress(OSError):  # a process that was killed is in its group until it has gone
         directory.rmdir()
     return not directory.exists()
+
+
+class Groups:
+    """Makes control groups, with processes in them."""
+
+    def __init__(self, top: Path, undo: ExitStack):
+        self._top, self._undo = top, undo
+
+    def make(self, name: str) -> Path:
+        directory = self._top / name
+        directory.mkdir()
+        self._undo.callback(lambda: until(lambda: removed(directory), f"{directory} to be empty"))
+        return directory
+
+    def sleeper(self, directory: Path) -> int:
+        """The pid of a process in that group."""
+        (pid,) = self._undo.enter_context(running("sleep", "60"))
+        (directory / "cgroup.procs").write_text(str(pid))
+        return pid

@@ -10,7 +10,6 @@ import pytest
 from napctl.attach.inspect_target import Examination, examine
 from napctl.attach.steering import Group, groups, outgrown
 from napctl.kernel import processes
-from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import End, Lab
 from napctl.lab.servers import Server
@@ -28,42 +27,19 @@ from tests.lab.following import (
     settings_of,
     steered,
 )
-from tests.lab.helpers import PREFERS, Napctl, in_namespace, params_of, until
+from tests.lab.helpers import PREFERS, Napctl, params_of, until
+from tests.vm.nics_lab import QUEUES, at, lab_of_nics
 from tests.vm.wire import run
 
-QUEUES, MANY = 4, 40
-NICS = {"server0": "virtio2", "client0": "virtio3"}
+MANY = 40
 NOW = ("--window", "0s", "--defer-us", "2000")
 """A timer that an emulated CPU can follow."""
 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """As the lab has it, with the two NICs of the third wire instead of veth."""
-    answer_over_the_queue_that_received(NICS["server0"])
-    with ExitStack() as undo:
-        server, client = (undo.enter_context(NetworkNamespace.create()) for _ in range(2))
-        lab = undo.enter_context(Lab(server, client))
-        for end in (lab.server, lab.client):
-            nic = NICS[end.device]
-            run("ip", "link", "set", nic, "name", end.device, "netns", f"/proc/{os.getpid()}/fd/{end.namespace.fd}")
-            undo.callback(at, end, f"ip link set {end.device} down name {nic} netns 1")
-            at(end, "ip link set lo up")
-            at(end, f"sysctl -qw net.ipv6.conf.{end.device}.disable_ipv6=1")
-            at(end, f"ip address add {end.address}/24 dev {end.device}")
-            at(end, f"ip link set {end.device} up")
+    with lab_of_nics() as lab:
         yield lab
-
-
-def answer_over_the_queue_that_received(nic: str) -> None:
-    """Else a tap moves a connection to the queue over which it is answered (tun_flow_update() in drivers/net/tun.c)."""
-    run("ethtool", "-L", nic, "combined", str(QUEUES))
-    for queue in range(QUEUES):
-        Path(f"/sys/class/net/{nic}/queues/tx-{queue}/xps_rxqs").write_text(f"{1 << queue:x}")
-
-
-def at(end: End, command: str) -> str:
-    return in_namespace(end.namespace, *command.split())
 
 
 @pytest.fixture

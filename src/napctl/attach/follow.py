@@ -148,6 +148,11 @@ class Stay:
             self._pace.pulse_by(now)
             self._deaf_until = now + EVENT_SECONDS
 
+    def look_anew(self) -> None:
+        """The machine has slept: everything may be otherwise, so the next turn is due now, and looks deeply."""
+        self._failures = 0
+        self._pace.look_anew(time.monotonic())
+
     def adopt(self, transaction: Transaction) -> None:
         """Go on with an attachment that a napctl has left, as it is: no setting is written. The next turn looks deeply
         at it, and mends what is not as recorded; or changes what these options have otherwise.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from napctl.attach.follow_devices import Readable
+from napctl.kernel.machine_sleep import SleepWatch
 from napctl.kernel.priority import in_short_slices
 from napctl.model.change import Restored
 from napctl.model.errors import NapctlError
@@ -25,6 +26,7 @@ class Driven(Protocol):
     def seconds_left(self, now: float) -> float: ...
     def sources(self, now: float) -> Sequence[Readable]: ...
     def take_notices(self) -> None: ...
+    def look_anew(self) -> None: ...
     def take_restored(self) -> list[Restored]: ...
     def let_go(self) -> list[Restored]: ...
 
@@ -60,6 +62,13 @@ def take_turns(stays: Collection[D]) -> Iterator[tuple[D, bool]]:
             yield each, each.turn()
 
 
+def _look_anew_after(sleep: SleepWatch, following: Collection[Driven]) -> None:
+    """Of the machine, if there was one."""
+    if sleep.slept_ns():
+        for each in following:
+            each.look_anew()
+
+
 def follow(
     stays: Collection[Driven], stopped: Callable[[], bool], wake: Sequence[Readable | int] = ()
 ) -> list[Restored]:
@@ -69,11 +78,12 @@ def follow(
     raises what let_go() does, when all others have been let go of.
     """
     restored: list[Restored] = []
-    following = list(stays)
+    following, sleep = list(stays), SleepWatch()
     errors: list[NapctlError] = []
     try:
         with in_short_slices():
             while following and not stopped():
+                _look_anew_after(sleep, following)
                 for each, goes_on in take_turns(tuple(following)):
                     restored += each.take_restored()
                     if not goes_on:

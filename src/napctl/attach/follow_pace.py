@@ -51,6 +51,13 @@ class Pace:
         """Neither check nor look until then: it went wrong. What was wanted still is."""
         self._not_before = moment
 
+    def look_anew(self, now: float) -> None:
+        """Everything may be otherwise: look at once, whatever was put off, and however often it was looked of late."""
+        self._not_before = self._counted_at = now
+        self._left = float(MOST_A_MINUTE)
+        self.want(now)
+        self._look_at = min(self._look_at, now)
+
     def is_put_off(self, now: float) -> bool:
         """Whether that time has not come."""
         return now < self._not_before

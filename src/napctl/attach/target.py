@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from napctl.attach.units_and_containers import in_group, is_unit, unit_names
+from napctl.attach.units_and_containers import container_names, in_group, is_container, is_unit, unit_names
 from napctl.kernel import capabilities, processes
 from napctl.kernel.listeners import listeners
 from napctl.kernel.open_files import open_files
@@ -120,9 +120,12 @@ def _cgroup(text: str, value: str) -> str:
 
 
 def _container(text: str, value: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{1,64}", value.lower()):
-        raise BadInput(f"{text}: a container is named by its id, 1 to 64 hexadecimal digits from its beginning")
-    return value.lower()
+    if not is_container(value):
+        raise BadInput(
+            f"{text}: a container is named by its name, POD/NAME, image=IMAGE, or the beginning of its id, 1 to 64 "
+            "hexadecimal digits"
+        )
+    return value
 
 
 def resolve(target: Target) -> tuple[Process, ...]:
@@ -318,7 +321,7 @@ def _members(transaction: Transaction) -> set[tuple[int, int]]:
 
 
 def complete(prefix: str) -> list[str]:
-    """Targets that begin so: names of processes that hold an epoll instance, unit:… and port:… (or :…).
+    """Targets that begin so: names of processes that hold an epoll instance, unit:…, container:… and port:… (or :…).
 
     What cannot be read is left out, and names that are not fit for a terminal; nothing is raised.
     """
@@ -328,6 +331,9 @@ def complete(prefix: str) -> list[str]:
     if _may_be("unit:", prefix):
         with suppress(OSError, BadInput):
             found += [f"unit:{unit}" for unit in unit_names()]
+    if _may_be("container:", prefix):
+        with suppress(OSError, BadInput):
+            found += [f"container:{name}" for name in container_names()]
     before = ":" if prefix.startswith(":") else "port:"
     if _may_be(before, prefix):
         with suppress(OSError):

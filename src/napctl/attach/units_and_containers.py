@@ -1,13 +1,15 @@
-"""Units of systemd and containers, known by the names of their control groups; nobody is asked for them."""
+"""Units of systemd and containers, known by names of control groups and by files; nobody is asked for them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal
 
 from napctl.kernel import cgroups
-from napctl.model.errors import BadInput, Unsupported
+from napctl.kernel.container_files import Containers
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 
-__all__ = ["in_group", "is_unit", "service_of", "unit_names"]
+__all__ = ["container_names", "in_group", "is_container", "is_unit", "service_of", "unit_names"]
 
 
 ENDINGS = (".service", ".scope", ".slice")
@@ -16,6 +18,14 @@ CONTAINER = re.compile(r"(?:^|[-:])([0-9a-f]{64})(?:\.scope)?$")
 """docker-ID.scope, cri-containerd-ID.scope, crio-ID.scope, libpod-ID.scope; with the cgroupfs driver ID alone."""
 MONITOR = "conmon"
 """libpod-conmon-ID.scope and crio-conmon-ID.scope hold the container's monitor, not the container."""
+PART = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+NAME = re.compile(rf"{PART}(?:/{PART}){{0,2}}")
+"""Of a container of Docker or podman (names.go in both), or of a pod of Kubernetes, with its pod and namespace."""
+IMAGE = "image="
+IMAGE_NAME = re.compile(rf"{IMAGE}[A-Za-z0-9][A-Za-z0-9_.:/@-]*")
+MOST_CHARACTERS = 512
+LISTED = 4
+"""How many ids a message has."""
 
 
 def is_unit(text: str) -> bool:
@@ -65,14 +75,73 @@ def _cgroup(text: str, path: str) -> list[str]:
     return [path]
 
 
-def _container(text: str, beginning: str) -> list[str]:
-    found = cgroups.find(lambda name: (_container_id(name) or "").startswith(beginning))
-    ids = sorted({name for each in found if (name := _container_id(each.name)) is not None})
-    if not ids:
-        raise BadInput(f"{text}: no container runs here whose id begins so")
-    if len(ids) > 1:
-        raise BadInput(f"{text}: {len(ids)} containers have an id that begins so ({', '.join(ids)}); give more of it")
-    return [cgroups.path_of(each) for each in found]
+def _container(text: str, value: str) -> list[str]:
+    """By its name or image, as its runtime has written it down, or by the beginning of its id."""
+    running: dict[str, list[Path]] = {}
+    for each in cgroups.find(lambda name: _container_id(name) is not None):
+        running.setdefault(_container_id(each.name) or "", []).append(each)
+    whole = value.lower() in running
+    known = Containers.of({} if whole else {name: _owner(groups[0]) for name, groups in running.items()})
+    image = value.removeprefix(IMAGE) if value.startswith(IMAGE) else None
+    if image is not None:
+        meant = known.of_image(image)
+    else:
+        meant = known.called(value) | {each for each in running if each.startswith(value.lower())}
+    if len(meant) > 1:  # a group may outlive its container for a moment, or for ever
+        meant = frozenset(each for each in meant if any(map(_has_processes, running[each]))) or meant
+    if not meant:
+        raise _no_container(text, value, known)
+    if len(meant) > 1:
+        how, more = (
+            ("are of that image", "its name or id")
+            if image
+            else ("are called so, or have an id that begins so", "more of it")
+        )
+        raise BadInput(f"{text}: {len(meant)} containers {how} ({_listed(meant)}); give {more}")
+    return [cgroups.path_of(each) for each in running[next(iter(meant))]]
+
+
+def _no_container(text: str, value: str, known: Containers) -> NapctlError:
+    """What was looked for in vain, and what could not be looked into."""
+    what = "of that image" if value.startswith(IMAGE) else "that is called so, or whose id begins so"
+    why = f"; {known.unreadable[0]}" if known.unreadable else ""
+    kind = NotPermitted if known.forbidden else BadInput
+    return kind(f"{text}: no container runs here {what}{why}")
+
+
+def _has_processes(group: Path) -> bool:
+    try:
+        return bool(cgroups.processes_in(group))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(group: Path) -> int:
+    try:
+        return group.stat().st_uid
+    except OSError:
+        return 0
+
+
+def _listed(ids: Iterable[str]) -> str:
+    """Some of them."""
+    some = sorted(ids)
+    more = f" and {len(some) - LISTED} more" if len(some) > LISTED else ""
+    return ", ".join(some[:LISTED]) + more
+
+
+def container_names() -> list[str]:
+    """Of those that run, as far as it is known; fit to be written behind "container:"."""
+    ids: dict[str, int] = {}
+    for each in cgroups.find(lambda name: _container_id(name) is not None):
+        ids[_container_id(each.name) or ""] = _owner(each)
+    return sorted({name for each in Containers.of(ids).found for name in each.names if is_container(name)})
+
+
+def is_container(value: str) -> bool:
+    """Whether a container can be meant by that: a name, POD/NAME, the beginning of an id, or an image."""
+    pattern = IMAGE_NAME if value.startswith(IMAGE) else NAME
+    return len(value) <= MOST_CHARACTERS and pattern.fullmatch(value) is not None
 
 
 def _container_id(name: str) -> str | None:

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from napctl.change.guard_wait import GuardWait, now_boot_ns
+from napctl.change.guard_wait import GuardWait
 from napctl.change.journal import Journal
 from napctl.kernel import processes
+from napctl.kernel.machine_sleep import now_boot_ns
 from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.errors import NapctlError
 

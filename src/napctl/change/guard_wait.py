@@ -1,6 +1,5 @@
 """Of a guard: how long it waits for another keeper, and what it restores when nobody came."""
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -8,10 +7,11 @@ from msgspec.structs import replace
 
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, restored_each
+from napctl.kernel.machine_sleep import SleepWatch, now_boot_ns
 from napctl.model.change import Keeper, Transaction
 from napctl.model.errors import RolledBack
 
-__all__ = ["GuardWait", "now_boot_ns"]
+__all__ = ["GuardWait"]
 
 
 LOOK_SECONDS = 1.0
@@ -19,9 +19,11 @@ LOOK_SECONDS = 1.0
 
 
 class GuardWait:
-    """Of one guard, for transactions whose keepers have ended."""
+    """Of one guard, for transactions whose keepers have ended. Time in which the machine slept does not count: who is
+    waited for sleeps as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: SleepWatch | None = None) -> None:
+        self._sleep = sleep or SleepWatch()
         self._noticed: dict[tuple[int, Keeper | None], int] = {}
         """Deadlines by transaction and dead keeper: a full disk cannot be told them."""
         self.seconds_left = float("inf")
@@ -38,7 +40,8 @@ class GuardWait:
         `mine`: all that the guard is to restore and whose keepers are dead, as they are in the journal, which is
         locked. Raises what restored_each() raises but for RolledBack, with which all is put back.
         """
-        deadlines = {each.number: self._deadline_boot_ns(journal, each) for each in mine}
+        slept_ns = self._sleep.slept_ns()
+        deadlines = {each.number: self._deadline_boot_ns(journal, each, slept_ns) for each in mine}
         now = now_boot_ns()
         due = [each for each in mine if deadlines[each.number] <= now]
         left = [(deadlines[each.number] - now) / 1e9 for each in mine if deadlines[each.number] > now]
@@ -49,20 +52,16 @@ class GuardWait:
                 restored.append(each)
         return restored
 
-    def _deadline_boot_ns(self, journal: Journal, transaction: Transaction) -> int:
+    def _deadline_boot_ns(self, journal: Journal, transaction: Transaction, slept_ns: int) -> int:
         """0: at once. What is not in force as a whole, or of whose server nothing runs, nobody can take over."""
         guard = transaction.guard
         if guard is None or not guard.wait_ns or not is_adoptable(transaction):
             return 0
-        if guard.deadline_boot_ns:
-            return guard.deadline_boot_ns
         key = (transaction.number, transaction.keeper)
-        deadline = self._noticed.setdefault(key, now_boot_ns() + guard.wait_ns)
+        noticed = max(guard.deadline_boot_ns, self._noticed.get(key, 0))
+        if guard.deadline_boot_ns and not slept_ns:
+            return noticed
+        deadline = self._noticed[key] = noticed + slept_ns if noticed else now_boot_ns() + guard.wait_ns
         with suppress(RolledBack):
             journal.update(replace(transaction, guard=replace(guard, deadline_boot_ns=deadline)), transaction.state)
         return deadline
-
-
-def now_boot_ns() -> int:
-    """CLOCK_BOOTTIME, which goes on while the machine sleeps, ns."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from napctl.change.guard import watched
-from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal, state_directory
 from napctl.change.one_change import altered, side_effects
 from napctl.change.transaction import undisturbed
@@ -22,6 +21,7 @@ from napctl.cli.text.table import paragraph, print_table
 from napctl.cli.text.verdicts import show as show_verification
 from napctl.cli.text.verdicts import unverified
 from napctl.cli.verify import Notes, keeping
+from napctl.kernel.machine_sleep import now_boot_ns
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
 from napctl.model.machine import SCHEMA

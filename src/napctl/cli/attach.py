@@ -52,9 +52,9 @@ MOST_NAPIS = 8
 def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool, **values: Any) -> int:
     """Give a running server (TARGET) IRQ suspension, without stopping or changing it.
 
-    TARGET is a pid, a name, a systemd unit, a control group (/path), a container (its id), or a port (:8080); its
-    workers and children are part of it. Write kind:value (name:, unit:, cgroup:, container:, port:) where that is not
-    clear.
+    TARGET is a pid, a name, a systemd unit, a control group (/path), a container (container:NAME, its id, or
+    container:image=IMAGE), or a port (:8080); its workers and children are part of it. Write kind:value (name:, unit:,
+    cgroup:, port:) where that is not clear.
 
     Each epoll instance of TARGET is judged. Those that fit get prefer_busy_poll, and the NAPI instances that feed them
     get deferral and suspension. Every former value is on disk before anything is changed; `napctl detach` restores it.

@@ -3,11 +3,11 @@
 import click
 
 from napctl.change.guard import dismiss
-from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.cli.history import transaction_argument
 from napctl.cli.terminal import echo
 from napctl.cli.text.restored import recover_leavings
+from napctl.kernel.machine_sleep import now_boot_ns
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 

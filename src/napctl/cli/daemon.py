@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from napctl.cli.netns import netns_option
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile, NapctlError
-from napctl.model.policy import Policy
+from napctl.model.policy import MetricsPlace, Policy
 from napctl.observe.machine import take_machine
 from napctl.service.daemon import Service
 from napctl.service.decisions import ServiceDecision
@@ -87,7 +88,18 @@ def _checked(policy: Policy, netns: NetworkNamespace) -> str:
     if policy.service.metrics is None:
         return f"{words}; no metrics"
     napis = sum(len(each.napis) for each in devices) if policy.service.metrics_per_napi else None
-    return f"{words}; at most {most_series(len(devices), len(policy.attach), napis=napis)} series of metrics"
+    series = most_series(len(devices), len(policy.attach), napis=napis)
+    return f"{words}; at most {series} series of metrics{_who_may_scrape(policy.service.metrics)}"
+
+
+def _who_may_scrape(place: MetricsPlace) -> str:
+    """Nobody knows but the administrator; the unit lets in this machine alone."""
+    if place.address is None or ip_address(place.address).is_loopback:
+        return ""
+    return (
+        f"; napctl.service lets none but this machine reach {place.address}: `systemctl edit napctl` and "
+        "IPAddressAllow= below [Service] say who scrapes them"
+    )
 
 
 def _ask(wake: Wake, number: int) -> None:

@@ -19,6 +19,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.finding import Diagnosis, Finding, Follower
+from napctl.model.other_manager import held_by
 from napctl.observe.checkup import take_checkup
 from napctl.observe.machine import WHO_POLLS
 from napctl.plan.lower_devices import look_below
@@ -51,7 +52,9 @@ def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     """
     with _progress(seconds) as tell:
         checkup = take_checkup(netns, devices, seconds, tell)
-    found = diagnosis(replace(checkup, followers=tuple(_followers())))
+    standing = _standing()
+    held = held_by((change for each in standing for change in each.changes), netns.inode)
+    found = diagnosis(replace(checkup, followers=tuple(_followers(standing)), held=held))
     with NetworkNamespace.current() as ours:
         elsewhere = ours.inode != netns.inode
     if as_json:
@@ -62,11 +65,14 @@ def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     return 1 if found.findings else 0
 
 
-def _followers() -> Iterator[Follower]:
+def _standing() -> list[Transaction]:
     """By the journal; none where it cannot be read, as by a user to whom nothing of it belongs."""
-    standing: list[Transaction] = []
     with suppress(NapctlError, OSError):
-        standing = Journal.read(live=True)
+        return Journal.read(live=True)
+    return []
+
+
+def _followers(standing: Iterable[Transaction]) -> Iterator[Follower]:
     for each in standing:
         kept = each.keeper is not None and running(each.keeper)
         if each.keeper and kept and each.kind == "attach" and each.state == "attached" and not orphaned(each):

@@ -1,6 +1,6 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import coalescing, cpus, drops, overload, polling, udp_senders
+from napctl.doctor import coalescing, cpus, drops, others, overload, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
@@ -13,6 +13,7 @@ RULES = (
     *coalescing.RULES,
     *udp_senders.RULES,
     *cpus.RULES,
+    *others.RULES,
 )
 
 SEVERITIES, CERTAINTIES = ("danger", "cost", "risk"), ("certain", "likely", "possible")

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from napctl.model.machine import SCHEMA, Machine
+from napctl.model.other_manager import Held, OtherManager
 from napctl.model.value import Value
 from napctl.model.window import Window
 
@@ -103,6 +104,10 @@ class Checkup(Value, frozen=True, kw_only=True):
     cpus: tuple[CpuUse, ...] = ()
     """CPUs online."""
     followers: tuple[Follower, ...] = ()
+    managers: tuple[OtherManager, ...] = ()
+    """Other programs that set what napctl sets."""
+    held: tuple[Held, ...] = ()
+    """What napctl has in force that they may set as well, by its journal."""
 
 
 class Unjudged(Value, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.latency import NOTHING, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.other_manager import OtherManager
 from napctl.model.overload import LEVELS, Level
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension_counts import WAIT_BUCKETS
@@ -244,5 +245,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     """Most serious first."""
     findings_monotonic_ns: int | None = None
     """When doctor last looked; None: not yet."""
+    managers: tuple[OtherManager, ...] = ()
+    """Other programs that set what napctl sets."""
     policy: PolicyState = PolicyState()
     own: OwnUse

@@ -19,6 +19,7 @@ from napctl.model.errors import ChangedMeanwhile
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
 from napctl.model.machine import EpollPoller, Machine
 from napctl.observe.machine import DISAPPEARED, epoll_pollers, take_machine
+from napctl.observe.other_managers import other_managers
 from napctl.observe.window import Observer
 
 __all__ = ["take_checkup"]
@@ -55,6 +56,7 @@ def take_checkup(
         window=window,
         processes=tuple(_process_use(process, napi_ids, start, end) for process, napi_ids in watched),
         cpus=tuple(_cpu_use(start, end)),
+        managers=other_managers(netns),
     )
 
 
@@ -153,6 +155,7 @@ def _cpus(tid: int, start: _Usage, end: _Usage) -> tuple[int, ...]:
 def _cpu_use(start: _Usage, end: _Usage) -> Iterator[CpuUse]:
     elapsed = end.at - start.at
     for cpu, idle in sorted(end.idle.items()):
-        if cpu in start.idle:
-            busy = 1 - (idle - start.idle[cpu]) / elapsed
+        slept = grown(start.idle.get(cpu), idle)
+        if slept is not None:  # else it came meanwhile, or began anew (tick_cancel_sched_timer() in tick-sched.c)
+            busy = 1 - slept / elapsed
             yield CpuUse(cpu=cpu, busy_share=min(1.0, max(0.0, busy)))

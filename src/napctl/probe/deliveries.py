@@ -8,7 +8,7 @@ from typing import Self
 from napctl.model.counts import Deliveries
 from napctl.probe.libbpf import BpfObject, LibbpfError
 from napctl.probe.loading import loaded
-from napctl.probe.napi import online_cpus
+from napctl.probe.napi import possible_cpus
 
 __all__ = ["PAUSE_NS", "DeliveryProbe"]
 
@@ -45,7 +45,7 @@ class DeliveryProbe:
 
     def read(self) -> Deliveries:
         """The counts since load(), from memory."""
-        counts = [self._cpus[cpu] for cpu in online_cpus()]
+        counts = [self._cpus[cpu] for cpu in possible_cpus()]
         return Deliveries(packets=sum(cpu.packets for cpu in counts), runs=sum(cpu.runs for cpu in counts))
 
     def close(self) -> None:

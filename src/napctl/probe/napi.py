@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import struct
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from napctl.probe.layout import SLOTS, Counters
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
 
-__all__ = ["Probe", "joined", "online_cpus"]
+__all__ = ["Probe", "joined", "possible_cpus"]
 
 
 NO_DEVICE = "(no_device)"
@@ -122,6 +123,12 @@ class Probe:
             net_rx_softirqs=counts.net_rx_softirqs,
             net_rx_softirq_ns=counts.net_rx_softirq_ns,
         )
+
+
+@cache
+def possible_cpus() -> tuple[int, ...]:
+    """Numbers of the CPUs that may ever be online. A sum over them never falls: who goes keeps his counts."""
+    return tuple(sorted(parse_cpus(Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii"))))
 
 
 def online_cpus() -> list[int]:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
-from napctl.probe.napi import online_cpus
+from napctl.probe.napi import possible_cpus
 
 __all__ = ["NetRxTime", "SoftirqTimeProbe"]
 
@@ -67,7 +67,7 @@ class SoftirqTimeProbe:
 
     def read(self) -> NetRxTime:
         """The times since load(), from memory. A softirq counts when it ends."""
-        cpus = [self._times.cpus[cpu] for cpu in online_cpus()]
+        cpus = [self._times.cpus[cpu] for cpu in possible_cpus()]
         return NetRxTime(sum(cpu.ns for cpu in cpus), sum(cpu.on_chosen_ns for cpu in cpus))
 
     def prog_fds(self) -> dict[str, int]:

@@ -17,16 +17,17 @@ from msgspec.structs import replace
 
 from napctl.attach.follow_many import take_turns, wait_for_any
 from napctl.attach.objections import Objections
-from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, restored_each
 from napctl.change.transaction import undisturbed
 from napctl.kernel import running_kernel
+from napctl.kernel.machine_sleep import SleepWatch, now_boot_ns
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
 from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.other_manager import held_by
 from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import Decision, PolicyState
 from napctl.model.units import long_duration_text
@@ -35,6 +36,7 @@ from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
+from napctl.service.manager_watch import ManagerWatch
 from napctl.service.own_guard import OwnGuard
 from napctl.service.protection_keeper import ProtectionKeeper
 from napctl.service.service_lock import the_only_one
@@ -71,6 +73,8 @@ class Service:
         self._policy = WatchedPolicy(path, directory)
         self._state = kept_memory(directory)
         self._objections = Objections()
+        self._sleep = SleepWatch()
+        self._managers = ManagerWatch(netns, lambda line: self._tell("", line))
         self._targets: list[TargetKeeper] = []
         self._owed: list[Keeper] = []
         """Those of which not all could be put back yet."""
@@ -168,6 +172,7 @@ class Service:
             keeper.begin()
 
     def _turn(self, wake: Wake) -> None:
+        self._look_anew_after_sleep()
         now = time.monotonic()
         if self._policy.have_files_changed(now):
             self._reload()
@@ -188,6 +193,7 @@ class Service:
             if not self._devices.seconds_left(time.monotonic()):
                 self._devices.turn()
             self._keep_what_was_done_by_hand()
+        self._managers.look_if_due()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
 
@@ -195,6 +201,15 @@ class Service:
         """Also between two targets: a flood is answered within a second."""
         if not self._protection.seconds_left(time.monotonic()):
             self._protection.turn()
+
+    def _look_anew_after_sleep(self) -> None:
+        """After hours all may be otherwise, and what was to be tried again has waited for a clock that stood still."""
+        if not (slept_ns := self._sleep.slept_ns()):
+            return
+        self._tell("", f"the machine has slept for {long_duration_text(slept_ns)}: looks at everything at once")
+        for each in (*self._owed, *self._keepers):
+            each.look_anew()
+        self._owed_at = 0.0
 
     def _mind_guard(self) -> None:
         """The guard may have ended, or its unit have come; then everything is to name another one."""
@@ -205,7 +220,7 @@ class Service:
 
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
-        seconds = [self._policy.seconds_left(now), self._guard.seconds_left(now), self._exposure.seconds_left(now)]
+        seconds = [each.seconds_left(now) for each in (self._policy, self._guard, self._managers, self._exposure)]
         if self._owed:
             seconds.append(self._owed_at - now)
         if paused_ns := self._paused_ns():
@@ -388,10 +403,12 @@ class Service:
             protection_steps={kind.replace(" ", "_"): count for kind, count in self._protection.made.items()},
         )
         napis = (change for each in self._targets for change in each.napis)
-        held = {each.device for each in napis if each.netns == self._netns.inode}
+        attached = {each.device for each in napis if each.netns == self._netns.inode}
+        in_force = self._devices.settings_in_force
+        held = held_by(in_force.changes, self._netns.inode) if in_force is not None else ()
         try:
-            names = {*self._devices.names, *self._protection.device_names, *held}
-            self._exposure.turn(names, targets, self._device_states(), policy)
+            names = {*self._devices.names, *self._protection.device_names, *attached}
+            self._exposure.turn(names, targets, self._device_states(), policy, self._managers.now, held)
         except (NapctlError, OSError) as error:
             self._log("", str(error), "retry")  # the next is due in its time
 

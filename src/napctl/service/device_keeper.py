@@ -183,6 +183,11 @@ class DeviceKeeper:
         again_seconds = max(FIRST_SECONDS, self._backoff.seconds_left(now))  # something else may keep it from its try
         self._due_at = min(self._due_at, now + again_seconds)
 
+    def look_anew(self) -> None:
+        """The machine has slept: turn() is due now. What drivers lost over that is nobody's objection."""
+        self._due_at, self._backoff = 0.0, Backoff()
+        self._reset_at[EVERY_DEVICE] = self._clock()
+
     def change_guard(self, guard: Guard) -> None:
         """That one is to restore what is set, from now on. Raises what take_over() raises."""
         self._guard = guard

@@ -7,6 +7,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from napctl.model.histogram import Histogram
 from napctl.model.latency import BOUNDS_NS, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.other_manager import KNOWN_MANAGERS
 from napctl.model.overload import LEVELS
 from napctl.model.settings import NapiSettings
 from napctl.model.snapshot import (
@@ -263,6 +264,9 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: one(of.policy.errors)),
     Exposed("napctl_policy_valid", "gauge", "0: the policy cannot be read; the one before is in force.", (), 1,
             lambda of: one(of.policy.policy_valid)),
+    Exposed("napctl_other_manager_info", "gauge", "1: another program that sets what napctl sets runs.",
+            ("name", "touches"), len(KNOWN_MANAGERS),
+            lambda of: (((each.name, ",".join(each.concerns)), 1) for each in of.managers)),
     Exposed("napctl_paused", "gauge", "1: napctl pause has put everything back for a time.", (), 1,
             lambda of: one(of.policy.paused)),
     Exposed("napctl_cpu_seconds_total", "counter", "CPU time of the service itself.", (), 1,

@@ -7,12 +7,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
+from msgspec.structs import replace
+
 from napctl import __version__
 from napctl.doctor.rules import diagnose
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_background
 from napctl.model.errors import NapctlError
 from napctl.model.finding import Finding
+from napctl.model.other_manager import Held, OtherManager
 from napctl.model.policy import ServiceEntry
 from napctl.model.snapshot import PolicyState
 from napctl.observe.checkup import take_checkup
@@ -70,18 +73,21 @@ class Exposure:
         targets: Sequence[WatchedTarget],
         states: Mapping[str, DeviceState],
         policy: PolicyState,
+        managers: Sequence[OtherManager] = (),
+        held: Sequence[Held] = (),
     ) -> None:
         """Take a snapshot. Raises NapctlError, OSError; it is due again all the same."""
         if self._taker is None:
             per_napi = self._service.metrics_per_napi
             self._taker = self._open.enter_context(SnapshotTaker(__version__, per_napi=per_napi))
         self._due_at = time.monotonic() + SNAPSHOT_SECONDS
-        self._doctor.look_if_due(devices)
+        self._doctor.look_if_due(devices, held)
         state = ServiceState(
             policy=policy,
             devices={(self._netns.inode, name): each for name, each in states.items()},
             findings=self._doctor.findings,
             findings_monotonic_ns=self._doctor.looked_ns,
+            managers=managers,
         )
         with in_background():
             self._collector.show(self._taker.take([Watched(self._netns, devices)], targets, state))
@@ -111,17 +117,19 @@ class Doctor:
         self.looked_ns: int | None = None
         """CLOCK_MONOTONIC of the last look; None: there was none yet."""
 
-    def look_if_due(self, devices: Collection[str]) -> None:
-        """At these devices, and not twice at a time."""
+    def look_if_due(self, devices: Collection[str], held: Sequence[Held]) -> None:
+        """At these devices, of which napctl has set what `held` says, and not twice at a time."""
         now = time.monotonic()
         if now < self._due_at or not devices or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_at = now + DOCTOR_SECONDS
-        self._thread = threading.Thread(target=self._look, args=(tuple(devices),), daemon=True, name="napctl-doctor")
+        self._thread = threading.Thread(
+            target=self._look, args=(tuple(devices), tuple(held)), daemon=True, name="napctl-doctor"
+        )
         self._thread.start()
 
-    def _look(self, devices: tuple[str, ...]) -> None:
+    def _look(self, devices: tuple[str, ...], held: tuple[Held, ...]) -> None:
         with suppress(NapctlError, OSError), in_background():
             checkup = take_checkup(self._netns, devices, LOOK_SECONDS, lambda _left: None)
-            self.findings = diagnose(checkup)
+            self.findings = diagnose(replace(checkup, held=held))
             self.looked_ns = time.monotonic_ns()

@@ -112,6 +112,10 @@ class ProtectionKeeper:
             return max(0.0, self._again_at - now)
         return self._armed.seconds_left(now)
 
+    def look_anew(self) -> None:
+        """What was to be tried again, now: the machine has slept meanwhile."""
+        self._again_at = 0.0
+
     def sources(self) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""
         return self._armed.sources(0.0) if self._armed is not None else ()

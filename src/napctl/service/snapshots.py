@@ -20,6 +20,7 @@ from napctl.model.counts import CounterReading, CpuCounts, ProbeCounts
 from napctl.model.difference import between
 from napctl.model.finding import Finding
 from napctl.model.machine import Device
+from napctl.model.other_manager import OtherManager
 from napctl.model.overload import LoadReading
 from napctl.model.snapshot import DeviceTotals, NapiTotals, OwnUse, PolicyState, ProbeName, Snapshot, TargetTotals
 from napctl.model.window import Window, own_polls
@@ -82,6 +83,7 @@ class ServiceState:
     devices: Mapping[DeviceKey, DeviceState] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     findings_monotonic_ns: int | None = None
+    managers: Sequence[OtherManager] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class SnapshotTaker:
             findings=found_rules(told.findings, names),
             findings_monotonic_ns=told.findings_monotonic_ns,
             policy=told.policy,
+            managers=tuple(told.managers),
             own=_own_use(),
         )
 

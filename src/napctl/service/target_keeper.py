@@ -149,6 +149,12 @@ class TargetKeeper:
         if self._stay is not None:
             self._stay.take_notices()
 
+    def look_anew(self) -> None:
+        """The machine has slept: turn() is due now, and looks deeply."""
+        self._backoff = Backoff()
+        if self._stay is not None:
+            self._stay.look_anew()
+
     def take_restored(self) -> list[Restored]:
         """What became of each setting that was put back since the last time."""
         return self._stay.take_restored() if self._stay is not None else []

@@ -16,28 +16,9 @@ from napctl.lab.servers import Server
 from napctl.model.change import EpollChange, Transaction
 from napctl.model.errors import BadInput
 from tests.lab.helpers import UNSET, state_of_process, until
-from tests.lab.targets import family, groups_here, listening, pids_of, refusal, removed, running
+from tests.lab.targets import Groups, family, groups_here, listening, pids_of, refusal, running
 
 pytestmark = pytest.mark.lab
-
-
-class Groups:
-    """Makes control groups, with processes in them."""
-
-    def __init__(self, top: Path, undo: ExitStack):
-        self._top, self._undo = top, undo
-
-    def make(self, name: str) -> Path:
-        directory = self._top / name
-        directory.mkdir()
-        self._undo.callback(lambda: until(lambda: removed(directory), f"{directory} to be empty"))
-        return directory
-
-    def sleeper(self, directory: Path) -> int:
-        """The pid of a process in that group."""
-        (pid,) = self._undo.enter_context(running("sleep", "60"))
-        (directory / "cgroup.procs").write_text(str(pid))
-        return pid
 
 
 @pytest.fixture

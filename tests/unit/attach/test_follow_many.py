@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from napctl.attach import follow_many
 from napctl.attach.follow_devices import Readable
 from napctl.attach.follow_many import follow, take_turns, wait_for_any
 from napctl.model.change import Restored
@@ -34,7 +35,7 @@ class Follower:
         self.due_at = 0.0
         self.waited_s: list[float] = []
         """For each turn."""
-        self.noticed = self.let_go_of = 0
+        self.noticed = self.let_go_of = self.looked_anew = 0
         self.refuses = False
 
     def turn(self) -> bool:
@@ -50,6 +51,10 @@ class Follower:
 
     def sources(self, now: float) -> tuple[Readable, ...]:
         return (self.pipe,)
+
+    def look_anew(self) -> None:
+        self.looked_anew += 1
+        self.due_at = 0.0
 
     def take_notices(self) -> None:
         os.read(self.pipe.read, 100)
@@ -114,3 +119,18 @@ def test_each_is_let_go_of_at_the_end_also_when_one_refuses_and_when_all_have_en
         with pytest.raises(NapctlError, match="a refuses"):
             follow(stays, lambda: True)
         assert [each.let_go_of for each in stays] == [2, 2]
+
+
+def test_after_a_sleep_of_the_machine_all_are_told_to_look_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = iter((0, 8 * 3600 * 10**9))
+
+    class Slept:
+        def slept_ns(self) -> int:
+            return next(naps, 0)
+
+    monkeypatch.setattr(follow_many, "SleepWatch", Slept)
+    with followers(Follower("a", 0.01), Follower("b", 3600)) as stays:
+        end = time.monotonic() + 5
+        follow(stays, lambda: stays[1].turns_left <= 10**6 - 2 or time.monotonic() > end)
+        assert [each.looked_anew for each in stays] == [1, 1]
+        assert stays[1].turns_left == 10**6 - 2, "its turn came, an hour early"

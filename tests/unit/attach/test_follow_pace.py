@@ -158,3 +158,20 @@ def test_after_an_error_nothing_is_done_for_a_while_and_what_was_wanted_still_is
     pace.put_off(10)
     assert (pace.is_put_off(2), pace.seconds_left(2)) == (True, 8)
     assert (pace.is_put_off(10), pace.due(10), pace.urgent) == (False, True, True)
+
+
+def test_after_a_sleep_of_the_machine_it_is_looked_at_at_once_whatever_was_put_off() -> None:
+    pace, now = Pace(), 1000.0
+    for _ in range(MOST_A_MINUTE):  # so often of late that the next has to wait
+        pace.want(now)
+        pace.looked(now, 60.0)
+        pace.pulsed(now, 60.0)
+    pace.want(now)
+    pace.put_off(now + 30)
+    assert pace.seconds_left(now) > 10
+
+    pace.look_anew(now)
+
+    assert pace.seconds_left(now) == 0
+    assert pace.due(now)
+    assert pace.urgent

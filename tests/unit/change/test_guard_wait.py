@@ -12,11 +12,13 @@ from napctl.change.guard_lock import guard_lock
 from napctl.change.guard_wait import GuardWait
 from napctl.change.journal import Journal
 from napctl.change.recovery import orphaned, recover
+from napctl.kernel.machine_sleep import SleepWatch
 from napctl.model.change import Guard, State
 from napctl.model.errors import RolledBack
 from tests.unit.change.keeping import ME, OF_SERVICE, OURS, WAIT_NS, WAITING, dead, recorded
 
 SECOND = 10**9
+HOURS = 8 * 3600 * SECOND
 
 
 class Clock:
@@ -99,3 +101,23 @@ def test_the_guard_of_the_service_counts_while_some_process_is_it(tmp_path: Path
         with guard_lock(tmp_path):
             assert not orphaned(one, tmp_path)
         assert orphaned(one, tmp_path)
+
+
+def test_who_is_waited_for_sleeps_as_well_and_has_all_of_his_time_when_the_machine_wakes(
+    tmp_path: Path, clock: Clock
+) -> None:
+    awake_ns = [0]
+    guard = GuardWait(SleepWatch(lambda: clock.now_ns, lambda: awake_ns[0]))
+    with Journal(tmp_path) as journal:
+        recorded(journal, WAITING, dead())
+        assert guard.restore_due(journal, journal.live()) == []
+        clock.now_ns += HOURS
+
+        assert guard.restore_due(journal, journal.live()) == [], "hours, in which nobody could come"
+        (noted,) = journal.live()
+        assert noted.guard == replace(WAITING, deadline_boot_ns=clock.now_ns + WAIT_NS)
+        clock.now_ns += WAIT_NS - 1
+        awake_ns[0] += WAIT_NS - 1
+        assert guard.restore_due(journal, journal.live()) == []
+        clock.now_ns += 1
+        assert len(guard.restore_due(journal, journal.live())) == 1

@@ -19,6 +19,10 @@ def write(path: Path, text: str) -> Path:
         ("", "; no metrics\n"),
         ('[service]\nmetrics = "127.0.0.1:9811"\n', " series of metrics\n"),
         ('[service]\nmetrics = "127.0.0.1:9811"\nmetrics-per-napi = true\n', " series of metrics\n"),
+        (
+            '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n',
+            "reach 192.0.2.1: `systemctl edit napctl` and IPAddressAllow= below [Service] say who scrapes them\n",
+        ),
     ],
 )
 def test_check_says_how_many_metrics_there_will_be(service: str, words: str, napctl: Napctl, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.unit.doctor.checkups import (
     row,
     two_on_cpu_0,
 )
+from tests.unit.doctor.test_others import both
 from tests.unit.doctor.test_overload import everywhere, load, loaded, overloaded
 from tests.unit.doctor.test_udp_senders import delaying, sending
 
@@ -97,6 +98,7 @@ PAIRS: dict[str, tuple[Checkup, Checkup]] = {
     "interrupt-on-application-cpu": (on_application_cpu(), on_application_cpu(cpu0=0.94)),
     "more-busy-queues-than-cpus": (crowded(3), crowded(2)),
     "irqbalance-moves-interrupts": (moved("1"), moved("0")),
+    "set-by-two": (both(), both("rings")),
 }
 """Rule: a checkup with its fault, and one that comes as near as can be without having it."""
 

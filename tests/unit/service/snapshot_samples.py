@@ -6,6 +6,7 @@ from napctl.model.histogram import BUCKETS, Histogram
 from napctl.model.latency import BUCKETS as LATENCY_BUCKETS
 from napctl.model.latency import LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.other_manager import KNOWN_MANAGERS, OtherManager, Touch
 from napctl.model.settings import NapiSettings
 from napctl.model.snapshot import (
     DECISIONS,
@@ -102,6 +103,7 @@ def snapshot(
             FoundRule(rule=f"rule-{number}", device="eth0", severity="cost", count=1) for number in range(findings)
         ),
         findings_monotonic_ns=10**9,
+        managers=tuple(OtherManager(name=each.name, pid=9, touches=(Touch(what="rings"),)) for each in KNOWN_MANAGERS),
         policy=PolicyState(
             decisions={DECISIONS[0]: 3}, errors=1, protection_steps={"threads": 2, "nice": 1, "storm_control": 0}
         ),
