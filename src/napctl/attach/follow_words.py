@@ -9,7 +9,7 @@ from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, S
 from napctl.model.errors import NapctlError
 from napctl.model.snapshot import Decision
 
-__all__ = ["Tell", "Words", "counted", "in_words"]
+__all__ = ["Tell", "TellOf", "Words", "counted", "in_words"]
 
 
 RENUMBERED = "NAPI instances have new ids"
@@ -24,6 +24,12 @@ class Tell(Protocol):
     """Who reads: a line, and what was decided; None: it only tells what has happened. May keep us waiting."""
 
     def __call__(self, line: str, kind: Decision | None = None, /) -> None: ...  # noqa: D102
+
+
+class TellOf(Protocol):
+    """Receives a device, or "", and a line about it, and what was decided; as of Tell."""
+
+    def __call__(self, device: str, line: str, kind: Decision | None = None, /) -> None: ...  # noqa: D102
 
 
 class Words:

@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import click
 
 from napctl.attach.follow_many import follow
+from napctl.attach.follow_words import TellOf
 from napctl.attach.target import complete
 from napctl.change.guard import myself, watched
 from napctl.change.journal import state_directory
@@ -22,6 +23,7 @@ from napctl.model.change import Guard, Restored
 from napctl.model.cpus import cpus_text
 from napctl.model.errors import ChangedMeanwhile, NotPermitted, Unsupported
 from napctl.model.limits import MOST_NICE
+from napctl.model.snapshot import Decision
 from napctl.model.value import Value
 from napctl.protect.groups import Protected
 from napctl.protect.keep_running import kept_running
@@ -35,8 +37,6 @@ __all__ = ["ProtectionEvent"]
 
 NEEDED = frozenset({"CAP_NET_ADMIN", "CAP_SYS_NICE"})
 STEPS: dict[StepKind, str] = {"threads": "NAPI threads", "nice": f"nice {MOST_NICE}", "storm control": "storm control"}
-Tell = Callable[[str, str], None]
-"""Receives a device, or "", and a line."""
 
 
 class ProtectionEvent(Value, frozen=True, kw_only=True):
@@ -105,10 +105,10 @@ def protect(
     return _farewell(restored, tell)
 
 
-def _teller(*, as_json: bool) -> Tell:
+def _teller(*, as_json: bool) -> TellOf:
     folds = sys.stdout.isatty()
 
-    def tell(device: str, line: str) -> None:
+    def tell(device: str, line: str, _kind: Decision | None = None, /) -> None:
         now = time.time_ns()
         if as_json:
             echo_json(ProtectionEvent(unix_ns=now, device=device, event=line))
@@ -121,7 +121,7 @@ def _teller(*, as_json: bool) -> Tell:
     return tell
 
 
-def _begin(protection: Protection, tell: Tell) -> None:
+def _begin(protection: Protection, tell: TellOf) -> None:
     """Say what is watched. Raises Unsupported if that is nothing."""
     protection.look_for_devices()
     if not protection.groups:
@@ -146,7 +146,7 @@ def _where(groups: list[Protected]) -> str:
     return f"{instances}, on CPU {cpus_text(cpu for cpus in told if cpus is not None for cpu in cpus)}"
 
 
-def _farewell(restored: list[Restored], tell: Tell) -> int:
+def _farewell(restored: list[Restored], tell: TellOf) -> int:
     """Exit status 5 if a setting was left alone."""
     back = sum(row.outcome in ("restored", "unchanged") for row in restored)
     tell("", f"protection ends: {back} settings put back" if back else "protection ends: nothing was to be put back")

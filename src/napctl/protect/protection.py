@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napctl.attach.follow_devices import Readable
+from napctl.attach.follow_words import TellOf
 from napctl.kernel.links import Link, links
 from napctl.kernel.monitor import Monitor
 from napctl.kernel.namespaces import NetworkNamespace
@@ -46,12 +47,12 @@ class _Due:
 
 
 class Protection:
-    """Driven like a follower (attach/follow_many.py). `tell` receives (device, line) for each event; `guard` restores
+    """Driven like a follower (attach/follow_many.py). `tell` receives each event; `guard` restores
     everything if this process is killed; `entry`: as of a Keeper; `clock`: time.monotonic()."""
 
     def __init__(
         self, netns: NetworkNamespace, options: ProtectOptions, guard: Guard, directory: Path,
-        tell: Callable[[str, str], None], *, entry: str = "", clock: Callable[[], float] = time.monotonic,
+        tell: TellOf, *, entry: str = "", clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
         self.options = options
         self._netns, self._tell, self._clock = netns, tell, clock
@@ -107,6 +108,10 @@ class Protection:
         ours = {each.ifindex for each in self.groups} | {getattr(each, "ifindex", 0) for each in self._steps.changes}
         self._reset |= ours & {each.ifindex for each in notices if each.what in RESETS}
         self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)
+
+    def look_anew(self) -> None:
+        """At everything, by the next turn(): the machine has slept meanwhile."""
+        self._look_at = self._window_at = self._journal_at = 0.0
 
     def turn(self) -> bool:
         """Look, and do what is to be done. Whether there is anything left to do: not once somebody else has put back
@@ -242,7 +247,7 @@ class Protection:
         if made:
             self.made[step] += 1
             self._said.clear()
-            self._tell(device, f"overload: {step_words(step, changes)}: {due[0].move.why}")
+            self._tell(device, f"overload: {step_words(step, changes)}: {due[0].move.why}", "protect")
             self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)  # a thread may run on other CPUs
         if refused:
             self._say(device, f"overload, and {step} refused: {refused[0]}")
@@ -257,7 +262,7 @@ class Protection:
             each.group.ladder = each.after
         if was_made:
             back = " and ".join(due[0].move.steps)
-            self._tell(groups[0].device, f"overload is over: {back} put back: {due[0].move.why}")
+            self._tell(groups[0].device, f"overload is over: {back} put back: {due[0].move.why}", "protect")
             self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)
 
     def _say(self, device: str, line: str) -> None:

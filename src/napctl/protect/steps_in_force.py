@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from napctl.attach.follow_words import TellOf
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable
@@ -31,7 +32,6 @@ __all__ = ["PROTECTION", "RolledBackByHand", "StepsInForce"]
 
 PROTECTION = "protection"
 """The entry of the service's keeper (model/change.py)."""
-Tell = Callable[[str, str], None]
 """Receives a device, or "", and a line."""
 LeftOut = Callable[[Change, NapctlError], bool]
 
@@ -47,7 +47,7 @@ class StepsInForce:
     """
 
     def __init__(
-        self, netns: NetworkNamespace, storm_per_second: int | None, guard: Guard, directory: Path, tell: Tell,
+        self, netns: NetworkNamespace, storm_per_second: int | None, guard: Guard, directory: Path, tell: TellOf,
         *, entry: str,
     ):  # fmt: skip
         self._netns, self._guard, self._directory, self._tell = netns, guard, directory, tell
@@ -182,7 +182,7 @@ class StepsInForce:
             if each.kind == "protect" and mine and is_adoptable(each):
                 with undisturbed(), Journal(self._directory) as journal:
                     self.transaction = take_over(journal, each, self._guard, self._keeper)
-                self._tell("", f"took over the protection of {each.name}")
+                self._tell("", f"took over the protection of {each.name}", "adopt")
 
     def change_guard(self, guard: Guard) -> None:
         """That one is to restore it, from now on. Raises what take_over() raises."""

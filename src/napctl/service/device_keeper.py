@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from napctl.attach.follow_devices import Readable
+from napctl.attach.follow_words import TellOf
 from napctl.attach.objections import RESET_SECONDS, Objections
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
@@ -26,7 +26,6 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import Machine
 from napctl.model.plan import settings
 from napctl.model.policy import DeviceEntry, Origin
-from napctl.model.snapshot import Decision
 from napctl.model.units import duration_text
 from napctl.observe.machine import take_machine
 from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes, without_idle
@@ -56,12 +55,6 @@ STRANGER_SECONDS = 1.0
 containers that come and go."""
 EVERY_DEVICE = 0
 """For an interface index: so much happened at once that it is not known to which of them."""
-
-
-class TellOf(Protocol):
-    """Receives a device and a line about it, and what was decided; as of Tell (attach/follow_words.py)."""
-
-    def __call__(self, device: str, line: str, kind: Decision | None = None, /) -> None: ...
 
 
 Refused = Mapping[tuple[object, ...], tuple[Change, NapctlError]]

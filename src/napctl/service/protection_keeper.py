@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from napctl.attach.follow_devices import Readable
+from napctl.attach.follow_words import TellOf
 from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.own_cpu import allowed_cpus, away_from
@@ -29,11 +30,11 @@ AGAIN_SECONDS = 5.0
 class ProtectionKeeper:
     """Driven like the keeper of the devices: turn() when it is due, take_notices() when one of sources() can be read.
 
-    `tell` receives (device, line) of each decision. Once somebody else rolls back what was made, nothing is made until
+    `tell` receives each decision. Once somebody else rolls back what was made, nothing is made until
     there is another policy.
     """
 
-    def __init__(self, netns: NetworkNamespace, guard: Guard, directory: Path, tell: Callable[[str, str], None]):
+    def __init__(self, netns: NetworkNamespace, guard: Guard, directory: Path, tell: TellOf):
         self._netns, self._guard, self._directory, self._tell = netns, guard, directory, tell
         self._wanted: ProtectOptions | None = None
         self._armed: Protection | None = None
@@ -84,7 +85,7 @@ class ProtectionKeeper:
         try:
             self.arm()
         except (NapctlError, OSError) as error:
-            self._tell("", f"protection: {error}; tried again in {AGAIN_SECONDS:.0f}s")
+            self._tell("", f"protection: {error}; tried again in {AGAIN_SECONDS:.0f}s", "retry")
             self._again_at = time.monotonic() + AGAIN_SECONDS
             return
         if self._armed is not None:
@@ -115,6 +116,8 @@ class ProtectionKeeper:
     def look_anew(self) -> None:
         """What was to be tried again, now: the machine has slept meanwhile."""
         self._again_at = 0.0
+        if self._armed is not None:
+            self._armed.look_anew()
 
     def sources(self) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""

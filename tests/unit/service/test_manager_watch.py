@@ -6,7 +6,6 @@ from napctl.model.change import CoalescingChange, RingsChange
 from napctl.model.machine import Coalescing
 from napctl.model.other_manager import Held, OtherManager, Touch, held_by, touched
 from napctl.model.plan import RingSizes
-from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.manager_watch import changes_in_words
 
 BALANCE = OtherManager(
@@ -47,15 +46,6 @@ def test_of_many_files_some_are_named() -> None:
     touches = tuple(Touch(what="rings", source=f"/{each}") for each in range(5))
     (line,) = told((), (replace(TUNED, touches=touches),))
     assert line.endswith("(/0, /1, /2 and 2 more)")
-
-
-def test_none_of_these_lines_is_taken_for_a_decision() -> None:
-    lines: list[ServiceDecision] = []
-    decisions = Decisions(lines.append)
-    for line in (*told((), (BALANCE, TUNED, QUIET)), *told((TUNED, BALANCE), (replace(TUNED, touches=()),))):
-        decisions.made_now(1, "", line)
-    assert len(lines) == 5
-    assert decisions.made == {}
 
 
 def coalescing(device: str, netns: int = 1) -> CoalescingChange:
