@@ -8,6 +8,7 @@ from napctl.model.value import Value
 
 __all__ = [
     "LEAST_GOODPUT",
+    "LONGEST_WAIT_US",
     "Arm",
     "Outcome",
     "RatioEstimate",
@@ -128,6 +129,11 @@ LEAST_GOODPUT = 0.9
 """Of what is delivered without threads: with less they do more harm at the load of now than a flood that may come."""
 
 
+LONGEST_WAIT_US = 10_000
+"""Of a thread for its CPU, on average: packets may get through all the same, but late. Measured beside a program that never
+leaves the CPU: a thread at nice 19 lost none, and was late by seconds."""
+
+
 class ThreadPrice(Value, frozen=True, kw_only=True):
     """What the NAPI threads of one device cost at the load of now: windows with them and without them, in turns."""
 
@@ -147,7 +153,9 @@ class ThreadPrice(Value, frozen=True, kw_only=True):
     @property
     def bad(self) -> bool:
         """They are not to be had, or too dear."""
-        return self.refused is not None or (self.goodput is not None and self.goodput.ratio < LEAST_GOODPUT)
+        lost = self.goodput is not None and self.goodput.ratio < LEAST_GOODPUT
+        late = self.waited_us is not None and self.waited_us > LONGEST_WAIT_US
+        return self.refused is not None or lost or late
 
     @property
     def sure(self) -> bool:

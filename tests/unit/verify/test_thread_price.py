@@ -29,6 +29,14 @@ def test_less_than_nine_tenths_of_what_was_delivered_is_too_dear(share: float, b
     assert enough_of_price(pairs)
 
 
+def test_threads_that_wait_too_long_are_too_dear_whatever_is_delivered() -> None:
+    without = window(50_000)
+    for waited_ms, bad in ((9, False), (11, True)):
+        found = price([(window(50_000, waited_ns=waited_ms * 10**9, runs=1000), without)] * 4)
+        assert found.bad is bad
+        assert found.sure is not bad
+
+
 def test_without_traffic_there_is_no_price() -> None:
     found = price([(window(0), window(0))] * 4)
     assert (found.goodput, found.bad) == (None, False)

@@ -10,7 +10,16 @@ from napctl.cli.text.window import RANGES
 from napctl.model.histogram import Histogram
 from napctl.model.settings import kernel_name
 from napctl.model.text import each as each_of
-from napctl.model.verdict import LEAST_GOODPUT, Arm, RatioEstimate, Regression, ThreadPrice, Verdict, Verification
+from napctl.model.verdict import (
+    LEAST_GOODPUT,
+    LONGEST_WAIT_US,
+    Arm,
+    RatioEstimate,
+    Regression,
+    ThreadPrice,
+    Verdict,
+    Verification,
+)
 
 __all__ = ["show", "unverified"]
 
@@ -196,7 +205,10 @@ def _price(price: ThreadPrice) -> Iterator[str]:
     if price.cpu is not None:
         yield from _indented(f"{price.cpu.statistic}: {price.cpu.ratio:.2f} times ({_interval(price.cpu)})")
     if price.waited_us is not None:
-        yield from _indented(f"A thread that is woken waits {price.waited_us:.0f} µs for its CPU, with its packets")
+        late = f"; at most {LONGEST_WAIT_US:,} µs are asked for" if price.waited_us > LONGEST_WAIT_US else ""
+        yield from _indented(
+            f"A thread that is woken waits {price.waited_us:,.0f} µs for its CPU, with its packets{late}"
+        )
 
 
 def _outcome(verdict: Verdict) -> str:
