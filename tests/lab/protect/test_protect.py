@@ -23,6 +23,7 @@ from napctl.lab.flood import (
 from napctl.lab.servers import Server
 from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
+from tests.lab.protect.conftest import xdp_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -94,6 +95,23 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
         assert it.end(signal.SIGINT) == 0
     assert it.since()[-1] == "protection ends: nothing was to be put back"
     assert it.errors == ""
+
+
+def test_storm_control_is_the_last_step_where_it_is_allowed(bed: Bed, napctl: Napctl) -> None:
+    nobodys = FloodSpec(rate_per_second=4 * bed.peak, seconds=20, port=9)
+    with protecting(napctl, bed, "--storm-control", 100) as it:
+        until(lambda: xdp_of(bed.lab.server).programs, "storm control to be attached")
+        with started_flood(bed.lab, nobodys) as running:
+            running.wait_until_sending()
+            it.told("overload: nice 19")
+            it.told("overload: storm control beyond 100 packets/s of each kind")
+            (transaction,) = napctl.live()
+            kinds = [type(each).__name__ for each in transaction.changes]
+            assert kinds == ["StormControlChange", "ThreadChange", "StormLimitsChange"]
+            assert it.end(signal.SIGINT) == 0
+    assert xdp_of(bed.lab.server).programs == ()
+    assert bed.nice == [AS_SOFTIRQ]
+    assert napctl.live() == []
 
 
 def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
