@@ -130,6 +130,7 @@ def _begin(protection: Protection, tell: TellOf) -> None:
     for name, groups in _by_device(protection.groups):
         steps = dict.fromkeys(STEPS[each] for group in groups for each in group.steps)
         tell(name, f"watched: {_where(groups)}; when packets take {share} of a CPU and harm: {', then '.join(steps)}")
+    protection.tell_obstacles()
 
 
 def _by_device(groups: list[Protected]) -> Iterator[tuple[str, list[Protected]]]:

@@ -155,10 +155,11 @@ class Protection:
         self._steps.put_back()
         return self.take_restored()
 
-    def leave(self, *, kept: bool = False) -> None:
-        """What is made stays so, without a keeper, or (`kept`) with this process as its keeper."""
+    def leave(self) -> None:
+        """What is made stays so, with this process as its keeper, which will adopt it when it has executed itself
+        anew."""
         self._close()
-        self._steps.leave(kept=kept)
+        self._steps.transaction = None
 
     # What there is.
 

@@ -9,7 +9,7 @@ from napctl.attach.follow_words import TellOf
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable
-from napctl.change.takeover import leave, take_over
+from napctl.change.takeover import take_over
 from napctl.change.transaction import amend, apply, begun, restore, undisturbed
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import (
@@ -199,13 +199,6 @@ class StepsInForce:
                 if (recorded := next((each for each in journal.live() if each.number == number), None)) is not None:
                     self.restored += restore(journal, recorded)
             self.transaction = None
-
-    def leave(self, *, kept: bool) -> None:
-        """It stays so, without a keeper, or (`kept`) with this process as its keeper."""
-        if self.transaction is not None and not kept:
-            with undisturbed(), Journal(self._directory) as journal:
-                leave(journal, self.transaction)
-        self.transaction = None
 
     def _refuse_rolled_back(self, live: Sequence[Transaction]) -> None:
         if self.transaction is not None and all(each.number != self.transaction.number for each in live):

@@ -141,10 +141,13 @@ class ProtectionKeeper:
         return rows
 
     def leave(self, *, kept: bool = False) -> None:
-        """What is made stays so; as of Protection."""
-        if self._armed is not None:
-            self._armed.leave(kept=kept)
-        self._end()
+        """What is made stays so with this process as its keeper; without one (not `kept`) it is put back all the same,
+        as nobody would end it. Raises what let_go() raises."""
+        if self._armed is not None and kept:
+            self._armed.leave()
+            self._end()
+        else:
+            self.let_go()
 
     def _end(self) -> None:
         self._made_before |= self.made

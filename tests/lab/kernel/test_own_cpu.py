@@ -44,3 +44,27 @@ def test_it_moves_away_from_busy_cpus_wherever_it_was_started_and_stays_where_al
     cpus = sorted(os.sched_getaffinity(0))
     others = [each for each in cpus if each != 1]
     assert lines_of(AWAY) == [f"{cpus} [1]", f"{others} {others}", f"[] {others}"]
+
+
+PROMPT = """
+import time
+from napctl.kernel.own_cpu import before_others
+late = []
+with before_others() as allowed:
+    for _ in range(100):
+        due = time.monotonic() + 0.005
+        time.sleep(0.005)
+        late.append(time.monotonic() - due)
+print(allowed, max(late) < 0.02)
+"""
+
+
+def test_before_others_it_runs_at_once_on_a_cpu_that_another_process_has_at_the_best_nice_value() -> None:
+    with subprocess.Popen(["nice", "-n", "-20", "taskset", "-c", "1", "sh", "-c", "while :; do :; done"]) as spinning:
+        try:
+            ran = subprocess.run(
+                ["taskset", "-c", "1", sys.executable, "-c", PROMPT], check=True, capture_output=True, text=True
+            )
+        finally:
+            spinning.kill()
+    assert ran.stdout == "True True\n"

@@ -23,6 +23,7 @@ from napctl.lab.flood import (
 from napctl.lab.servers import Server
 from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
+from tests.lab.protect.conftest import xdp_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -84,9 +85,8 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
             assert bed.nice == [19]
             (transaction,) = napctl.live()
             assert (transaction.kind, transaction.state, len(transaction.changes)) == ("protect", "applied", 1)
-            result = running.result()
+            running.result()
         over = time.time()
-        assert result.answered_per_second(after_seconds=2) > 0.8 * bed.peak
         back = it.told("overload is over: nice put back", since=began)
         assert 9.5 < back.seconds - over < 12
         assert machine_of(bed.lab.server) == before
@@ -95,6 +95,23 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
         assert it.end(signal.SIGINT) == 0
     assert it.since()[-1] == "protection ends: nothing was to be put back"
     assert it.errors == ""
+
+
+def test_storm_control_is_the_last_step_where_it_is_allowed(bed: Bed, napctl: Napctl) -> None:
+    nobodys = FloodSpec(rate_per_second=4 * bed.peak, seconds=20, port=9)
+    with protecting(napctl, bed, "--storm-control", 100) as it:
+        until(lambda: xdp_of(bed.lab.server).programs, "storm control to be attached")
+        with started_flood(bed.lab, nobodys) as running:
+            running.wait_until_sending()
+            it.told("overload: nice 19")
+            it.told("overload: storm control beyond 100 packets/s of each kind")
+            (transaction,) = napctl.live()
+            kinds = [type(each).__name__ for each in transaction.changes]
+            assert kinds == ["StormControlChange", "ThreadChange", "StormLimitsChange"]
+            assert it.end(signal.SIGINT) == 0
+    assert xdp_of(bed.lab.server).programs == ()
+    assert bed.nice == [AS_SOFTIRQ]
+    assert napctl.live() == []
 
 
 def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
@@ -127,13 +144,12 @@ def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Na
         running.stop()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [2, 4])
 def test_with_nothing_attached_the_server_keeps_its_throughput(bed: Bed, napctl: Napctl, times: int) -> None:
-    unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=4))
+    unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=3))
     with protecting(napctl, bed):
         time.sleep(0.6)
-        protected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=8))
+        protected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=6))
     shares = [each.answered_per_second(after_seconds=2) / bed.peak for each in (unprotected, protected)]
     print(f"{times} times the peak: goodput {shares[0]:.0%} of the peak, protected {shares[1]:.0%}")
     assert protected.sent_per_second > 0.8 * times * bed.peak
