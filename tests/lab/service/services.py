@@ -23,6 +23,23 @@ sys.argv = sys.argv[1:]
 main()
 """
 """The feature taken out, to see what a test would see then."""
+SLEEPING = """
+import sys, time
+import napctl.service.daemon
+began = time.monotonic()
+class Slept:
+    told = False
+    def slept_ns(self):
+        if self.told or time.monotonic() < began + 5:
+            return 0
+        self.told = True
+        return 8 * 3600 * 10**9
+napctl.service.daemon.SleepWatch = Slept
+from napctl.__main__ import main
+sys.argv = sys.argv[1:]
+main()
+"""
+"""A machine that sleeps for eight hours five seconds after its start."""
 
 
 def policy_of(directory: Path, *entries: object, service: str = "") -> Path:
@@ -45,11 +62,18 @@ def write(path: Path, text: str) -> Path:
 
 @contextmanager
 def serving(
-    napctl: Napctl, policy: Path, *arguments: object, under: Sequence[str] = (), adopts: bool = True
+    napctl: Napctl,
+    policy: Path,
+    *arguments: object,
+    under: Sequence[str] = (),
+    adopts: bool = True,
+    sleeps: bool = False,
 ) -> Iterator[Following]:
     """A `napctl daemon`, which is stopped at the end if it still runs."""
     if not adopts:
         under = [*under, sys.executable, "-c", WITHOUT_ADOPTION]
+    if sleeps:
+        under = [*under, sys.executable, "-c", SLEEPING]
     command = ("daemon", "--policy", policy, "--log-format", "json", *arguments)
     with ended_by(signal.SIGTERM, Following(napctl.start(*command, under=under), traced=bool(under))) as it:
         yield it

@@ -26,7 +26,7 @@ from tests.lab.following import (
 )
 from tests.lab.helpers import Napctl, another_memcached, answers, ask, at_server, machine_of, until
 from tests.lab.kernel_writes import TRACED, writes_in
-from tests.lab.service.services import guarding, guards_gone, policy_of, serving
+from tests.lab.service.services import guarding, guards_gone, policy_of, serving, write
 
 pytestmark = pytest.mark.lab
 
@@ -243,3 +243,13 @@ def test_killed_at_any_moment_there_is_never_a_mixture(
     assert machine_of(lab.server) == before
     assert napctl.live() == []
     assert adopted
+
+
+def test_after_a_sleep_of_the_machine_what_was_put_off_is_tried_at_once(napctl: Napctl, tmp_path: Path) -> None:
+    """A device that refuses: tried again after 1, 2, 4 s … and in between when the machine wakes."""
+    policy = write(tmp_path / "policy.toml", '[[device]]\nname = "lo"\n[device.coalescing]\nrx-usecs = 5\n')
+    with serving(napctl, policy, sleeps=True) as it:
+        slept = it.told("the machine has slept for 8h: looks at everything at once")
+        assert it.told("lo: the driver refuses", since=slept.seconds, patience_s=1).text.endswith("tried again in 1s")
+        assert it.end(signal.SIGTERM) == 0
+        assert it.errors == ""
