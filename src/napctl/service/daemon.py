@@ -31,7 +31,7 @@ from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES
 from napctl.service.exposure import Exposure
-from napctl.service.keepers import BY_HAND, Keepers, told
+from napctl.service.keepers import BY_HAND, ServiceKeepers, told
 from napctl.service.manager_watch import ManagerWatch
 from napctl.service.own_guard import OwnGuard
 from napctl.service.service_lock import the_only_one
@@ -63,7 +63,7 @@ class Service:
         self._objections = Objections()
         self._sleep = SleepWatch()
         self._managers = ManagerWatch(netns, lambda line: self._tell("", line))
-        self._keepers: Keepers
+        self._keepers: ServiceKeepers
         self._exposure: Exposure
         self._guard: OwnGuard
 
@@ -74,7 +74,7 @@ class Service:
             control = open_.enter_context(ControlServer(self._directory))
             self._policy.keep()
             self._guard = open_.enter_context(OwnGuard(self._directory, self._policy.now.service.guard_wait_ns))
-            self._keepers = Keepers(self._netns, self._guard.now, self._directory, self._objections, self._tell)
+            self._keepers = ServiceKeepers(self._netns, self._guard.now, self._directory, self._objections, self._tell)
             self._expose()
             open_.callback(self._close_exposure)
             self._begin()

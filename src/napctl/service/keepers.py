@@ -24,7 +24,7 @@ from napctl.service.service_memory import ServiceMemory
 from napctl.service.snapshots import DeviceState
 from napctl.service.target_keeper import TargetKeeper
 
-__all__ = ["BY_HAND", "Keepers", "told"]
+__all__ = ["BY_HAND", "ServiceKeepers", "told"]
 
 
 OWED_SECONDS = 5.0
@@ -43,7 +43,7 @@ def told(tell: TellOf, about: str = "") -> Iterator[None]:
         tell(about, str(error), "retry")
 
 
-class Keepers:
+class ServiceKeepers:
     """Of one service. What goes wrong is told, and tried again."""
 
     def __init__(
