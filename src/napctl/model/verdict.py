@@ -130,8 +130,8 @@ LEAST_GOODPUT = 0.9
 
 
 LONGEST_WAIT_US = 10_000
-"""Of a thread for its CPU, on average: packets may get through all the same, but late. Measured beside a program that never
-leaves the CPU: a thread at nice 19 lost none, and was late by seconds."""
+"""Of a thread for its CPU, on average: packets may get through all the same, but late. Measured beside a program that
+never leaves the CPU: a thread at nice 19 lost none, and was late by seconds."""
 
 
 class ThreadPrice(Value, frozen=True, kw_only=True):
