@@ -207,14 +207,15 @@ def _show_reasons(proposal: Proposal) -> None:
 
 def _show_next(advice: Advice, output: str | None, netns: str) -> None:
     """What to do with the plan."""
+    with_care = "--verify" if GOALS[advice.plan.goal].threads else "--confirm-within 60s"
     if output is not None:
         echo()
         echo("the plan is written; look at it, then:")
-        echo(f"  napctl apply {shlex.quote(output)} --confirm-within 60s{netns}")
+        echo(f"  napctl apply {shlex.quote(output)} {with_care}{netns}")
     elif advice.proposals:
         echo()
         echo("nothing is written; to have the plan in a file, add --output FILE; then:")
-        echo(f"  napctl apply FILE --confirm-within 60s{netns}")
+        echo(f"  napctl apply FILE {with_care}{netns}")
 
 
 def _paragraph(text: str, indent: int = 0) -> None:

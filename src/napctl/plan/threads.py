@@ -69,10 +69,7 @@ def _have_thread(draft: Draft, place: int, napi: Napi) -> None:
             proposed=thread_words(wanted),
             why=f"{_served(draft.device, napi)}{WHY}; {PRICE}",
             bound=BOUND,
-            sources=(
-                "thread: netdev netlink",
-                f"its CPUs: {'/proc/irq' if napi.thread_pid is None else 'the scheduler'}",
-            ),
+            sources=("thread: netdev netlink", _cpus_source(napi)),
         )
     )
 
@@ -84,6 +81,12 @@ def thread_words(thread: ThreadSettings) -> str:
     nice = "" if thread.nice is None else f", nice {thread.nice}"
     cpus = "" if thread.cpus is None else f", CPU {thread.cpus}"
     return f"{'thread' if thread.threaded == ENABLED else 'spinning thread'}{nice}{cpus}"
+
+
+def _cpus_source(napi: Napi) -> str:
+    if napi.cpus is None:
+        return "its CPUs: left to the scheduler, as the driver does not tell its interrupt"
+    return f"its CPUs: {'/proc/irq' if napi.thread_pid is None else 'the scheduler'}"
 
 
 def _served(device: Device, napi: Napi) -> str:

@@ -76,6 +76,12 @@ def test_busy_instances_get_a_thread_at_nice_19_where_their_interrupt_is() -> No
     ]
 
 
+def test_where_the_interrupt_is_not_told_the_scheduler_chooses_the_cpu() -> None:
+    found = advice(machine(napi(0, irq=None, cpus=None)))
+    assert threads(found) == {0: ThreadSettings(threaded="enabled", nice=19)}
+    assert "left to the scheduler" in found.proposals[0].sources[1]
+
+
 def test_without_a_window_every_instance_counts_as_busy() -> None:
     assert set(threads(advice(machine(napi(0), napi(1))))) == {0, 1}
 
