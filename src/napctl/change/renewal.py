@@ -48,7 +48,7 @@ def renewed(earlier: Keepable, anew: Keepable) -> Keepable:
     asked, again = dict(settings(earlier.after)), dict(settings(anew.after))
     after = replace(anew.after, **(asked | again))
     if isinstance(anew, InstanceChange):
-        return replace(anew, before=replace(anew.before, **dict(settings(earlier.before))), after=after, leaving=None)
+        return replace(anew, before=replace(anew.before, **dict(settings(earlier.before))), after=after)
     assert not isinstance(earlier, InstanceChange)
     given = earlier.found or earlier.after
     before: dict[str, Any] = {}

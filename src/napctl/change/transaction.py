@@ -23,6 +23,7 @@ from napctl.model.change import (
     DeviceChange,
     EpollChange,
     Guard,
+    InstanceChange,
     Keeper,
     Kind,
     Restored,
@@ -144,7 +145,7 @@ def amend(
         if not further:
             return journal.update(kept, transaction.state)
         with_all = joined if join else _appended
-        journal.update(replace(kept, changes=with_all(kept.changes, further)), "changing")
+        journal.update(replace(kept, changes=with_all(kept.changes, [_amid(each) for each in further])), "changing")
         moved = set(_moved(further))
         tried: list[Change] = []
         try:
@@ -164,6 +165,11 @@ def amend(
                 _undo_parts(journal, replace(kept, changes=(*kept.changes, *tried)), tried, places)
                 journal.update(kept, transaction.state)
             raise
+
+
+def _amid(change: Change) -> Change:
+    """As it may be found if napctl is killed before it is made: with what it has by now, which may be napctl's own."""
+    return replace(change, leaving=change.before) if isinstance(change, InstanceChange) else change
 
 
 def _appended(changes: Sequence[Change], more: Sequence[Change]) -> tuple[Change, ...]:

@@ -2,6 +2,7 @@
 it. On a veth of two queues, which the lab gives threads: one of them loses its thread first, and is a softirq's."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from napctl.change import transaction
 from napctl.change.journal import Journal
 from napctl.change.objects import Places
 from napctl.change.one_change import make, undo
@@ -356,6 +358,33 @@ def test_the_holder_itself_may_go_on_with_it(threads: Lab, napctl: Napctl) -> No
         assert scheduled(threads)[0] == (19, "0")
         assert len(both.changes) == 1
         restore(journal, both)
+    assert machine_of(threads.server) == before
+
+
+def test_killed_while_the_holder_goes_on_with_it_the_first_value_comes_back(
+    threads: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amid the change it has a value that is napctl's own, but neither the former one nor the one to come."""
+    before = machine_of(threads.server)
+    (device,) = before.devices
+    inode = threads.server.namespace.inode
+    first = thread_change(device, device.napis[1], inode, ThreadSettings(nice=10))
+    assert first is not None
+    with Journal(napctl.state) as journal:
+        made = apply(journal, begun("apply", "server0", (first,)), then="applied")
+    (device,) = machine_of(threads.server).devices
+    more = thread_change(device, device.napis[1], inode, ThreadSettings(nice=19))
+    assert more is not None
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr(transaction, "make", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with Journal(napctl.state) as journal:
+            amend(journal, made, more=(more,), join=True)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert [each.state for each in napctl.live()] == ["changing"]
+
+    assert napctl("recover").status == 0
+
     assert machine_of(threads.server) == before
 
 

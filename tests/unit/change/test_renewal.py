@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from napctl.change.renewal import Keepable, joined, object_of, part_of, renewed
-from napctl.model.change import CoalescingChange, NapiChange, RingsChange
+from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChange, ThreadChange
 from napctl.model.machine import Coalescing
 from napctl.model.plan import RingSizes, settings
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, ThreadSettings
 
 VALUES = st.integers(0, 3)
 FIELDS = ("rx_usecs", "tx_usecs", "rx_max_frames")
@@ -45,6 +45,15 @@ def undone(change: Keepable, now: dict[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     back = {name: getattr(change.before, name) for name in (*asked, *moved) if now[name] == getattr(given_, name)}
     return now | back
+
+
+def undone_thread(change: Change, now: ThreadSettings) -> ThreadSettings:
+    """As undo() settles it."""
+    assert isinstance(change, ThreadChange)
+    own = [each for each in (change.after, change.leaving) if each is not None]
+    names = [name for name, _ in settings(change.after)]
+    mine = [name for name in names if any(getattr(now, name) == getattr(each, name) for each in own)]
+    return replace(now, **{name: getattr(change.before, name) for name in mine})
 
 
 @given(BLOCKS, ASKED, ASKED)
@@ -103,6 +112,21 @@ def test_a_napi_instance_keeps_its_first_value() -> None:
     both = renewed(earlier, anew)
     assert both.before == NapiSettings(gro_flush_timeout_ns=0, defer_hard_irqs=1)
     assert both.after == anew.after
+
+
+def test_a_thread_that_gets_a_nice_value_later_ends_in_what_was_before_the_first() -> None:
+    where: dict[str, Any] = {"netns": 1, "device": "eth0", "ifindex": 2, "napi_id": 7}
+    begun = ThreadChange(
+        **where, before=ThreadSettings(threaded="disabled", nice=0), after=ThreadSettings(threaded="enabled", nice=1)
+    )
+    nice = ThreadChange(**where, before=ThreadSettings(nice=1, cpus="0-3"), after=ThreadSettings(nice=19, cpus="2"))
+    (both,) = joined((begun,), (nice,))
+    assert both.before == ThreadSettings(threaded="disabled", nice=0, cpus="0-3")
+    assert both.after == ThreadSettings(threaded="enabled", nice=19, cpus="2")
+    (amid,) = joined((begun,), (replace(nice, leaving=nice.before),))
+    assert undone_thread(amid, ThreadSettings(threaded="enabled", nice=1, cpus="0-3")) == both.before
+    part = part_of(nice, ["nice"], moved=False)
+    assert (part.before, part.after) == (ThreadSettings(nice=1), ThreadSettings(nice=19))
 
 
 def test_of_each_object_there_is_one_and_the_order_stays() -> None:

@@ -11,10 +11,10 @@ from napctl.change.undoing_order import (
     suspension_first,
     undoing_order,
 )
-from napctl.model.change import Change, ChannelsChange, CoalescingChange, NapiChange, RingsChange
+from napctl.model.change import Change, ChannelsChange, CoalescingChange, NapiChange, RingsChange, ThreadChange
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import attached
 from tests.unit.attach.targets import examination, instance
@@ -49,6 +49,10 @@ def test_deferral_is_undone_while_its_instances_have_their_numbers_and_coalescin
     changes = (channels, rings, coalescing, napi, other)
     assert undoing_order(changes) == [napi, channels, rings, other, coalescing]
     assert undoing_order((rings, coalescing, napi)) == [rings, napi, coalescing]
+    thread = ThreadChange(
+        **where, napi_id=7, before=ThreadSettings(threaded="disabled"), after=ThreadSettings(threaded="enabled")
+    )
+    assert undoing_order((channels, thread)) == [thread, channels]
 
 
 def test_of_each_napi_instance_suspension_is_undone_first_and_the_rest_later() -> None:

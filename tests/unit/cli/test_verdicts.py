@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from napctl.cli.text.verdicts import show, unverified
 from napctl.model.histogram import Histogram
 from napctl.model.value import from_json, to_json
-from napctl.model.verdict import Arm, RatioEstimate, Regression, Verdict, Verification
+from napctl.model.verdict import Arm, RatioEstimate, Regression, ThreadPrice, Verdict, Verification
 from tests.strategies import examples
 
 positive = st.floats(1e-4, 1e5)
@@ -150,3 +151,33 @@ def test_what_was_applied_unverified_is_named_with_the_reason() -> None:
         "2 of 2 settings could not be judged: not enough traffic (1), nothing on the wire shows it (1)",
         "eth0 rx-max-frames; eth1 rx-ring",
     )
+
+
+def priced(ratio: float, low: float, refused: str | None = None) -> Verification:
+    goodput = replace(ESTIMATE, statistic="bytes received per second", ratio=ratio, low=low, high=1.1, expected=None)
+    price = ThreadPrice(
+        device="eth0", instances=(0, 2), goodput=None if refused else goodput, cpu=None if refused else ESTIMATE,
+        waited_us=None if refused else 12.3, refused=refused,
+    )  # fmt: skip
+    return Verification(netns=1, seed=1, verdicts=(), prices=(price,))
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "bad"),
+    [
+        (priced(1.0, 0.97), "eth0 threads of NAPI instances 0 and 2: affordable", False),
+        (priced(0.95, 0.7), "not enough traffic to be sure", False),
+        (priced(0.8, 0.7), "too dear bytes received per second: 80.0% of those without them (99 %: 0.70 to 1.10", True),
+        (priced(1, 1, refused="no threads here"), "refused no threads here.", True),
+    ],
+)
+def test_the_price_of_threads_is_printed_with_what_it_stands_on(
+    found: Verification, words: str, bad: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(found)
+    said = capsys.readouterr().out
+    assert words in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+    assert found.bad is bad
+    assert ("waits 12 µs" in said) is (found.prices[0].refused is None)
+    assert (unverified(found) is None) is found.prices[0].sure

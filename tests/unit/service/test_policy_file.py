@@ -215,6 +215,7 @@ REFUSALS = {
     "an impossible name": ("[[device]]\nname = 'a/b'\nchannels = 1", "policy.toml:2: name: 'a/b' is no name that a "),
     "a budget of no goal": (DEVICE + "max-added-latency = '1us'\nchannels = 1", "policy.toml:3: max-added-latency"),
     "an unknown goal": (DEVICE + "goal = 'speed'", "policy.toml:3: goal: allowed are latency, balanced, "),
+    "a goal that is no device's": (DEVICE + "goal = 'resilient'", "throughput, efficiency, not 'resilient'"),
     "an unknown setting": (DEVICE + "[device.coalescing]\nrx-usec = 1", "4: coalescing.rx-usec: there is no "),
     "a timer that the kernel cannot hold": (
         DEVICE + "deferral.gro-flush-timeout = '5s'",

@@ -9,7 +9,17 @@ from napctl.cli.text.table import ABSENT, number, paragraph, percent, print_tabl
 from napctl.cli.text.window import RANGES
 from napctl.model.histogram import Histogram
 from napctl.model.settings import kernel_name
-from napctl.model.verdict import Arm, RatioEstimate, Regression, Verdict, Verification
+from napctl.model.text import each as each_of
+from napctl.model.verdict import (
+    LEAST_GOODPUT,
+    LONGEST_WAIT_US,
+    Arm,
+    RatioEstimate,
+    Regression,
+    ThreadPrice,
+    Verdict,
+    Verification,
+)
 
 __all__ = ["show", "unverified"]
 
@@ -25,12 +35,13 @@ SEEN_BY = {
 
 def show(verification: Verification) -> None:
     """Print it."""
-    if not verification.verdicts:
+    if not verification.verdicts and not verification.prices:
         echo("nothing to verify: no setting of these devices delays anything")
         _show_lacks(verification)
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
-    print_table(("device", "setting", "value", "verdict", "ratio", "interval"), rows, left=4)
+    if rows:
+        print_table(("device", "setting", "value", "verdict", "ratio", "interval"), rows, left=4)
     for verdict in verification.verdicts:
         echo("")
         for line in _details(verdict):
@@ -38,6 +49,9 @@ def show(verification: Verification) -> None:
     for regression in verification.regressions:
         echo("")
         paragraph(_warning(regression))
+    for price in verification.prices:
+        for line in _price(price):
+            echo(line)
     unclear = sum(verdict.outcome == "not enough traffic" for verdict in verification.verdicts)
     if unclear:
         echo("")
@@ -65,15 +79,22 @@ UNCLEAR = {
 
 def unverified(verification: Verification) -> tuple[str, str] | None:
     """(how many settings could not be judged and why, which); None if all could be."""
-    unclear = [verdict for verdict in verification.verdicts if verdict.outcome in UNCLEAR]
+    unclear = [
+        (_device(each), kernel_name(each.setting), UNCLEAR[each.outcome])
+        for each in verification.verdicts
+        if each.outcome in UNCLEAR
+    ]
+    unclear += [
+        (each.device, "threads", UNCLEAR["not enough traffic"]) for each in verification.prices if not each.sure
+    ]
     if not unclear:
         return None
-    reasons = Counter(UNCLEAR[verdict.outcome] for verdict in unclear)
+    reasons = Counter(why for _, _, why in unclear)
     why = ", ".join(reasons) if len(reasons) == 1 else ", ".join(f"{reason} ({n})" for reason, n in reasons.items())
-    count = len(verification.verdicts)
+    count = len(verification.verdicts) + len(verification.prices)
     devices: dict[str, list[str]] = {}
-    for verdict in unclear:
-        devices.setdefault(_device(verdict), []).append(kernel_name(verdict.setting))
+    for device, setting, _ in unclear:
+        devices.setdefault(device, []).append(setting)
     which = "; ".join(f"{device} {', '.join(names)}" for device, names in devices.items())
     return f"{len(unclear)} of {count} setting{'s' * (count > 1)} could not be judged: {why}", which
 
@@ -161,6 +182,33 @@ def _warning(regression: Regression) -> str:
         f"warning: {where} {kernel_name(regression.setting)} harms {regression.what}: {regression.text}; "
         f"{estimate.statistic} {estimate.ratio:.3g} times ({estimate.confidence * 100:.4g} %: {_interval(estimate)})"
     )
+
+
+def _price(price: ThreadPrice) -> Iterator[str]:
+    """Whether the threads of a device are worth it, and what that stands on."""
+    which = f"NAPI instance{'s' * (len(price.instances) > 1)} {each_of(price.instances)}"
+    goodput = price.goodput
+    if price.refused is not None:
+        yield from wrapped(f"{price.device} threads of {which}: refused")
+        yield from _indented(f"{price.refused}.")
+        return
+    if goodput is None:
+        yield from wrapped(f"{price.device} threads of {which}: no price, as hardly anything was delivered to anybody")
+        return
+    verdict = "too dear" if price.bad else "affordable" if price.sure else "not enough traffic to be sure"
+    yield from wrapped(f"{price.device} threads of {which}: {verdict}")
+    least = f"at least {LEAST_GOODPUT:.0%} is asked for"
+    yield from _indented(
+        f"{goodput.statistic}: {goodput.ratio:.1%} of those without them ({goodput.confidence * 100:.4g} %: "
+        f"{_interval(goodput)}; {least}), from {goodput.pairs} pairs of windows of {goodput.seconds:g} s"
+    )
+    if price.cpu is not None:
+        yield from _indented(f"{price.cpu.statistic}: {price.cpu.ratio:.2f} times ({_interval(price.cpu)})")
+    if price.waited_us is not None:
+        late = f"; at most {LONGEST_WAIT_US:,} µs are asked for" if price.waited_us > LONGEST_WAIT_US else ""
+        yield from _indented(
+            f"A thread that is woken waits {price.waited_us:,.0f} µs for its CPU, with its packets{late}"
+        )
 
 
 def _outcome(verdict: Verdict) -> str:
