@@ -52,11 +52,15 @@ def on(cpu: int, load: PacketLoad) -> CpuLoad:
 
 def test_two_threads_on_one_cpu_wait_for_each_other_and_no_packet_is_blamed(reader: PacketLoadReader) -> None:
     spinning = ("taskset", "-c", str(SERVER_CPU), "sh", "-c", "while :; do :; done")
-    with running(*spinning), running(*spinning):
-        found = loads(reader, 2.5)
-    waits = [on(SERVER_CPU, load).waited_share for load in found]
-    assert waits[-1] is not None
-    assert waits[-1] > 0.8
+    with running(*spinning):
+        alone = loads(reader, 2.5)
+        with running(*spinning):
+            found = loads(reader, 2.5)
+    one, two = (on(SERVER_CPU, each[-1]).waited_share for each in (alone, found))
+    assert one is not None
+    assert two is not None
+    assert one < 0.5
+    assert two > 0.8
     assert not any(load.lacks for load in found)
     assert [each for load in found for each in overloaded(load)] == []
 

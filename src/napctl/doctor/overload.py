@@ -50,7 +50,7 @@ def overload(seen: Checkup) -> Iterator[Finding]:
             severity="danger",
             where=f"CPU {found.cpu}",
             title=overloaded_words(found),
-            evidence=tuple(_evidence(found, late_words(load), load.lacks)),
+            evidence=tuple(_evidence(found, _told_by(seen), late_words(load), load.lacks)),
             consequence="The more packets come, the less is left for those that are served: at four times its peak a "
             "server may answer a few percent of it."
             if late
@@ -64,9 +64,14 @@ def overload(seen: Checkup) -> Iterator[Finding]:
         )
 
 
-def _evidence(found: OverloadedCpu, late: list[str], lacks: tuple[str, ...]) -> Iterator[Evidence]:
+def _told_by(seen: Checkup) -> str:
+    """What the share of packet work is from."""
+    return f"{PROC_STAT}, {SCHEDSTAT}" + (f", {PROBE}" if seen.window.source == "bpf" else "")
+
+
+def _evidence(found: OverloadedCpu, source: str, late: list[str], lacks: tuple[str, ...]) -> Iterator[Evidence]:
     taken = f"softirqs and NAPI threads took {percent(found.packet_share)} of CPU {found.cpu}"
-    yield Evidence(text=taken, source=f"{PROC_STAT}, {SCHEDSTAT}")
+    yield Evidence(text=taken, source=source)
     if found.waited_share is not None:
         yield Evidence(text=f"other threads stood in its run queue {percent(found.waited_share)} of the time",
                        source=RUN_DELAY)  # fmt: skip
@@ -95,7 +100,7 @@ def packets_beside_their_server(seen: Checkup) -> Iterator[Finding]:
                 f"({process.pid}) runs: twice as many would take it all",
                 evidence=(
                     Evidence(text=f"softirqs and NAPI threads took {percent(load.packet_share)} of CPU {cpu}",
-                             source=PROC_STAT),
+                             source=_told_by(seen)),
                     _taken(device, row, seen),
                 ),
                 consequence="A softirq comes before every thread, whatever its nice value: in a flood packets are "
@@ -123,7 +128,9 @@ def no_cpu_left_by_a_flood(seen: Checkup) -> Iterator[Finding]:
         title=f"every CPU takes packets in softirq, {percent(min(shares))} of its time and more: twice as many would "
         "leave none to anything else",
         evidence=tuple(
-            Evidence(text=f"softirqs and NAPI threads took {percent(load.packet_share)} of CPU {cpu}", source=PROC_STAT)
+            Evidence(
+                text=f"softirqs and NAPI threads took {percent(load.packet_share)} of CPU {cpu}", source=_told_by(seen)
+            )
             for cpu, load in loads.items()
             if load is not None and load.packet_share is not None
         ),

@@ -62,6 +62,8 @@ class CpuCounters(Value, frozen=True, kw_only=True):
     softirq: float | None
     """Of all kinds, wherever they run: on top of a thread, or in ksoftirqd."""
     steal: float | None
+    net_rx_ns: int | None = None
+    """In NET_RX softirqs alone, by the clock; None: no probe counts it."""
     waited_ns: int | None
     """Time that threads stood in its run queue, each for itself (run_delay in /proc/schedstat)."""
     packets: int | None
@@ -285,7 +287,7 @@ def _cpu(was: CpuCounters, now: CpuCounters, threads: Threads | None, seconds: f
     stolen = grown(was.steal, now.steal) or 0.0
     given = max(seconds - stolen, 1e-9)
     own = (0, 0) if threads is None else threads.get(now.cpu, (0, 0))
-    softirq, system, idle = grown(was.softirq, now.softirq), grown(was.system, now.system), grown(was.idle, now.idle)
+    softirq, system, idle = _softirq(was, now), grown(was.system, now.system), grown(was.idle, now.idle)
     waited = grown(was.waited_ns, now.waited_ns)
     packets = None
     if softirq is not None and own is not None:
@@ -301,6 +303,13 @@ def _cpu(was: CpuCounters, now: CpuCounters, threads: Threads | None, seconds: f
         packets_per_second=None if packets_taken is None else packets_taken / seconds,
         backlog_drops_per_second=None if drops is None else drops / seconds,
     )
+
+
+def _softirq(was: CpuCounters, now: CpuCounters) -> float | None:
+    """What is told of it, s: the tick has samples of all softirqs, the probe the time of those of the network."""
+    exact = grown(was.net_rx_ns, now.net_rx_ns)
+    told = (grown(was.softirq, now.softirq), None if exact is None else exact / 1e9)
+    return max((each for each in told if each is not None), default=None)
 
 
 def _share(part: float, whole: float) -> float:

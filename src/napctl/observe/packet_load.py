@@ -14,6 +14,7 @@ from napctl.kernel.late_drops import LateDropCounters
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.packet_threads import NapiThreads
 from napctl.kernel.sysfs import DeviceAttributes
+from napctl.model.counts import CpuCounts
 from napctl.model.errors import NapctlError
 from napctl.model.overload import CpuCounters, DropReading, LoadReading, PacketLoad, load_between
 
@@ -46,10 +47,11 @@ class PacketLoadReader:
             self._places = [_opened(netns, devices, open_now) for netns, devices in watched]
             self._open = open_now.pop_all()
 
-    def read(self) -> LoadReading:
-        """Now."""
+    def read(self, counted: Iterable[CpuCounts] = ()) -> LoadReading:
+        """Now; `counted` by the probe, where the caller has one: the tick tells less of softirqs than there is."""
         now_ns = time.monotonic_ns()
         stat, delays, backlogs = machine_stat.machine_stat(), schedstat.run_delays_ns(), softnet.softnet()
+        net_rx_ns = {each.cpu: each.net_rx_softirq_ns for each in counted}
         threads = self._threads.read()
         return LoadReading(
             monotonic_ns=now_ns,
@@ -60,6 +62,7 @@ class PacketLoadReader:
                     idle=cpu.idle,
                     softirq=cpu.softirq,
                     steal=cpu.steal,
+                    net_rx_ns=net_rx_ns.get(number),
                     waited_ns=(delays or {}).get(number),
                     packets=backlogs[number].processed if number in backlogs else None,
                     backlog_drops=backlogs[number].dropped if number in backlogs else None,

@@ -110,14 +110,15 @@ class Observer:
     def _read(self) -> CounterReading:
         observed = {device.ifindex for device in self._devices}
         queues = self._queue_counts()
+        probe = self._probe.read() if self._probe else None
         return CounterReading(
-            probe=self._probe.read() if self._probe else None,
+            probe=probe,
             monotonic_ns=time.monotonic_ns(),
             unix_ns=time.time_ns(),
             cpus=_cpus(),
             interrupts=interrupts.counts(),
             sent=snmp.sent(self._netns),
-            load=self._load.read(),
+            load=self._load.read(probe.cpus if probe else ()),
             devices=tuple(
                 replace(device_counts(link), queues=queues.get(link.ifindex))
                 for link in links(self._netns)

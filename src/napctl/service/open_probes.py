@@ -145,13 +145,15 @@ class OpenPacketLoad:
         self._reader: PacketLoadReader | None = None
         self._of: tuple[tuple[int, tuple[str, ...]], ...] = ()
 
-    def read(self, watched: Sequence[tuple[NetworkNamespace, Collection[str]]]) -> LoadReading:
+    def read(
+        self, watched: Sequence[tuple[NetworkNamespace, Collection[str]]], probe: ProbeCounts | None
+    ) -> LoadReading:
         """Now. Raises NotPermitted."""
         wanted = tuple((netns.inode, tuple(names)) for netns, names in watched)
         if self._reader is None or wanted != self._of:
             self.close()
             self._reader, self._of = PacketLoadReader(watched), wanted
-        return self._reader.read()
+        return self._reader.read(probe.cpus if probe else ())
 
     def close(self) -> None:
         """Let the namespaces go."""

@@ -177,7 +177,7 @@ class SnapshotTaker:
     def _windows(self, watched: Sequence[Watched]) -> list[tuple[Window, int]]:
         """What came since the last snapshot, by network namespace; nothing of one that is new."""
         probe, cpus, now_ns = self._probes.polls(), _cpus(), time.monotonic_ns()
-        load = self._load.read([(each.netns, each.names) for each in watched])
+        load = self._load.read([(each.netns, each.names) for each in watched], probe)
         found, namespaces = [], {}
         for each in watched:
             inode = each.netns.inode

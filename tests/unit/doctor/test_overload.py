@@ -50,7 +50,7 @@ def test_overload_is_told_with_its_figures_and_what_helps() -> None:
         "on them, 7/s dropped in the ring, before it"
     )
     assert (found.severity, found.certainty) == ("danger", "certain")
-    assert "took 97.0 % of CPU 0 [/proc/stat" in told(found)
+    assert "took 97.0 % of CPU 0 [/proc/stat, /proc/PID/schedstat, probe]" in told(found)
     assert "5,000/s at UDP sockets that were full [/proc/net/snmp" in told(found)
     assert found.commands[0] == "napctl attach 7"
     assert found.commands[1:] == ("echo 1 > /sys/class/net/eth0/threaded", "renice -n 19 -p $(pgrep '^napi/eth0-')")

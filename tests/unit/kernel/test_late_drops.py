@@ -23,7 +23,7 @@ IpExt: 1 2
 def test_only_what_is_wanted_is_read_each_of_its_own_group() -> None:
     assert in_pairs(SNMP) == {"Udp:NoPorts": 3, "Udp:RcvbufErrors": 41, "Udp:MemErrors": 5}
     assert in_pairs(NETSTAT) == {"TcpExt:ListenDrops": 3, "TcpExt:TCPBacklogDrop": 4, "TcpExt:TCPRcvQDrop": 2**64 - 1}
-    lines = b"Ip6InReceives \t7\nUdp6NoPorts                     \t8\nUdp6RcvbufErrors\t9\n"
+    lines = b"Ip6InReceives \t7\nUdp6InDatagrams\t6\nUdp6NoPorts                     \t8\nUdp6RcvbufErrors\t9\n"
     assert in_lines(lines) == {"Udp6NoPorts": 8, "Udp6RcvbufErrors": 9}
 
 

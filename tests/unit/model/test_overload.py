@@ -55,6 +55,14 @@ def test_a_softirq_and_a_napi_thread_are_packet_work() -> None:
     assert only(before, after).packet_share == 0.96
 
 
+def test_what_a_probe_counted_of_softirqs_stands_for_what_the_tick_missed() -> None:
+    before = reading(0, cpu(net_rx_ns=5))
+    assert only(before, reading(1, cpu(softirq=0.71, net_rx_ns=975_000_005))).packet_share == 0.975
+    assert only(before, reading(1, cpu(softirq=0.71, net_rx_ns=500_000_000))).packet_share == 0.71
+    assert only(before, reading(1, cpu(softirq=0.71, net_rx_ns=4))).packet_share == 0.71
+    assert only(before, reading(1, cpu(softirq=0.71))).packet_share == 0.71
+
+
 def test_softirqs_on_top_of_a_napi_thread_are_counted_once() -> None:
     before = reading(threads=(thread(),))
     after = reading(1, cpu(softirq=0.5, system=0.2), threads=(thread(ran_ns=700_000_000),))
@@ -195,6 +203,7 @@ CPUS = st.builds(
     idle=TIMES,
     softirq=st.none() | TIMES,
     steal=st.none() | TIMES,
+    net_rx_ns=st.none() | COUNTS,
     waited_ns=st.none() | COUNTS,
     packets=st.none() | st.integers(0, U32 - 1),
     backlog_drops=st.none() | st.integers(0, U32 - 1),
