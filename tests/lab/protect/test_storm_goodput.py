@@ -22,7 +22,7 @@ from tests.lab.protect.conftest import armed
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SECONDS = 2.0
-RULES = 4_000
+RULES = 6_000
 """So many that a generator on one CPU can make four times the peak, also of broadcasts, which it gets back itself."""
 STORMS: dict[Reason, tuple[str, int]] = {"broadcast": ("10.199.0.255", 9), "no listener": ("", 9)}
 
