@@ -28,6 +28,8 @@ LOOK_SECONDS = 30.0
 """Between two looks at what devices there are that nothing has caused."""
 EVENT_SECONDS = 0.2
 """Between an event, of which there may be many, and the look that it causes."""
+STRANGER_SECONDS = 1.0
+"""The same, of a device that is not protected: it may be one that is to be, or one of containers that come and go."""
 PAUSE_SECONDS = 1.0
 """After an error."""
 JOURNAL_SECONDS = 1.0
@@ -107,7 +109,8 @@ class Protection:
             notices = []
         ours = {each.ifindex for each in self.groups} | {getattr(each, "ifindex", 0) for each in self._steps.changes}
         self._reset |= ours & {each.ifindex for each in notices if each.what in RESETS}
-        self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)
+        concerns = any(each.ifindex in ours or each.what == "lost" for each in notices)
+        self._look_at = min(self._look_at, self._clock() + (EVENT_SECONDS if concerns else STRANGER_SECONDS))
 
     def look_anew(self) -> None:
         """At everything, by the next turn(): the machine has slept meanwhile."""

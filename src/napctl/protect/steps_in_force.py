@@ -69,8 +69,9 @@ class StepsInForce:
         return [each for each in of_instances if (each.ifindex, each.napi_id) in ids]
 
     def kinds_of(self, group: Protected) -> tuple[StepKind, ...]:
-        """Steps that are made there."""
-        kinds = {of_step(each) for each in (*self.of([group]), *self._limits(group.ifindex))}
+        """Steps that are made there; a limit of the device belongs to those that have another step."""
+        own = self.of([group])
+        kinds = {of_step(each) for each in (*own, *(self._limits(group.ifindex) if own else ()))}
         return tuple(kind for kind in KINDS if kind in kinds)
 
     def check(self) -> None:
