@@ -311,10 +311,10 @@ class Stay:
         return True
 
     def _recover(self, journal: Journal) -> None:
-        """Also what is left of an attach of ours that could not be undone: to others it is followed."""
-        members = {each.pid for each in self.members.known}
-        ours = [each for each in journal.live() if each.keeper == self._keeper and each.pid in members]
-        detach(journal, [each for each in ours if each.state == "changing"])
+        """Also what is left of an attach of ours, or of a trial, that could not be undone: to others it is followed."""
+        members, keepers = {each.pid for each in self.members.known}, (self._keeper, myself())
+        ours = [each for each in journal.live() if each.keeper in keepers and each.pid in members]
+        detach(journal, [each for each in ours if each.state in ("changing", "attached")])
         for orphan, _ in recover(journal):
             self._words.tell(f"put back what was left of {orphan.title}", "restore")
         self._recorded = True
@@ -359,6 +359,7 @@ class Stay:
         try:
             over = self._sweep.turn()
         except Detached as error:
+            self._recorded = True  # nothing is left of it
             self._words.say(str(error))
             return False
         except NapctlError as error:
@@ -457,6 +458,9 @@ class Stay:
                 self._restored += detach(
                     journal, [each for each in journal.live() if each.number == transaction.number]
                 )
+        elif not self._recorded:
+            with undisturbed(), Journal(self._directory) as journal:
+                self._recover(journal)
         self._transaction = None
         self._resets.clear()
         self._conflicts.end()

@@ -25,7 +25,8 @@ from napctl.service.snapshots import DeviceState, ServiceState, SnapshotTaker, W
 __all__ = ["Exposure"]
 
 
-SNAPSHOT_SECONDS = 10.0
+SNAPSHOT_SECONDS = 15.0
+"""Nobody scrapes more often than that by default."""
 CHANGED_SECONDS = 1.0
 """Between a decision, after which there may be more, and a snapshot that shows it."""
 DOCTOR_SECONDS = 300.0

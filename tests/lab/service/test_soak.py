@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -24,8 +25,8 @@ MINUTES = float(os.environ.get("NAPCTL_SOAK_MINUTES", "60"))
 WORKERS = 4
 ROUND_SECONDS = 10.0
 """From one reload to the next link reset."""
-BUSY_SHARE = 0.05
-"""Of one CPU at most: nothing of this is settled."""
+BUSY_SHARE = 0.1
+"""Of one CPU at most: nothing of this is settled, and whoever is new is on trial."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Size:
 @pytest.mark.long
 @pytest.mark.timeout(MINUTES * 60 + 600)
 def test_over_an_hour_of_reloads_and_link_resets_nothing_grows(napctl: Napctl, tmp_path: Path) -> None:
-    """Memory, descriptors and the journal: from the end of the first quarter on; and CPU time in the last."""
+    """Memory, descriptors and the journal: the median of a quarter, as some have a trial or a look for findings."""
     with Lab.build(queues=WORKERS) as lab, ExitStack() as stack:
         server = nginx(lab, workers=WORKERS, reuseport=True)
         stack.callback(server.stop)
@@ -66,13 +67,14 @@ def test_over_an_hour_of_reloads_and_link_resets_nothing_grows(napctl: Napctl, t
             sizes.append(size())
             assert it.process.poll() is None, it.since()
         until(napctl.live, "an attachment", 30)
-        first, third, last = sizes[len(sizes) // 4], sizes[len(sizes) * 3 // 4], sizes[-1]
-        print(f"{first} at first, {last} in the end, after {len(sizes)} rounds")
-        share = (last.cpu_seconds - third.cpu_seconds) / (last.at - third.at)
+        quarter = len(sizes) // 4
+        second, last = sizes[quarter : 2 * quarter], sizes[-quarter:]
+        share = (last[-1].cpu_seconds - last[0].cpu_seconds) / (last[-1].at - last[0].at)
         print(f"{share:.2%} of a CPU in the last quarter")
-        assert last.memory_bytes < 1.1 * first.memory_bytes + 2e6
-        assert last.open_files <= first.open_files + 8
-        assert last.journal_bytes < 25e6
+        for field, most in (("memory_bytes", 5e6), ("open_files", 8), ("journal_bytes", 25e6)):
+            before, now = (median(getattr(each, field) for each in sample) for sample in (second, last))
+            print(f"{field}: {before:,.0f} in the second quarter, {now:,.0f} in the last, of {len(sizes)} rounds")
+            assert now <= before + most, field
         assert share < BUSY_SHARE
         assert it.end(signal.SIGTERM, 20) == 0
 

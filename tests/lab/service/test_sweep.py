@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from napctl.change.journal import Journal
 from napctl.lab.load import LoadSpec, started
-from tests.lab.following import all_unset, flap, served
-from tests.lab.helpers import Napctl, machine_of
+from tests.lab.following import all_unset, attached, flap, served, settings_of
+from tests.lab.helpers import Napctl, machine_of, until
 from tests.lab.service.services import guards_gone, policy_of, serving
 
 pytestmark = pytest.mark.lab
@@ -33,8 +34,8 @@ def test_while_timers_are_tried_another_target_is_mended_within_a_second_and_sig
             began = time.time()
             mended = it.told("attached NAPI", since=began).seconds
             assert mended - began < 1
-            attached = it.told(f"pid:{tried.server.pid}: attached memcached").seconds
-            assert attached > mended, "the sweep was over before anything was tried"
+            chosen = it.told(f"pid:{tried.server.pid}: attached memcached").seconds
+            assert chosen > mended, "the sweep was over before anything was tried"
             it.told(f"pid:{tried.server.pid}: chose gro-flush-timeout")
             assert it.end(signal.SIGTERM) == 0
         assert machine_of(tried.lab.server) == before
@@ -50,6 +51,24 @@ def test_while_timers_are_tried_another_target_is_mended_within_a_second_and_sig
         assert all_unset(tried.server.pid, other.server.pid)
         assert napctl.live() == []
     guards_gone(napctl)
+
+
+def test_a_trial_that_cannot_be_put_back_in_time_is_put_back_later_and_others_follow(
+    napctl: Napctl, tmp_path: Path
+) -> None:
+    with served() as one, ExitStack() as stack:
+        before = machine_of(one.lab.server)
+        load = LoadSpec(rate_per_second=2_000, seconds=60)
+        stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
+        with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
+            it.told("trying timers")
+            until(lambda: any(map(attached, settings_of(one.lab))), "a trial")
+            with Journal(napctl.state):  # another napctl is at work, for longer than the service waits
+                it.told("is changing settings; try again")
+            it.told("attached memcached", patience_s=40)
+            assert len(napctl.live()) == 1
+            assert it.end(signal.SIGTERM) == 0
+        assert machine_of(one.lab.server) == before
 
 
 def test_a_trial_that_somebody_detaches_is_over_and_the_target_is_left_to_him(napctl: Napctl, tmp_path: Path) -> None:
