@@ -73,13 +73,13 @@ class ThreadBlock:
 def thread_block(change: ThreadChange, netns: NetworkNamespace) -> Iterator[ThreadBlock | None]:
     """In a namespace that may have it; None if it is not there.
 
-    What is switched for a whole device is there while that is up: its instances may have been made anew, and have
-    threads again. Of one that is switched alone a reset leaves nothing: the next begins as its device has it, unless
+    The switch of a whole device is there while that is up: its instances may have been made anew, and have threads
+    again. Of one that is switched alone a reset leaves nothing: the next begins as its device has it, unless
     the driver keeps the configuration, and then the id, too (napi_get_threaded_config() in net/core/dev.h).
     """
     with Netdev(netns) as netdev:
         napi = netdev.napi(change.napi_id)
-        if not change.whole_device:
+        if not change.whole_device or (napi is None and change.after.threaded is None):
             yield ThreadBlock(change.napi_id, netdev, None) if napi is not None else None
             return
         ifindex = napi.ifindex if napi is not None else change.ifindex
