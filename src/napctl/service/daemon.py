@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from dataclasses import replace as replace_state
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -38,7 +37,7 @@ from napctl.service.protection_keeper import ProtectionKeeper
 from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
-from napctl.service.snapshots import DeviceState, WatchedTarget
+from napctl.service.snapshots import WatchedTarget
 from napctl.service.target_keeper import TargetKeeper
 from napctl.service.wake import Wake
 from napctl.service.watched_policy import WatchedPolicy
@@ -382,22 +381,15 @@ class Service:
             errors=self._decisions.made.get("retry", 0),
             policy_valid=not self._policy.error,
             paused=bool(self._paused_ns()),
-            protection_steps={kind.replace(" ", "_"): count for kind, count in self._protection.made.items()},
+            protection_steps=self._protection.steps_made,
         )
         napis = (change for each in self._targets for change in each.napis)
         held = {each.device for each in napis if each.netns == self._netns.inode}
         try:
             names = {*self._devices.names, *self._protection.device_names, *held}
-            self._exposure.turn(names, targets, self._device_states(), policy)
+            self._exposure.turn(names, targets, self._protection.with_steps(self._devices.states()), policy)
         except (NapctlError, OSError) as error:
             self._log("", str(error))  # the next is due in its time
-
-    def _device_states(self) -> dict[str, DeviceState]:
-        states = self._devices.states()
-        for name in self._protection.device_names:
-            state = states.get(name, DeviceState())
-            states[name] = replace_state(state, protection_step=self._protection.step_of(name))
-        return states
 
     # What it knows.
 
