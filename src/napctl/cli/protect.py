@@ -150,5 +150,6 @@ def _where(groups: list[Protected]) -> str:
 def _farewell(restored: list[Restored], tell: TellOf) -> int:
     """Exit status 5 if a setting was left alone."""
     back = sum(row.outcome in ("restored", "unchanged") for row in restored)
-    tell("", f"protection ends: {back} settings put back" if back else "protection ends: nothing was to be put back")
+    what = f"{back} setting{'s' * (back > 1)} put back" if back else "nothing was to be put back"
+    tell("", f"protection ends: {what}")
     return ChangedMeanwhile.exit_status if name_left(restored) else 0

@@ -285,7 +285,7 @@ class Service:
             errors=self._decisions.made.get("retry", 0),
             policy_valid=not self._policy.error,
             paused=bool(self._paused_ns()),
-            protection_steps={kind.replace(" ", "_"): count for kind, count in self._keepers.protection.made.items()},
+            protection_steps=self._keepers.protection.steps_made,
         )
         try:
             self._exposure.turn(

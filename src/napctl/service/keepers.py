@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -221,11 +220,7 @@ class ServiceKeepers:
 
     def device_states(self) -> dict[str, DeviceState]:
         """For metrics."""
-        states = self.devices.states()
-        for name in self.protection.device_names:
-            step = self.protection.step_of(name)
-            states[name] = replace(states.get(name, DeviceState()), protection_step=step)
-        return states
+        return self.protection.with_steps(self.devices.states())
 
     @property
     def held(self) -> tuple[Held, ...]:

@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from napctl.attach.follow_devices import Readable
@@ -19,6 +20,7 @@ from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.protection import Protection
 from napctl.protect.steps_in_force import PROTECTION
+from napctl.service.snapshots import DeviceState
 
 __all__ = ["ProtectionKeeper"]
 
@@ -54,16 +56,20 @@ class ProtectionKeeper:
         """Those that are protected."""
         return frozenset(each.device for each in self._armed.groups) if self._armed else frozenset()
 
-    def step_of(self, device: str) -> int | None:
-        """As of Protection."""
-        return self._armed.step_of(device) if self._armed is not None else None
+    def with_steps(self, states: Mapping[str, DeviceState]) -> dict[str, DeviceState]:
+        """What is known of devices, with how high the protection of each stands."""
+        found = dict(states)
+        if self._armed is not None:
+            for name in self.device_names:
+                found[name] = replace(found.get(name, DeviceState()), protection_step=self._armed.step_of(name))
+        return found
 
     @property
-    def made(self) -> dict[StepKind, int]:
-        """Steps made since the service began; empty while nothing is to be protected."""
+    def steps_made(self) -> dict[str, int]:
+        """Since the service began, by kind as metrics have it; empty while nothing is to be protected."""
         if self._armed is None:
             return {}
-        return {each: self._made_before[each] + self._armed.made[each] for each in KINDS}
+        return {each.replace(" ", "_"): self._made_before[each] + self._armed.made[each] for each in KINDS}
 
     def arm(self) -> None:
         """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
@@ -150,7 +156,8 @@ class ProtectionKeeper:
             self.let_go()
 
     def _end(self) -> None:
-        self._made_before |= self.made
+        if self._armed is not None:
+            self._made_before = {each: self._made_before[each] + self._armed.made[each] for each in KINDS}
         self._armed = None
         if self._busy:
             with suppress(OSError):

@@ -120,7 +120,7 @@ def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
         it.told("overload: nice 19")
         assert it.end(signal.SIGINT) == 0
         assert bed.nice == [AS_SOFTIRQ]
-    assert it.since()[-1] == "protection ends: 1 settings put back"
+    assert it.since()[-1] == "protection ends: 1 setting put back"
     assert napctl.live() == []
 
 
