@@ -362,8 +362,9 @@ class Stay:
             self._recorded = True  # nothing is left of it
             self._words.say(str(error))
             return False
-        except NapctlError as error:
-            self._known.refuse(self._sweep.of, str(error))
+        except (NapctlError, OSError) as error:
+            self._known.refuse(self._sweep.of, in_words(error))
+            self._pace.want(time.monotonic())
             raise
         try:
             return not over or self._look()
