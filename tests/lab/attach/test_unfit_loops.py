@@ -83,11 +83,11 @@ def test_forced_what_starves_stays(lab: Lab, napctl: Napctl) -> None:
         assert len(napctl.live()) == 1
 
 
+@pytest.mark.alone
 def test_a_worker_that_starves_is_taken_back_alone(napctl: Napctl) -> None:
     with Lab.build(queues=2) as lab, ending(loops(lab, "shy", "usual")) as server:
         shy, usual = server.workers
-        patient = ("--irq-suspend-timeout", "200ms")  # the usual one may have to wait for its CPU, beside the other
-        attaching = napctl.start("attach", server.pid, *PROMPTLY, *patient, "--steer", "--window", "4s", "--json")
+        attaching = napctl.start("attach", server.pid, *PROMPTLY, "--steer", "--window", "3s", "--json")
         until(napctl.live, "it to be attached")
         with started(lab, server, OFTEN):
             told, _ = attaching.communicate()

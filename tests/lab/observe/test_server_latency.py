@@ -186,6 +186,7 @@ def spinning(cpu: int) -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.alone
 def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load(5_000)
     found = napctl("watch", "--target", server.pid, "--seconds", 1, "--json").json["latency"]
