@@ -19,10 +19,11 @@ IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cach
 PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
-LONG := long-unit long-kills long-servers long-service long-figures long-vm long-debian
+LONG := long-unit long-kills long-servers long-service long-follow long-figures long-vm long-debian
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
 LONG_SERVERS := tests/lab/attach/test_real_servers.py
+LONG_FOLLOW := $(addprefix tests/lab/attach/,test_adopting.py test_follow.py test_follow_cost.py)
 
 .PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) deb bench bpf \
     man format clean
@@ -100,8 +101,12 @@ long-servers:
 long-service:
 	$(PYTEST) --long -m 'trials or long' -rP tests/lab/service
 
+long-follow:
+	$(PYTEST) --long -m 'trials or long' -rP $(LONG_FOLLOW)
+
 long-figures:
-	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) tests/lab/service)
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab \
+	    $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) $(LONG_FOLLOW) tests/lab/service)
 
 long-vm:
 	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
