@@ -297,6 +297,7 @@ class Clients:
         self.answered = 0
         self.dropped = 0
         """Connections that were established and then failed."""
+        self._turns = 0
 
     def __enter__(self) -> "Clients":
         self._thread.start()
@@ -305,6 +306,11 @@ class Clients:
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def all_asked(self) -> None:
+        """Wait until each has asked several times from now on, or has tried to: what broke one shows by then."""
+        wanted = self._turns + 3 * self._count
+        until(lambda: self._turns >= wanted, "requests of each client")
 
     def _run(self) -> None:
         open_: dict[int, tuple[socket.socket, int]] = {}
@@ -326,5 +332,6 @@ class Clients:
                 if connection is not None:
                     self.dropped += 1
                     connection.close()
+            self._turns += 1
         for connection, _ in open_.values():
             connection.close()
