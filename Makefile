@@ -19,11 +19,12 @@ IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cach
 PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes, but for long-soak: an hour.
-LONG := long-unit long-kills long-servers long-service long-soak long-figures long-vm long-debian
+LONG := long-unit long-kills long-servers long-service long-soak long-follow long-figures long-vm long-debian
 LONG_SOAK := tests/lab/service/test_soak.py
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
 LONG_SERVERS := tests/lab/attach/test_real_servers.py
+LONG_FOLLOW := $(addprefix tests/lab/attach/,test_adopting.py test_follow.py test_follow_cost.py)
 
 .PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) deb bench bpf \
     man format clean
@@ -31,9 +32,9 @@ LONG_SERVERS := tests/lab/attach/test_real_servers.py
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
 	@echo 'make check  lint, types and the unit tests but the heavy ones (a minute): after every change'
-	@echo 'make test   lint, types and all tests (root or sudo, 12 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make test   lint, types and all tests (root or sudo, 10 minutes): test-unit beside test-vm, then test-lab'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 3 minutes)'
-	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 4 hours)'
+	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 5 hours)'
 	@echo '                also by part: $(LONG)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make deb    the package for Debian 13, in dist (root or sudo)'
@@ -78,7 +79,7 @@ test-vm: $(VENV)/compiled
 # Alone on the machine: first what waits most of the time, side by side; then what measures time.
 test-lab: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
-	$(PYTEST) -m 'not alone' --numprocesses 3 --dist loadfile tests/lab
+	$(PYTEST) -m 'not alone' --numprocesses 4 --dist loadfile tests/lab
 	$(PYTEST) -m alone tests/lab
 
 # One part after the other; `make test` makes a random sample of most of it.
@@ -105,8 +106,12 @@ long-service:
 long-soak:
 	$(AS_ROOT) env $(if $(NAPCTL_SOAK_MINUTES),NAPCTL_SOAK_MINUTES=$(NAPCTL_SOAK_MINUTES)) $(BIN)/pytest --long -m long -rP $(LONG_SOAK)
 
+long-follow:
+	$(PYTEST) --long -m 'trials or long' -rP $(LONG_FOLLOW)
+
 long-figures:
-	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) tests/lab/service)
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab \
+	    $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) $(LONG_FOLLOW) tests/lab/service)
 
 long-vm:
 	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm

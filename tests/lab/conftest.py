@@ -115,13 +115,21 @@ LoadStarter = Callable[..., RunningLoad]
 
 
 @pytest.fixture
-def load(lab: Lab, server: Server) -> Iterator[LoadStarter]:
-    """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it."""
+def load(request: pytest.FixtureRequest, lab: Lab, server: Server) -> Iterator[LoadStarter]:
+    """Starts an open-loop load on the server, and returns when it runs at its rate; the test's end ends it.
+
+    It takes a CPU for itself only for a test that is alone: beside others nobody looks at latencies.
+    """
+    sleeps = request.node.get_closest_marker("alone") is None
     with ExitStack() as running:
 
         def start(rate_per_second: float = 20_000, seconds: float = 60, connections: int = 16) -> RunningLoad:
             spec = LoadSpec(
-                rate_per_second=rate_per_second, seconds=seconds, connections=connections, warmup_seconds=0.1
+                rate_per_second=rate_per_second,
+                seconds=seconds,
+                connections=connections,
+                warmup_seconds=0.1,
+                sleeps=sleeps,
             )
             load = running.enter_context(started(lab, server, spec))
             load.wait_for_warmup()

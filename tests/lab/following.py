@@ -214,7 +214,7 @@ class Following:
         """What it told since then."""
         return [each.text for each in list(self.events) if each.seconds >= moment]
 
-    def told(self, words: str, since: float = 0, patience_s: float = 20) -> Event:
+    def told(self, words: str, since: float = 0, patience_s: float = 30) -> Event:
         """Wait for an event that begins with or contains `words`; the first since that moment."""
 
         def look() -> Event | None:
@@ -232,7 +232,7 @@ class Following:
         assert event is not None
         return event
 
-    def end(self, number: signal.Signals = signal.SIGINT, patience_s: float = 10) -> int:
+    def end(self, number: signal.Signals = signal.SIGINT, patience_s: float = 20) -> int:
         """Ask it to end; its exit status."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -245,7 +245,7 @@ class Following:
         children = [each.process for each in seen if each.parent == self.process.pid and each.process.name == "napctl"]
         return children[0].pid if children and self._traced else self.process.pid
 
-    def ended(self, patience_s: float = 10) -> int:
+    def ended(self, patience_s: float = 20) -> int:
         """Wait for its end; its exit status, its last words are in `errors` then."""
         status = self.process.wait(patience_s)
         self._reader.join()
@@ -297,6 +297,7 @@ class Clients:
         self.answered = 0
         self.dropped = 0
         """Connections that were established and then failed."""
+        self._turns = 0
 
     def __enter__(self) -> "Clients":
         self._thread.start()
@@ -305,6 +306,11 @@ class Clients:
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         self._thread.join()
+
+    def all_asked(self) -> None:
+        """Wait until each has asked several times from now on, or has tried to: what broke one shows by then."""
+        wanted = self._turns + 3 * self._count
+        until(lambda: self._turns >= wanted, "requests of each client")
 
     def _run(self) -> None:
         open_: dict[int, tuple[socket.socket, int]] = {}
@@ -326,5 +332,6 @@ class Clients:
                 if connection is not None:
                     self.dropped += 1
                     connection.close()
+            self._turns += 1
         for connection, _ in open_.values():
             connection.close()

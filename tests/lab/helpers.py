@@ -24,6 +24,7 @@ from napctl.attach.inspect_target import examine
 from napctl.attach.judge_target import judge
 from napctl.change.journal import Journal
 from napctl.kernel import epoll, processes, sockets
+from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.open_files import open_files as descriptors_of
@@ -256,7 +257,7 @@ def state_of(end: End) -> object:
 def ask(lab: Lab, server: Server, *, inside: NetworkNamespace | None = None, address: str = "") -> socket.socket:
     """A connection over which one request was answered. `inside`: from that namespace instead of the client's."""
     with (inside or lab.client.namespace).entered():
-        connection = socket.create_connection((address or server.address, server.port), timeout=5)
+        connection = socket.create_connection((address or server.address, server.port), timeout=10)
     connection.sendall(b"version\r\n")
     assert connection.recv(100).startswith(b"VERSION")
     return connection
@@ -271,13 +272,23 @@ def answers(connection: socket.socket) -> bool:
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, patience_s: float = 20) -> T:
+def until(condition: Callable[[], T], what: str, patience_s: float = 30) -> T:
     """Wait until a condition holds; what it gave then."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(0.002)
     return found
+
+
+def wait_for_packets(lab: Lab, count: int) -> None:
+    """Until the server's device has received so many more."""
+
+    def received() -> int:
+        return next(each.rx_packets for each in links(lab.server.namespace) if each.name == lab.server.device)
+
+    wanted = received() + count
+    until(lambda: received() >= wanted, f"{count} packets")
 
 
 def all_shown(terminal: int) -> bytes:

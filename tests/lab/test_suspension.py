@@ -97,7 +97,7 @@ PROGRAMS = {"asyncio": LOOPS, "uvloop": LOOPS, "selectors.EpollSelector": SELECT
 
 def connected(lab: Lab) -> socket.socket:
     with lab.client.namespace.entered():
-        return socket.create_connection((lab.server.address, PORT), timeout=5)
+        return socket.create_connection((lab.server.address, PORT), timeout=10)
 
 
 def talk(connection: socket.socket, words: bytes, answer: bytes | None = None) -> None:

@@ -28,6 +28,8 @@ from tests.vm.wire import Wire
 
 SETTLING_S = 1.0
 """Until a quiet NIC is looked at."""
+WINDOW_S = 3.0
+"""In which an emulated NIC has more than enough packets for what needs some."""
 
 
 def doctor(napctl: Napctl, wire: Wire, seconds: float = 1) -> Diagnosis:
@@ -41,9 +43,15 @@ def rules(found: Diagnosis) -> list[str]:
     return [finding.rule for finding in found.findings]
 
 
-def findings_during(wire: Wire, traffic: Callable[[], None]) -> list[Finding]:
-    """What the rules find while a traffic goes on."""
+def findings_during(
+    wire: Wire, traffic: Callable[[], None], halfway: Callable[[], object] = lambda: None
+) -> list[Finding]:
+    """What the rules find while a traffic goes on; `halfway` is called in the second half of the window."""
     stop = threading.Event()
+
+    def progress(seconds_left: float) -> None:
+        if seconds_left < WINDOW_S / 2:
+            halfway()
 
     def go_on() -> None:
         while not stop.is_set():
@@ -53,7 +61,7 @@ def findings_during(wire: Wire, traffic: Callable[[], None]) -> list[Finding]:
     thread.start()
     try:
         with NetworkNamespace.current() as here:
-            return list(diagnose(take_checkup(here, [wire.device], 5, lambda left: None)))
+            return list(diagnose(take_checkup(here, [wire.device], WINDOW_S, progress)))
     finally:
         stop.set()
         thread.join()
@@ -147,16 +155,13 @@ def test_irqbalance_moves_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch
     affinity = Path(f"/proc/irq/{irq}/smp_affinity_list")
     affinity.write_text("0")
     wire.ping(3)  # an interrupt moves when it is raised the next time
-    start = time.monotonic()
 
-    def balanced() -> None:
-        if time.monotonic() > start + 2:
-            affinity.write_text("1")
-        wire.ping(20)
+    def balance() -> None:
+        affinity.write_text("1")
 
     with subprocess.Popen([balancer, "600"]) as running:
         try:
-            found = findings_during(wire, balanced)
+            found = findings_during(wire, lambda: wire.ping(20), balance)
         finally:
             running.kill()
 

@@ -43,12 +43,6 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def napctl(state: Path) -> Napctl:
-    """A program of its own: what `attach` of these servers writes is lost in a fork of the tests (exit status 6)."""
-    return Napctl(state)
-
-
-@pytest.fixture
 def server(lab: Lab) -> Iterator[Server]:
     with nginx(lab, workers=QUEUES, reuseport=True, patience_s=60) as server:
         until(lambda: groups(examined(server)), "its workers to wait on their listeners")
@@ -61,7 +55,8 @@ def test_each_worker_of_nginx_serves_one_queue_until_it_is_detached(lab: Lab, se
     assert new_connections_are_spread(lab, server, MANY)
     closed(server, server.workers)
 
-    done = napctl("attach", server.pid, "--steer", *NOW, timeout_s=120)
+    # As a program of its own: what this writes is lost in a fork of the tests (exit status 6).
+    done = Napctl(napctl.state)("attach", server.pid, "--steer", *NOW, timeout_s=120)
 
     assert done.status == 0, done
     assert all(map(attached, settings_of(lab)))

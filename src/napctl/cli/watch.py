@@ -146,8 +146,9 @@ def _windows(watched: _Watched, stop: Stop, seconds: float | None, interval: flo
         due = start + number * interval
         last = end is not None and due > end - interval / 1000  # not one more for a rounding error
         stop.sleep_until(end if last and end is not None else due)
+        asked = stop.asked  # while the window is read: then what has come meanwhile is one of its own
         yield watched.window()
-        if last or stop.asked or (watched.observer.gone and not watched.observer.devices):
+        if last or asked or (watched.observer.gone and not watched.observer.devices):
             return
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 from napctl.kernel.netdev import Netdev
@@ -43,6 +43,8 @@ class LoadSpec(Value, frozen=True, kw_only=True):
     requests_per_connection: int = 0
     """Not 0: after that many answers a connection is reset and opened anew, so it may come to another listener. What is
     due meanwhile waits, and its latency says so. The first connections carry one request more, before the load."""
+    sleeps: bool = False
+    """Between requests, instead of taking all of its CPU. Latencies are partly its own then."""
 
 
 class LoadResult(Value, frozen=True, kw_only=True):
@@ -146,9 +148,10 @@ def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[RunningLoad]:
         "seed": spec.seed,
         "protocol": spec.protocol,
         "reconnect": spec.requests_per_connection,
+        "sleeps": int(spec.sleeps),
     }
     command = [str(compiled("openloop")), *(f"--{name}={value}" for name, value in options.items())]
-    with _polling_its_own_device(lab):
+    with nullcontext() if spec.sleeps else _polling_its_own_device(lab):
         process = lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             yield RunningLoad(process, spec)

@@ -6,7 +6,8 @@
  * (no coordinated omission). One thread; every connection pipelines whatever is due.
  *
  * It never sleeps while it makes load, and polls its own network device (SO_BUSY_POLL, socket(7)): so neither a wake-up
- * nor a NAPI thread on its CPU is part of a latency, and it can do several times what the server can.
+ * nor a NAPI thread on its CPU is part of a latency, and it can do several times what the server can. With --sleeps it
+ * does neither, and leaves its CPU to others: what is due goes out a bit late, and its latencies are partly its own.
  *
  * stdout: one JSON object at the end. stderr: "measuring" when the warm-up is over, or one line saying what went wrong.
  */
@@ -34,6 +35,8 @@
 #define SUB_BITS 7	/* 128 buckets for each power of two: at most 1/128 = 0.8 % error */
 #define BUCKETS ((44 - SUB_BITS) << SUB_BITS) /* up to 2^43 ns, more than two hours */
 #define BATCH 64	/* requests in the prepared block, the most that one write sends */
+#define NAP_NS 200000	/* at least so long it sleeps, if it does */
+#define LONG_NAP_NS 5000000 /* and at most: a socket may take again what it did not before */
 
 struct connection {
 	int fd;
@@ -47,7 +50,7 @@ struct connection {
 
 static struct {
 	const char *host;
-	int port, connections, keys, closed, reconnect;
+	int port, connections, keys, closed, reconnect, sleeps;
 	double rate, seconds, warmup, drain;
 	uint64_t seed;
 	const struct protocol *protocol;
@@ -273,8 +276,8 @@ static void open_socket(struct connection *c, int flags)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() too */
-	if (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
-	    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one))
+	if (!opt.sleeps && (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
+			    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one)))
 		die("cannot poll its own device (CAP_NET_ADMIN, Linux 5.11): %s", strerror(errno));
 	c->may_send = c->awaited = opt.reconnect;
 }
@@ -375,16 +378,24 @@ static bool send_due(double *next, int64_t now)
 	return due;
 }
 
-/* Take what has come, or, at rest, wait up to `timeout_ms` for something. Returns whether anything came. */
-static bool receive_ready(int timeout_ms)
+/* Take what has come, or wait up to `wait_ns` for something. Returns whether anything came. */
+static bool receive_ready(int64_t wait_ns)
 {
 	static unsigned turn;
 	struct epoll_event events[64];
-	bool any = receive(&conns[turn++ % opt.connections]); /* in turn: they may be on several NAPI instances */
-	int n = epoll_wait(epoll, events, 64, any ? 0 : timeout_ms);
+	/* In turn: they may be on several NAPI instances. */
+	bool any = !opt.sleeps && receive(&conns[turn++ % opt.connections]);
+	struct timespec wait = {any ? 0 : wait_ns / SECOND, any ? 0 : wait_ns % SECOND};
+	int n = epoll_pwait2(epoll, events, 64, &wait, NULL);
 	for (int i = 0; i < n; i++)
 		any |= receive(events[i].data.ptr);
 	return any;
+}
+
+/* How long to sleep before the next request is due, at `next`, or the time is over, at `end`. */
+static int64_t nap_ns(double next, double end, int64_t now)
+{
+	return opt.sleeps ? fmin(fmax(fmin(next, end) - now, NAP_NS), LONG_NAP_NS) : 0;
 }
 
 /* Make the load until the end, then wait for outstanding answers. Returns the time spent in fruitless passes. */
@@ -400,7 +411,7 @@ static int64_t make_load(double *cpu)
 	}
 	while (pass < from && !stop) {
 		send_due(&next, pass);
-		receive_ready(0);
+		receive_ready(nap_ns(next, from, pass));
 		pass = now_ns();
 	}
 	*cpu = cpu_seconds();
@@ -408,7 +419,7 @@ static int64_t make_load(double *cpu)
 		fprintf(stderr, "measuring\n");
 	while (pass < until && !stop) {
 		bool busy = send_due(&next, pass);
-		busy |= receive_ready(resting() ? (until - pass) / 1000000 + 1 : 0);
+		busy |= receive_ready(resting() ? until - pass : nap_ns(next, until, pass));
 		int64_t now = now_ns();
 		idle += busy ? 0 : now - pass;
 		pass = now;
@@ -419,7 +430,7 @@ static int64_t make_load(double *cpu)
 	send_due(&next, until); /* what fell due since the last pass */
 	for (int64_t limit = pass + opt.drain * SECOND; outstanding && pass < limit; pass = now_ns()) {
 		send_due(&next, pass); /* what the sockets did not take before */
-		receive_ready(0);
+		receive_ready(nap_ns(limit, limit, pass));
 	}
 	return idle;
 }
@@ -454,7 +465,8 @@ static void read_options(int argc, char **argv)
 	static const struct option options[] = {
 		{"host", 1, 0, 'h'}, {"port", 1, 0, 'p'}, {"rate", 1, 0, 'r'}, {"seconds", 1, 0, 's'},
 		{"warmup", 1, 0, 'w'}, {"drain", 1, 0, 'd'}, {"connections", 1, 0, 'c'}, {"keys", 1, 0, 'k'},
-		{"closed", 1, 0, 'C'}, {"seed", 1, 0, 'S'}, {"protocol", 1, 0, 'P'}, {"reconnect", 1, 0, 'R'}, {0}};
+		{"closed", 1, 0, 'C'}, {"seed", 1, 0, 'S'}, {"protocol", 1, 0, 'P'}, {"reconnect", 1, 0, 'R'},
+		{"sleeps", 1, 0, 'n'}, {0}};
 	opt.protocol = &protocols[0];
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
 		switch (o) {
@@ -470,6 +482,7 @@ static void read_options(int argc, char **argv)
 		case 'S': opt.seed = strtoull(optarg, NULL, 10); break;
 		case 'P': opt.protocol = protocol_named(optarg); break;
 		case 'R': opt.reconnect = atoi(optarg); break;
+		case 'n': opt.sleeps = atoi(optarg); break;
 		default: exit(2);
 		}
 	/* Written so that NaN is out of range as well. */

@@ -128,7 +128,7 @@ def children(pid: int) -> list[int]:
 def accepts(lab: Lab, server: Server) -> bool:
     """Whether it accepts a connection from the client namespace."""
     try:
-        connected(lab, server.port).close()
+        connected(lab, server.port, patience_s=2).close()
     except OSError:
         return False
     return True
@@ -236,10 +236,10 @@ def _preload(lab: Lab, port: int, keys: int, value_bytes: int) -> None:
                 raise NapctlError(f"memcached did not store key{number}: {reply.decode(errors='replace').strip()}")
 
 
-def connected(lab: Lab, port: int) -> socket.socket:
+def connected(lab: Lab, port: int, *, patience_s: float = 10.0) -> socket.socket:
     """A connection from the client namespace to the server's. Raises OSError."""
     with lab.client.namespace.entered():  # a socket belongs to the namespace in which it was opened
-        return socket.create_connection((lab.server.address, port), timeout=2)
+        return socket.create_connection((lab.server.address, port), timeout=patience_s)
 
 
 def _last_line(words: IO[bytes]) -> str:

@@ -74,8 +74,9 @@ class LabLoad:
     def primed(self) -> Iterator[None]:
         """A little load, so that the server's epoll instances and what feeds them can be seen."""
         spec = LoadSpec(
-            rate_per_second=1000, seconds=5, warmup_seconds=0.1, connections=CONNECTIONS, protocol=self._protocol
-        )
+            rate_per_second=1000, seconds=5, warmup_seconds=0.1, connections=CONNECTIONS,
+            protocol=self._protocol, sleeps=True,
+        )  # fmt: skip
         with started(self._lab, self._server, spec) as load:
             load.wait_for_warmup()
             yield

@@ -58,7 +58,7 @@ def test_a_killed_one_is_taken_over_under_load_without_a_write_to_the_kernel(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:
     before = machine_of(lab.server)
-    running = load(2_000, seconds=20)
+    running = load(2_000)
     with staying("follow", napctl.state, server.pid) as it:
         it.told("attached memcached")
         (first,) = napctl.live()
@@ -81,7 +81,7 @@ def test_a_killed_one_is_taken_over_under_load_without_a_write_to_the_kernel(
 
         it.end(signal.SIGTERM)
         assert writes_in(trace) >= {"napi-set", "EPIOCSPARAMS"}
-    result = running.result()
+    result = running.stop()
     assert result.answered
     assert result.unanswered == 0
     assert machine_of(lab.server) == before
@@ -278,8 +278,13 @@ def test_killed_at_any_moment_there_is_never_a_mixture(
                 assert machine_of(lab.server) == before, number
         with staying("follow", napctl.state, server.pid, "--by-service", "--timer-us", 50) as it:
             it.told("memcached")
-            until(lambda: [each.gro_flush_timeout_ns for each in settings_of(lab)] == [50_000], "its timer")
-            assert attached_in_kernel(lab, server)
+            until(
+                lambda: (
+                    [each.gro_flush_timeout_ns for each in settings_of(lab)] == [50_000]
+                    and attached_in_kernel(lab, server)
+                ),
+                "it to be attached with its timer",
+            )
             assert answers(client)
             assert it.end(signal.SIGTERM) == 0
         assert guard.end(signal.SIGTERM) == 0

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadResult, LoadSpec, started
@@ -45,7 +46,7 @@ def spec(protocol: Protocol, seconds: float, seed: int = 1, warmup_seconds: floa
 @contextmanager
 def under_load(lab: Lab, server: Server, protocol: Protocol) -> Iterator[None]:
     """Within the block requests come, over all queues."""
-    with started(lab, server, spec(protocol, 30)) as load:
+    with started(lab, server, replace(spec(protocol, 30), sleeps=True)) as load:
         load.wait_for_warmup()
         yield
 

@@ -79,7 +79,7 @@ class Story:
         if self.it is not None:
             self._until_in_force(name, self.it, began)
             self.seconds.setdefault(name, []).append(max(0.0, self._last_told(name, began, self.it) - happened))
-        time.sleep(0.5)
+        clients.all_asked()
         self.dropped.setdefault(name, []).append(clients.dropped - before)
 
     def _last_told(self, name: str, began: float, it: Following) -> float:
@@ -102,7 +102,7 @@ class Story:
         with Clients(self.lab, self.server) as clients:
             if self.it is not None:
                 self._until_in_force("the first attachment", self.it, 0)
-            time.sleep(0.5)
+            clients.all_asked()
             assert clients.dropped == 0
             for _ in range(reloads):
                 self.event("reload", self._reload, self._all_are_new, clients)

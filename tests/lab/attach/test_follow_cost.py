@@ -132,10 +132,10 @@ def test_a_settled_target_is_followed_for_less_than_a_hundredth_of_a_cpu(
     load = LoadSpec(rate_per_second=RATE, seconds=seconds + 15)
     trace = tmp_path / "trace"
     with with_many_connections(lab) as server, ExitStack() as stack:
+        stack.enter_context(started(lab, server, load)).wait_for_warmup()  # its connections are no change then
         it = stack.enter_context(following(napctl, server.pid, "--defer-us", 200, under=traced(trace)))
         it.told("attached memcached", patience_s=20)
-        stack.enter_context(started(lab, server, load)).wait_for_warmup()
-        time.sleep(5)  # the new connections of the load are a change
+        time.sleep(3)  # it watches for a second whether what is attached starves, and looks once more
         cost = Cost(it, trace)
         time.sleep(seconds)
 

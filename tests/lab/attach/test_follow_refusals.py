@@ -51,7 +51,7 @@ from tests.lab.other_servers import loops, python_server
 pytestmark = pytest.mark.lab
 
 PROMPTLY = ("--defer-us", 200)
-OFTEN = LoadSpec(rate_per_second=2000, seconds=20, connections=16, warmup_seconds=0.1, protocol="http")
+OFTEN = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds=0.1, protocol="http", sleeps=True)
 
 
 def test_a_target_that_only_a_long_look_refuses_is_tried_after_1_2_4_seconds_and_told_once(
@@ -165,7 +165,7 @@ def test_what_starves_is_taken_back_with_the_reason_and_not_attached_again(lab: 
         load.wait_for_warmup()
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
         it.told("attached", patience_s=20)
-        it.told("until the safety timer (irq-suspend-timeout) stepped in", patience_s=20)
+        it.told("until the safety timer (irq-suspend-timeout) stepped in", patience_s=40)
         until(lambda: settings_of(lab) == before, "the device to be as before")
         told = len(it.since())
         time.sleep(3)

@@ -20,8 +20,8 @@ from tests.lab.trial import held
 
 pytestmark = pytest.mark.lab
 
-SELDOM = LoadSpec(rate_per_second=40, seconds=20, connections=4, warmup_seconds=0.1, protocol="http")
-OFTEN = LoadSpec(rate_per_second=2000, seconds=20, connections=16, warmup_seconds=0.1, protocol="http")
+SELDOM = LoadSpec(rate_per_second=40, seconds=20, connections=4, warmup_seconds=0.1, protocol="http", sleeps=True)
+OFTEN = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds=0.1, protocol="http", sleeps=True)
 PROMPTLY = ("--defer-us", 200)
 
 
@@ -83,6 +83,7 @@ def test_forced_what_starves_stays(lab: Lab, napctl: Napctl) -> None:
         assert len(napctl.live()) == 1
 
 
+@pytest.mark.alone
 def test_a_worker_that_starves_is_taken_back_alone(napctl: Napctl) -> None:
     with Lab.build(queues=2) as lab, ending(loops(lab, "shy", "usual")) as server:
         shy, usual = server.workers

@@ -214,7 +214,6 @@ def assert_from_proc(done: Ran, *reasons: str) -> None:
     assert (device.rx_packets or 0) > 1000
 
 
-@pytest.mark.alone
 def test_without_btf_watch_counts_from_proc_and_attach_works_unmeasured(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from napctl.report.table import loads_of
 from tests.lab.helpers import Napctl, Ran, until
 from tests.watchdog import MARK, marked_by
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 QUICK = ("--rounds", 3, "--seconds", 0.2)
 """The fewest with which anything is compared."""
 
@@ -33,6 +33,7 @@ def namespaces() -> set[str]:
     return {name for name in found if name.startswith("net:[")}
 
 
+@pytest.mark.alone
 def test_the_demo_compares_five_ways_at_four_loads_and_leaves_a_report_alone(napctl: Napctl, tmp_path: Path) -> None:
     before = namespaces()
     sudo = ("env", "SUDO_UID=12345", "SUDO_GID=23456")
@@ -65,6 +66,7 @@ def test_a_demo_that_is_interrupted_leaves_its_run_to_who_typed_sudo(napctl: Nap
     belongs_to_who_typed_sudo(tmp_path / "run")
 
 
+@pytest.mark.alone
 @pytest.mark.long
 def test_the_whole_demo_takes_three_minutes_and_its_answer_rests_on_comparisons(napctl: Napctl, tmp_path: Path) -> None:
     start = time.monotonic()

@@ -87,7 +87,14 @@ def machine_sysctl(name: str, value: int) -> Iterator[None]:
 @contextmanager
 def loaded(lab: Lab, server: Server, connections: int, rate: float = 1000, depth: int = 0) -> Iterator[None]:
     """`depth`: instead of that rate as many requests as the server can answer, that many of each connection waiting."""
-    spec = LoadSpec(rate_per_second=rate, seconds=10, warmup_seconds=0.1, connections=connections, closed_depth=depth)
+    spec = LoadSpec(
+        rate_per_second=rate,
+        seconds=10,
+        warmup_seconds=0.1,
+        connections=connections,
+        closed_depth=depth,
+        sleeps=not depth,
+    )
     with started(lab, server, spec) as load:
         load.wait_for_warmup()
         yield

@@ -20,7 +20,7 @@ from napctl.model.metrics import BY_NAME
 from napctl.observe.energy import EnergyMeter
 from tests.unit.energy_trees import INTEL, Tree
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 SECONDS = 1.2
 """Enough CPU time for a split, also where the CPU is shared with another."""
 IN_USER_SPACE = [sys.executable, "-c", "while True: pass"]
@@ -53,6 +53,7 @@ def measured(lab: Lab, *pids: int, seconds: float = SECONDS) -> Figures:
         return meter.end()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("command", "most", "least"),
     [(IN_USER_SPACE, "user", "system"), (IN_THE_KERNEL, "system", "user")],
@@ -72,6 +73,7 @@ def test_work_is_found_where_it_is_done_and_its_parts_add_up_to_the_schedulers_s
     assert found.metrics[f"{most}_share"] > 0.2, "of the CPU that it runs on"
 
 
+@pytest.mark.alone
 def test_what_napi_threads_run_is_shown_beside_the_server(lab: Lab) -> None:
     """Packets that nobody reads, as many as fit: all that the server's CPU does for them the NAPI thread does."""
     with socket_of(lab) as port, running(lab, [sys.executable, "-c", FLOOD, lab.server.address, str(port)],

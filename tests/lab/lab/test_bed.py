@@ -27,7 +27,7 @@ import json, sys, time
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import memcached
-spec = LoadSpec(rate_per_second=1000, seconds=60)
+spec = LoadSpec(rate_per_second=1000, seconds=60, sleeps=True)
 with Lab.build() as lab, memcached(lab) as server, started(lab, server, spec) as load:
     load.wait_for_warmup()
     ends = (lab.server, lab.client)

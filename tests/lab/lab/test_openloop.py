@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.lab.bed import Lab
 from napctl.lab.compiled import compiled
@@ -16,7 +17,7 @@ from napctl.lab.load import LoadSpec, run, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError, Unsupported
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 PAUSE_S = 0.2
 
@@ -28,6 +29,7 @@ def idle_server(shared_lab: Lab) -> Iterator[Server]:
         server.process.kill()  # asked kindly, memcached takes a second
 
 
+@pytest.mark.alone
 def test_every_request_is_answered_at_about_the_rate_asked_for(shared_lab: Lab, idle_server: Server) -> None:
     result = run(shared_lab, idle_server, LoadSpec(rate_per_second=5000, seconds=1, warmup_seconds=0.2))
     assert result.unanswered == 0
@@ -57,6 +59,7 @@ def stop_for(pid: int, seconds: float) -> float:
     return time.monotonic() - start
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("rate", [2000, 20000])
 def test_a_pause_is_charged_to_every_request_that_fell_due_in_it(
     shared_lab: Lab, idle_server: Server, rate: float
@@ -77,6 +80,7 @@ def test_a_pause_is_charged_to_every_request_that_fell_due_in_it(
         assert (pause_s - t) / 2 - 0.02 < share < (pause_s - t) / (1 - 0.5) / 2 + 0.02
 
 
+@pytest.mark.alone
 def test_more_than_the_server_can_do_shows_as_latency_that_grows_and_as_unanswered(
     shared_lab: Lab, idle_server: Server
 ) -> None:
@@ -88,6 +92,17 @@ def test_more_than_the_server_can_do_shows_as_latency_that_grows_and_as_unanswer
     assert result.p99_us > 50_000
 
 
+def test_one_that_sleeps_makes_the_same_requests_and_leaves_its_cpu_to_others(
+    shared_lab: Lab, idle_server: Server
+) -> None:
+    spec = LoadSpec(rate_per_second=2000, seconds=1, warmup_seconds=0.1)
+    awake, asleep = (run(shared_lab, idle_server, replace(spec, sleeps=sleeps)) for sleeps in (False, True))
+    assert asleep.unanswered == 0
+    assert asleep.sent == asleep.answered == awake.sent
+    assert asleep.cpu_share < 0.4 * awake.cpu_share
+
+
+@pytest.mark.alone
 def test_at_rest_nothing_is_sent(shared_lab: Lab, idle_server: Server) -> None:
     result = run(shared_lab, idle_server, LoadSpec(rate_per_second=0, seconds=0.5, warmup_seconds=0.1))
     assert (result.sent, result.answered, result.histogram) == (0, 0, ())
@@ -95,6 +110,7 @@ def test_at_rest_nothing_is_sent(shared_lab: Lab, idle_server: Server) -> None:
     assert result.cpu_share < 0.1
 
 
+@pytest.mark.alone
 def test_a_closed_loop_finds_the_saturating_load(shared_lab: Lab, idle_server: Server) -> None:
     spec = LoadSpec(rate_per_second=0, closed_depth=4, seconds=0.5, warmup_seconds=0.1, connections=8)
     result = run(shared_lab, idle_server, spec)
@@ -104,6 +120,7 @@ def test_a_closed_loop_finds_the_saturating_load(shared_lab: Lab, idle_server: S
     assert result.achieved_per_second * mean_s == pytest.approx(4 * 8, rel=0.15)
 
 
+@pytest.mark.alone
 def test_stopped_early_it_still_reports(shared_lab: Lab, idle_server: Server) -> None:
     with started(shared_lab, idle_server, LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=0.1)) as load:
         load.wait_for_warmup()

@@ -23,7 +23,7 @@ from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, UNSET, Napctl, ending, params_of, set_napi, set_params
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 INTERRUPTS = (NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0), UNSET)
 DEFERRAL = (NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0), UNSET)
@@ -77,6 +77,7 @@ def beside_us(lab: Lab, server: Server) -> float:
     return max(0.0, min(found))
 
 
+@pytest.mark.alone
 @pytest.mark.long
 @pytest.mark.parametrize("rate", [5_000, 40_000])
 @pytest.mark.parametrize("way", WAYS)
@@ -105,6 +106,7 @@ LONG_WAYS = {
 """Who makes requests wait for milliseconds, beside which what disturbs a client is little."""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("cause", LONG_WAYS)
 def test_of_long_waits_its_percentiles_are_the_clients(lab: Lab, server: Server, cause: str) -> None:
     """Coarser than the test above, and sure on a machine that others use: it fails if one is twice the other."""
@@ -142,6 +144,7 @@ def pausing(pid: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.alone
 def test_arrivals_are_spread_evenly_over_the_wait_for_a_poll(lab: Lab, server: Server, load: LoadStarter) -> None:
     timer_us = 5_000
     take(lab, server, (NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=timer_us * 1000), UNSET))
@@ -155,6 +158,7 @@ def test_arrivals_are_spread_evenly_over_the_wait_for_a_poll(lab: Lab, server: S
     assert us(found.until_read, 0.1) < timer_us / 4
 
 
+@pytest.mark.alone
 def test_a_server_that_gets_no_cpu_is_seen_though_its_packets_are_polled_at_once(
     lab: Lab, server: Server, load: LoadStarter
 ) -> None:
@@ -182,6 +186,7 @@ def spinning(cpu: int) -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.alone
 def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load(5_000)
     found = napctl("watch", "--target", server.pid, "--seconds", 1, "--json").json["latency"]
@@ -189,7 +194,7 @@ def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: 
     assert worker["pid"] == server.pid
     assert found["lacks"] == []
     assert found["together"] == {**worker, "pid": None}
-    assert worker["samples"] > 200
+    assert worker["samples"] > 20
     assert 0 < worker["until_read_p50_us"] <= worker["until_read_p99_us"]
     assert worker["until_read_p50_us"] <= worker["until_reply_p50_us"]
 
@@ -202,7 +207,7 @@ def test_attached_tells_it(lab: Lab, server: Server, load: LoadStarter, napctl: 
     load(5_000)
     napctl.attach_quickly(server.pid)
     (standing,) = napctl("attached", "--json").json["attachments"]
-    assert standing["latency"]["together"]["samples"] > 200
+    assert standing["latency"]["together"]["samples"] > 20
     assert "server-side latency: read p50 " in napctl("attached").stdout
 
 

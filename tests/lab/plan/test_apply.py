@@ -163,7 +163,7 @@ def test_without_a_confirmation_everything_comes_back(bed: Lab, napctl: Napctl, 
 
 
 def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, "--confirm-within", "2s", *at_server(bed)).status == 0
+    assert napctl("apply", plan, "--confirm-within", "3s", *at_server(bed)).status == 0
     (waiting,) = napctl.live()
     assert waiting.guard is not None
 
@@ -171,7 +171,7 @@ def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: P
 
     guard = waiting.guard
     until(lambda: processes.process(guard.pid) is None, "the end of the guard")
-    time.sleep(2.2)
+    time.sleep(3.2)
     assert frames_of(bed.server.namespace) == 16
     assert states(napctl) == ["applied"]
     assert napctl("confirm", "1").failed_with(2, "needs no confirmation")
@@ -182,7 +182,6 @@ def test_the_former_settings_come_back_though_napctl_and_its_parent_were_killed(
     bed: Lab, napctl: Napctl, plan: Path
 ) -> None:
     before = machine_of(bed.server)
-    start = time.monotonic()
     session = subprocess.Popen(  # as an ssh session: a shell that runs napctl, with a session of its own
         ["sh", "-c", '"$@"; sleep 60', "sh", PROGRAM, "apply", plan, "--confirm-within", "3s", *at_server(bed)],
         env=napctl.environment,
@@ -191,11 +190,12 @@ def test_the_former_settings_come_back_though_napctl_and_its_parent_were_killed(
     )
     try:
         until(lambda: deferrals(bed) == {(10, 50_000)}, "the new settings")
+        made = time.monotonic()
     finally:
         os.killpg(session.pid, signal.SIGKILL)
         session.wait()
     assert machine_of(bed.server) != before
-    until(lambda: machine_of(bed.server) == before, "the former settings", patience_s=start + 5 - time.monotonic())
+    until(lambda: machine_of(bed.server) == before, "the former settings", patience_s=made + 5 - time.monotonic())
     until(lambda: states(napctl) == ["restored"], "the record of it")
 
 

@@ -26,7 +26,7 @@ from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, Napctl, bpftrace_command, ending, in_mounts, set_napi, set_params, until
 from tests.lab.probe.loading import load_in
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 SO_INCOMING_NAPI_ID = 56
 SUSPEND_MS = 20
@@ -111,6 +111,7 @@ def following(lab: Lab, settings: NapiSettings | None = None, *, apart: bool = F
         follower.close()
 
 
+@pytest.mark.alone
 def test_under_plain_interrupts_nothing_is_counted(lab: Lab, load: LoadStarter, probe: SuspensionProbe) -> None:
     load()
 
@@ -121,6 +122,7 @@ def test_under_plain_interrupts_nothing_is_counted(lab: Lab, load: LoadStarter, 
     assert found.wait_percentile_us(0.9) == 0  # an interrupt came at once
 
 
+@pytest.mark.alone
 def test_an_attached_server_suspends_and_resumes_and_needs_no_rescue(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, probe: SuspensionProbe
 ) -> None:
@@ -160,7 +162,7 @@ def test_one_epoll_instance_that_follows_two_queues_needs_rescue(probe: Suspensi
             set_napi(lab, napi.napi_id, suspending())
         for fd in open_files(server.pid).epolls:
             set_params(server.pid, fd, PREFERS)
-        spec = LoadSpec(rate_per_second=20_000, seconds=10, connections=16, warmup_seconds=0.1)
+        spec = LoadSpec(rate_per_second=20_000, seconds=10, connections=16, warmup_seconds=0.1, sleeps=True)
         with started(lab, server, spec) as load:
             load.wait_for_warmup()
             found = window(probe, lab, 2)
@@ -173,6 +175,7 @@ def test_one_epoll_instance_that_follows_two_queues_needs_rescue(probe: Suspensi
     assert tail >= 0.9 * SUSPEND_MS * 1000  # the trap
 
 
+@pytest.mark.alone
 def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: SuspensionProbe) -> None:
     (napi,) = lab.server.napis()
     load()

@@ -25,10 +25,10 @@ from napctl.probe.suspension import SuspensionProbe
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl, ask, bpftrace, until
+from tests.lab.helpers import Napctl, ask, bpftrace, until, wait_for_packets
 from tests.lab.service.services import free_port
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 RANGE = "5s"
@@ -254,16 +254,16 @@ def fill(probe: Probe | SuspensionProbe | None) -> None:
 def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
     lab: Lab, server: Server, load: LoadStarter
 ) -> None:
-    load(5_000, seconds=10)
+    load(5_000, seconds=60)
     with SnapshotTaker("test") as taker:
         taker.take(of(lab))
         fill(taker._probes._napi)
         fill(taker._probes._suspension)
-        time.sleep(0.2)
+        wait_for_packets(lab, 3000)
         lossy = taker.take(of(lab))  # which ends with fresh ones
         found = []
         for _ in range(2):
-            time.sleep(0.2)
+            wait_for_packets(lab, 600)
             found.append(taker.take(of(lab)))
     assert lossy.lost_polls > 100
     assert found[-1].lost_polls == lossy.lost_polls
@@ -297,6 +297,7 @@ def test_without_the_right_to_load_probes_the_rest_is_told_and_which_are_missing
     assert "napctl_machine_interrupts_total" not in done.stdout
 
 
+@pytest.mark.alone
 def test_a_snapshot_of_64_queues_costs_little() -> None:
     with Lab.build(queues=64) as lab, memcached(lab) as server, SnapshotTaker("test") as taker:
         target = WatchedTarget("memcached", [server.pid], None)

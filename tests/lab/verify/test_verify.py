@@ -53,7 +53,7 @@ def test_a_driver_that_accepts_and_ignores_is_said_to(
 ) -> None:
     """At least 19 times in 20."""
     tap.frames = 64
-    tries = trials(2, 20)
+    tries = trials(1, 20)
     outcomes = [verdicts(napctl, "tap0", *tap.here, *QUICKLY, "--seed", seed)[0]["outcome"] for seed in range(tries)]
     print(f"tun, {tries} runs: {outcomes.count('without effect')} without effect")
 
