@@ -13,6 +13,8 @@ VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod nftables procps
 
 # What makes a root of Debian 13: to build the package in, and to try it.
 DEBIAN_PACKAGES := debian-archive-keyring e2fsprogs iproute2 mmdebstrap util-linux
+# What the long tests add to all of these: containers.
+LONG_PACKAGES := podman
 
 # Emulated, a test may take 20 times as long as on the machine itself.
 IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
@@ -88,7 +90,7 @@ test-long: $(LONG)
 $(LONG): long-setup
 
 long-setup: $(VENV)/compiled
-	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES) $(DEBIAN_PACKAGES)
+	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES) $(VM_PACKAGES) $(DEBIAN_PACKAGES) $(LONG_PACKAGES)
 
 long-unit:
 	$(PYTEST) --long -m 'trials or long' -rP --numprocesses 2 tests/unit

@@ -167,6 +167,7 @@ def contained(podman: Podman, name: str, image: str) -> Iterator[str]:
         podman("rm", "--force", "--time", "0", name)
 
 
+@pytest.mark.long
 def test_what_podman_runs_is_known_by_name_image_and_id(
     podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
