@@ -16,9 +16,8 @@ from napctl.lab.bed import Lab
 from napctl.lab.compiled import compiled
 from napctl.lab.flood import make_packets_dear
 from napctl.model.machine import Napi
-from tests.lab.following import Following, ended_by, killed
+from tests.lab.following import Following, ended_by
 from tests.lab.helpers import Napctl
-from tests.lab.service.services import serving, write
 from tests.vm.test_apply import ifindex_of
 from tests.vm.wire import Wire, run
 
@@ -96,27 +95,3 @@ def test_a_softirq_device_gets_threads_at_nice_19_in_a_flood_and_loses_them_afte
     assert it.errors == ""
     print("\n".join(it.since()))
     wire.ping(5)
-
-
-def test_the_service_killed_in_the_flood_is_followed_by_one_that_takes_it_over_and_takes_it_back(
-    wire: Wire, napctl: Napctl, tmp_path: Path
-) -> None:
-    policy = write(tmp_path / "policy.toml", f'[protect]\ndevices = ["{wire.device}"]\n')
-    with flooded(wire):
-        with serving(napctl, policy) as it:
-            it.told(f"{wire.device}: overload: nice 19", patience_s=PATIENCE_S)
-            killed(it)
-        assert napi_of(wire.device).settings.threaded == "enabled"
-        with serving(napctl, policy) as it:
-            it.told(f"took over the protection of {wire.device}", patience_s=PATIENCE_S)
-            assert "took over the protection" in napctl("why", timeout_s=PATIENCE_S).stdout
-            assert napi_of(wire.device).settings.threaded == "enabled"
-            it.end(signal.SIGTERM, patience_s=PATIENCE_S)
-        assert (napi_of(wire.device).settings.threaded, napctl.live()) == ("disabled", [])
-        with serving(napctl, policy) as it:
-            over = it.told(f"{wire.device}: overload: nice 19", patience_s=PATIENCE_S).seconds
-            write(policy, "[service]\n")
-            it.told("protection ends: the policy wants another one, or none", since=over, patience_s=PATIENCE_S)
-            assert napi_of(wire.device).settings.threaded == "disabled"
-            assert it.end(signal.SIGTERM, patience_s=PATIENCE_S) == 0
-    assert napctl.live() == []
