@@ -22,8 +22,6 @@ def load(lab: Lab, kind: str, priority: str, rule: str, chain: str = TABLE) -> N
     with lab.server.namespace.entered():
         text = chain.format(kind=kind, priority=priority, rule=rule)
         done = subprocess.run(["nft", "-f", "-"], input=text, text=True, check=False, capture_output=True)
-    if done.returncode and ("No such file or directory" in done.stderr or "not supported" in done.stderr):
-        pytest.skip(f"this kernel has no such expression: {rule}")
     assert done.returncode == 0, done.stderr
 
 
@@ -47,7 +45,6 @@ def test_a_firewall_raises_none(lab: Lab) -> None:
         ("nat", "dstnat", "tcp dport 80 dnat to 10.0.0.1", "nat (DNAT or SNAT)"),
         ("nat", "dstnat", "tcp dport 80 redirect to :8080", "redirect"),
         ("filter", "mangle", "tcp dport 80 tproxy to 127.0.0.1:8080", "tproxy"),
-        ("filter", "filter", "udp dport 53 queue num 1", "queue"),
         ("filter", "raw", "ip daddr set 10.0.0.1", "changed headers"),
     ],
 )
