@@ -53,6 +53,7 @@ held[0].sendall(b"set key0 0 0 100\\r\\n" + 100 * b"v" + b"\\r\\n")
 held[0].recv(100)
 for each in held:
     each.sendall(b"version\\r\\n")
+for each in held:
     assert each.recv(100).startswith(b"VERSION")
 print("ready", flush=True)
 time.sleep(1200)
