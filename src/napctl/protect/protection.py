@@ -64,6 +64,8 @@ class Protection:
         self._said: dict[tuple[str, str], None] = {}
         """Errors and obstacles, by device: each is said once, until a step is made."""
         self._look_at = self._window_at = self._journal_at = 0.0
+        self._has_looked = False
+        """Since storm control was last minded."""
         self._reset: set[int] = set()
         """Interface indexes of devices that were reset since the last look."""
         self.groups: list[Protected] = []
@@ -123,6 +125,8 @@ class Protection:
         try:
             if now >= self._look_at:
                 self.look_for_devices()
+            if self._has_looked:
+                self._has_looked = False
                 self._steps.mind_storm_control(self.groups)
                 self.tell_obstacles()
             if now >= self._window_at:
@@ -168,7 +172,7 @@ class Protection:
 
     def look_for_devices(self) -> None:
         """Devices and their NAPI instances as they are now. Raises NapctlError, OSError, RolledBackByHand."""
-        self._look_at = self._clock() + LOOK_SECONDS
+        self._look_at, self._has_looked = self._clock() + LOOK_SECONDS, True
         if self._monitor is None:
             self._monitor = Monitor(self._netns).__enter__()
         reset, self._reset = self._reset, set()
