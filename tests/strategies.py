@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from napctl.model.cpus import cpus_text
 from napctl.model.machine import (
     Coalescing,
     Device,
@@ -15,8 +16,8 @@ from napctl.model.machine import (
     QueueCoalescing,
     Rings,
 )  # fmt: skip
-from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.plan import Deferral, DevicePlan, InstanceThread, Plan, RingSizes
+from napctl.model.settings import EpollParams, NapiSettings, ThreadSettings
 
 
 def examples(few: int, many: int) -> int:
@@ -29,6 +30,7 @@ DELAYS = st.sampled_from((0, 1, 3, 8, 10, 20, 50, 64, 100, 125, 150, 200, 256, 1
 FRAMES = st.sampled_from((0, 1, 2, 16, 32, 64, 128, 256)) | st.integers(0, 5000)
 SPEEDS = st.sampled_from((10, 1000, 10_000, 25_000, 50_000, 100_000, 400_000)) | st.integers(1, 2_000_000)
 GOALS = st.sampled_from(("latency", "balanced", "throughput", "efficiency"))
+"""Those that set delays."""
 
 NAMES = st.sampled_from(
     ("eth0", "eth0.100", "enp3s0f1np1", "goal", "schema", "0", "true", 'a"b\\c', "ä#=[x]")
@@ -36,6 +38,14 @@ NAMES = st.sampled_from(
     lambda name: name not in (".", "..") and len(name.encode()) < 16 and not any(map(str.isspace, name))
 )
 
+CPUS = st.sets(st.integers(0, 300), min_size=1, max_size=9).map(cpus_text)
+THREADS = st.builds(
+    ThreadSettings,
+    threaded=st.sampled_from(("enabled", "busy-poll")),
+    nice=st.none() | st.integers(0, 19),
+    cpus=st.none() | CPUS,
+)
+"""What a plan may ask of a thread."""
 _LEVEL = st.builds(DimProfile, usecs=st.none() | U32, pkts=st.none() | U32, comps=st.none() | U32)
 _PROFILE = st.none() | st.lists(_LEVEL, max_size=3).map(tuple)
 
@@ -79,6 +89,9 @@ DEVICE_PLANS = st.builds(
     ).map(tuple),
     rings=st.none() | st.builds(RingSizes, rx=st.none() | U32, tx=st.none() | U32),
     deferral=st.none() | st.builds(Deferral, defer_hard_irqs=st.none() | U32, gro_flush_timeout_ns=st.none() | U32),
+    threads=st.lists(
+        st.builds(InstanceThread, instance=U32, thread=THREADS), max_size=2, unique_by=lambda each: each.instance
+    ).map(tuple),
 )
 PLANS = st.builds(
     Plan,

@@ -30,6 +30,7 @@ TOOLS = (
     "haproxy",
     "ip",
     "memcached",
+    "nft",
     "nginx",
     "prometheus",
     "redis-server",

@@ -40,7 +40,10 @@ Step = tuple[str, int]
 """A system call of napctl: its name, and how manieth of that name it is."""
 Sampled = Callable[[list[Step], int], list[Step]]
 """The fixture `sampled`, of steps."""
-STEPS = ("pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "exit_group")
+STEPS = (
+    "pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "setpriority", "sched_setaffinity",
+    "exit_group",
+)  # fmt: skip
 """System calls by which napctl changes or records something, and its end."""
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(napctl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TIERS = (
     {"cli"},
-    {"service"},
+    {"service", "protect"},
     {"report", "experiment", "verify", "attach", "plan", "doctor"},
     {"load", "lab", "stats", "adapt"},
     {"change", "observe"},
@@ -25,6 +25,7 @@ WITHIN = {
     "experiment": {"attach", "plan"},
     "verify": {"plan"},
     "load": {"lab"},
+    "service": {"protect"},
     "probe": {"kernel"},
 }
 """And these of its own tier."""

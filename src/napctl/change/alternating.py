@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from napctl.change.holders import refuse_second_holder
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import make, value_words
@@ -30,11 +31,13 @@ def alternating(directory: Path, transaction: Transaction) -> Iterator[Callable[
     undo() raise. The journal is locked for each switch only, and holds the transaction as `changing` all the while: its
     keeper keeps it from being recovered, its guard recovers from a kill. Who restores what lies below puts it back
     first: then, and when somebody else has changed a setting, ChangedMeanwhile is raised. Raises BadInput if there is a
-    trial of its devices already, or a plan that waits for its confirmation.
+    trial of its devices already, a plan that waits for its confirmation, or another holder of one of its NAPI
+    instances.
     """
     with Places() as places:
         with undisturbed(), Journal(directory) as journal:
             refuse_unsettled(journal, devices_of(transaction.changes), keeper=transaction.keeper)
+            refuse_second_holder(transaction.changes, journal.live())
             transaction = recognisable(transaction, places)
             made = replace(transaction, number=journal.begin(transaction))
 

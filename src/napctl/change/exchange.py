@@ -11,9 +11,9 @@ from napctl.change.journal import Journal
 from napctl.change.objects import Places
 from napctl.change.one_change import found_own, make, may_have_either, refuse_changed, touched
 from napctl.change.transaction import undisturbed
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
+from napctl.model.change import Change, EpollChange, InstanceChange, SocketChange, Switch, Transaction
 from napctl.model.errors import Away, BadInput, ChangedMeanwhile, NapctlError, RolledBack
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
 
 __all__ = ["Block", "Exchanged", "Stage", "exchange"]
 
@@ -21,7 +21,7 @@ __all__ = ["Block", "Exchanged", "Stage", "exchange"]
 MOST_SWITCHES = 100
 """Of one transaction that are kept: the newest."""
 
-Block = NapiSettings | EpollParams | SocketPolling
+Block = NapiSettings | ThreadSettings | EpollParams | SocketPolling
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,11 @@ def _as_found(
 
 def _step(change: Change, block: Block, names: Collection[str] = ()) -> Change:
     """From what is in force to what is to be, of these settings alone (none: of all)."""
-    assert isinstance(change, NapiChange | EpollChange | SocketChange)
+    assert isinstance(change, InstanceChange | EpollChange | SocketChange)
     before = change.after
-    kept = NapiSettings() if isinstance(change, NapiChange) else before  # there None stands for: not touched
+    kept: Block = before
+    if isinstance(before, NapiSettings | ThreadSettings):
+        kept = type(before)()  # there None stands for: not touched
     other = {
         name: value
         for name in block.__struct_fields__

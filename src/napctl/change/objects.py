@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
+from napctl.change.thread_block import thread_block
 from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.epoll_instances import copy_of_epoll, copy_of_socket
 from napctl.kernel.ethtool import Ethtool
@@ -21,11 +22,13 @@ from napctl.model.change import (
     DeviceChange,
     EpollChange,
     Holder,
+    InstanceChange,
     NapiChange,
     RingsChange,
     SocketChange,
     Steered,
     SteeringChange,
+    ThreadChange,
     Transaction,
 )
 from napctl.model.errors import Away
@@ -89,6 +92,9 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
                 yield target
         case NapiChange():
             with _napi(change, places) as target:
+                yield target
+        case ThreadChange():
+            with _thread(change, places) as target:
                 yield target
         case CoalescingChange() | RingsChange() | ChannelsChange():
             with _device(change, places) as target:
@@ -199,19 +205,33 @@ class _NapiTarget:
 
 @contextmanager
 def _napi(change: NapiChange, places: Places) -> Iterator[SettingsBlock | None]:
-    """Raises Away if the device is there but down: its instances are hidden then, and drivers with persistent
-    NAPI configuration bring the settings back when it comes up."""
     for netns in places.candidates(change.netns):
         with Netdev(netns) as netdev:
             target = _NapiTarget(change, netdev)
             if target.read() is not None:
                 yield target
                 return
+    _refuse_away(change, places)
+    yield None
+
+
+@contextmanager
+def _thread(change: ThreadChange, places: Places) -> Iterator[SettingsBlock | None]:
+    with ExitStack() as stack:
+        found = (stack.enter_context(thread_block(change, netns)) for netns in places.candidates(change.netns))
+        block = next((each for each in found if each is not None), None)
+        if block is None:
+            _refuse_away(change, places)
+        yield block
+
+
+def _refuse_away(change: InstanceChange, places: Places) -> None:
+    """Raises Away if the device is there but down: its instances are hidden then, and drivers with persistent
+    NAPI configuration bring the settings back when it comes up."""
     home = places.candidates(change.netns)[0]
     own = _link(home, change.ifindex)
     if own is not None and home.inode == change.netns and not own.up and own.name == change.device:
         raise Away(f"{change.where}: {change.device} is down, and its settings may come back with it")
-    yield None
 
 
 class _CoalescingTarget:

@@ -17,10 +17,11 @@ from napctl.model.change import (
     Restored,
     SocketChange,
     SteeringChange,
+    ThreadChange,
 )
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing, levels_text
-from napctl.model.settings import kernel_name
+from napctl.model.settings import DISABLED, kernel_name
 from napctl.model.units import duration_text
 from napctl.model.value import Value
 
@@ -28,6 +29,7 @@ __all__ = [
     "all_gone",
     "altered",
     "drifts",
+    "explain",
     "found_own",
     "make",
     "may_have_either",
@@ -137,7 +139,13 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
                 _check(change, target, back)
     except (OSError, Refused) as error:
         raise explain(change, error) from None
-    return rows
+    return _with_its_thread(rows) if isinstance(change, ThreadChange) else rows
+
+
+def _with_its_thread(rows: list[Restored]) -> list[Restored]:
+    """A thread that ends takes with it what somebody else had made of it."""
+    ended = any(each.setting == "threaded" and each.outcome == "restored" and each.before == DISABLED for each in rows)
+    return [replace(each, outcome="gone", found=None) if ended and each.outcome == "left" else each for each in rows]
 
 
 def all_gone(change: Change) -> list[Restored]:
@@ -204,6 +212,8 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
 
 
 def _why_not_permitted(change: Change) -> str:
+    if isinstance(change, ThreadChange):
+        return "changing it needs CAP_NET_ADMIN in the initial user namespace, and CAP_SYS_NICE"
     if not isinstance(change, EpollChange | SocketChange | SteeringChange):
         return "changing it needs CAP_NET_ADMIN in the initial user namespace"
     held = capabilities.held()

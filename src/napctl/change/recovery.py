@@ -106,7 +106,7 @@ def _is_followed(transaction: Transaction) -> bool:
     """Whether a running napctl follows what it changes: one that was kept from recording a step, as by a full disk,
     does that at its next check."""
     kept = transaction.keeper is not None and running(transaction.keeper)
-    return kept and (transaction.kind == "apply" or alive(transaction))
+    return kept and (transaction.kind in ("apply", "protect") or alive(transaction))
 
 
 def on_trial(transaction: Transaction) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from napctl.model.change import Change, DeviceChange, NapiChange
+from napctl.model.change import Change, DeviceChange, InstanceChange
 from napctl.model.plan import settings
 
 __all__ = ["Keepable", "joined", "object_of", "part_of", "renewed"]
 
 
-Keepable = NapiChange | DeviceChange
+Keepable = InstanceChange | DeviceChange
 """What is kept of a device."""
 
 
@@ -47,9 +47,9 @@ def renewed(earlier: Keepable, anew: Keepable) -> Keepable:
     """
     asked, again = dict(settings(earlier.after)), dict(settings(anew.after))
     after = replace(anew.after, **(asked | again))
-    if isinstance(anew, NapiChange):
+    if isinstance(anew, InstanceChange):
         return replace(anew, before=replace(anew.before, **dict(settings(earlier.before))), after=after, leaving=None)
-    assert not isinstance(earlier, NapiChange)
+    assert not isinstance(earlier, InstanceChange)
     given = earlier.found or earlier.after
     before: dict[str, Any] = {}
     found: dict[str, Any] = {}
@@ -73,7 +73,7 @@ def part_of(change: Keepable, names: Collection[str], *, moved: bool) -> Keepabl
     """With these of the settings that it asks for. `moved`: with what the driver has changed beside them, too."""
     others = [name for name, _ in settings(change.after) if name not in names]
     after = replace(change.after, **dict.fromkeys(others))
-    if isinstance(change, NapiChange):
+    if isinstance(change, InstanceChange):
         return replace(change, before=replace(change.before, **dict.fromkeys(others)), after=after)
     if change.found is None:
         return replace(change, after=after)

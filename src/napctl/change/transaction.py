@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from msgspec.structs import replace
 
+from napctl.change.holders import refuse_second_holder
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
@@ -29,6 +30,7 @@ from napctl.model.change import (
     SocketChange,
     State,
     SteeringChange,
+    ThreadChange,
     Transaction,
 )
 from napctl.model.errors import ChangedMeanwhile, NapctlError, RolledBack
@@ -79,8 +81,9 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
 
     `then` is the state that it comes into. If a change is refused that is not to be left out, or napctl is interrupted,
     what was made is undone and the error raised: ChangedMeanwhile; NotPermitted, Unsupported or BadInput if nothing had
-    been changed by then, else RolledBack.
+    been changed by then, else RolledBack. Raises BadInput if somebody else holds one of its NAPI instances.
     """
+    refuse_second_holder(transaction.changes, journal.live())
     with undisturbed() as interrupted, Places() as places:
         transaction = recognisable(transaction, places)
         made = replace(transaction, number=journal.begin(transaction))
@@ -132,6 +135,7 @@ def amend(
     instance that it makes anew. `join`: those of a device that are of one object become one, and what was there before
     the first is put back in the end. A kill amid it leaves the transaction as one to be restored as a whole.
     """
+    refuse_second_holder(more, journal.live(), transaction.number)
     with undisturbed(), Places() as places:
         _undo_parts(journal, transaction, without, places)
         dropped = (*without, *forget)
@@ -257,7 +261,8 @@ def _moved(changes: Sequence[Change]) -> Iterator[int]:
         for other in changes[:place]:
             rings = isinstance(other, RingsChange | ChannelsChange)
             wide = isinstance(other, CoalescingChange) and other.queue is None and isinstance(change, CoalescingChange)
-            if (rings or wide) and _device(other) == _device(change):
+            threads = isinstance(other, ThreadChange) and isinstance(change, ThreadChange) and other.whole_device
+            if (rings or wide or threads) and _device(other) == _device(change):
                 yield place
 
 

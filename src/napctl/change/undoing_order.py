@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from napctl.model.change import Change, ChannelsChange, EpollChange, NapiChange, RingsChange, SocketChange
+from napctl.model.change import (
+    Change,
+    ChannelsChange,
+    EpollChange,
+    NapiChange,
+    RingsChange,
+    SocketChange,
+    ThreadChange,
+)
 from napctl.model.settings import NapiSettings
 
 __all__ = [
@@ -42,15 +50,15 @@ def undoing_order(changes: Sequence[Change]) -> list[Change]:
     """Rings first, as when they were changed: a driver that starts its queues anew for them may lose the others.
 
     Then who polls, so that applications stop before their NAPI instances lose the deferral; then the rest. Of each the
-    last change first. But of a device whose channels were changed, deferral comes before these: with a queue its NAPI
-    instance goes, whose settings some drivers keep for the next one.
+    last change first. But of a device whose channels were changed, deferral and threads come before these: with a queue
+    its NAPI instance goes, whose settings some drivers keep for the next one.
     """
     backwards = changes[::-1]
     renumbered = {(each.netns, each.ifindex) for each in changes if isinstance(each, ChannelsChange)}
 
     def place(change: Change) -> int:
         match change:
-            case NapiChange() if (change.netns, change.ifindex) in renumbered:
+            case NapiChange() | ThreadChange() if (change.netns, change.ifindex) in renumbered:
                 return 0
             case ChannelsChange():
                 return 1

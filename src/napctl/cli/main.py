@@ -31,6 +31,9 @@ SECTIONS = {
         "run": "start a server with IRQ suspension, and keep it so",
         "detach": "undo attach: restore every former value",
     },
+    "Protect": {
+        "protect": "keep a flood of packets from taking the machine",
+    },
     "Settings": {
         "plan": "propose coalescing and deferral for a goal, with reasons",
         "apply": "put a plan in force, all of it or nothing",

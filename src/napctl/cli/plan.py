@@ -50,6 +50,10 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return device or ANY_DEVICE, mbps
 
 
+def _summary(goal: Goal) -> str:
+    return goal.summary if goal.threads else f"{goal.summary}; {duration_text(goal.budget_ns)}"
+
+
 @click.command(
     epilog="\b\nExamples:\n  napctl plan\n  napctl plan eth0 --goal latency --max-added-latency 5us\n"
     "  napctl plan eth0 --speed eth0=10G --output eth0.toml\n"
@@ -59,7 +63,7 @@ class Speed(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @devices_argument
 @click.option("--goal", "goal_name", type=click.Choice(get_args(GoalName)), default="balanced", show_default=True,
               help="What the settings are for: "
-              + ", ".join(f"{goal.name} ({goal.summary}; {duration_text(goal.budget_ns)})" for goal in GOALS.values())
+              + ", ".join(f"{goal.name} ({_summary(goal)})" for goal in GOALS.values())
               + ". The time is what packets may be delayed by.")  # fmt: skip
 @click.option("--max-added-latency", "budget_ns", type=Duration(most_ns=MOST_ADDED_LATENCY_NS), metavar="TIME",
               help="Latency that hardware and software together may add, instead of the goal's.")  # fmt: skip
@@ -94,11 +98,13 @@ def plan(
     if as_json and output == "-":
         raise click.UsageError("--json and --output - both want standard output")
     between = range_of(**adaptive)
+    goal = GOALS[goal_name]
+    if between is not None and goal.threads:
+        raise click.UsageError(f"--adaptive is about delays, which --goal {goal.name} leaves as they are")
     machine = _machine(netns, devices)
     if between is not None:
         refuse_without_profile(machine.devices, named=bool(devices))
     speeds = _speeds(given, machine)
-    goal = GOALS[goal_name]
     advice = propose(machine, None, goal, budget_ns, speeds, between)
     if advice.proposals and window_ns:
         note(f"measuring for {duration_text(window_ns)}; nothing is changed")
@@ -146,7 +152,8 @@ def _write(file: str, advice: Advice) -> None:
 
 def _show(advice: Advice, machine: Machine, goal: Goal) -> None:
     budget = duration_text(advice.plan.max_added_latency_ns)
-    _paragraph(f"goal {goal.name}: {goal.summary}; packets may be delayed by up to {budget}")
+    delays = "delays stay as they are" if goal.threads else f"packets may be delayed by up to {budget}"
+    _paragraph(f"goal {goal.name}: {goal.summary}; {delays}")
     if not machine.devices:
         _paragraph("no network hardware here is up and has something to set; name a device to plan for it")
     for device in machine.devices:

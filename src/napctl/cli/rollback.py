@@ -17,11 +17,13 @@ from napctl.model.errors import BadInput
 
 IN_FORCE = ("applied", "unconfirmed", "restoring")
 """Wholly, or what is left of it after the kernel refused to undo it."""
+PLANS = ("apply", "protect")
+"""And what protection has made."""
 
 
 @click.command(epilog="\b\nExamples:\n  napctl rollback\n  napctl rollback 7\n  napctl rollback 7 --force\n"
                "  napctl rollback --all")  # fmt: skip
-@transaction_argument(lambda each: each.kind == "apply" and each.state in IN_FORCE)
+@transaction_argument(lambda each: each.kind in PLANS and each.state in IN_FORCE)
 @click.option("--all", "everything", is_flag=True, help="All that is in force, attachments too.")
 @click.option("--force", is_flag=True, help="Also restore settings that somebody else has changed since.")
 @json_option("One JSON object")
@@ -80,7 +82,7 @@ def _numbered(journal: Journal, number: int, *, force: bool) -> Transaction:
     found = journal.find(number)
     if found is None:
         raise BadInput(f"there is no transaction {number}; `napctl history` lists them")
-    if found.kind != "apply":
+    if found.kind not in PLANS:
         way = f"detach {found.pid}` undoes it" if found.state == "attached" else "recover` undoes what is left of it"
         raise BadInput(f"transaction {number} is no plan; `napctl {way}")
     if found.state == "restored" and not force:

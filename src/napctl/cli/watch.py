@@ -19,6 +19,7 @@ from napctl.cli.text.table import wrapped
 from napctl.cli.text.window import machine_lines, napi_lines
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile
+from napctl.model.overload import overloaded, overloaded_words
 from napctl.model.window import NapiWindow, Window
 from napctl.observe.machine import DISAPPEARED
 from napctl.observe.server_latency import LatencyMeter
@@ -54,7 +55,8 @@ def watch(
     """Show packets per poll, who polls, interrupts, softirqs and drops, live.
 
     Counts every poll of a NAPI instance with a BPF program, where this kernel and this user may; otherwise says what is
-    missing. Ends with a summary of the whole time, and with the last of the named devices (exit status 5).
+    missing. A CPU that packets take from the threads that want it is named at the top (docs/settings.md). Ends with a
+    summary of the whole time, and with the last of the named devices (exit status 5).
 
     With --target also the latency of a server as its own machine sees it: from when data may have come to the machine
     until the server has read it, and until it replies. docs/latency.md says what that is, and what it is not.
@@ -113,6 +115,8 @@ def show(window: Window) -> None:
 
 def _lines(window: Window) -> Iterator[str]:
     yield f"{window.seconds:.1f} s"
+    for found in overloaded(window.packet_load) if window.packet_load else ():
+        yield from wrapped(overloaded_words(found), rest="  ")
     for sentence in latency_lines(window.latency) if window.latency else ():
         yield from wrapped(sentence, rest="  ")
     for napi in window.napis:

@@ -23,6 +23,7 @@ __all__ = [
     "SCHEDSTAT",
     "SOFTNET",
     "SYSFS",
+    "Lack",
     "Rule",
     "busy",
     "cpu_busy",

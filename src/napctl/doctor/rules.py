@@ -1,12 +1,13 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import coalescing, cpus, drops, polling, udp_senders
+from napctl.doctor import coalescing, cpus, drops, overload, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
 
 
 RULES = (
+    *overload.RULES,
     *drops.RULES,
     *polling.RULES,
     *coalescing.RULES,

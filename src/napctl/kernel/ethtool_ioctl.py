@@ -1,6 +1,7 @@
 """The old ethtool ioctl (include/uapi/linux/ethtool.h), for what netlink has no message for.
 
-That is the driver's name, and coalescing of single queues (ETHTOOL_PERQUEUE, Linux 4.6, commit ac2c7ad0e5d6).
+That is the driver's name, whether TSO of any kind is on, and coalescing of single queues (ETHTOOL_PERQUEUE, Linux 4.6,
+commit ac2c7ad0e5d6).
 """
 
 import ctypes
@@ -16,11 +17,13 @@ __all__ = ["EthtoolIoctl"]
 
 
 SIOCETHTOOL = 0x8946
-GDRVINFO, GCOALESCE, SCOALESCE, PERQUEUE = 0x03, 0x0E, 0x0F, 0x4B
+GDRVINFO, GCOALESCE, SCOALESCE, GTSO, PERQUEUE = 0x03, 0x0E, 0x0F, 0x1E, 0x4B
 MAX_QUEUES = 4096
 FIELDS = Coalescing.__struct_fields__[: Coalescing.__struct_fields__.index("rate_sample_interval") + 1]
 """struct ethtool_coalesce has these, in this order, after its command."""
 COALESCE = struct.Struct(f"={1 + len(FIELDS)}I")
+VALUE = struct.Struct("=II")
+"""struct ethtool_value."""
 PER_QUEUE = struct.Struct(f"=II{MAX_QUEUES // 8}s")
 """struct ethtool_per_queue_op: command, sub-command, one bit for each queue."""
 
@@ -62,6 +65,12 @@ class EthtoolIoctl:
         except OSError:
             return None
         return info.driver.decode(), info.bus_info.decode() or None
+
+    def has_tso(self, device: str) -> bool:
+        """Whether it takes segments of TCP to be split (any of NETIF_F_ALL_TSO). Raises OSError."""
+        value = ctypes.create_string_buffer(VALUE.pack(GTSO, 0))
+        self._call(device, ctypes.addressof(value))
+        return bool(VALUE.unpack(value.raw[: VALUE.size])[1])
 
     def queue_coalescing(self, device: str, queue: int, wide: Coalescing) -> Coalescing | None:
         """Coalescing of one queue; None if the driver has none per queue.

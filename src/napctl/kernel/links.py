@@ -65,6 +65,8 @@ class Link:
     tx_dropped: int
     rx_missed: int
     """Packets for which the device found no free RX descriptor."""
+    rx_overrun: int
+    """Packets that its driver counts as rx_over_errors or rx_fifo_errors, whichever are more: mostly the same ones."""
 
 
 def links(netns: NetworkNamespace | None = None) -> list[Link]:
@@ -140,4 +142,5 @@ def _link(message: memoryview) -> Link:
         rx_dropped=stats[6],
         tx_dropped=stats[7],
         rx_missed=stats[15],
+        rx_overrun=max(stats[11], stats[14]),
     )

@@ -1,8 +1,8 @@
 """The netlink family `netdev`: NAPI instances, queues and their statistics, and setting one NAPI instance.
 
 Source: Documentation/netlink/specs/netdev.yaml. napi-get is there since Linux 6.8, napi-set and the deferral and
-suspension attributes since 6.13 (merge 80b6f094756f), `threaded` since 6.17. An attribute that this kernel does not
-report is None.
+suspension attributes since 6.13 (merge 80b6f094756f), `threaded` since 6.17 (commit 2677010e7793).
+An attribute that this kernel does not report is None.
 """
 
 from typing import Any, Self
@@ -12,14 +12,13 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, Refused, table
 from napctl.model.counts import QueueCounts
 from napctl.model.machine import Napi, Queue
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import THREADED, NapiSettings
 
 __all__ = ["NAPI", "NAPI_SET", "Netdev"]
 
 
 QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 10, 11, 12, 14
 ENODEV, EOPNOTSUPP = 19, 95
-THREADED = ("disabled", "enabled", "busy-poll")  # busy-poll since Linux 6.19
 QUEUE_TYPES = ("rx", "tx")
 
 NAPI = table(

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["boot_id", "in_initial_pid_namespace", "kernel_release"]
+__all__ = ["boot_id", "cpus_online", "in_initial_pid_namespace", "kernel_release"]
 
 
 def boot_id() -> str:
@@ -14,6 +14,11 @@ def boot_id() -> str:
 def in_initial_pid_namespace() -> bool:
     """Whether our pids are those that the kernel's tracing sees (PROC_PID_INIT_INO of include/linux/proc_ns.h)."""
     return Path("/proc/self/ns/pid").stat().st_ino == 0xEFFFFFFC
+
+
+def cpus_online() -> str:
+    """As a kernel list, for example "0-3"."""
+    return Path("/sys/devices/system/cpu/online").read_text().strip()
 
 
 def kernel_release() -> str:

@@ -18,7 +18,7 @@ from napctl.lab.children import Children, require
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Napi
 
-__all__ = ["End", "Lab"]
+__all__ = ["End", "Lab", "run_inside"]
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ def _connect(server: End, client: End, queues: int) -> None:
     size = f"numrxqueues {queues} numtxqueues {queues}"
     peer = f"peer name {client.device} {size} netns /proc/self/fd/{client.namespace.fd}"
     line = f"link add name {server.device} {size} type veth {peer}"
-    _run(server.namespace, ["ip", "-batch", "-"], line, pass_fds=[client.namespace.fd])
+    run_inside(server.namespace, ["ip", "-batch", "-"], line, pass_fds=[client.namespace.fd])
 
 
 def _configure(end: End, other: End, queues: int) -> None:
     # veth has NAPI instances only if the receiver has GRO on and the sender has TSO off (drivers/net/veth.c:
     # veth_set_features, veth_skb_is_eligible_for_gro); else its packets go through the per-CPU backlog.
-    _run(end.namespace, ["ethtool", "-K", end.device, "gro", "on", "tso", "off"])
+    run_inside(end.namespace, ["ethtool", "-K", end.device, "gro", "on", "tso", "off"])
     if queues > 1:
-        _run(end.namespace, ["ethtool", "-L", end.device, "rx", str(queues), "tx", str(queues)])
+        run_inside(end.namespace, ["ethtool", "-L", end.device, "rx", str(queues), "tx", str(queues)])
     lines = (
         "link set dev lo up",
         # Fixed addresses and neighbours, and no IPv6: an idle bed is silent, nothing but the load travels.
@@ -121,10 +121,10 @@ def _configure(end: End, other: End, queues: int) -> None:
         f"link set dev {end.device} up",
         f"neighbour add {other.address} lladdr {_mac(other)} nud permanent dev {end.device}",
     )
-    _run(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
+    run_inside(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
     # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
     # written to the same connection (tcp_should_autocork), and who defers polls would make requests wait twice.
-    _run(end.namespace, ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_autocorking"])
+    run_inside(end.namespace, ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_autocorking"])
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:
@@ -148,7 +148,8 @@ def _mac(end: End) -> str:
     return "02:00:00:00:00:" + end.address.rsplit(".", 1)[1].zfill(2)
 
 
-def _run(namespace: NetworkNamespace, command: list[str], text: str = "", pass_fds: Sequence[int] = ()) -> None:
+def run_inside(namespace: NetworkNamespace, command: list[str], text: str = "", pass_fds: Sequence[int] = ()) -> None:
+    """Run a tool in a namespace, `text` on its standard input. Raises NotPermitted, NapctlError with what it said."""
     with namespace.entered():
         done = subprocess.run(command, input=text, text=True, capture_output=True, check=False, pass_fds=pass_fds)
     if done.returncode:

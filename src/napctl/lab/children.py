@@ -21,9 +21,11 @@ PACKAGES = {
     "haproxy": "haproxy",
     "ip": "iproute2",
     "memcached": "memcached",
+    "nft": "nftables",
     "nginx": "nginx",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
+    "setsid": "util-linux",
     "taskset": "util-linux",
     "unshare": "util-linux",
 }

@@ -1,26 +1,20 @@
 """Open-loop load on a server of the lab: `openloop.c`, compiled at first use, and its results."""
 
-import hashlib
-import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 from napctl.kernel.netdev import Netdev
-from napctl.kernel.trusted_paths import refuse_foreign_directory, refuse_foreign_file
 from napctl.lab.bed import Lab
-from napctl.lab.children import require
+from napctl.lab.compiled import compiled
 from napctl.lab.servers import Server
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value, from_json
 
-__all__ = ["POLLED", "LoadResult", "LoadSpec", "RunningLoad", "generator", "run", "started"]
+__all__ = ["POLLED", "LoadResult", "LoadSpec", "RunningLoad", "run", "started"]
 
 
 # Longer than a tick (4 ms at HZ=250): a timer that is the CPU's next one is programmed into the hardware at each poll,
@@ -152,7 +146,7 @@ def started(lab: Lab, server: Server, spec: LoadSpec) -> Iterator[RunningLoad]:
         "protocol": spec.protocol,
         "reconnect": spec.requests_per_connection,
     }
-    command = [str(generator()), *(f"--{name}={value}" for name, value in options.items())]
+    command = [str(compiled("openloop")), *(f"--{name}={value}" for name, value in options.items())]
     with _polling_its_own_device(lab):
         process = lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
@@ -187,25 +181,3 @@ def _polling_its_own_device(lab: Lab) -> Iterator[None]:
         finally:
             for napi in before:
                 netdev.set_napi(napi.napi_id, napi.settings)
-
-
-def generator() -> Path:
-    """The compiled generator, made at first use. Raises Unsupported without a C compiler, BadInput if somebody else may
-    have put there what would be run."""
-    source = files("napctl.lab").joinpath("openloop.c").read_bytes()
-    directory = Path(os.environ.get("NAPCTL_CACHE_DIR") or "/var/cache/napctl")
-    binary = directory / f"openloop-{hashlib.sha256(source).hexdigest()[:16]}"
-    refuse_foreign_directory(directory)
-    refuse_foreign_file(binary)
-    if binary.exists():
-        return binary
-    require("cc")
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as build:
-        made = Path(build) / "openloop"
-        command = ["cc", "-O2", "-x", "c", "-", "-o", str(made), "-lm"]
-        done = subprocess.run(command, input=source, capture_output=True, check=False)
-        if done.returncode:
-            raise NapctlError(f"compiling the load generator: {done.stderr.decode().strip().splitlines()[0]}")
-        made.replace(binary)  # atomic: somebody else may be making the same
-    return binary

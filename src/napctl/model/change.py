@@ -5,7 +5,7 @@ from typing import Literal
 
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
 from napctl.model.value import Value
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "EpollChange",
     "Guard",
     "Holder",
+    "InstanceChange",
     "Keeper",
     "Kind",
     "NapiChange",
@@ -26,6 +27,7 @@ __all__ = [
     "Steered",
     "SteeringChange",
     "Switch",
+    "ThreadChange",
     "Transaction",
     "devices_of",
 ]
@@ -106,6 +108,30 @@ class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
     def where(self) -> str:
         """For messages."""
         return f"NAPI {self.napi_id} of {self.device}"
+
+
+class ThreadChange(Value, frozen=True, kw_only=True, tag="thread"):
+    """The kernel thread of one NAPI instance: whether it has one, its nice value and its CPUs. None as of a NapiChange.
+
+    Without a thread `before` has what a new one begins with: its nice value and its CPUs end with it.
+    """
+
+    netns: int
+    """Inode number of the device's network namespace."""
+    device: str
+    ifindex: int
+    napi_id: int
+    whole_device: bool = False
+    """The kernel switches the threads of all its instances at once (before Linux 6.17)."""
+    before: ThreadSettings
+    after: ThreadSettings
+    leaving: ThreadSettings | None = None
+    """As of a NapiChange."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"NAPI thread {self.napi_id} of {self.device}"
 
 
 class Holder(Value, frozen=True, kw_only=True):
@@ -197,12 +223,14 @@ class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
 
 DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
-Change = NapiChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange | ChannelsChange
+InstanceChange = NapiChange | ThreadChange
+"""Of what one NAPI instance has."""
+Change = InstanceChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange | ChannelsChange
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
 
-Kind = Literal["attach", "apply", "verify"]
+Kind = Literal["attach", "apply", "verify", "protect"]
 
 
 class Guard(Value, frozen=True, kw_only=True):
@@ -281,13 +309,13 @@ class Restored(Value, frozen=True, kw_only=True):
     setting: str
     outcome: Literal["restored", "unchanged", "left", "gone"]
     """`unchanged`: it already had its former value. `left`: somebody else changed it since. `gone`: its object is."""
-    before: int | bool | None
+    before: int | bool | str | None
     """Its former value."""
-    found: int | bool | None
+    found: int | bool | str | None
     """The value found just now; None if the object is gone."""
 
 
 def devices_of(found: Iterable[Change]) -> tuple[str, ...]:
     """Names of the devices that changes are made on, each once."""
-    names = (change.device for change in found if isinstance(change, DeviceChange | NapiChange))
+    names = (change.device for change in found if isinstance(change, DeviceChange | InstanceChange))
     return tuple(dict.fromkeys(names))

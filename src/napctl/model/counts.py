@@ -1,6 +1,7 @@
 """Ever-growing counters, as one reading finds them. A Window is the difference of two readings."""
 
 from napctl.model.histogram import EMPTY, Histogram, total
+from napctl.model.overload import LoadReading
 from napctl.model.value import Value
 
 __all__ = [
@@ -132,3 +133,5 @@ class CounterReading(Value, frozen=True, kw_only=True):
     devices: tuple[DeviceCounts, ...]
     sent: SentCounts | None = None
     """None: the kernel does not tell."""
+    load: LoadReading | None = None
+    """None: nobody asked for it."""

@@ -14,6 +14,7 @@ from napctl.model.counts import (
     SentCounts,
 )
 from napctl.model.machine import Device, Napi, Queue
+from napctl.model.overload import load_between
 from napctl.model.settings import NapiSettings
 from napctl.model.window import EmptyPolls, NapiWindow, Window
 
@@ -59,6 +60,7 @@ def between(
         cpus=_cpus(before, after),
         devices=counted,
         sent=_sent(before.sent, after.sent),
+        packet_load=load_between(before.load, after.load) if before.load and after.load else None,
     )
 
 

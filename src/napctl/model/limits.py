@@ -11,6 +11,8 @@ from napctl.model.value import Value
 
 __all__ = [
     "FRAME_BITS",
+    "LEAST_NICE",
+    "MOST_NICE",
     "PACED_US",
     "RING_SHARE",
     "TSQ_SAFETY",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 
+LEAST_NICE, MOST_NICE = 0, 19
+"""Of a NAPI thread. One below 0 goes before all other work, as a softirq does: what threads are for is the contrary."""
 TX_USECS_CEILING = 200
 """Little is gained above (the note), µs."""
 TSQ_SAFETY = 0.5

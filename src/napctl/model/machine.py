@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.settings import EpollParams, NapiSettings, ThreadSettings
 from napctl.model.value import Value
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Rings",
     "attached",
     "levels_text",
+    "threads_together",
 ]
 
 
@@ -50,6 +51,8 @@ class Napi(Value, frozen=True, kw_only=True):
     """CPUs that its interrupt (or NAPI thread) may run on, as a kernel list: "0-3,8"."""
     thread_pid: int | None = None
     """Process id of its NAPI thread; None while polls run in softirq."""
+    thread: ThreadSettings | None = None
+    """What its thread has, or a new one would begin with; None: no switch for it here, or it was not read."""
     settings: NapiSettings
 
 
@@ -222,12 +225,19 @@ class Machine(Value, frozen=True, kw_only=True):
     """Inode number of the network namespace."""
     devices: tuple[Device, ...]
     pollers: tuple[EpollPoller, ...]
+    cpus_online: str | None = None
+    """As a kernel list; None: not read."""
     tcp_limit_output_bytes: int | None = None
     """TCP Small Queues' limit of this namespace (net.ipv4.tcp_limit_output_bytes)."""
     udp_send_buffer_bytes: int | None = None
     """What a UDP socket may have sent and not yet freed, unless it asks for another buffer (net.core.wmem_default)."""
     lacks: tuple[str, ...] = ()
     """What could not be read, and why: one sentence each."""
+
+
+def threads_together(device: Device) -> bool:
+    """Whether the kernel switches the threads of all its instances at once (before Linux 6.17)."""
+    return any(napi.thread is not None and napi.settings.threaded is None for napi in device.napis)
 
 
 def attached(napi: Napi) -> bool:

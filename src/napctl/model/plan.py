@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from napctl.model.errors import BadInput
 from napctl.model.machine import SCHEMA, U32, Coalescing, Device, DimProfile, Machine, QueueCoalescing
+from napctl.model.settings import ThreadSettings
 from napctl.model.value import Value
 
 __all__ = [
@@ -16,16 +17,18 @@ __all__ = [
     "Deferral",
     "DevicePlan",
     "GoalName",
+    "InstanceThread",
     "Plan",
     "Proposal",
     "RingSizes",
     "named_as",
     "queue_counts",
     "settings",
+    "thread_setting",
 ]
 
 
-GoalName = Literal["latency", "balanced", "throughput", "efficiency"]
+GoalName = Literal["latency", "balanced", "throughput", "efficiency", "resilient"]
 """What a plan is for; plan/goals.py says what each means."""
 
 Speed = Annotated[int, Meta(ge=1, le=2**32 - 1)]
@@ -55,6 +58,14 @@ class Deferral(Value, frozen=True, kw_only=True):
     """In a plan's file: gro-flush-timeout = "50us"."""
 
 
+class InstanceThread(Value, frozen=True, kw_only=True):
+    """The kernel thread of one NAPI instance."""
+
+    instance: U32
+    """Its place among those of the device, by their ids, from 0: not every driver tells which serves which queue."""
+    thread: ThreadSettings
+
+
 class DevicePlan(Value, frozen=True, kw_only=True):
     """The settings of one device, and what it was when they were computed: another machine's plan is not applied."""
 
@@ -72,6 +83,7 @@ class DevicePlan(Value, frozen=True, kw_only=True):
     """What differs from queue to queue, where the driver has coalescing per queue."""
     rings: RingSizes | None = None
     deferral: Deferral | None = None
+    threads: tuple[InstanceThread, ...] = ()
 
 
 class Plan(Value, frozen=True, kw_only=True):
@@ -89,10 +101,10 @@ class Proposal(Value, frozen=True, kw_only=True):
 
     device: str
     setting: str
-    """Field name of Coalescing, RingSizes or Deferral."""
-    now: int | bool | tuple[DimProfile, ...] | None
+    """Field name of Coalescing, RingSizes or Deferral, or thread_setting() of an instance."""
+    now: int | bool | str | tuple[DimProfile, ...] | None
     """None: the driver does not have it, or NAPI instances differ in it."""
-    proposed: int | bool | tuple[DimProfile, ...]
+    proposed: int | bool | str | tuple[DimProfile, ...]
     why: str
     bound: str
     """What keeps it from going further."""
@@ -124,6 +136,11 @@ def named_as(plan: Plan, machine: Machine) -> Plan:
             raise BadInput(f"{planned.name}: the plan has this device twice, also as {found[name].name}")
         found[name] = planned
     return replace(plan, devices=tuple(replace(planned, name=name) for name, planned in found.items()))
+
+
+def thread_setting(instance: int) -> str:
+    """What the thread of an instance is called among settings."""
+    return f"thread_{instance}"
 
 
 def queue_counts(device: Device) -> tuple[int, int]:

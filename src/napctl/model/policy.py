@@ -14,6 +14,7 @@ __all__ = [
     "OnStop",
     "Origin",
     "Policy",
+    "ProtectEntry",
     "ServiceEntry",
 ]
 
@@ -75,6 +76,19 @@ class DeviceEntry(Value, frozen=True, kw_only=True):
     """Combined channels; left alone unless named here."""
 
 
+class ProtectEntry(Value, frozen=True, kw_only=True):
+    """`[protect]`: devices that are kept from taking the machine by a flood. Each key is the name of what `napctl
+    protect` takes."""
+
+    origin: Origin
+    devices: tuple[str, ...] | None = None
+    """Names, also alternative ones; None: network hardware that is up."""
+    threshold: int = 90
+    """Percent of a CPU's time."""
+    storm_control: int | None = None
+    """Packets a second; None: it is not allowed."""
+
+
 class MetricsPlace(Value, frozen=True, kw_only=True):
     """Where metrics are to be had: an address and port, or a file for node_exporter's textfile collector."""
 
@@ -101,4 +115,5 @@ class Policy(Value, frozen=True, kw_only=True):
     version: int = POLICY_VERSION
     attach: tuple[AttachEntry, ...] = ()
     devices: tuple[DeviceEntry, ...] = ()
+    protect: ProtectEntry | None = None
     service: ServiceEntry = ServiceEntry()

@@ -2,7 +2,23 @@
 
 from napctl.model.value import Value
 
-__all__ = ["EpollParams", "NapiSettings", "SocketPolling", "kernel_name"]
+__all__ = [
+    "BUSY_POLL",
+    "DISABLED",
+    "ENABLED",
+    "THREADED",
+    "EpollParams",
+    "NapiSettings",
+    "SocketPolling",
+    "ThreadSettings",
+    "kernel_name",
+]
+
+
+DISABLED, ENABLED, BUSY_POLL = "disabled", "enabled", "busy-poll"
+THREADED = (DISABLED, ENABLED, BUSY_POLL)
+"""Who polls a NAPI instance, by the kernel's numbers (enum netdev_napi_threaded of include/uapi/linux/netdev.h): the
+softirq, a thread of its own, or such a thread that spins (Linux 6.19, commit c18d4b190a46)."""
 
 
 class NapiSettings(Value, frozen=True, kw_only=True):
@@ -21,6 +37,16 @@ class NapiSettings(Value, frozen=True, kw_only=True):
     def defers(self) -> bool:
         """Whether deferral is on: it needs both halves."""
         return bool(self.defer_hard_irqs) and bool(self.gro_flush_timeout_ns)
+
+
+class ThreadSettings(Value, frozen=True, kw_only=True):
+    """The kernel thread of one NAPI instance. In what is asked for, None stands for: not touched."""
+
+    threaded: str | None = None
+    """One of THREADED."""
+    nice: int | None = None
+    cpus: str | None = None
+    """On which it may run, as a kernel list: "0-3,8"."""
 
 
 class EpollParams(Value, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 from napctl.model.histogram import EMPTY, Histogram, total
 from napctl.model.latency import NOTHING, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.overload import LEVELS, Level
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension_counts import WAIT_BUCKETS
 from napctl.model.value import Value
@@ -24,6 +25,7 @@ __all__ = [
     "FoundRule",
     "InterfaceTotals",
     "NapiTotals",
+    "OverloadTotals",
     "OwnUse",
     "PolicyState",
     "PollTotals",
@@ -34,10 +36,11 @@ __all__ = [
 ]
 
 
-Decision = Literal["adapt", "adopt", "attach", "detach", "restore", "retry", "set", "yield"]
+Decision = Literal["adapt", "adopt", "attach", "detach", "protect", "restore", "retry", "set", "yield"]
 """What the service decided. `adapt`: another timer, or interrupts; `adopt`: take over what an earlier process made;
-`attach`, `detach`: a target, or a part of it; `set`, `restore`: a device's settings; `retry`: failed, and to be tried
-again later; `yield`: left to somebody else who keeps putting it back."""
+`attach`, `detach`: a target, or a part of it; `protect`: a step against overload, there or back; `set`, `restore`: a
+device's settings; `retry`: failed, and to be tried again later; `yield`: left to somebody else who keeps putting it
+back."""
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 ProbeName = Literal["latency", "napi", "suspension"]
@@ -146,6 +149,8 @@ class DeviceTotals(Value, frozen=True, kw_only=True):
     """Settings that were left to somebody else who keeps putting them back."""
     changed_unix_ns: int | None = None
     """When the service last changed a setting of it; None: not yet."""
+    protection_step: int | None = None
+    """Of the ladder against overload: 0 none, 1 NAPI threads, 2 nice, 3 storm control; None: it is not protected."""
 
 
 class TargetTotals(Value, frozen=True, kw_only=True):
@@ -180,6 +185,15 @@ class FoundRule(Value, frozen=True, kw_only=True):
     count: int
 
 
+class OverloadTotals(Value, frozen=True, kw_only=True):
+    """CPUs that packets took from the threads that wanted them, and packets that were lost after the work on them."""
+
+    seconds: dict[Level, float] = msgspec.field(default_factory=lambda: dict.fromkeys(LEVELS, 0.0))
+    """Summed over CPUs."""
+    late_drops: int | None = None
+    """In the namespaces of the devices, and at the backlogs of CPUs; None: the kernel does not tell."""
+
+
 class PolicyState(Value, frozen=True, kw_only=True):
     """What the service knows of itself."""
 
@@ -189,6 +203,8 @@ class PolicyState(Value, frozen=True, kw_only=True):
     policy_valid: bool = True
     """Whether the policy's file as it is now can be read; if not the one before is in force."""
     paused: bool = False
+    protection_steps: dict[str, int] = msgspec.field(default_factory=dict)
+    """Made against overload, by kind; empty: nothing is to be protected."""
 
 
 class OwnUse(Value, frozen=True, kw_only=True):
@@ -223,6 +239,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     """Calls of device interrupt handlers, of whatever device; None: no probe."""
     time_squeezes: int | None = None
     backlog_drops: int | None = None
+    overload: OverloadTotals = OverloadTotals()
     findings: tuple[FoundRule, ...] = ()
     """Most serious first."""
     findings_monotonic_ns: int | None = None

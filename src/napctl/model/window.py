@@ -6,6 +6,7 @@ from napctl.model.counts import CpuCounts, DeviceCounts, PollerCounts, SentCount
 from napctl.model.histogram import Histogram, total
 from napctl.model.latency import LatencySummary
 from napctl.model.machine import SCHEMA
+from napctl.model.overload import PacketLoad
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value
 
@@ -72,6 +73,8 @@ class Window(Value, frozen=True, kw_only=True):
     """By the network namespace; None where the kernel does not tell."""
     latency: LatencySummary | None = None
     """Of the server that was named; None: none was."""
+    packet_load: PacketLoad | None = None
+    """What packets took of each CPU; None: nobody asked for it."""
 
     def total(self, field: str) -> int | None:
         """Sum over CPUs of a CpuCounts field; None where the source does not tell."""

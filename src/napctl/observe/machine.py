@@ -10,6 +10,7 @@ from napctl.kernel import (
     capabilities,
     epoll_instances,
     interrupts,
+    napi_threads,
     open_files,
     processes,
     running_kernel,
@@ -25,6 +26,7 @@ from napctl.kernel.netlink import Refused
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
+from napctl.model.settings import ThreadSettings
 from napctl.observe.stacked_devices import with_lower
 
 __all__ = [
@@ -55,8 +57,9 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = (), *, with_p
     return Machine(
         kernel=running_kernel.kernel_release(),
         netns=netns.inode,
-        devices=with_lower(netns, _with_deferral(netns, devices, lacks)),
+        devices=with_lower(netns, _with_attributes(netns, devices, lacks)),
         pollers=pollers,
+        cpus_online=running_kernel.cpus_online(),
         tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
         udp_send_buffer_bytes=sysctl.read_global("core/wmem_default"),
         lacks=tuple(lacks),
@@ -176,14 +179,36 @@ def _queue_coalescing(
     return tuple(found)
 
 
-def _with_deferral(netns: NetworkNamespace, devices: tuple[Device, ...], lacks: list[str]) -> tuple[Device, ...]:
-    """No netlink message tells device-wide deferral."""
+def _with_attributes(netns: NetworkNamespace, devices: tuple[Device, ...], lacks: list[str]) -> tuple[Device, ...]:
+    """With what no netlink message tells: device-wide deferral, and how NAPI threads are scheduled."""
+    deferral: dict[str, DeviceDeferral | None] = {}
+    threaded: dict[str, str | None] = {}
     try:
         with DeviceAttributes(netns) as attributes:
-            return tuple(replace(device, deferral=_deferral(attributes, device.name)) for device in devices)
+            for device in devices:
+                deferral[device.name] = _deferral(attributes, device.name)
+                if any(napi.settings.threaded is None for napi in device.napis):  # before Linux 6.17
+                    threaded[device.name] = napi_threads.device_threaded(attributes, device.name)
     except NapctlError as error:
         lacks.append(f"device-wide deferral: {error}")
-        return devices
+    new = napi_threads.new_thread()
+    return tuple(
+        replace(
+            device,
+            deferral=deferral.get(device.name),
+            napis=tuple(_with_thread(each, threaded.get(device.name), new) for each in device.napis),
+        )
+        for device in devices
+    )
+
+
+def _with_thread(napi: Napi, of_device: str | None, new: tuple[int, str]) -> Napi:
+    """`new`: nice value and CPUs of a thread that begins."""
+    threaded = napi.settings.threaded or of_device
+    if threaded is None:
+        return napi
+    nice, cpus = (napi_threads.scheduled(napi.thread_pid) if napi.thread_pid else None) or new
+    return replace(napi, thread=ThreadSettings(threaded=threaded, nice=nice, cpus=cpus))
 
 
 def _deferral(attributes: DeviceAttributes, device: str) -> DeviceDeferral | None:

@@ -18,6 +18,7 @@ from napctl.model.errors import Unsupported
 from napctl.model.machine import Device
 from napctl.model.window import Window
 from napctl.observe.machine import DISAPPEARED, take_devices, take_devices_again
+from napctl.observe.packet_load import PacketLoadReader
 from napctl.probe import Probe, ProbeUnavailable
 
 __all__ = ["Observer", "device_counts", "run_window"]
@@ -40,6 +41,7 @@ class Observer:
             self._probe = None
             self._lacks.append(f"packets per poll, who polled, and softirq times: {error.reason}")
         self._named = {device.ifindex: device.name for device in self._devices} if names else {}
+        self._load = PacketLoadReader([(netns, [device.name for device in self._devices])])
         self._reading = self._first = self._read()
         self._devices_first = self._devices
 
@@ -49,6 +51,7 @@ class Observer:
     def __exit__(self, *exc: object) -> None:
         if self._probe:
             self._probe.close()
+        self._load.close()
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -114,6 +117,7 @@ class Observer:
             cpus=_cpus(),
             interrupts=interrupts.counts(),
             sent=snmp.sent(self._netns),
+            load=self._load.read(),
             devices=tuple(
                 replace(device_counts(link), queues=queues.get(link.ifindex))
                 for link in links(self._netns)

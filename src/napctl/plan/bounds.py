@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
+from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.limits import Bound, frames_bound, rx_usecs_bound, tx_usecs_bound
-from napctl.model.machine import Coalescing, Device, DimProfile, Machine, attached
+from napctl.model.machine import Coalescing, Device, DimProfile, Machine, attached, threads_together
 from napctl.model.plan import DevicePlan, Plan, queue_counts, settings
 from napctl.model.settings import kernel_name
 from napctl.plan.applied import software_delay_ns, with_coalescing, with_plan
@@ -159,6 +160,7 @@ def mismatch(plan: Plan, machine: Machine) -> tuple[str, ...]:
     for planned in plan.devices:
         if planned.name in devices:
             found += _mismatch(planned, devices[planned.name])
+            found += _threads_mismatch(planned, devices[planned.name], machine.cpus_online)
         else:
             found.append(f"{planned.name}: there is no such device here")
     return tuple(found)
@@ -219,3 +221,21 @@ def _deferral_mismatch(planned: DevicePlan, device: Device) -> Iterator[str]:
                 f"{planned.name}: NAPI {napi.napi_id} has IRQ suspension, which needs the deferral that it has: "
                 "detach its server first, or take [deferral] out of the plan"
             )
+
+
+def _threads_mismatch(planned: DevicePlan, device: Device, online: str | None) -> Iterator[str]:
+    for each in planned.threads if device.up else ():
+        where = f"{planned.name}: NAPI instance {each.instance}"
+        if each.instance >= len(device.napis):
+            yield f"{where} is not there: it has {len(device.napis)}, counted from 0"
+        elif device.napis[each.instance].thread is None:
+            yield f"{where}: this kernel has no NAPI threads that can be switched"
+        cpus = parse_cpus(each.thread.cpus) if each.thread.cpus is not None else frozenset()
+        if online is not None and (missing := cpus - parse_cpus(online)):
+            yield f"{where}: its thread is to run on CPU {cpus_text(missing)}, which is not online here"
+    left = set(range(len(device.napis))) - {each.instance for each in planned.threads}
+    if planned.threads and left and threads_together(device):
+        yield (
+            f"{planned.name}: this kernel has threads for all NAPI instances of a device or for none (Linux 6.17 has "
+            f"them for one), and the plan has none for {cpus_text(left)}"
+        )

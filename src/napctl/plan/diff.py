@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChange
+from napctl.model.change import Change, CoalescingChange, NapiChange, RingsChange, ThreadChange
 from napctl.model.errors import BadInput
-from napctl.model.machine import Coalescing, Device, Machine
+from napctl.model.machine import Coalescing, Device, Machine, Napi, threads_together
 from napctl.model.plan import DevicePlan, Plan, RingSizes, settings
-from napctl.model.settings import NapiSettings, kernel_name
+from napctl.model.settings import NapiSettings, ThreadSettings, kernel_name
 from napctl.model.value import Value
 
-__all__ = ["changes"]
+__all__ = ["changes", "thread_change"]
 
 
 def changes(plan: Plan, machine: Machine) -> tuple[Change, ...]:
@@ -24,7 +24,7 @@ def changes(plan: Plan, machine: Machine) -> tuple[Change, ...]:
         if planned.name not in devices:
             raise BadInput(f"{planned.name}: no such network device here")
         found += _device_changes(planned, devices[planned.name], machine.netns)
-    order = {RingsChange: 0, CoalescingChange: 1, NapiChange: 2}
+    order = {RingsChange: 0, CoalescingChange: 1, NapiChange: 2, ThreadChange: 3}
     return tuple(sorted(found, key=lambda change: order[type(change)]))  # type: ignore[index]
 
 
@@ -56,6 +56,30 @@ def _device_changes(planned: DevicePlan, device: Device, netns: int) -> Iterator
                 before=NapiSettings(**{field: getattr(napi.settings, field) for field in asked}),
                 after=NapiSettings(**asked),
             )  # fmt: skip
+    yield from _threads(planned, device, netns)
+
+
+def thread_change(device: Device, napi: Napi, netns: int, wanted: ThreadSettings) -> ThreadChange | None:
+    """What gives an instance its thread; None: it is so already. Raises BadInput where threads cannot be switched."""
+    if napi.thread is None:
+        raise BadInput(f"{device.name}: this kernel has no switch for the thread of NAPI {napi.napi_id}")
+    asked = _differing(wanted, napi.thread)
+    if not asked:
+        return None
+    return ThreadChange(
+        netns=netns, device=device.name, ifindex=device.ifindex, napi_id=napi.napi_id,
+        whole_device=threads_together(device),
+        before=ThreadSettings(**{field: getattr(napi.thread, field) for field in asked}),
+        after=ThreadSettings(**asked),
+    )  # fmt: skip
+
+
+def _threads(planned: DevicePlan, device: Device, netns: int) -> Iterator[ThreadChange]:
+    for each in planned.threads:
+        if each.instance >= len(device.napis):
+            raise BadInput(f"{device.name}: it has no NAPI instance {each.instance}")
+        if change := thread_change(device, device.napis[each.instance], netns, each.thread):
+            yield change
 
 
 def _refuse_to_level(device: Device, asked: Iterable[str]) -> None:

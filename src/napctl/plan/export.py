@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.machine import Coalescing
-from napctl.model.plan import DevicePlan, Plan, settings
+from napctl.model.plan import DevicePlan, Plan, settings, thread_setting
 from napctl.model.settings import kernel_name
 from napctl.model.units import duration_text, on_or_number
 from napctl.plan.file import comment
@@ -74,6 +74,7 @@ def _sayable(coalescing: Coalescing | None) -> Iterator[tuple[str, Any]]:
 def _names(device: DevicePlan) -> Iterator[str]:
     for block in (device.coalescing, *(each.coalescing for each in device.queues), device.deferral):
         yield from (kernel_name(field) for field, _ in settings(block))
+    yield from (kernel_name(thread_setting(each.instance)) for each in device.threads)
 
 
 def _expressible(device: DevicePlan, form: Format) -> bool:
@@ -116,6 +117,13 @@ def _left_out(device: DevicePlan, expressed: Iterable[str], tool: str, *, queues
         yield from comment(
             f"{NOT_HERE}: {' and '.join(names)} of the NAPI instances of {device.name}: {tool} does not have them. "
             "sysfs has them for the whole device only, which reaches traffic that was not meant. napctl apply has them."
+        )
+    if device.threads:
+        places = ", ".join(str(each.instance) for each in device.threads)
+        yield from comment(
+            f"{NOT_HERE}: the threads of NAPI instances {places} of {device.name}: {tool} does not have them. udev can "
+            "write `threaded` to sysfs, for the whole device; but a thread is another one each time it begins, and "
+            "renice(1) and taskset(1) would have to find it then. napctl apply has them."
         )
 
 

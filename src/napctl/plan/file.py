@@ -11,10 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any, get_args
 
+from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.errors import BadInput
+from napctl.model.limits import LEAST_NICE, MOST_NICE
 from napctl.model.machine import SCHEMA, Coalescing, QueueCoalescing
-from napctl.model.plan import Deferral, DevicePlan, GoalName, Plan, Proposal, RingSizes, settings
-from napctl.model.settings import kernel_name
+from napctl.model.plan import (
+    Deferral,
+    DevicePlan,
+    GoalName,
+    InstanceThread,
+    Plan,
+    Proposal,
+    RingSizes,
+    settings,
+    thread_setting,
+)
+from napctl.model.settings import BUSY_POLL, ENABLED, ThreadSettings, kernel_name
 from napctl.model.strict_table import (
     U32_MAX,
     Read,
@@ -25,6 +37,7 @@ from napctl.model.strict_table import (
     number,
     one_of,
     read_table,
+    shown,
     table,
     text,
     version,
@@ -85,6 +98,11 @@ def _device_lines(device: DevicePlan, reasons: Reasons) -> Iterator[str]:
     for queue in device.queues:
         yield from ("", f"[{name}.queue.{queue.queue}]")
         yield from _setting_lines(queue.coalescing, {})
+    for each in device.threads:
+        yield from ("", f"[{name}.thread.{each.instance}]")
+        if thread_setting(each.instance) in own:
+            yield from comment(own[thread_setting(each.instance)].why)
+        yield from _setting_lines(each.thread, {})
 
 
 def _setting_lines(block: Value, reasons: Mapping[str, Proposal]) -> Iterator[str]:
@@ -106,6 +124,8 @@ def _value_text(field: str, value: Any) -> str:
     if isinstance(value, tuple):
         levels = (", ".join(f"{name} = {number}" for name, number in settings(level)) for level in value)
         return f"[{', '.join(f'{{ {level} }}' for level in levels)}]"
+    if isinstance(value, str):
+        return quoted(value)
     return str(value).lower()  # true and false; numbers are what they are
 
 
@@ -167,6 +187,7 @@ def _device(name: str, value: Any) -> DevicePlan:
         "rings": block(RingSizes),
         "deferral": block(Deferral),
         "queue": _queues,
+        "thread": _threads,
     }
     found = read_table(value, name, known, required=("rx-queues", "tx-queues"))
     return DevicePlan(
@@ -180,6 +201,7 @@ def _device(name: str, value: Any) -> DevicePlan:
         queues=found.get("queue", ()),
         rings=found.get("rings"),
         deferral=found.get("deferral"),
+        threads=found.get("thread", ()),
     )
 
 
@@ -190,12 +212,40 @@ def may_be_a_device(name: str) -> bool:
 
 
 def _queues(value: Any, where: str) -> tuple[QueueCoalescing, ...]:
-    found = []
+    read = block(Coalescing)
+    return tuple(
+        QueueCoalescing(queue=queue, coalescing=read(each, at)) for queue, each, at in _by_number(value, where, "queue")
+    )
+
+
+def _threads(value: Any, where: str) -> tuple[InstanceThread, ...]:
+    """A thread is begun, and ends when the plan is put back."""
+    known: dict[str, Read] = {
+        "threaded": one_of(ENABLED, BUSY_POLL),
+        "nice": number(LEAST_NICE, MOST_NICE),
+        "cpus": _cpus,
+    }
+    return tuple(
+        InstanceThread(instance=number, thread=ThreadSettings(**read_table(each, at, known, required=("threaded",))))
+        for number, each, at in _by_number(value, where, "NAPI instance")
+    )
+
+
+def _by_number(value: Any, where: str, what: str) -> Iterator[tuple[int, Any, str]]:
+    """(number, its table, where that is)."""
     for name, each in table(value, where).items():
         if not re.fullmatch(r"0|[1-9][0-9]{0,9}", name) or int(name) > U32_MAX:
-            raise Wrong(f"{where}.{name}", f"the number of a queue is a whole number from 0 to {U32_MAX}")
-        found.append(QueueCoalescing(queue=int(name), coalescing=block(Coalescing)(each, f"{where}.{name}")))
-    return tuple(found)
+            raise Wrong(f"{where}.{name}", f"the number of a {what} is a whole number from 0 to {U32_MAX}")
+        yield int(name), each, f"{where}.{name}"
+
+
+def _cpus(value: Any, where: str) -> str:
+    """In the shortest form, as the kernel has it."""
+    listed = isinstance(value, str) and re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", value)
+    cpus = parse_cpus(value) if listed else frozenset[int]()
+    if not cpus:
+        raise Wrong(where, f'a list of CPUs such as "0-3,8" is allowed, not {shown(value)}')
+    return cpus_text(cpus)
 
 
 def _speed(value: Any, where: str) -> int:

@@ -29,6 +29,8 @@ class Goal(Value, frozen=True, kw_only=True):
     """RX delays that are in force are lowered to the budget, but none is raised."""
     keeps_adaptive_rx: bool = False
     """Adaptive RX coalescing stays on, unless a budget is given: it has no bound."""
+    threads: bool = False
+    """Busy queues get NAPI threads, and delays stay as they are."""
     rx_why: str
     tx_why: str
 
@@ -87,6 +89,18 @@ GOALS: Mapping[GoalName, Goal] = {
             defer_hard_irqs=2,
             rx_why="one interrupt serves what arrives within the latency budget",
             tx_why="TX completions only free what was sent, so they may wait as long as that saves interrupts",
+        ),
+        Goal(
+            name="resilient",
+            summary="a flood of packets leaves CPU time to everybody else, at the price of a wake-up for each poll",
+            budget_ns=50_000,  # of what is written into such a plan by hand
+            rx_frames=POLL_WEIGHT,
+            tx_usecs=150,
+            tx_frames=128,
+            defer_hard_irqs=0,
+            threads=True,
+            rx_why="",
+            tx_why="",
         ),
     )
 }

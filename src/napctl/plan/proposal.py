@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from napctl.model.machine import Device, DimProfile
-from napctl.model.plan import Proposal
+from napctl.model.plan import InstanceThread, Proposal
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
 from napctl.model.window import Window
@@ -84,6 +84,7 @@ class Draft:
 
     device: Device
     proposals: list[Proposal] = field(default_factory=list)
+    threads: list[InstanceThread] = field(default_factory=list)
     unsupported: list[Proposal] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)

@@ -10,6 +10,7 @@ from napctl.plan.goals import Goal
 from napctl.plan.lower_devices import look_below
 from napctl.plan.proposal import Draft, Known, Range
 from napctl.plan.rx import receive
+from napctl.plan.threads import have_threads
 from napctl.plan.tx import send
 
 __all__ = ["ANY_DEVICE", "propose", "worth_planning"]
@@ -45,8 +46,11 @@ def propose(
             )
         else:
             known = _known(machine, device, window, goal, budget_ns, speeds, adaptive)
-            receive(known, draft)
-            send(known, draft)
+            if goal.threads:
+                have_threads(known, draft)
+            else:
+                receive(known, draft)
+                send(known, draft)
         if not draft.proposals and (below := look_below(device, "plan")):
             draft.left.append(below)
     plans = [_device_plan(draft, _speed(draft.device, speeds)) for draft in drafts if draft.proposals]
@@ -128,6 +132,7 @@ def _device_plan(draft: Draft, speed_mbps: int | None) -> DevicePlan:
         speed_mbps=speed_mbps,
         coalescing=Coalescing(**coalescing) if coalescing else None,
         deferral=Deferral(**deferral) if deferral else None,
+        threads=tuple(draft.threads),
     )
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replace_state
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -27,15 +28,17 @@ from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
 from napctl.model.snapshot import PolicyState
 from napctl.model.units import long_duration_text
+from napctl.protect.protection import PROTECTION
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
 from napctl.service.own_guard import OwnGuard
+from napctl.service.protection_keeper import ProtectionKeeper
 from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
-from napctl.service.snapshots import WatchedTarget
+from napctl.service.snapshots import DeviceState, WatchedTarget
 from napctl.service.target_keeper import TargetKeeper
 from napctl.service.wake import Wake
 from napctl.service.watched_policy import WatchedPolicy
@@ -46,6 +49,7 @@ __all__ = ["Service", "ServiceEnd"]
 OWED_SECONDS = 5.0
 """Until what could not be put back is tried again."""
 BY_HAND = f"detached by hand: left so {UNTIL}"
+Keeper = TargetKeeper | DeviceKeeper | ProtectionKeeper
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,13 @@ class Service:
         self._state = kept_memory(directory)
         self._objections = Objections()
         self._targets: list[TargetKeeper] = []
-        self._owed: list[TargetKeeper | DeviceKeeper] = []
+        self._owed: list[Keeper] = []
         """Those of which not all could be put back yet."""
         self._owed_at = 0.0
         self._left = False
         """Somebody else had changed what was to be put back."""
         self._devices: DeviceKeeper
+        self._protection: ProtectionKeeper
         self._exposure: Exposure
         self._guard: OwnGuard
 
@@ -86,6 +91,7 @@ class Service:
             self._devices = DeviceKeeper(
                 self._netns, self._guard.now, self._directory, self._objections, self._tell, self._held
             )
+            self._protection = ProtectionKeeper(self._netns, self._guard.now, self._directory, self._tell)
             self._expose()
             open_.callback(self._close_exposure)
             self._begin()
@@ -127,6 +133,7 @@ class Service:
         """What is orphaned, now that what is adopted has an owner; and what the policy named once. What cannot be put
         back is tried again whenever something is attached."""
         wanted = {"", DEVICES, *(entry.target for entry in self._policy.now.attach)}
+        wanted |= {PROTECTION} if self._policy.now.protect is not None else set()
         with self._told(), undisturbed(), Journal(self._directory) as journal:
             for orphan, _ in recover(journal):
                 self._tell("", f"put back what was left of {orphan.title}")
@@ -144,6 +151,10 @@ class Service:
             self._keep()
         self._devices.keep(self._policy.now.devices)
         self._devices.rolled_back = DEVICES in self._state.detached
+        self._protection.keep(self._policy.now.protect)
+        self._protection.rolled_back = PROTECTION in self._state.detached
+        with self._told():
+            self._protection.arm()
 
     def _follow(self, entry: AttachEntry) -> None:
         keeper = TargetKeeper(entry, self._guard.now, self._directory, lambda line: self._tell(entry.target, line))
@@ -165,38 +176,48 @@ class Service:
         if self._state.paused_until_boot_ns and not self._paused_ns() and not self._owed:
             self._resume("the pause is over")
         if not self._paused_ns():
+            self._protect()
             for each, _goes_on in take_turns(tuple(self._targets)):
                 self._left |= any(row.outcome == "left" for row in each.take_restored())
                 notify("WATCHDOG=1")
                 if wake.stop:
                     return
+                self._protect()
             if not self._devices.seconds_left(time.monotonic()):
                 self._devices.turn()
             self._keep_what_was_done_by_hand()
         if not self._exposure.seconds_left(time.monotonic()):
             self._take_snapshot()
 
+    def _protect(self) -> None:
+        """Also between two targets: a flood is answered within a second."""
+        if not self._protection.seconds_left(time.monotonic()):
+            self._protection.turn()
+
     def _mind_guard(self) -> None:
         """The guard may have ended, or its unit have come; then everything is to name another one."""
         with self._told():
             if self._guard.is_another(self._policy.now.service.guard_wait_ns):
-                for each in (*self._targets, *self._owed):
+                for each in dict.fromkeys((*self._keepers, *self._owed)):
                     each.change_guard(self._guard.now)
-                self._devices.change_guard(self._guard.now)
 
     def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
         now = time.monotonic()
         seconds = [self._policy.seconds_left(now), self._guard.seconds_left(now), self._exposure.seconds_left(now)]
         if self._owed:
             seconds.append(self._owed_at - now)
-        seconds.append(paused_ns / 1e9 if (paused_ns := self._paused_ns()) else self._devices.seconds_left(now))
+        if paused_ns := self._paused_ns():
+            seconds.append(paused_ns / 1e9)
+        else:
+            seconds += [self._devices.seconds_left(now), self._protection.seconds_left(now)]
         if (watchdog := watchdog_seconds()) is not None:
             notify("WATCHDOG=1", f"STATUS={self._status()}")
             seconds.append(watchdog / 3)
-        sources = {source.fileno(): self._devices for source in self._devices.sources()}
+        others = (self._devices, self._protection)
+        sources = {source.fileno(): each for each in others for source in each.sources()}
         awake = wait_for_any(self._targets, [wake, control, *sources], max(0.0, min(seconds)))
-        if awake & sources.keys():
-            self._devices.take_notices()
+        for each in {sources[fd] for fd in awake & sources.keys()}:
+            each.take_notices()
         return awake
 
     def _end(self, *, renew: bool) -> ServiceEnd:
@@ -207,8 +228,7 @@ class Service:
         if keep and not renew and (in_force := self._devices.settings_in_force) is not None:
             self._state = replace(self._state, kept=in_force.number)
             self._keep()
-        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, *self._owed, self._devices]
-        for each in dict.fromkeys(keepers):
+        for each in dict.fromkeys((*self._keepers, *self._owed)):
             try:
                 if keep:
                     each.leave(kept=renew)
@@ -265,8 +285,13 @@ class Service:
                 there[entry.target].begin()
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
+        self._protection.keep(policy.protect)
 
-    def _let_go(self, keeper: TargetKeeper | DeviceKeeper, why: str) -> None:
+    @property
+    def _keepers(self) -> Sequence[Keeper]:
+        return (*self._targets, self._devices, self._protection)
+
+    def _let_go(self, keeper: Keeper, why: str) -> None:
         """What cannot be put back now is owed."""
         name, attached = (keeper.name, keeper.attached) if isinstance(keeper, TargetKeeper) else ("", None)
         try:
@@ -304,8 +329,7 @@ class Service:
         until = now_boot_ns() + int(seconds * 1e9)
         self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
         self._keep()
-        keepers: list[TargetKeeper | DeviceKeeper] = [*self._targets, self._devices]
-        for each in keepers:
+        for each in self._keepers:
             self._let_go(each, "paused")
         self._targets.clear()
         words = f"paused for {long_duration_text(int(seconds * 1e9))}: {'not ' if self._owed else ''}all is put back"
@@ -336,6 +360,7 @@ class Service:
                 each.begin()
         self._devices.rolled_back = False
         self._devices.keep(self._policy.now.devices)
+        self._protection.keep(self._policy.now.protect)
         self._tell("", "asked to make the policy true")
         return Answer(lines=tuple(f"{each}: tried anew" for each in again) or ("nothing was left out",))
 
@@ -357,13 +382,22 @@ class Service:
             errors=self._decisions.made.get("retry", 0),
             policy_valid=not self._policy.error,
             paused=bool(self._paused_ns()),
+            protection_steps={kind.replace(" ", "_"): count for kind, count in self._protection.made.items()},
         )
         napis = (change for each in self._targets for change in each.napis)
         held = {each.device for each in napis if each.netns == self._netns.inode}
         try:
-            self._exposure.turn({*self._devices.names, *held}, targets, self._devices.states(), policy)
+            names = {*self._devices.names, *self._protection.device_names, *held}
+            self._exposure.turn(names, targets, self._device_states(), policy)
         except (NapctlError, OSError) as error:
             self._log("", str(error))  # the next is due in its time
+
+    def _device_states(self) -> dict[str, DeviceState]:
+        states = self._devices.states()
+        for name in self._protection.device_names:
+            state = states.get(name, DeviceState())
+            states[name] = replace_state(state, protection_step=self._protection.step_of(name))
+        return states
 
     # What it knows.
 
@@ -382,9 +416,10 @@ class Service:
     def _keep_what_was_done_by_hand(self) -> None:
         detached = [each.name for each in self._targets if each.by_hand]
         detached += [DEVICES] if self._devices.rolled_back else []
+        detached += [PROTECTION] if self._protection.rolled_back else []
         fresh = replace(self._state, detached=tuple(detached), left=tuple(sorted(self._objections.left)))
         if fresh != self._state:
-            by_hand = sorted(set(detached) - set(self._state.detached) - {DEVICES})
+            by_hand = sorted(set(detached) - set(self._state.detached) - {DEVICES, PROTECTION})
             self._state = fresh
             self._keep()
             for name in by_hand:

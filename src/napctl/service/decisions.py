@@ -10,6 +10,8 @@ __all__ = ["Decisions", "ServiceDecision"]
 
 
 KINDS: tuple[tuple[str, Decision], ...] = (
+    ("overload: ", "protect"),
+    ("overload is over: ", "protect"),
     ("took over ", "adopt"),
     ("attached ", "attach"),
     ("steered ", "attach"),

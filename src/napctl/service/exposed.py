@@ -7,6 +7,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from napctl.model.histogram import Histogram
 from napctl.model.latency import BOUNDS_NS, LatencyHistogram
 from napctl.model.machine import Coalescing
+from napctl.model.overload import LEVELS
 from napctl.model.settings import NapiSettings
 from napctl.model.snapshot import (
     DECISIONS,
@@ -20,6 +21,7 @@ from napctl.model.snapshot import (
 )
 from napctl.model.suspension_counts import WAIT_BOUNDS_US
 from napctl.model.window import EmptyPolls
+from napctl.protect.ladder import KINDS
 
 __all__ = ["OF_DEVICES", "OF_MACHINE", "OF_POLLING", "OF_TARGETS", "Buckets", "Exposed", "Polling"]
 
@@ -74,6 +76,7 @@ HISTOGRAM_SERIES = 12
 """Ten buckets, the sum and the count."""
 
 DIRECTIONS = ("rx", "tx")
+STEP_KINDS = tuple(each.replace(" ", "_") for each in KINDS)
 METHODS = ("softirq", "thread", "busy_poll", "netpoll")
 
 
@@ -191,6 +194,9 @@ OF_DEVICES: tuple[Exposed[DeviceTotals], ...] = (
             lambda of: one(of.conflicts)),
     Exposed("napctl_device_changed_timestamp_seconds", "gauge", "When the service last changed a setting.", (), 1,
             lambda of: one(of.changed_unix_ns and of.changed_unix_ns / 1e9)),
+    Exposed("napctl_protection_step", "gauge",
+            "Of the protection against overload: 0 none, 1 NAPI threads, 2 nice, 3 storm control.", (), 1,
+            lambda of: one(of.protection_step)),
 )  # fmt: skip
 """Of each device."""
 
@@ -245,8 +251,14 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: one(of.time_squeezes)),
     Exposed("napctl_backlog_drops_total", "counter", "Packets dropped as a CPU's backlog was full.", (), 1,
             lambda of: one(of.backlog_drops)),
+    Exposed("napctl_overloaded_seconds_total", "counter", "Time that packets took CPUs from threads, over all CPUs.",
+            ("level",), len(LEVELS), lambda of: (((each,), of.overload.seconds[each]) for each in LEVELS)),
+    Exposed("napctl_late_drops_total", "counter", "Packets dropped after the stack had worked on them.", (), 1,
+            lambda of: one(of.overload.late_drops)),
     Exposed("napctl_decisions_total", "counter", "Decisions of the service.", ("decision",), len(DECISIONS),
             lambda of: (((each,), of.policy.decisions.get(each, 0)) for each in DECISIONS)),
+    Exposed("napctl_protection_steps_total", "counter", "Steps made against overload.", ("step",), len(STEP_KINDS),
+            lambda of: (((each,), of.policy.protection_steps.get(each)) for each in STEP_KINDS)),
     Exposed("napctl_errors_total", "counter", "Things that failed and were written to the log.", (), 1,
             lambda of: one(of.policy.errors)),
     Exposed("napctl_policy_valid", "gauge", "0: the policy cannot be read; the one before is in force.", (), 1,

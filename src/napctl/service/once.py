@@ -30,6 +30,8 @@ def made_true_once(policy: Policy, directory: Path, netns: NetworkNamespace) -> 
             yield entry.target, _attached(entry, directory), True
         except NapctlError as error:
             yield entry.target, str(error), False
+    if policy.protect is not None:
+        yield "protection", "left out, as it has to watch: `napctl daemon` does", True
     try:
         yield from _devices_set(policy, directory, netns)
     except NapctlError as error:

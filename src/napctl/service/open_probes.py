@@ -1,20 +1,23 @@
 """The probes of a process that runs for months: open all the time, loaded anew when their tables are full."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Self
 
+from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.counts import ProbeCounts
 from napctl.model.latency import ProcessLatency
+from napctl.model.overload import LoadReading
 from napctl.model.snapshot import ProbeName
 from napctl.model.suspension_counts import SuspensionCounts, suspended_between
+from napctl.observe.packet_load import PacketLoadReader
 from napctl.probe import Probe, ProbeUnavailable
 from napctl.probe.latency import LatencyProbe
 from napctl.probe.suspension import SuspensionProbe
 
-__all__ = ["OpenProbes", "Suspended"]
+__all__ = ["OpenPacketLoad", "OpenProbes", "Suspended"]
 
 
 LEAST_SECONDS = 600
@@ -133,3 +136,31 @@ class OpenProbes:
             self._latency, self._pids = LatencyProbe.load(pids), set(pids)
         except ProbeUnavailable as error:
             self.unavailable["latency"] = error.reason
+
+
+class OpenPacketLoad:
+    """A PacketLoadReader of what is watched now: opened anew when that is something else. A context manager."""
+
+    def __init__(self) -> None:
+        self._reader: PacketLoadReader | None = None
+        self._of: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+    def read(self, watched: Sequence[tuple[NetworkNamespace, Collection[str]]]) -> LoadReading:
+        """Now. Raises NotPermitted."""
+        wanted = tuple((netns.inode, tuple(names)) for netns, names in watched)
+        if self._reader is None or wanted != self._of:
+            self.close()
+            self._reader, self._of = PacketLoadReader(watched), wanted
+        return self._reader.read()
+
+    def close(self) -> None:
+        """Let the namespaces go."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -10,13 +10,22 @@ from typing import Any
 from napctl.attach.target import parse
 from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory
 from napctl.model.errors import BadInput
-from napctl.model.policy import POLICY_VERSION, AttachEntry, DeviceEntry, Origin, Policy, ServiceEntry
+from napctl.model.policy import (
+    POLICY_VERSION,
+    AttachEntry,
+    DeviceEntry,
+    Origin,
+    Policy,
+    ProtectEntry,
+    ServiceEntry,
+)
 from napctl.model.strict_table import Wrong, read_table, table, tables, version
 from napctl.model.text import printable
 from napctl.model.toml_lines import key_lines, line_of
 from napctl.service.policy_keys import (
     attach_entry,
     device_entry,
+    protect_values,
     refuse_beyond_loopback,
     service_values,
     set_by,
@@ -62,7 +71,12 @@ def policy_of(files: Iterable[tuple[str, bytes]]) -> Policy:
     found = _Merged()
     for name, data in files:
         _File(name, _decoded(name, data)).add_to(found)
-    return Policy(attach=tuple(found.attach), devices=tuple(found.devices), service=found.service_entry())
+    return Policy(
+        attach=tuple(found.attach),
+        devices=tuple(found.devices),
+        protect=found.protect_entry(),
+        service=found.service_entry(),
+    )
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -85,6 +99,10 @@ class _Merged:
     devices: list[DeviceEntry] = field(default_factory=list)
     service: dict[str, tuple[Any, Origin]] = field(default_factory=dict)
     """By key: the value, and where it stands. A later file's takes the place of an earlier one's."""
+    protect: dict[str, Any] = field(default_factory=dict)
+    """The same, without the places."""
+    protected_at: Origin | None = None
+    """Where the first [protect] stands."""
     targets: dict[tuple[str, str], Origin] = field(default_factory=dict)
     named: dict[tuple[str | None, str], Origin] = field(default_factory=dict)
     """By name of a device and what is set of it."""
@@ -106,6 +124,15 @@ class _Merged:
                     entry.origin, f"{each} of {entry.name} is set already ({there}); once for each device is allowed"
                 )
         self.devices.append(entry)
+
+    def protect_entry(self) -> ProtectEntry | None:
+        """[protect] of all files; None if none has it. Raises BadInput for one that says not whom."""
+        if self.protected_at is None:
+            return None
+        if "devices" not in self.protect:
+            raise _refusal(self.protected_at, 'the key devices is missing: a list of names, or "all"')
+        values = {key.replace("-", "_"): value for key, value in self.protect.items()}
+        return ProtectEntry(origin=self.protected_at, **values)
 
     def service_entry(self) -> ServiceEntry:
         """[service] of all files. Raises BadInput for metrics that would leave the machine unasked."""
@@ -143,6 +170,7 @@ class _File:
             "version": version(POLICY_VERSION),
             "attach": tables,
             "device": tables,
+            "protect": table,
             "service": table,
         }
         read = read_table(tables_of_file, "", known)
@@ -150,6 +178,9 @@ class _File:
             found.add_attach(attach_entry(value, where, self._origin(where)))
         for value, where in read.get("device", ()):
             found.add_device(device_entry(value, where, self._origin(where)))
+        if "protect" in read:
+            found.protected_at = found.protected_at or self._origin("protect")
+            found.protect |= protect_values(read["protect"], "protect")
         for key, value in service_values(read.get("service", {}), "service").items():
             found.service[key] = value, self._origin(f"service.{key}")
 
@@ -174,5 +205,5 @@ class _File:
 
 def _words(error: Wrong) -> str:
     """The key without the number of its table, which the line tells."""
-    key = re.sub(r"^(attach|device)\[\d+\]\.?|^service\.", "", error.where)
+    key = re.sub(r"^(attach|device)\[\d+\]\.?|^(service|protect)\.", "", error.where)
     return f"{key}: {error.what}" if key else error.what

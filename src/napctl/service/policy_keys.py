@@ -42,16 +42,19 @@ from napctl.model.strict_table import (
 )
 from napctl.model.units import NS_PER
 from napctl.plan.file import may_be_a_device
-from napctl.plan.goals import MOST_ADDED_LATENCY_NS
+from napctl.plan.goals import GOALS, MOST_ADDED_LATENCY_NS
+from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD
 
 __all__ = [
     "ATTACH",
     "DEVICE",
+    "PROTECT",
     "SERVICE",
     "attach_entry",
     "attach_options_of",
     "device_entry",
     "options_for_once",
+    "protect_values",
     "refuse_beyond_loopback",
     "service_values",
     "set_by",
@@ -209,12 +212,40 @@ DEVICE: Mapping[str, Read] = {
     "name": _device_name,
     "driver": _driver,
     "all": _all,
-    "goal": one_of(*get_args(GoalName)),
+    "goal": one_of(*(each for each in get_args(GoalName) if not GOALS[each].threads)),
     "max-added-latency": duration(0, MOST_ADDED_LATENCY_NS),
     "coalescing": block(Coalescing),
     "deferral": block(Deferral),
     "rings": block(RingSizes),
     "channels": number(1),
+}
+
+
+# [protect]
+
+
+def protect_values(value: Any, where: str) -> dict[str, Any]:
+    """By key: several files may have some each."""
+    return read_table(value, where, PROTECT)
+
+
+def _protected(value: Any, where: str) -> tuple[str, ...] | None:
+    """None: all."""
+    if value == "all":
+        return None
+    if not isinstance(value, list) or not value:
+        raise Wrong(where, f'"all" (network hardware that is up), or a list of names such as ["eth0"], is allowed, not '
+                    f"{shown(value)}")  # fmt: skip
+    names = tuple(_device_name(each, where) for each in value)
+    if len(set(names)) < len(names):
+        raise Wrong(where, "a device is named twice")
+    return names
+
+
+PROTECT: Mapping[str, Read] = {
+    "devices": _protected,
+    "threshold": number(LEAST_THRESHOLD, MOST_THRESHOLD),
+    "storm-control": number(1, HIGHEST_RATE),
 }
 
 

@@ -47,6 +47,12 @@ DEVICE = """\
 #   max-added-latency = "50us"
 #   coalescing = { rx-usecs = 50 }
 """
+PROTECT = """\
+# Devices that are kept from taking the machine by a flood of packets.
+#   [protect]
+#   devices = ["eth0"]            # or "all": network hardware that is up
+#   storm-control = 10000         # as the last step; not allowed unless set
+"""
 SERVICE = """\
 # [service]
 # on-stop = "restore"             # what stopping the service does; or "keep"
@@ -117,7 +123,7 @@ def policy_text(policy: Policy, advice: Advice | None = None) -> str:
         lines += ["", *_device_lines(device)]
     if advice is not None:
         lines += _advice_lines(advice, {device.name for device in policy.devices})
-    lines += ["", *SERVICE.splitlines()]
+    lines += ["", *PROTECT.splitlines(), "", *SERVICE.splitlines()]
     return "\n".join(lines) + "\n"
 
 

@@ -20,12 +20,13 @@ from napctl.model.counts import CounterReading, CpuCounts, ProbeCounts
 from napctl.model.difference import between
 from napctl.model.finding import Finding
 from napctl.model.machine import Device
+from napctl.model.overload import LoadReading
 from napctl.model.snapshot import DeviceTotals, NapiTotals, OwnUse, PolicyState, ProbeName, Snapshot, TargetTotals
 from napctl.model.window import Window, own_polls
 from napctl.observe.machine import take_devices_again
 from napctl.observe.window import device_counts
-from napctl.service.open_probes import OpenProbes, Suspended
-from napctl.service.totals import DeviceSums, NapiSums, TargetSums, found_rules, grown_by, kept
+from napctl.service.open_probes import OpenPacketLoad, OpenProbes, Suspended
+from napctl.service.totals import DeviceSums, NapiSums, OverloadSums, TargetSums, found_rules, grown_by, kept
 
 __all__ = ["DeviceState", "ServiceState", "SnapshotTaker", "Watched", "WatchedTarget"]
 
@@ -70,6 +71,7 @@ class DeviceState:
     drift: int = 0
     conflicts: int = 0
     changed_unix_ns: int | None = None
+    protection_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class SnapshotTaker:
         self._started_unix_ns = time.time_ns()
         self._own_netns = Path("/proc/thread-self/ns/net").stat().st_ino
         self._probes = OpenProbes()
+        self._load = OpenPacketLoad()
         self._visible = in_initial_pid_namespace()
         """Whether the processes that the probes name are known by the same pids here."""
         self._namespaces: dict[int, _Namespace] = {}
@@ -111,6 +114,7 @@ class SnapshotTaker:
         self._targets: dict[str, TargetSums] = {}
         self._threads = TargetSums()
         self._machine: dict[str, int | None] = dict.fromkeys(OF_CPUS)
+        self._overload = OverloadSums()
 
     def __enter__(self) -> Self:
         self._probes.__enter__()
@@ -118,6 +122,7 @@ class SnapshotTaker:
 
     def __exit__(self, *exc: object) -> None:
         self._probes.__exit__(*exc)
+        self._load.close()
 
     @property
     def unavailable(self) -> Mapping[ProbeName, str]:
@@ -162,6 +167,7 @@ class SnapshotTaker:
             interrupts=self._machine["interrupts"] if self._probes.up()["napi"] else None,
             time_squeezes=self._machine["time_squeezes"],
             backlog_drops=self._machine["backlog_drops"],
+            overload=self._overload.totals(),
             findings=found_rules(told.findings, names),
             findings_monotonic_ns=told.findings_monotonic_ns,
             policy=told.policy,
@@ -171,11 +177,12 @@ class SnapshotTaker:
     def _windows(self, watched: Sequence[Watched]) -> list[tuple[Window, int]]:
         """What came since the last snapshot, by network namespace; nothing of one that is new."""
         probe, cpus, now_ns = self._probes.polls(), _cpus(), time.monotonic_ns()
+        load = self._load.read([(each.netns, each.names) for each in watched])
         found, namespaces = [], {}
         for each in watched:
             inode = each.netns.inode
             before = self._namespaces.get(inode)
-            now = namespaces[inode] = self._namespace(each, before, probe, cpus, now_ns)
+            now = namespaces[inode] = self._namespace(each, before, probe, cpus, load, now_ns)
             then = before or now
             window = between(
                 then.reading, now.reading, devices_before=then.devices, devices_after=now.devices, netns=inode
@@ -186,6 +193,7 @@ class SnapshotTaker:
 
     def _namespace(
         self, watched: Watched, before: _Namespace | None, probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...],
+        load: LoadReading,
         now_ns: int,
     ) -> _Namespace:  # fmt: skip
         """As it is now. Settings that were read of late are taken for those in force."""
@@ -204,7 +212,7 @@ class SnapshotTaker:
             devices, read_ns = before.devices, before.devices_read_ns
         else:
             devices, read_ns = take_devices_again(watched.netns, there), now_ns
-        return _Namespace(there, devices, read_ns, _reading(probe, cpus, now_ns, there.values(), devices))
+        return _Namespace(there, devices, read_ns, _reading(probe, cpus, load, now_ns, there.values(), devices))
 
     def _add(self, window: Window, netns: int, suspended: Suspended | None) -> None:
         names = {ifindex: link.name for ifindex, link in self._namespaces[netns].links.items()}
@@ -224,6 +232,8 @@ class SnapshotTaker:
         for name in self._machine if windows else ():
             if (more := grown_by(windows[0][0].cpus, name)) is not None:
                 self._machine[name] = (self._machine[name] or 0) + more
+        if windows and (load := windows[0][0].packet_load):
+            self._overload.add(load)
         devices = [device for each in self._namespaces.values() for device in each.devices]
         pids = [napi.thread_pid for device in devices for napi in device.napis if napi.thread_pid is not None]
         self._threads.add_ran(_ran(pids))
@@ -255,6 +265,7 @@ class SnapshotTaker:
             drift=state.drift,
             conflicts=state.conflicts,
             changed_unix_ns=state.changed_unix_ns,
+            protection_step=state.protection_step,
         )
 
     def _take_targets(
@@ -327,7 +338,7 @@ def _unknown(probe: ProbeCounts | None, before: _Namespace, netns: int) -> bool:
 
 
 def _reading(
-    probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...], now_ns: int, there: Collection[Link],
+    probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...], load: LoadReading, now_ns: int, there: Collection[Link],
     devices: Collection[Device],
 ) -> CounterReading:  # fmt: skip
     irqs = {napi.irq for device in devices for napi in device.napis if napi.irq is not None}
@@ -339,6 +350,7 @@ def _reading(
         cpus=cpus,
         interrupts={irq: lines[irq] for irq in irqs & lines.keys()},
         devices=tuple(map(device_counts, there)),
+        load=load,
     )
 
 

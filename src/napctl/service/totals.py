@@ -13,11 +13,12 @@ from napctl.model.counts import CpuCounts, DeviceCounts
 from napctl.model.finding import Finding
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.model.latency import NOTHING, LatencyHistogram, ProcessLatency, latency_between
-from napctl.model.snapshot import FoundRule, InterfaceTotals, PollTotals, SuspensionTotals
+from napctl.model.overload import LEVELS, Level, PacketLoad, overloaded
+from napctl.model.snapshot import FoundRule, InterfaceTotals, OverloadTotals, PollTotals, SuspensionTotals
 from napctl.model.suspension_counts import SuspensionCounts
 from napctl.model.window import EmptyPolls, NapiWindow
 
-__all__ = ["DeviceSums", "NapiSums", "TargetSums", "found_rules", "grown_by", "kept"]
+__all__ = ["DeviceSums", "NapiSums", "OverloadSums", "TargetSums", "found_rules", "grown_by", "kept"]
 
 
 Key = TypeVar("Key")
@@ -84,6 +85,25 @@ class TargetSums:
             if min(each.until_read.counts) >= 0 and min(each.until_reply.counts) >= 0:
                 self.until_read += each.until_read
                 self.until_reply += each.until_reply
+
+
+@dataclass
+class OverloadSums:
+    """Of the machine."""
+
+    seconds: dict[Level, float] = field(default_factory=lambda: dict.fromkeys(LEVELS, 0.0))
+    late: float | None = None
+
+    def add(self, load: PacketLoad) -> None:
+        """What came between two readings."""
+        for each in overloaded(load):
+            self.seconds[each.level] += load.seconds
+        if load.late_drops_per_second is not None:
+            self.late = (self.late or 0.0) + load.late_drops_per_second * load.seconds
+
+    def totals(self) -> OverloadTotals:
+        """Until now."""
+        return OverloadTotals(seconds=dict(self.seconds), late_drops=None if self.late is None else round(self.late))
 
 
 def grown_by(cpus: Iterable[CpuCounts], name: str) -> int | None:

@@ -7,6 +7,7 @@ the files does not take back what it finds.
 import hashlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -56,7 +57,11 @@ class WatchedPolicy:
     def digest(self) -> str:
         """Of what it asks for, wherever that stands."""
         entries = ("attach", "devices")
-        bare = {name: tuple(replace(each, origin=NOWHERE) for each in getattr(self.now, name)) for name in entries}
+        bare: dict[str, Any] = {
+            name: tuple(replace(each, origin=NOWHERE) for each in getattr(self.now, name)) for name in entries
+        }
+        if self.now.protect is not None:
+            bare["protect"] = replace(self.now.protect, origin=NOWHERE)
         return hashlib.sha256(to_json(replace(self.now, **bare))).hexdigest()[:16]
 
     def seconds_left(self, now: float) -> float:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from napctl.lab.bed import Lab
-from napctl.lab.load import LoadSpec, generator, run, started
+from napctl.lab.compiled import compiled
+from napctl.lab.load import LoadSpec, run, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError, Unsupported
 
@@ -160,16 +161,16 @@ def test_without_a_compiler_the_packages_are_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("NAPCTL_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(Unsupported, match="apt-get install gcc libc6-dev"):
-        generator()
+        compiled("openloop")
 
 
 def test_it_is_compiled_once_also_by_several_at_the_same_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NAPCTL_CACHE_DIR", str(tmp_path))
-    threads = [threading.Thread(target=generator) for _ in range(4)]
+    threads = [threading.Thread(target=compiled, args=("openloop",)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     made = list(tmp_path.iterdir())
-    assert made == [generator()]
+    assert made == [compiled("openloop")]
     assert os.access(made[0], os.X_OK)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from napctl.lab.bed import Lab
-from napctl.lab.load import LoadSpec, generator, run
+from napctl.lab.compiled import compiled
+from napctl.lab.load import LoadSpec, run
 from napctl.lab.servers import Server, connected, memcached, serve
 from napctl.lab.webservers import haproxy, nginx, redis
 from napctl.model.errors import NapctlError
@@ -100,7 +101,7 @@ def test_only_memcached_is_asked_for_several_keys(shared_lab: Lab) -> None:
 
 
 def test_an_unknown_protocol_is_one_clear_line() -> None:
-    done = subprocess.run([generator(), "--protocol=gopher"], capture_output=True, text=True, check=False)
+    done = subprocess.run([compiled("openloop"), "--protocol=gopher"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "openloop: it speaks memcached, http and redis, not gopher\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
-from napctl.lab.load import generator
+from napctl.lab.compiled import compiled
 from napctl.lab.servers import Server, accepts, memcached, serve
 from napctl.lab.webservers import nginx, redis
 from napctl.load.process import LoadCommand, run_load
@@ -142,7 +142,7 @@ def test_iperf3(shared_lab: Lab, bench: Bench, options: str) -> None:
 def test_our_own_generator(shared_lab: Lab, bench: Bench) -> None:
     with memcached(shared_lab) as server:
         options = "--rate={rate} --seconds={seconds} --seed={seed} --warmup=0.2 --connections=4"
-        reading = bench.run(f"{generator()} --host={server.address} --port={server.port} {options}")
+        reading = bench.run(f"{compiled('openloop')} --host={server.address} --port={server.port} {options}")
     ((rate,),) = bench.lines(r'"achieved_per_second":([\d.]+)')
     assert reading.requests_per_second == rate > 0
     assert not invented(reading, bench.raw.read_text())

@@ -12,7 +12,8 @@ import pytest
 from napctl.experiment.run_directory import RunDirectory
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
-from napctl.lab.load import POLLED, generator
+from napctl.lab.compiled import compiled
+from napctl.lab.load import POLLED
 from napctl.lab.servers import Server, serve
 from napctl.lab.webservers import nginx
 from napctl.model.experiment import Cell, Comparison, Summary
@@ -38,7 +39,7 @@ def load(lab: Lab, server: Server, *options: str) -> str:
         netdev.set_napi(napi.napi_id, POLLED)
     command = [
         f"nsenter --net=/proc/{os.getpid()}/fd/{lab.client.namespace.fd} taskset --cpu-list {lab.client.cpu}",
-        f"{generator()} --protocol=http --host={server.address} --port={server.port}",
+        f"{compiled('openloop')} --protocol=http --host={server.address} --port={server.port}",
         "--warmup=0.05 --seconds={seconds} --seed={seed}",
     ]
     return " ".join([*command, *options])

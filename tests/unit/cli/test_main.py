@@ -59,6 +59,7 @@ def test_the_help_groups_the_commands_by_what_one_wants_to_do() -> None:
     groups = {
         "See": "status watch doctor",
         "Attach": "attach attached run detach",
+        "Protect": "protect",
         "Settings": "plan apply confirm rollback history verify export recover",
         "Service": "policy daemon pause why guard",
         "Measure": "demo compare report energy lab",
@@ -100,7 +101,7 @@ def test_it_tells_its_version() -> None:
         ("status --frobnicate", "--frobnicate"),
         ("--frobnicate", "--frobnicate"),
         ("attach", "TARGET"),
-        ("plan --goal fast", "efficiency' (see"),
+        ("plan --goal fast", "resilient' (see"),
         ("export -", "from: ethtool, systemd-link, networkmanager, ansible (see"),
         ("attach one two", "two"),
         ("attach x --defer-us", "--defer-us"),

@@ -18,6 +18,7 @@ from napctl.model.machine import (
     Queue,
     Rings,
 )
+from napctl.model.overload import CpuLoad, PacketLoad
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.window import EmptyPolls, NapiWindow, Window
 
@@ -26,6 +27,16 @@ OFF = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeou
 SUSPENDED = replace(OFF, defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=20_000_000)
 SPINNING = EpollParams(busy_poll_usecs=1_000_000, busy_poll_budget=8, prefer_busy_poll=False)
 PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
+
+
+QUIET = PacketLoad(
+    seconds=1.0,
+    cpus=tuple(
+        CpuLoad(cpu=cpu, packet_share=0.1, idle_share=0.8, waited_share=0.0, backlog_drops_per_second=0.0)
+        for cpu in range(2)
+    ),
+    drops=(),
+)
 
 
 def napi(number: int = 0, **changes: Any) -> Napi:
@@ -119,6 +130,7 @@ def checkup(
     processes: tuple[ProcessUse, ...] = (),
     source: str = "bpf",
     tcp_limit: int | None = 4 << 20,
+    load: PacketLoad | None = QUIET,
 ) -> Checkup:
     """A window of one second on that device, and what it held."""
     on = on or device()
@@ -140,6 +152,7 @@ def checkup(
             napis=rows,
             cpus=counted,
             devices=(counts,),
+            packet_load=load,
         ),
         processes=processes,
         cpus=cpus or idle_cpus(),

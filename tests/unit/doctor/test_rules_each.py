@@ -22,6 +22,7 @@ from tests.unit.doctor.checkups import (
     row,
     two_on_cpu_0,
 )
+from tests.unit.doctor.test_overload import everywhere, load, loaded, overloaded
 from tests.unit.doctor.test_udp_senders import delaying, sending
 
 
@@ -73,6 +74,9 @@ def moved(to: str) -> Checkup:
 
 
 PAIRS: dict[str, tuple[Checkup, Checkup]] = {
+    "overload": (overloaded(), overloaded(late=0.0, idle=0.04)),
+    "packets-beside-their-server": (loaded(load(0.45, 0.1, idle=0.2)), loaded(load(0.44, 0.1, idle=0.2))),
+    "no-cpu-left-by-a-flood": (everywhere(0.45, 0.45), everywhere(0.45, 0.44)),
     "ring-drops": (checkup(row(), rx_missed=10), checkup(row(), rx_missed=9)),
     "backlog-drops": (
         checkup(row(), counted=(CpuCounts(cpu=0, backlog_drops=10),)),

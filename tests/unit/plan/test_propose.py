@@ -75,11 +75,11 @@ def advice(
     return propose(machine(device, limit=limit), window, GOALS[goal], budget_ns, speeds)
 
 
-def proposed(found: Advice) -> dict[str, int | bool | tuple[DimProfile, ...]]:
+def proposed(found: Advice) -> dict[str, int | bool | str | tuple[DimProfile, ...]]:
     return {proposal.setting: proposal.proposed for proposal in found.proposals}
 
 
-def unsupported(found: Advice) -> dict[str, int | bool | tuple[DimProfile, ...]]:
+def unsupported(found: Advice) -> dict[str, int | bool | str | tuple[DimProfile, ...]]:
     return {proposal.setting: proposal.proposed for proposal in found.unsupported}
 
 

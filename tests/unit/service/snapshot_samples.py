@@ -14,6 +14,7 @@ from napctl.model.snapshot import (
     FoundRule,
     InterfaceTotals,
     NapiTotals,
+    OverloadTotals,
     OwnUse,
     PolicyState,
     PollTotals,
@@ -58,6 +59,7 @@ def device(name: str, queues: int = 64, netns: int | None = None) -> DeviceTotal
         drift=1,
         conflicts=2,
         changed_unix_ns=10**18,
+        protection_step=1,
     )
 
 
@@ -95,11 +97,14 @@ def snapshot(
         interrupts=5,
         time_squeezes=1,
         backlog_drops=0,
+        overload=OverloadTotals(seconds={"crowded": 1.0, "overloaded": 2.5}, late_drops=7),
         findings=tuple(
             FoundRule(rule=f"rule-{number}", device="eth0", severity="cost", count=1) for number in range(findings)
         ),
         findings_monotonic_ns=10**9,
-        policy=PolicyState(decisions={DECISIONS[0]: 3}, errors=1),
+        policy=PolicyState(
+            decisions={DECISIONS[0]: 3}, errors=1, protection_steps={"threads": 2, "nice": 1, "storm_control": 0}
+        ),
         own=OwnUse(cpu_seconds=1.0, resident_bytes=50 << 20, open_files=30),
     )
 

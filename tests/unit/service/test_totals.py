@@ -12,10 +12,11 @@ from napctl.model.finding import Finding
 from napctl.model.histogram import EMPTY, Histogram
 from napctl.model.latency import BUCKETS as LATENCY_BUCKETS
 from napctl.model.latency import LatencyHistogram, ProcessLatency
-from napctl.model.snapshot import FoundRule
+from napctl.model.overload import CpuLoad, NamespaceDrops, PacketLoad
+from napctl.model.snapshot import FoundRule, OverloadTotals
 from napctl.model.suspension_counts import WAIT_BUCKETS, SuspensionCounts, suspended_between
 from napctl.model.window import NapiWindow
-from napctl.service.totals import MOST_KEPT, DeviceSums, NapiSums, TargetSums, found_rules, grown_by, kept
+from napctl.service.totals import MOST_KEPT, DeviceSums, NapiSums, OverloadSums, TargetSums, found_rules, grown_by, kept
 
 SMALL = st.integers(min_value=0, max_value=50)
 POLLS = st.dictionaries(st.integers(min_value=0, max_value=200), SMALL, max_size=5).map(Histogram.of)
@@ -167,3 +168,20 @@ def test_findings_are_counted_by_rule_and_device() -> None:
         FoundRule(rule="slow", device="eth10", severity="cost", count=1),
         FoundRule(rule="odd", device="", severity="cost", count=1),
     )
+
+
+def loaded(share: float, late: float | None, seconds: float = 5.0) -> PacketLoad:
+    cpus = tuple(
+        CpuLoad(cpu=cpu, packet_share=share, idle_share=0.0, waited_share=0.9, backlog_drops_per_second=None)
+        for cpu in range(2)
+    )
+    drops = () if late is None else (NamespaceDrops(netns=1, late={"listen": late}, ring={}),)
+    return PacketLoad(seconds=seconds, cpus=cpus, drops=drops)
+
+
+def test_the_time_of_overload_is_summed_over_cpus_by_its_level() -> None:
+    sums = OverloadSums()
+    assert sums.totals() == OverloadTotals(seconds={"crowded": 0.0, "overloaded": 0.0}, late_drops=None)
+    for each in (loaded(0.95, 1000.0), loaded(0.95, 1.0), loaded(0.5, 200.0), loaded(0.95, None)):
+        sums.add(each)
+    assert sums.totals() == OverloadTotals(seconds={"crowded": 20.0, "overloaded": 10.0}, late_drops=6005)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from napctl.attach.attach_options import RANGE
 from napctl.cli.text.settings import setting_name, value_text
 from napctl.model.plan import settings
-from napctl.model.policy import AttachEntry, DeviceEntry, MetricsPlace, Policy, ServiceEntry
+from napctl.model.policy import AttachEntry, DeviceEntry, MetricsPlace, Policy, ProtectEntry, ServiceEntry
 from napctl.model.units import duration_text
 
 __all__ = ["policy_lines"]
@@ -15,9 +15,11 @@ OUTRIGHT = ("defer_hard_irqs", "irq_suspend_timeout_ns", "busy_poll_usecs", "bus
 
 
 def policy_lines(policy: Policy) -> Iterator[str]:
-    """Targets, devices, and how the service behaves."""
+    """Targets, devices, what is protected, and how the service behaves."""
     yield from (f"attach {entry.target}: {'; '.join(_attach(entry))} ({entry.origin})" for entry in policy.attach)
     yield from (f"{_whom(entry)}: {'; '.join(_device(entry))} ({entry.origin})" for entry in policy.devices)
+    if policy.protect is not None:
+        yield f"protect {'; '.join(_protect(policy.protect))} ({policy.protect.origin})"
     yield f"service: {'; '.join(_service(policy.service))}"
 
 
@@ -57,6 +59,13 @@ def _device(entry: DeviceEntry) -> Iterator[str]:
 
 def _named(values: "Iterator[tuple[str, object]]") -> Iterator[str]:
     return (f"{setting_name(name)} {value_text(name, value)}" for name, value in values if value is not None)
+
+
+def _protect(entry: ProtectEntry) -> Iterator[str]:
+    yield "all network hardware" if entry.devices is None else ", ".join(entry.devices)
+    yield f"from {entry.threshold} % of a CPU on"
+    if entry.storm_control is not None:
+        yield f"storm control beyond {entry.storm_control:,} packets/s"
 
 
 def _service(entry: ServiceEntry) -> Iterator[str]:

@@ -1,0 +1,61 @@
+"""Who holds a NAPI instance: two that decide who polls it could not both put back what was before them. Pure."""
+
+from collections.abc import Iterable
+
+from napctl.model.change import Change, InstanceChange, NapiChange, ThreadChange, Transaction
+from napctl.model.errors import BadInput
+from napctl.model.settings import BUSY_POLL
+
+__all__ = ["refuse_second_holder"]
+
+
+def refuse_second_holder(wanted: Iterable[Change], live: Iterable[Transaction], own: int = 0) -> None:
+    """Raises BadInput if one of these changes is of an instance that another transaction than `own` holds.
+
+    A thread has one holder, and what is attached gets none: its packets are polled by the task that reads them already.
+    But who attaches to an instance with a thread is not refused: tasks that busy poll take it from its thread as from
+    the softirq (commit cb038357937e), and each of the two puts back what it has set itself. Only a thread that spins
+    never lets it go (commit c18d4b190a46).
+    """
+    instances = (each for each in wanted if isinstance(each, InstanceChange))
+    deciding = [each for each in instances if isinstance(each, ThreadChange) or _suspends(each)]
+    for other in live if deciding else ():
+        if other.number == own:
+            continue
+        for change in deciding:
+            for held in other.changes:
+                words = _refusal(change, held, other)
+                if words:
+                    raise BadInput(f"NAPI {change.napi_id} of {change.device}: {words}")
+
+
+def _refusal(change: InstanceChange, held: Change, other: Transaction) -> str:
+    """Why the one cannot be made beside the other, which is in force; empty if it can."""
+    if not isinstance(held, InstanceChange) or (change.netns, change.napi_id) != (held.netns, held.napi_id):
+        return ""
+    if isinstance(held, ThreadChange):
+        if isinstance(change, ThreadChange):
+            return f"its thread is held by {other.title}; {_way_out(other)} first"
+        return f"its thread spins, by {other.title}, so that no task can poll it; {_way_out(other)} first" * _spins(
+            held
+        )
+    if isinstance(change, ThreadChange) and _suspends(held):
+        return f"it is held by {other.title}, whose tasks poll it; {_way_out(other)} first"
+    return ""
+
+
+def _suspends(change: Change) -> bool:
+    return isinstance(change, NapiChange) and bool(change.after.irq_suspend_timeout_ns)
+
+
+def _spins(change: ThreadChange) -> bool:
+    return BUSY_POLL in (change.after.threaded, change.leaving.threaded if change.leaving else None)
+
+
+def _way_out(other: Transaction) -> str:
+    match other.kind:
+        case "attach":
+            return f"`napctl detach {other.pid}`"
+        case "verify":
+            return "wait for its end"
+    return f"`napctl rollback {other.number}`"

@@ -1,0 +1,227 @@
+"""Overload in a lab: packets that are dear to take, a UDP server that needs its CPU, and a flood of a fixed rate.
+
+A bed for it is `Lab.build(server_cpu=1, client_cpu=0)` and `take_as_softirq()`: all of the receiver is on one CPU.
+"""
+
+import ipaddress
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from napctl.kernel.sysfs import DeviceAttributes
+from napctl.lab.bed import End, Lab, run_inside
+from napctl.lab.children import require
+from napctl.lab.compiled import compiled
+from napctl.lab.servers import Server, serve
+from napctl.model.errors import NapctlError, NotPermitted
+from napctl.model.value import Value, from_json
+
+__all__ = [
+    "FLOOD_PORT",
+    "FloodResult",
+    "FloodSpec",
+    "RunningFlood",
+    "flood",
+    "make_packets_dear",
+    "peak_per_second",
+    "started_flood",
+    "take_as_softirq",
+    "take_in_softirq",
+    "udp_server",
+]
+
+
+FLOOD_PORT = 7000
+DEAR_RULES = 600
+"""With so many a packet costs several µs more."""
+MOST_RULES = 1 << 17
+SENDERS = ipaddress.IPv4Address("198.18.0.0")
+"""Of the addresses for benchmarks (RFC 2544), from which no packet comes."""
+AS_SOFTIRQ = -19
+"""Nice value with which a NAPI thread leaves next to nothing, as a softirq does."""
+
+
+class FloodSpec(Value, frozen=True, kw_only=True):
+    """What to send."""
+
+    rate_per_second: float
+    seconds: float
+    host: str = ""
+    """IPv4 address, also one for broadcasts; "": the server's."""
+    port: int = FLOOD_PORT
+    size_bytes: int = 64
+    """Of the payload."""
+
+
+class FloodResult(Value, frozen=True, kw_only=True):
+    """What came of it."""
+
+    seconds: float
+    asked_per_second: float
+    sent: int
+    left_out: int
+    """Packets that the generator could not send in time: more than a few, and it was the limit."""
+    answered: int
+    cpu_share: float
+    """CPU time of the generator by its time, 0 … 1."""
+    answered_by_tenth: tuple[int, ...]
+    """In each tenth of a second."""
+
+    @property
+    def sent_per_second(self) -> float:
+        """What was offered in fact."""
+        return self.sent / self.seconds
+
+    def answered_per_second(self, after_seconds: float = 0.0) -> float:
+        """Goodput, from so many seconds on. Raises ValueError if it was over by then."""
+        tenths = self.answered_by_tenth[round(after_seconds * 10) :]
+        if not tenths:
+            raise ValueError(f"the flood lasted {self.seconds} s")
+        return 10 * sum(tenths) / len(tenths)
+
+
+class RunningFlood:
+    """A flood that runs; it ends by itself."""
+
+    def __init__(self, process: subprocess.Popen[bytes], spec: FloodSpec):
+        self.process = process
+        self._spec = spec
+
+    def wait_until_sending(self) -> None:
+        """Return when it has begun. Raises NapctlError if it failed before."""
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline().decode().strip()
+        if line != "sending":
+            raise NapctlError(line or "the flood ended before it began")
+
+    def result(self) -> FloodResult:
+        """Wait for its end. Raises NapctlError if it failed."""
+        limit_s = 10 + self._spec.seconds
+        try:
+            output, errors = self.process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise NapctlError(f"the flood did not end within {limit_s:.0f} s") from None
+        if self.process.returncode:
+            words = errors.decode(errors="replace").strip().splitlines()
+            raise NapctlError(words[-1] if words else f"the flood ended with {self.process.returncode}")
+        return from_json(output, FloodResult)
+
+    def stop(self) -> FloodResult:
+        """End it now; what came of it until now."""
+        self.process.terminate()
+        return self.result()
+
+
+def udp_server(
+    lab: Lab, *, request_us: float = 3.0, waits_in: Literal["recv", "epoll"] = "recv", port: int = FLOOD_PORT
+) -> Server:
+    """Start a server that answers each packet after that much work, on the server's CPU, at nice 0.
+
+    In a session of its own: where sessions are scheduled as groups (sched(7), "The autogroup feature"), its share is
+    its own, and not one with whatever else the caller runs. Raises Unsupported, NapctlError.
+    """
+    require("setsid")
+    program = str(compiled("udpserver"))
+    command = ["setsid", program, lab.server.address, str(port), str(request_us * 1000), waits_in]
+    server = serve(lab, command, port, ready=_answers)
+    os.setpriority(os.PRIO_PROCESS, server.pid, 0)
+    return server
+
+
+def _answers(lab: Lab, server: Server) -> bool:
+    with lab.client.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.05)
+        asking.connect((server.address, server.port))
+        try:
+            asking.send(b"ready?")
+            return asking.recv(16) == b"ready?"
+        except OSError:  # nobody listens yet
+            return False
+
+
+def make_packets_dear(end: End, rules: int = DEAR_RULES) -> None:
+    """Let each IPv4 packet that comes to that end pass so many nftables rules, none of which it matches.
+
+    Raises Unsupported without nft.
+    """
+    require("nft")
+    assert 0 <= rules <= MOST_RULES
+    lines = (f"ip saddr {SENDERS + number} drop" for number in range(rules))
+    chain = "type filter hook prerouting priority filter; policy accept;\n" + "\n".join(lines)
+    anew = "table ip dear\ndelete table ip dear\n"
+    run_inside(end.namespace, ["nft", "-f", "-"], f"{anew}table ip dear {{\nchain dear {{\n{chain}\n}}\n}}\n")
+
+
+def take_as_softirq(end: End) -> None:
+    """Let its NAPI threads leave as little to others as a softirq would. Raises NotPermitted."""
+    for napi in end.napis():
+        if napi.thread_pid is not None:
+            try:
+                os.setpriority(os.PRIO_PROCESS, napi.thread_pid, AS_SOFTIRQ)
+            except PermissionError:
+                raise NotPermitted("NAPI threads before other work need CAP_SYS_NICE") from None
+
+
+def take_in_softirq(end: End) -> None:
+    """Without NAPI threads, in real softirqs on that end's CPU: RPS sends packets there, as veth polls on the sender's.
+
+    What that CPU has no time for its backlog drops, which is not a ring: the packets have come half the way already.
+    """
+    with DeviceAttributes(end.namespace) as attributes:
+        attributes.write(end.device, "threaded", "0")
+        for queue in range(len(end.napis())):
+            attributes.write(end.device, f"queues/rx-{queue}/rps_cpus", f"{1 << end.cpu:x}")
+
+
+@contextmanager
+def started_flood(lab: Lab, spec: FloodSpec) -> Iterator[RunningFlood]:
+    """Send from the client namespace, on the client's CPU, until it ends or the block is left. Raises Unsupported."""
+    options = {
+        "host": spec.host or lab.server.address,
+        "port": spec.port,
+        "rate": spec.rate_per_second,
+        "seconds": spec.seconds,
+        "size": spec.size_bytes,
+    }
+    command = [str(compiled("udpflood")), *(f"--{name}={value}" for name, value in options.items())]
+    process = lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield RunningFlood(process, spec)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def flood(lab: Lab, spec: FloodSpec) -> FloodResult:
+    """Send, and wait for the end. Raises Unsupported without a C compiler, NapctlError if it failed."""
+    with started_flood(lab, spec) as running:
+        return running.result()
+
+
+FIRST_RATE = 10_000.0
+STEP = 1.3
+STEP_SECONDS = 0.4
+PAST_PEAK = 2.5
+"""So many times the best goodput is offered before the ramp ends: with some settings it grows beyond saturation."""
+
+
+def peak_per_second(lab: Lab, port: int = FLOOD_PORT) -> float:
+    """The most that the server answers a second, at whatever is offered: a ramp of some seconds.
+
+    Raises NapctlError if the generator is the limit.
+    """
+    rate, best = FIRST_RATE, 0.0
+    while rate < PAST_PEAK * best or best == 0:
+        found = flood(lab, FloodSpec(rate_per_second=rate, seconds=STEP_SECONDS, port=port))
+        if found.left_out > 0.2 * found.sent and found.answered > 0.8 * found.sent:
+            raise NapctlError(f"the flood cannot send more than {found.sent_per_second:,.0f} packets/s here")
+        best = max(best, found.answered_per_second())
+        if not best:
+            raise NapctlError(f"nobody answers at port {port}")
+        rate *= STEP
+    return best

@@ -1,0 +1,163 @@
+"""What floods: the CPUs that packets take from their threads, and what is offered to each protected device."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from napctl.kernel.links import Link, link
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.sleeps import sleeps
+from napctl.model.counters import grown
+from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu, overloaded, overloaded_words
+from napctl.observe.packet_load import PacketLoadReader
+from napctl.protect.groups import Protected
+from napctl.protect.ladder import Flood
+from napctl.protect.veth_peer import VethPeer
+
+__all__ = ["FloodReader"]
+
+
+FIND_SECONDS = 10.0
+"""Between two searches for the other end of a veth."""
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Packets of one device since it was made."""
+
+    monotonic: float
+    taken: int
+    """Also those that its driver dropped afterwards."""
+    dropped: int
+    """In its ring, as it tells itself: what is counted as missed, and as an overrun, is mostly the same."""
+    peer_dropped: int | None
+    """The same of a veth, as its other end tells; None: that cannot be seen."""
+
+
+@dataclass(frozen=True)
+class _Offered:
+    """Per second."""
+
+    offered: float = 0.0
+    dropped: float = 0.0
+
+
+class FloodReader:
+    """Of one network namespace; a window lasts from one read() to the next. A context manager, used by one thread."""
+
+    def __init__(self, netns: NetworkNamespace, threshold: float):
+        """`threshold`: as of ProtectOptions. Raises NotPermitted."""
+        self._netns, self._threshold = netns, threshold
+        self._load = PacketLoadReader([(netns, ())])
+        self._devices: dict[int, Link] = {}
+        self._peers: dict[int, VethPeer] = {}
+        self._counts: dict[int, _Counts] = {}
+        self._sleeps: dict[int, int | None] = {}
+        self._find_at = 0.0
+
+    def __enter__(self) -> "FloodReader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self._load.__exit__(None, None, None)
+
+    def watch(self, devices: Sequence[Link]) -> None:
+        """These, from now on."""
+        before = self._devices
+        self._devices = {each.ifindex: each for each in devices}
+        self._counts = {ifindex: counts for ifindex, counts in self._counts.items() if ifindex in self._devices}
+        veths = [each for each in devices if each.kind == "veth"]
+        self._peers = {
+            each.ifindex: self._peers[each.ifindex]
+            if each.ifindex in self._peers and before.get(each.ifindex) and before[each.ifindex].link == each.link
+            else VethPeer(self._netns, each)
+            for each in veths
+        }
+        self._find_at = 0.0
+        self._find_peers()
+
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        """(device, what protection cannot do there)."""
+        for ifindex, peer in self._peers.items():
+            if peer.has_tso():
+                name = self._devices[ifindex].name
+                yield (
+                    name,
+                    (
+                        "what its other end sends bypasses NAPI while TSO is on there "
+                        "(`ethtool -K … tso off`): no step holds it back"
+                    ),
+                )
+
+    def read(self, groups: Sequence[Protected]) -> list[Flood]:
+        """What came since the last time, for each group."""
+        load = self._load.load()
+        found = () if load is None else overloaded(load, self._threshold)
+        if any(each.ladder.made for each in groups):
+            self._find_peers()
+        offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
+        slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
+        return [self._flood(group, found, offered[group.ifindex], slept) for group in groups]
+
+    def _flood(
+        self, group: Protected, found: Sequence[OverloadedCpu], offered: _Offered, slept: Mapping[int, bool]
+    ) -> Flood:
+        worst = next((each for each in found if _takes_its_cpu(group, each) and _harms(each, offered)), None)
+        return Flood(
+            offered_per_second=offered.offered,
+            dropped_per_second=offered.dropped,
+            is_whole=bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group)),
+            overload="" if worst is None else overloaded_words(worst),
+        )
+
+    def _offered(self, ifindex: int) -> _Offered:
+        before, now = self._counts.pop(ifindex, None), self._counts_of(ifindex)
+        if now is None:
+            return _Offered()
+        self._counts[ifindex] = now
+        if before is None or now.monotonic <= before.monotonic:
+            return _Offered()
+        seconds = now.monotonic - before.monotonic
+        dropped = (grown(before.dropped, now.dropped) or 0) + (grown(before.peer_dropped, now.peer_dropped) or 0)
+        taken = grown(before.taken, now.taken) or 0
+        return _Offered((taken + dropped) / seconds, dropped / seconds)
+
+    def _counts_of(self, ifindex: int) -> _Counts | None:
+        found = link(self._netns, ifindex)
+        if found is None:
+            return None
+        peer = self._peers.get(ifindex)
+        return _Counts(
+            monotonic=time.monotonic(),
+            taken=found.rx_packets + found.rx_dropped,
+            dropped=max(found.rx_missed, found.rx_overrun),
+            peer_dropped=None if peer is None else peer.dropped(),
+        )
+
+    def _slept(self, pids: Collection[int]) -> dict[int, bool]:
+        before, self._sleeps = self._sleeps, {pid: sleeps(pid) for pid in pids}
+        return {pid: bool(grown(before[pid], now)) for pid, now in self._sleeps.items() if pid in before}
+
+    def _find_peers(self) -> None:
+        missing = [each for each in self._peers.values() if not each.is_found]
+        if missing and time.monotonic() >= self._find_at:
+            self._find_at = time.monotonic() + FIND_SECONDS
+            for each in missing:
+                each.find()
+
+
+def _takes_its_cpu(group: Protected, found: OverloadedCpu) -> bool:
+    return group.cpus is None or found.cpu in group.cpus
+
+
+def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
+    """A CPU that packets take, and none of them for nothing, is only busy."""
+    return found.level == "overloaded" or offered.dropped >= LATE_PER_SECOND
+
+
+def _threads(group: Protected) -> list[int]:
+    return [each.thread_pid for each in group.napis if each.thread_pid is not None]

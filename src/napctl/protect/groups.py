@@ -1,0 +1,103 @@
+"""What is protected: NAPI instances by device and CPUs, and why a device is not."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from napctl.attach.inspect_target import receiving
+from napctl.kernel.links import Link
+from napctl.model.cpus import parse_cpus
+from napctl.model.machine import Device, Napi, attached
+from napctl.protect.ladder import KINDS, Ladder, StepKind
+from napctl.protect.protect_options import ProtectOptions
+from napctl.protect.steps import has_thread
+
+__all__ = ["Protected", "groups_of", "matching", "obstacle"]
+
+
+@dataclass
+class Protected:
+    """NAPI instances of one device that share their CPUs."""
+
+    device: str
+    ifindex: int
+    napis: tuple[Napi, ...]
+    cpus: frozenset[int] | None
+    """That take their packets; None: nothing tells."""
+    steps: tuple[StepKind, ...] = KINDS
+    """Those that are possible and allowed."""
+    ladder: Ladder = field(default_factory=Ladder)
+
+    @property
+    def napi_ids(self) -> frozenset[int]:
+        """By which they are known again."""
+        return frozenset(each.napi_id for each in self.napis)
+
+
+def matching(found: Iterable[Link], options: ProtectOptions) -> list[Link]:
+    """Devices that are to be protected, of those that there are."""
+    if options.devices is None:
+        return [each for each in found if each.up and not (each.virtual or each.loopback)]
+    names = set(options.devices)
+    return [each for each in found if not names.isdisjoint((each.name, *each.alternative_names))]
+
+
+def groups_of(devices: Iterable[Device], options: ProtectOptions, before: Sequence[Protected] = ()) -> list[Protected]:
+    """Their instances, but those that are attached: their tasks leave to the ring what they have no time for. Those
+    that were there before keep their place on the ladder."""
+    found = []
+    for device in devices:
+        theirs = set(receiving(device.napis, device.queues))
+        napis = [each for each in device.napis if each.napi_id in theirs and not attached(each)]
+        former = [each for each in before if each.ifindex == device.ifindex]
+        if former and frozenset().union(*(each.napi_ids for each in former)) == {each.napi_id for each in napis}:
+            by_id = {each.napi_id: each for each in napis}
+            parts = [(each.ladder, [by_id[napi.napi_id] for napi in each.napis]) for each in former]
+        else:
+            parts = [(Ladder(), some) for some in _by_cpus(napis).values()]
+        for ladder, some in parts:
+            found.append(
+                Protected(
+                    device=device.name,
+                    ifindex=device.ifindex,
+                    napis=tuple(some),
+                    cpus=_cpus_of(some),
+                    steps=tuple(_steps(some, options)),
+                    ladder=ladder,
+                )
+            )
+    return found
+
+
+def _by_cpus(napis: Iterable[Napi]) -> Mapping[str | None, list[Napi]]:
+    found: dict[str | None, list[Napi]] = {}
+    for each in napis:
+        found.setdefault(each.cpus, []).append(each)
+    return found
+
+
+def _cpus_of(napis: Iterable[Napi]) -> frozenset[int] | None:
+    told = [each.cpus for each in napis]
+    return None if None in told else frozenset(cpu for cpus in told if cpus is not None for cpu in parse_cpus(cpus))
+
+
+def _steps(napis: Iterable[Napi], options: ProtectOptions) -> Iterator[StepKind]:
+    if not all(map(has_thread, napis)):
+        yield "threads"
+    yield "nice"
+    if options.storm_control_per_second is not None:
+        yield "storm control"
+
+
+def obstacle(name: str, found: Link | None, groups: Collection[Protected], *, has_napis: bool) -> str:
+    """Why a device is not protected now; empty if it is."""
+    if found is None:
+        return "there is no such device"
+    if not found.up:
+        return "it is down"
+    if not has_napis:
+        if found.kind == "veth":
+            return f"its packets bypass NAPI; `ethtool -K {name} gro on` here, and `tso off` at its other end"
+        return f"its driver{f' ({found.kind})' if found.kind else ''} has no NAPI instances, so it has no NAPI threads"
+    if not any(each.ifindex == found.ifindex for each in groups):
+        return "it needs nothing more: what is attached with suspension leaves to the ring what it has no time for"
+    return ""

@@ -1,0 +1,154 @@
+"""Keeps `[protect]` of a policy: arms protection, disarms it, and goes on with what an earlier process has made."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from napctl.attach.follow_devices import Readable
+from napctl.change.journal import Journal
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.own_cpu import allowed_cpus, away_from
+from napctl.model.change import Guard, Restored
+from napctl.model.cpus import cpus_text
+from napctl.model.errors import NapctlError
+from napctl.model.policy import ProtectEntry
+from napctl.protect.ladder import KINDS, StepKind
+from napctl.protect.protect_options import ProtectOptions
+from napctl.protect.protection import PROTECTION, Protection
+
+__all__ = ["ProtectionKeeper"]
+
+
+AGAIN_SECONDS = 5.0
+"""Until what could not be put back, or not be begun, is tried again."""
+
+
+class ProtectionKeeper:
+    """Driven like the keeper of the devices: turn() when it is due, take_notices() when one of sources() can be read.
+
+    `tell` receives (device, line) of each decision. Once somebody else rolls back what was made, nothing is made until
+    there is another policy.
+    """
+
+    def __init__(self, netns: NetworkNamespace, guard: Guard, directory: Path, tell: Callable[[str, str], None]):
+        self._netns, self._guard, self._directory, self._tell = netns, guard, directory, tell
+        self._wanted: ProtectOptions | None = None
+        self._armed: Protection | None = None
+        self._again_at = 0.0
+        self._busy: frozenset[int] | None = frozenset()
+        """CPUs that this process keeps away from; None: nobody knows which they are."""
+        self._made_before: dict[StepKind, int] = dict.fromkeys(KINDS, 0)
+        self.rolled_back = False
+
+    def keep(self, entry: ProtectEntry | None) -> None:
+        """This from now on, by the next turn(); None: nothing is protected."""
+        self._wanted = None if entry is None else _options(entry)
+        self._again_at, self.rolled_back = 0.0, False
+
+    @property
+    def device_names(self) -> frozenset[str]:
+        """Those that are protected."""
+        return frozenset(each.device for each in self._armed.groups) if self._armed else frozenset()
+
+    def step_of(self, device: str) -> int | None:
+        """As of Protection."""
+        return self._armed.step_of(device) if self._armed is not None else None
+
+    @property
+    def made(self) -> dict[StepKind, int]:
+        """Steps made since the service began; empty while nothing is to be protected."""
+        if self._armed is None:
+            return {}
+        return {each: self._made_before[each] + self._armed.made[each] for each in KINDS}
+
+    def arm(self) -> None:
+        """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
+        if self._armed is not None and self._armed.options != self._wanted:
+            self.let_go()
+        if self._armed is None and self._wanted is not None:
+            live = Journal.read(self._directory, live=True)
+            armed = Protection(
+                self._netns, self._wanted, self._guard, self._directory, self._tell, entry=PROTECTION
+            )  # fmt: skip
+            armed.adopt(live)
+            self._armed = armed
+
+    def turn(self) -> None:
+        """Look, and do what is to be done. Errors are told, and tried again."""
+        if self.rolled_back:
+            return
+        try:
+            self.arm()
+        except (NapctlError, OSError) as error:
+            self._tell("", f"protection: {error}; tried again in {AGAIN_SECONDS:.0f}s")
+            self._again_at = time.monotonic() + AGAIN_SECONDS
+            return
+        if self._armed is not None:
+            self.rolled_back = not self._armed.turn()
+            busy = self._armed.busy_cpus
+            if self._armed.in_force is None and busy != self._busy:
+                self._busy = busy
+                self._keep_away()
+
+    def _keep_away(self) -> None:
+        """This process runs where none of these packets come, if there is such a CPU."""
+        if self._busy == frozenset():
+            return
+        free = away_from(self._busy) if self._busy is not None else frozenset()
+        if free:
+            self._tell("", f"runs on CPU {cpus_text(free)}, where none of the packets come that may flood")
+        else:
+            self._tell("", "may be kept from running by a flood: its packets come to each CPU that it may run on")
+
+    def seconds_left(self, now: float) -> float:
+        """Until turn() is due."""
+        if self.rolled_back or (self._wanted is None and self._armed is None):
+            return float("inf")
+        if self._armed is None or self._armed.options != self._wanted:
+            return max(0.0, self._again_at - now)
+        return self._armed.seconds_left(now)
+
+    def sources(self) -> Sequence[Readable]:
+        """What can be read when take_notices() is to be called."""
+        return self._armed.sources(0.0) if self._armed is not None else ()
+
+    def take_notices(self) -> None:
+        """Something has happened to a device."""
+        if self._armed is not None:
+            self._armed.take_notices()
+
+    def change_guard(self, guard: Guard) -> None:
+        """That one is to restore what is made, from now on. Raises what take_over() raises."""
+        self._guard = guard
+        if self._armed is not None:
+            self._armed.change_guard(guard)
+
+    def let_go(self) -> list[Restored]:
+        """Put everything back. Raises what restore() raises; it can be repeated then."""
+        rows = self._armed.let_go() if self._armed is not None else []
+        self._end()
+        return rows
+
+    def leave(self, *, kept: bool = False) -> None:
+        """What is made stays so; as of Protection."""
+        if self._armed is not None:
+            self._armed.leave(kept=kept)
+        self._end()
+
+    def _end(self) -> None:
+        self._made_before |= self.made
+        self._armed = None
+        if self._busy:
+            with suppress(OSError):
+                os.sched_setaffinity(0, allowed_cpus())
+        self._busy = frozenset()
+
+
+def _options(entry: ProtectEntry) -> ProtectOptions:
+    return ProtectOptions(
+        devices=entry.devices,
+        threshold=entry.threshold / 100,
+        storm_control_per_second=entry.storm_control,
+    )

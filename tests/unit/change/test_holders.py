@@ -1,0 +1,70 @@
+"""One NAPI instance has one holder of its thread, and none that keeps the task from polling that it is attached for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napctl.change.holders import refuse_second_holder
+from napctl.model.change import Change, Kind, NapiChange, ThreadChange, Transaction
+from napctl.model.errors import BadInput
+from napctl.model.settings import NapiSettings, ThreadSettings
+
+ENABLED = ThreadSettings(threaded="enabled", nice=19)
+SPINS = ThreadSettings(threaded="busy-poll")
+
+
+def thread(napi_id: int = 7, after: ThreadSettings = ENABLED, **more: Any) -> ThreadChange:
+    before = ThreadSettings(threaded="disabled", nice=0)
+    return ThreadChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=before, after=after, **more)
+
+
+def suspension(napi_id: int = 7, suspend_ns: int = 20_000_000) -> NapiChange:
+    after = NapiSettings(irq_suspend_timeout_ns=suspend_ns)
+    return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
+
+
+def holding(*changes: Change, kind: Kind = "apply") -> Transaction:
+    return Transaction(
+        number=3, kind=kind, boot_id="b", made_unix_ns=1, name="nginx", pid=42, state="applied", changes=changes
+    )
+
+
+def refusal(wanted: Sequence[Change], live: Sequence[Transaction], own: int = 0) -> str:
+    try:
+        refuse_second_holder(wanted, live, own)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "words"),
+    [
+        (thread(), holding(thread()), "its thread is held by apply 3 on nginx; `napctl rollback 3` first"),
+        (thread(), holding(thread(), kind="verify"), "its thread is held by verify 3 on nginx; wait for its end first"),
+        (thread(), holding(suspension(), kind="attach"), "whose tasks poll it; `napctl detach 42` first"),
+        (suspension(), holding(thread(after=SPINS)), "its thread spins"),
+        (suspension(), holding(thread(leaving=SPINS)), "its thread spins"),
+        (suspension(), holding(thread()), ""),
+        (thread(), holding(suspension(suspend_ns=0)), ""),
+        (thread(napi_id=8), holding(thread()), ""),
+        (suspension(), holding(suspension(), kind="attach"), ""),
+    ],
+)
+def test_who_is_refused_beside_whom(wanted: Change, held: Transaction, words: str) -> None:
+    said = refusal([wanted], [held])
+    assert bool(said) == bool(words)
+    assert words in said
+    assert said.startswith("NAPI 7 of eth0: ") or not said
+    assert "\n" not in said
+
+
+@given(st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6)))
+def test_threads_of_other_instances_are_nobodys_business(mine: set[int], theirs: set[int]) -> None:
+    held = [holding(*(thread(each) for each in theirs))]
+    wanted = [thread(each) for each in mine]
+    assert bool(refusal(wanted, held)) == bool(mine & theirs)
+    assert refusal(wanted, held, own=3) == ""
