@@ -28,8 +28,17 @@ from napctl.cli.text.progress import progress_line
 from napctl.kernel import epoll, processes
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.open_files import open_files
+from napctl.kernel.syscalls import end_with_parent
 from napctl.lab.bed import Lab
-from napctl.lab.flood import AS_SOFTIRQ, FloodSpec, flood, make_packets_dear, peak_per_second, take_as_softirq, udp_server
+from napctl.lab.flood import (
+    AS_SOFTIRQ,
+    FloodSpec,
+    flood,
+    make_packets_dear,
+    peak_per_second,
+    take_as_softirq,
+    udp_server,
+)
 from napctl.lab.load import LoadSpec, run
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
@@ -127,7 +136,7 @@ def taken(lab: Lab, server: Server, setting: Setting) -> Iterator[None]:
     take_as_softirq(lab.server)
     _set(lab, server, setting)
     try:
-        with protected(lab) if setting.protected else nullcontext():
+        with protected(lab, server) if setting.protected else nullcontext():
             yield
     finally:
         _set(lab, server, SETTINGS[0])
@@ -147,11 +156,16 @@ def _set(lab: Lab, server: Server, setting: Setting) -> None:
 
 
 @contextmanager
-def protected(lab: Lab) -> Iterator[None]:
-    """With `napctl protect` of the server's device, started on the CPU that will be flooded, with a journal of its own."""
+def protected(lab: Lab, server: Server) -> Iterator[None]:
+    """With `napctl protect` of the server's device, started on the CPU that will be flooded; a journal of its own."""
     with tempfile.TemporaryDirectory(prefix="napctl-overload-") as state:
-        command = [sys.executable, "-m", "napctl", "protect", lab.server.device]
-        process = lab.server.start(["env", f"{STATE_VARIABLE}={state}", *command], stdout=subprocess.PIPE)
+        napctl = [sys.executable, "-m", "napctl", "protect", lab.server.device, "--netns", f"pid:{server.pid}"]
+        process = subprocess.Popen(
+            ["taskset", "-c", str(lab.server.cpu), *napctl],
+            stdout=subprocess.PIPE,
+            env=os.environ | {STATE_VARIABLE: state},
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call, which needs no lock of another thread
+        )
         try:
             assert process.stdout is not None
             if not process.stdout.readline():
@@ -167,7 +181,9 @@ def table(readings: Sequence[tuple[str, float, float]], peak: float) -> Iterator
     yield f"goodput in % of the default's peak, {peak:,.0f}/s; median (least to greatest)"
     yield f"{'setting':<22}" + "".join(f"{times:>16g}x" for times in TIMES)
     for setting in SETTINGS:
-        cells = ([100 * share for name, at, share in readings if (name, at) == (setting.name, times)] for times in TIMES)
+        cells = (
+            [100 * share for name, at, share in readings if (name, at) == (setting.name, times)] for times in TIMES
+        )
         words = (f"{median(each):.0f} ({min(each):.0f}-{max(each):.0f})" for each in cells)
         yield f"{setting.name:<22}" + "".join(f"{each:>17}" for each in words)
 
