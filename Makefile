@@ -18,8 +18,9 @@ DEBIAN_PACKAGES := debian-archive-keyring e2fsprogs iproute2 mmdebstrap util-lin
 IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
 PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
-# What `make test-long` consists of: each can be made alone, and takes less than 45 minutes.
-LONG := long-unit long-kills long-servers long-service long-figures long-vm long-debian
+# What `make test-long` consists of: each can be made alone, and takes less than 45 minutes, but for long-soak: an hour.
+LONG := long-unit long-kills long-servers long-service long-soak long-figures long-vm long-debian
+LONG_SOAK := tests/lab/service/test_soak.py
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
 LONG_SERVERS := tests/lab/attach/test_real_servers.py
@@ -32,7 +33,7 @@ help:
 	@echo 'make check  lint, types and the unit tests but the heavy ones (a minute): after every change'
 	@echo 'make test   lint, types and all tests (root or sudo, 12 minutes): test-unit beside test-vm, then test-lab'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 3 minutes)'
-	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 3 hours)'
+	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 4 hours)'
 	@echo '                also by part: $(LONG)'
 	@echo 'make setup  .venv/bin/napctl'
 	@echo 'make deb    the package for Debian 13, in dist (root or sudo)'
@@ -98,7 +99,11 @@ long-servers:
 	$(PYTEST) --long -m 'trials or long' -rP $(LONG_SERVERS)
 
 long-service:
-	$(PYTEST) --long -m 'trials or long' -rP tests/lab/service
+	$(PYTEST) --long -m 'trials or long' -rP tests/lab/service --ignore=$(LONG_SOAK)
+
+# An hour; NAPCTL_SOAK_MINUTES=5 for a try.
+long-soak:
+	$(AS_ROOT) env $(if $(NAPCTL_SOAK_MINUTES),NAPCTL_SOAK_MINUTES=$(NAPCTL_SOAK_MINUTES)) $(BIN)/pytest --long -m long -rP $(LONG_SOAK)
 
 long-figures:
 	$(PYTEST) --long -m 'trials or long' -rP tests/lab $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) tests/lab/service)

@@ -18,7 +18,7 @@ __attribute__((section("tp_btf/napi_poll"), used)) int one_counter(void *context
 	return 0;
 }
 
-/* The same on the tracepoints of the latency probe: a tracepoint that is hit seldom finds the caches cold, whoever listens. */
+/* The same on the other tracepoints of napctl's probes: a tracepoint that is hit seldom finds the caches cold, whoever listens. */
 #define EMPTY(name) \
 	__attribute__((section("tp_btf/" #name), used)) int nothing_##name(void *context) \
 	{ \
@@ -29,3 +29,9 @@ __attribute__((section("tp_btf/napi_poll"), used)) int one_counter(void *context
 EMPTY(sk_data_ready)
 EMPTY(sock_recv_length)
 EMPTY(sock_send_length)
+EMPTY(softirq_entry)
+EMPTY(softirq_exit)
+EMPTY(hrtimer_start)
+EMPTY(hrtimer_expire_entry)
+EMPTY(irq_handler_entry)
+EMPTY(irq_handler_exit)

@@ -4,6 +4,7 @@ import re
 import time
 from pathlib import Path
 
+from napctl.kernel.cpu_time import clock_seconds
 from tests.lab.following import Following
 
 
@@ -16,7 +17,8 @@ class Cost:
         self._began, self._used = time.monotonic(), self._cpu()
 
     def _cpu(self) -> float:
-        return int(Path(f"/proc/{self._pid}/schedstat").read_text().split()[0]) / 1e9
+        """Of all its threads, also those that have ended."""
+        return clock_seconds(self._pid)
 
     @property
     def share(self) -> float:

@@ -149,14 +149,14 @@ class Napctl:
         return _thinned(steps_in(trace, f"{self.state}/lock"))
 
 
-def steps_in(trace: Path, begins: str) -> list[tuple[str, int]]:
-    """From what strace has written: calls of STEPS from the first line with these words on, as (name, how manieth)."""
+def steps_in(trace: Path, begins: str, calls: Sequence[str] = STEPS) -> list[tuple[str, int]]:
+    """From what strace has written: such calls from the first line with these words on, as (name, how manieth)."""
     counts: Counter[str] = Counter()
     found, begun = [], False
     for line in trace.read_text().splitlines():
         begun = begun or begins in line
         call = re.match(r"\d+ +(\w+)\(", line)
-        if call is None or call[1] not in STEPS:
+        if call is None or call[1] not in calls:
             continue
         if call[1] == "ioctl" and not re.search(r"0x8a, 0x|EPIOC", line):
             continue  # not of an epoll instance: how many there are depends on the machine's namespaces

@@ -24,13 +24,14 @@ from napctl.change.guard_lock import service_guard
 from napctl.change.journal import STATE_VARIABLE, Journal
 from napctl.change.keeper_watch import watch_keepers
 from napctl.cli.stop_signals import Stop
+from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
 from tests.lab.following import Following, ended_by
 
 ROOT = Path(__file__).parents[2]
 
 
-def tell(target: str, line: str) -> None:
+def tell(target: str, line: str, _kind: Decision | None = None, /) -> None:
     print(json.dumps({"unix_ns": time.time_ns(), "event": f"{target}: {line}"}), flush=True)
 
 

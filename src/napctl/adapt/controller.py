@@ -20,7 +20,18 @@ from napctl.adapt.reasons import Kind
 from napctl.adapt.ways import Way, WayWindow
 from napctl.model.value import Value
 
-__all__ = ["RECENT", "SETTLE_SECONDS", "WINDOW_SECONDS", "Decision", "State", "decide", "limit_ns", "start"]
+__all__ = [
+    "RECENT",
+    "SAVED_SECONDS",
+    "SETTLE_SECONDS",
+    "TRIAL_SHARE",
+    "WINDOW_SECONDS",
+    "Decision",
+    "State",
+    "decide",
+    "limit_ns",
+    "start",
+]
 
 
 WINDOW_SECONDS = 0.5

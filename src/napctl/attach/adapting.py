@@ -1,35 +1,37 @@
 """The loop around the controller: windows of an attachment that stands, what they make it decide, and what it learns.
 
-It changes nothing itself: who owns the attachment asks it when it is time, switches, and tells it.
+It changes nothing itself: who owns the attachment asks it when it is time, switches, and tells it. Where loads of its
+parts differ, there is a decision for each group of them (docs/adapt.md).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from dataclasses import replace as but
 from operator import sub
 from pathlib import Path
 from typing import Self
 
 from msgspec.structs import replace
 
-from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
+from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, State, start
+from napctl.adapt.grouping import Grouping, regrouped
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.together import begun_anew, decide_each
 from napctl.adapt.ways import Way, WayWindow
-from napctl.attach.follow_step import NapiKey
-from napctl.attach.learned_file import identity_of, keep_learned, kept_learned
-from napctl.attach.packet_cost import Cost, CostProbe, CostReading, cost_between
-from napctl.kernel.ethtool_ioctl import EthtoolIoctl
-from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netdev import Netdev
-from napctl.model.change import EpollChange, NapiChange, SocketChange, Transaction
+from napctl.attach.attached_devices import napi_threads, server_identity
+from napctl.attach.learned_file import keep_learned, kept_learned
+from napctl.attach.packet_cost import Cost, CostProbe, CostReading, cost_between, costs_of_parts
+from napctl.attach.parts import Part, joined_parts, parts_of, whole
+from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
-from napctl.model.latency import LatencyHistogram, ProcessLatency
+from napctl.model.latency import LatencyHistogram
 from napctl.probe import ProbeUnavailable
 from napctl.probe.latency import LatencyProbe
 
-__all__ = ["Adapting", "unmeasured"]
+__all__ = ["Adapting", "Turn", "WantedWay", "unmeasured"]
 
 
 DOZE_SECONDS = 1.0
@@ -40,6 +42,33 @@ UNSEEN_PACKETS, UNSEEN_WINDOWS = 1_000, 6
 """So many packets in so many windows without a single sample: the server does not read by recv."""
 RENEW_SECONDS = 600.0
 """Between two looks whether a probe is full: to load it anew takes most of a second of CPU time."""
+GROUPS_SECONDS = 1.0
+"""Of a window at least where there are several groups: the samples are of all, and the lightest has the fewest."""
+
+
+@dataclass(frozen=True)
+class WantedWay:
+    """A way that is to be in force, of a part or (None) of all that is attached, and why."""
+
+    way: Way
+    why: str
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of a window."""
+
+    wanted: tuple[WantedWay, ...]
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What is decided upon together, and the way that is in force there."""
+
+    part: Part
+    way: Way
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,8 @@ class _Reading:
     """Of one moment."""
 
     cost: CostReading
-    latency: LatencyHistogram | None
+    latency: Mapping[int, LatencyHistogram] | None
+    """By process; None: it cannot be measured."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +102,21 @@ class Adapting:
         self, goal: LatencyGoal, transaction: Transaction, directory: Path, say: Callable[[str], None], way: Way
     ):
         self._goal, self._directory, self._say = goal, directory, say
-        self._napis, self._servers = _napis(transaction), _servers(transaction)
-        self.way = way
-        """That is in force."""
-        learned, lost = kept_learned(directory, _identity(transaction))
+        self._transaction = transaction
+        self._all = whole(transaction)
+        self._groups = [_Group(self._all, way)]
+        self._feeds: Mapping[int, frozenset[int]] = {}
+        self._units: tuple[Part, ...] = (self._all,)
+        """The smallest that can be told apart."""
+        self._grouping = Grouping.together(1)
+        learned, lost = kept_learned(directory, server_identity(transaction))
         if lost:
             say(lost)
-        self._state: State = start(self.way, learned)
+        self._states: list[State] = [start(way, learned)]
+        """In the order of the groups."""
+        self._threads = napi_threads(transaction)
         with ExitStack() as undo:
-            self._cost = undo.enter_context(CostProbe(self._servers | _threads(transaction)))
+            self._cost = undo.enter_context(CostProbe(self._all.servers | set(self._threads.values())))
             self._latency = self._loaded_latency()
             self._open = undo.pop_all()
         self._renewed_at = time.monotonic()
@@ -111,80 +147,208 @@ class Adapting:
         self._open.close()
 
     @property
+    def ways(self) -> tuple[Way, ...]:
+        """In force, of each group; that of most packets comes first."""
+        return tuple(each.way for each in self._groups)
+
+    def way_of(self, part: Part | None) -> Way:
+        """That is in force there; without a part, where most packets are."""
+        return next((each.way for each in self._groups if each.part == part), self._groups[0].way)
+
+    @property
     def tries(self) -> bool:
-        """Whether the way in force is on trial, so that nothing else should disturb what is measured."""
-        return self._state.trial is not None
+        """Whether a way in force is on trial, so that nothing else should disturb what is measured."""
+        return any(each.trial is not None for each in self._states)
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
         return max(0.0, self._due_at - now)
 
     def follow(self, transaction: Transaction) -> None:
-        """It has other parts now, or has had a part made anew: what the window at hand has seen does not count."""
-        before, self._napis, self._servers = self._servers, _napis(transaction), _servers(transaction)
-        self._cost.follow(self._servers | _threads(transaction))
+        """It has other parts now, or has had a part made anew: what the window at hand has seen does not count. It is
+        one group then, whose way is that of the one that had most packets."""
+        before = self._all
+        self._transaction, self._all = transaction, whole(transaction)
+        self._threads = napi_threads(transaction)
+        self._cost.follow(self._all.servers | set(self._threads.values()))
         if self._latency is not None:
-            for pid in self._servers:
+            for pid in self._all.servers:
                 self._latency.add(pid)
-            for pid in before - self._servers:
+            for pid in before.servers - self._all.servers:
                 self._latency.drop(pid)
+        self._together()
         self._glance = self._glance_anew()
         self._begin_in(0.0)
 
-    def switched(self, way: Way) -> None:
-        """What turn() asked for has been tried, and this way is in force."""
-        self.way = way
+    def told(self, feeds: Mapping[int, frozenset[int]]) -> bool:
+        """Which NAPI instances have fed which process, by a look just now; one that none feeds now keeps those it had.
+        Whether there was more than one group, and is not any more."""
+        self._feeds = {pid: ids for pid, ids in {**self._feeds, **feeds}.items() if pid in self._all.servers}
+        if parts_of(self._transaction, self._feeds) == self._units:
+            return False
+        were = len(self._groups)
+        self._together()
+        return were > 1
+
+    def switched(self, way: Way, part: Part | None = None) -> None:
+        """What turn() asked for has been tried, and this way is in force there."""
+        self._groups = [_Group(each.part, way) if part in (None, each.part) else each for each in self._groups]
         self._begin_in(SETTLE_SECONDS)
 
-    def turn(self) -> Decision | None:
+    def turn(self) -> Turn | None:
         """When it is due: what a window says that has ended; None while it goes on, or where it says nothing."""
         now = time.monotonic()
         if now - self._kept_at >= KEEP_SECONDS:
             self._keep()
         if now - self._renewed_at >= RENEW_SECONDS:
             self._renew_full()
-        if not (self._napis and self._servers):
+        if not (self._all.napis and self._all.servers):
             self._due_at = now + DOZE_SECONDS
             return None
-        before, self._glance = self._glance, self._glance.next(now, self._cost.packets(self._napis))
+        before, self._glance = self._glance, self._glance.next(now, self._cost.packets(self._all.napis))
         span = next_span(self._span, now, before.per_second, self._glance.per_second, tries=self.tries)
         self._due_at = now + (WINDOW_SECONDS if span else DOZE_SECONDS)
         if span is None or span != self._span:
-            self._span, self._began = span, self._read() if span else None
+            self._span, self._began = self._long_enough(span), self._read() if span else None
         elif has_ended(span, now):
             assert self._began is not None
             before_it, self._began = self._began, self._read()
-            decision = self._decided(before_it, self._began)
-            self._span = followed(now, self._state, self._goal)
-            return decision
+            turn = self._decided(before_it, self._began)
+            if self._span is not None:  # else another begins, of other groups
+                self._span = self._followed(now)
+            return turn
         return None
+
+    def _followed(self, now: float) -> WindowSpan | None:
+        """The next window: that of the group that is most in a hurry."""
+        spans = [followed(now, each, self._goal) for each in self._states]
+        return self._long_enough(min(spans, key=lambda each: each.seconds))
+
+    def _long_enough(self, span: WindowSpan | None) -> WindowSpan | None:
+        if span is None or len(self._groups) == 1:
+            return span
+        return but(span, seconds=max(GROUPS_SECONDS, span.seconds))
 
     def _glance_anew(self) -> _Glance:
         """Other counters, which cannot be compared with those before."""
-        return _Glance(time.monotonic(), self._cost.packets(self._napis), self._glance.per_second)
+        return _Glance(time.monotonic(), self._cost.packets(self._all.napis), self._glance.per_second)
 
     def _read(self) -> "_Reading":
-        latency = _until_read(self._latency.read()) if self._latency else None
-        return _Reading(self._cost.read(self._napis), latency)
+        latency = {each.pid: each.until_read for each in self._latency.read()} if self._latency else None
+        return _Reading(self._cost.read(self._all.napis), latency)
 
-    def _decided(self, before: "_Reading", now: "_Reading") -> Decision:
-        cost = cost_between(before.cost, now.cost)
-        decision = decide(self._state, self._seen(cost, _between(before.latency, now.latency)), self._goal)
-        self._state = decision.state
-        return decision
+    def _decided(self, before: "_Reading", now: "_Reading") -> Turn:
+        together = cost_between(before.cost, now.cost)
+        costs = (together,) if len(self._groups) == 1 else costs_of_parts(before.cost, now.cost)
+        if len(costs) != len(self._groups):
+            return Turn((), ())
+        if self._latency is not None:
+            self._look_for_samples(together, _between(before.latency, now.latency, self._all.servers))
+        windows = [
+            self._seen(cost, _between(before.latency, now.latency, group.part.servers), group.way)
+            for cost, group in zip(costs, self._groups, strict=True)
+        ]
+        decisions = decide_each(self._states, windows, self._goal)
+        self._states = [each.state for each in decisions]
+        several = len(self._groups) > 1
+        wanted = tuple(
+            WantedWay(decision.way, decision.reason, group.part if several else None)
+            for decision, group in zip(decisions, self._groups, strict=True)
+            if decision.way != group.way
+        )
+        notices = tuple(
+            f"{group.part}: {decision.notice}" if several else decision.notice
+            for decision, group in zip(decisions, self._groups, strict=True)
+            if decision.notice
+        )
+        if wanted or self.tries:
+            return Turn(wanted, notices)
+        groups = self._regrouped(together)
+        return Turn(groups.wanted, (*notices, *groups.notices))
+
+    def _regrouped(self, cost: Cost) -> Turn:
+        """Other groups, if their loads have asked for them long enough; ways that this makes necessary."""
+        apart = len(self._units) > 1
+        units = self._units if apart else [Part(frozenset({key}), frozenset()) for key in sorted(self._all.napis)]
+        loads = [_packets(cost, unit) / len(unit.napis) / cost.seconds for unit in units]
+        if len(units) != len(self._grouping.groups):
+            self._grouping = Grouping.together(len(units))
+        before, self._grouping = self._grouping, regrouped(self._grouping, loads, cost.at)
+        if self._grouping.groups == before.groups:
+            return Turn((), ())
+        if not apart and len(set(self._grouping.groups)) > 1:
+            self._say(
+                "the loads of its NAPI instances differ, but which process takes in what cannot be told apart (one has "
+                "to do with several of them): one decision for all"
+            )
+        if not apart:
+            return Turn((), ())
+        numbers = sorted(set(self._grouping.groups))
+        pairs = [*zip(units, self._grouping.groups, strict=True)]
+        parts = [joined_parts(unit for unit, number in pairs if number == each) for each in numbers]
+        parts.sort(key=lambda part: -_packets(cost, part))
+        return self._divided(parts, cost)
+
+    def _divided(self, parts: Sequence[Part], cost: Cost) -> Turn:
+        """Each part is a group from now on, with the way that most of its packets had."""
+        groups, states, wanted = [], [], []
+        for part in parts:
+            origins = [
+                (_packets(cost, Part(each.part.napis & part.napis, frozenset())), place)
+                for place, each in enumerate(self._groups)
+                if each.part.napis & part.napis
+            ]
+            first = self._groups[max(origins, key=lambda each: (each[0], -each[1]))[1]]
+            groups.append(_Group(part, first.way))
+            states.append(begun_anew(self._states[self._groups.index(first)], first.way))
+            if any(self._groups[place].way != first.way for _, place in origins):
+                wanted.append(WantedWay(first.way, "its loads are alike again", part if len(parts) > 1 else None))
+        try:
+            self._tell_apart(parts)
+        except ProbeUnavailable as error:
+            self._say(f"NAPI instances of unlike loads cannot be told apart: {error.reason}; one decision for all")
+            ways = {each.way for each in self._groups}
+            self._together()
+            return Turn((WantedWay(self._groups[0].way, "one decision for all"),) if len(ways) > 1 else (), ())
+        self._groups, self._states = groups, states
+        self._begin_in(0.0)
+        loads = ", ".join(
+            f"{part}: {_packets(cost, part) / len(part.napis) / cost.seconds:,.0f} packets/s" for part in parts
+        )
+        apart, alike = f"loads differ, so there is a decision for each ({loads})", "loads are alike again: one for all"
+        return Turn(tuple(wanted), (apart if len(parts) > 1 else alike,))
+
+    def _tell_apart(self, parts: Sequence[Part]) -> None:
+        self._cost.divide(
+            [
+                (part.napis, part.servers | {pid for key, pid in self._threads.items() if key in part.napis})
+                for part in parts
+            ]
+            if len(parts) > 1
+            else []
+        )
+
+    def _together(self) -> None:
+        """One group, with the way of the first."""
+        self._cost.divide([])
+        way = self._groups[0].way
+        if len(self._groups) > 1:
+            self._states = [begun_anew(self._states[0], way)]
+        self._groups = [_Group(self._all, way)]
+        self._units = parts_of(self._transaction, self._feeds)
+        self._grouping = Grouping.together(len(self._units))
+        self._begin_in(0.0)
 
     def _begin_in(self, seconds: float) -> None:
         self._span = None
         self._due_at = time.monotonic() + seconds
 
-    def _seen(self, cost: Cost, latency: LatencyHistogram | None) -> WayWindow:
+    def _seen(self, cost: Cost, latency: LatencyHistogram | None, way: Way) -> WayWindow:
         instances = max(1, sum(bool(each.packets) for each in cost.napis.values()))
         seen = WayWindow(
-            way=self.way, seconds=cost.seconds, at=cost.at, packets=cost.packets, cpu_seconds=cost.cpu_seconds,
+            way=way, seconds=cost.seconds, at=cost.at, packets=cost.packets, cpu_seconds=cost.cpu_seconds,
             p99_ns=None, p50_ns=None, samples=0, instances=instances,
         )  # fmt: skip
-        if self._latency is not None:
-            self._look_for_samples(cost, latency)
         if self._latency is None or self._blind:
             p99_us, p50_us = (cost.waits.wait_percentile_us(each) if cost.waits else None for each in (0.99, 0.5))
             return replace(
@@ -226,7 +390,7 @@ class Adapting:
                     self._say("there are more NAPI instances than the probe has places for: not all is measured")
             if self._latency is not None and self._latency.is_full:
                 if self._latency.holds_unused:
-                    fresh = LatencyProbe.load(self._servers)
+                    fresh = LatencyProbe.load(self._all.servers)
                     self._latency.close()
                     self._latency, self._span = fresh, None
                 elif self._latency.is_full_of_processes:
@@ -237,7 +401,7 @@ class Adapting:
 
     def _loaded_latency(self) -> LatencyProbe | None:
         try:
-            return LatencyProbe.load(self._servers)
+            return LatencyProbe.load(self._all.servers)
         except ProbeUnavailable as error:
             self._say(f"server-side latency cannot be measured: {error.reason}; adapting by the wait for a poll")
             return None
@@ -245,23 +409,26 @@ class Adapting:
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
         try:
-            keep_learned(self._directory, self._state.learned)
+            keep_learned(self._directory, self._states[0].learned)
         except (OSError, BadInput) as error:
             self._say(f"what was learned cannot be kept: {error}")
 
 
-def _until_read(processes: Sequence[ProcessLatency]) -> LatencyHistogram:
-    """Of all together."""
-    counts = zip(*(each.until_read.counts for each in processes), strict=True)
-    return LatencyHistogram(counts=tuple(map(sum, counts))) if processes else LatencyHistogram()
-
-
-def _between(before: LatencyHistogram | None, after: LatencyHistogram | None) -> LatencyHistogram | None:
-    """None where there is none, or counts of a process were given up meanwhile."""
+def _between(
+    before: Mapping[int, LatencyHistogram] | None, after: Mapping[int, LatencyHistogram] | None, pids: Collection[int]
+) -> LatencyHistogram | None:
+    """Of these processes together; None where there is none, or counts of a process were given up meanwhile."""
     if before is None or after is None:
         return None
-    counts = tuple(map(sub, after.counts, before.counts))
+    now, then = ([each for pid, each in found.items() if pid in pids] for found in (after, before))
+    counts = tuple(map(sub, _summed(now), _summed(then)))
     return LatencyHistogram(counts=counts) if min(counts) >= 0 else None
+
+
+def _summed(histograms: Sequence[LatencyHistogram]) -> tuple[int, ...]:
+    if not histograms:
+        return LatencyHistogram().counts
+    return tuple(map(sum, zip(*(each.counts for each in histograms), strict=True)))
 
 
 def unmeasured(goal: LatencyGoal) -> Way:
@@ -271,40 +438,5 @@ def unmeasured(goal: LatencyGoal) -> Way:
     return kept[-1] if kept else timers[0]
 
 
-def _napis(transaction: Transaction) -> frozenset[NapiKey]:
-    return frozenset((each.netns, each.napi_id) for each in transaction.changes if isinstance(each, NapiChange))
-
-
-def _servers(transaction: Transaction) -> frozenset[int]:
-    """Pids, also of who is only known by its descriptor."""
-    changes = (each for each in transaction.changes if isinstance(each, EpollChange | SocketChange))
-    return frozenset(holder.pid for each in changes for holder in each.holders)
-
-
-def _devices(transaction: Transaction) -> Iterator[tuple[NetworkNamespace, NapiChange]]:
-    changes = (each for each in transaction.changes if isinstance(each, NapiChange))
-    for change in {(each.netns, each.ifindex): each for each in changes}.values():
-        netns = NetworkNamespace.find(change.netns)
-        if netns is not None:
-            with netns:
-                yield netns, change
-
-
-def _threads(transaction: Transaction) -> frozenset[int]:
-    """Pids of the NAPI threads, where there are such."""
-    found: set[int] = set()
-    napis = _napis(transaction)
-    for netns, change in _devices(transaction):
-        with suppress(OSError), Netdev(netns) as netdev:
-            there = netdev.napis(change.ifindex)
-            found |= {each.thread_pid for each in there if each.thread_pid and (netns.inode, each.napi_id) in napis}
-    return frozenset(found)
-
-
-def _identity(transaction: Transaction) -> str:
-    drivers: set[str] = set()
-    for netns, change in _devices(transaction):
-        with EthtoolIoctl(netns) as ioctl:
-            driver = ioctl.driver(change.device)
-        drivers.add(driver[0] if driver else "unknown driver")
-    return identity_of(transaction.pid, transaction.name, "+".join(sorted(drivers)))
+def _packets(cost: Cost, part: Part) -> int:
+    return sum(each.packets for key, each in cost.napis.items() if key in part.napis)

@@ -18,7 +18,7 @@ from napctl.model.change import Guard, Keeper, NapiChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.timer_choice import TimerChoice
 
-__all__ = ["attach_target", "several_queues"]
+__all__ = ["attach_target", "attach_with", "refuse_unfit", "several_queues", "timer_without_trial"]
 
 
 def attach_target(
@@ -28,31 +28,56 @@ def attach_target(
     progress: Callable[[str], None],
     *,
     in_force: Callable[[Attached], object] = lambda _attached: None,
-    guard: Guard | None = None,
     keeper: Keeper | None = None,
-    leave_out: LeaveOut = never,
 ) -> Attached:
     """Attach what fits; what it does then is still to be measured. To be called after recover().
 
-    `in_force` is told before any signal can interrupt: from then on it is the caller's to undo. `keeper`: as of
-    attachment(). `leave_out`: as of apply(). Raises BadInput if it is attached already, and Unsupported, with the
-    reason, if nothing fits.
+    `in_force` and `keeper`: as of attach_with(). Raises what refuse_unfit() does.
     """
+    refuse_unfit(journal, target)
+    timer = timer_without_trial(options) or choose_timer(
+        journal, target, options.suspension, budget_ns=options.budget_ns, progress=progress
+    )
+    return attach_with(journal, target, options, timer, in_force=in_force, keeper=keeper)
+
+
+def refuse_unfit(journal: Journal, target: JudgedTarget) -> None:
+    """Raises BadInput if it is attached already, and Unsupported, with the reason, if nothing fits."""
     refuse_second(target.found.processes, journal.live())
     if target.choice.empty:
         refuse_shared(target.found.feeding, journal.live())
         raise Unsupported(f"{who(target.found)}: {why_not(target.found, target.verdicts)}; nothing was changed")
-    adapts = options.goal is not None
-    if adapts:
-        timer = TimerChoice(gro_flush_timeout_ns=0, why="it adapts, from interrupts on")
-    elif options.timer_ns is not None:
-        timer = TimerChoice(gro_flush_timeout_ns=options.timer_ns, why="asked for")
-    else:
-        wanted, budget_ns = options.suspension, options.budget_ns
-        timer = choose_timer(journal, target, wanted, budget_ns=budget_ns, progress=progress, guard=guard)
+
+
+def timer_without_trial(options: AttachOptions) -> TimerChoice | None:
+    """None: timers are to be tried."""
+    if options.goal is not None:
+        return TimerChoice(gro_flush_timeout_ns=0, why="it adapts, from interrupts on")
+    if options.timer_ns is not None:
+        return TimerChoice(gro_flush_timeout_ns=options.timer_ns, why="asked for")
+    return None
+
+
+def attach_with(
+    journal: Journal,
+    target: JudgedTarget,
+    options: AttachOptions,
+    timer: TimerChoice,
+    *,
+    in_force: Callable[[Attached], object] = lambda _attached: None,
+    guard: Guard | None = None,
+    keeper: Keeper | None = None,
+    leave_out: LeaveOut = never,
+) -> Attached:
+    """Attach with that timer what refuse_unfit() does not refuse.
+
+    `in_force` is told before any signal can interrupt: from then on it is the caller's to undo. `keeper`: as of
+    attachment(). `leave_out`: as of apply().
+    """
     wanted = in_way(options.suspension, timer.gro_flush_timeout_ns or None)
     start = time.monotonic()
     with undisturbed():
+        adapts = options.goal is not None
         planned = attachment(journal, target, wanted, guard=guard, keeper=keeper, adapts=adapts)
         transaction = apply(journal, planned, then="attached", leave_out=leave_out)
         attached = Attached(

@@ -5,7 +5,7 @@ when which of them is due.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace as but
 from pathlib import Path
@@ -13,18 +13,21 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.attach_target import attach_target
+from napctl.attach.attach_target import attach_with, refuse_unfit, timer_without_trial
 from napctl.attach.attachment import detach
 from napctl.attach.follow_check import Pulse
+from napctl.attach.follow_conflicts import Conflicts
 from napctl.attach.follow_devices import Devices, Readable
 from napctl.attach.follow_members import Members
 from napctl.attach.follow_memory import Known, key_of, keys_of
 from napctl.attach.follow_pace import PULSE_SECONDS, Pace
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step, resets_of
+from napctl.attach.follow_sweep import FollowSweep
 from napctl.attach.follow_trial import Trials
 from napctl.attach.follow_way import FollowWay
-from napctl.attach.follow_words import Words, counted, in_words
+from napctl.attach.follow_words import Tell, Words, counted, in_words
 from napctl.attach.judge_target import JudgedTarget, who, why_not
+from napctl.attach.objections import Objections
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
@@ -35,6 +38,7 @@ from napctl.change.recovery import recover, running
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel import processes
+from napctl.kernel.monitor import Notice
 from napctl.kernel.priority import in_background
 from napctl.model.change import (
     Change,
@@ -67,8 +71,8 @@ class Stay:
     """
 
     def __init__(
-        self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Callable[[str], None],
-        *, entry: str = "",
+        self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Tell,
+        *, entry: str = "", objections: Objections | None = None,
     ):  # fmt: skip
         self._target, self._options, self._directory = target, options, directory
         self._words = Words(tell)
@@ -83,6 +87,7 @@ class Stay:
         self._recorded = True
         """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
         self._way = FollowWay(options, directory, self._words)
+        self._sweep = FollowSweep(options, directory, self._words.tell)
         self._known = Known(options)
         self._left_out = False
         self._trials = Trials()
@@ -90,6 +95,9 @@ class Stay:
         """To events, after one."""
         self._restored: list[Restored] = []
         self._resets: dict[tuple[int, int], NapiChange] = {}
+        self._in_order: tuple[Transaction, Present, frozenset[int]] | None = None
+        """By the last cheap check nothing was to be done about this, with that, for those."""
+        self._conflicts = Conflicts(Objections() if objections is None else objections, target.text, self._words)
 
     @property
     def name(self) -> str:
@@ -101,8 +109,20 @@ class Stay:
         """What is attached by now, as it is recorded."""
         return self._transaction
 
+    @property
+    def conflicts(self) -> int:
+        """NAPI and epoll instances that are left to somebody else."""
+        return self._conflicts.count
+
+    def try_anew(self) -> None:
+        """What was refused, or left to somebody else."""
+        self._known.try_anew()
+        self._pace.want(time.monotonic())
+
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic(), if nothing happens before."""
+        if self._sweep.underway:
+            return self._sweep.seconds_left(now)
         seconds = self._pace.seconds_left(now)
         if not self._pace.is_put_off(now):
             seconds = min(seconds, self._way.seconds_left(now))
@@ -121,7 +141,7 @@ class Stay:
             self._words.say(in_words(error))
             self._devices.follow(())  # to be opened anew by the next check
             return
-        self._words.tell_notices(notices)
+        self._heed(notices)
         if notices:
             now = time.monotonic()
             self._pace.want(now, churn=True)  # what it has undone is mended without a look
@@ -141,7 +161,9 @@ class Stay:
         self.members.adopt(taken)
         self._words.say_anew()
         way = self._way.adopt(taken)
-        self._words.tell(f"took over {taken.title}: {counted(taken)}, with {way_words(way.gro_flush_timeout_ns)}")
+        self._words.tell(
+            f"took over {taken.title}: {counted(taken)}, with {way_words(way.gro_flush_timeout_ns)}", "adopt"
+        )
         self._trials.begin(taken, now=False)
         self._words.tell_all()
 
@@ -185,8 +207,8 @@ class Stay:
         if self._pace.is_put_off(time.monotonic()):
             return True
         try:
-            goes_on = self._adapt()
-            if not goes_on or self._pace.seconds_left(time.monotonic()):
+            goes_on = self._try_timers() and self._adapt()
+            if not goes_on or self._sweep.underway or self._pace.seconds_left(time.monotonic()):
                 return goes_on
             goes_on = self._check() and self._read_trial()
             if self._transaction is not None and not self._transaction.changes:
@@ -194,7 +216,7 @@ class Stay:
             if goes_on and self._pace.due(time.monotonic()):
                 goes_on = self._look()
         except (NapctlError, OSError) as error:
-            self._words.say(in_words(error))
+            self._words.say(in_words(error), "retry")
             self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
             self._failures += 1
             return True
@@ -222,8 +244,16 @@ class Stay:
                 with undisturbed(), Journal(self._directory) as journal:
                     self._recover(journal)
             return True
-        step = cheap_step(transaction, self._present(transaction), self._pulse.members)
+        present, members = self._present(transaction), self._pulse.members
+        if self._recorded and self._in_order == (transaction, present, members):
+            return True
+        step = cheap_step(transaction, present, members, self._conflicts.left)
+        if self._conflicts.leave(step):
+            step = cheap_step(transaction, present, members, self._conflicts.left)
+            self._pace.want(time.monotonic())  # what it feeds is not to be attached either
+        self._conflicts.see(transaction, present)
         if not step and self._recorded:
+            self._in_order = transaction, present, members
             return True
         if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
             self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
@@ -269,6 +299,7 @@ class Stay:
             with undisturbed(), Journal(self._directory) as journal:
                 self._recover(journal)
                 now = self._known.without_held(now, journal.live(), None)
+                now = self._known.without_left(now, self._conflicts.left, None)
                 if not now.choice.empty:
                     return self._attach_chosen(journal, now)
         self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts)}")
@@ -280,41 +311,63 @@ class Stay:
         ours = [each for each in journal.live() if each.keeper == self._keeper and each.pid in members]
         detach(journal, [each for each in ours if each.state == "changing"])
         for orphan, _ in recover(journal):
-            self._words.tell(f"put back what was left of {orphan.title}")
+            self._words.tell(f"put back what was left of {orphan.title}", "restore")
         self._recorded = True
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> bool:
-        """Whether it is ours to follow: somebody may have detached it while timers were tried."""
+        """Where timers are to be tried before, that only begins. Whether it is ours to follow."""
         self._recorded = False
+        keys = keys_of(now.choice.instances, now.choice.sockets)
         try:
-            attached = attach_target(
-                journal, now, self._options, self._words.write,
+            refuse_unfit(journal, now)
+            timer = timer_without_trial(self._options) or self._sweep.choice
+            if timer is None:
+                self._sweep.begin(now, lambda: self._guard)
+                return True
+            attached = attach_with(
+                journal, now, self._options, timer,
                 guard=self._guard, keeper=self._keeper, leave_out=self._leave_out,
             )  # fmt: skip
-        except Detached as error:
-            self._words.say(str(error))
-            return False
         except NapctlError as error:
-            self._known.refuse(keys_of(now.choice.instances, now.choice.sockets), str(error))
+            self._known.refuse(keys, str(error))
             raise
         self._transaction, self._recorded = attached.transaction, True
         self._way.begin(attached.transaction, attached.timer.gro_flush_timeout_ns)
         self._words.say_anew()
         self._settle(now)
         self._words.tell(
-            f"attached {who(now.found)}: {counted(attached.transaction)}, in {attached.attach_seconds * 1000:.0f} ms"
+            f"attached {who(now.found)}: {counted(attached.transaction)}, in {attached.attach_seconds * 1000:.0f} ms",
+            "attach",
         )
         if self._options.timer_ns is None and self._options.goal is None:
             chosen = f"chose {way_words(attached.timer.gro_flush_timeout_ns)}"
-            self._words.tell(f"{chosen}: {attached.timer.why}" if attached.timer.why else chosen)
+            self._words.tell(f"{chosen}: {attached.timer.why}" if attached.timer.why else chosen, "adapt")
         for warning in attached.warnings:
             self._words.tell(warning)
         self._follow_devices(attached.transaction)
         self._begin_trial(attached.transaction)
         return True
 
+    def _try_timers(self) -> bool:
+        """The next one, if a sweep is under way; after the last one it is attached. Whether it is ours to follow:
+        somebody may have detached what is only tried."""
+        try:
+            over = self._sweep.turn()
+        except Detached as error:
+            self._words.say(str(error))
+            return False
+        except NapctlError as error:
+            self._known.refuse(self._sweep.of, str(error))
+            raise
+        try:
+            return not over or self._look()
+        finally:
+            self._sweep.choice = None  # by later traffic another one may be better
+
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
+        self._conflicts.leave(self._step(transaction, now))
+        now = self._known.without_left(now, self._conflicts.left, transaction)
         if self._step(transaction, now):
             with undisturbed(), Journal(self._directory) as journal:
                 others = self._others(journal, transaction)
@@ -332,18 +385,24 @@ class Stay:
     def _settle(self, now: JudgedTarget) -> None:
         self._known.settle(now)
         self._pulse.settled = self._known.settled
+        self._way.look(now)
 
     def _step(self, transaction: Transaction, now: JudgedTarget) -> Step:
         adapts = self._options.goal is not None
-        return next_step(transaction, now, self._way.suspension, self._present(transaction), adapts=adapts)
+        present, left = self._present(transaction), self._conflicts.left
+        return next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
 
     def _present(self, transaction: Transaction) -> Present:
         self._follow_devices(transaction)
-        return but(self._devices.present(), resets=self._resets)
+        return but(self._devices.present(), resets=self._resets) if self._resets else self._devices.present()
 
     def _follow_devices(self, transaction: Transaction) -> None:
         napis = (each for each in transaction.changes if isinstance(each, NapiChange))
-        self._words.tell_notices(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
+        self._heed(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
+
+    def _heed(self, notices: Collection[Notice]) -> None:
+        self._words.tell_notices(notices)
+        self._conflicts.heed(notices)
 
     def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:
         """What else is in force; None if this is not any more."""
@@ -366,8 +425,9 @@ class Stay:
         )
         self._recorded = True
         self._resets |= resets_of(step.forget)
-        for line in dict.fromkeys(step.words):
-            self._words.tell(line)
+        self._conflicts.made(step.more)
+        for line, kind in step.words.items():
+            self._words.tell(line, kind)
         if any(isinstance(each, EpollChange | SocketChange) for each in step.more):
             self._begin_trial(self._transaction)
         self._way.follow(self._transaction)
@@ -379,11 +439,12 @@ class Stay:
             return False
         self._left_out = True
         self._known.refuse([key], str(error))
-        self._words.say(f"{change.where} cannot be attached: {error}")
+        self._words.say(f"{change.where} cannot be attached: {error}", "retry")
         return True
 
     def _let_go(self) -> None:
         self._known.settled = self._pulse.settled = frozenset()
+        self._sweep.end()
         self._trials.end()
         self._way.end()
         if (transaction := self._transaction) is not None:
@@ -393,6 +454,7 @@ class Stay:
                 )
         self._transaction = None
         self._resets.clear()
+        self._conflicts.end()
         self._devices.follow(())
 
     def _adapt(self) -> bool:
@@ -427,6 +489,8 @@ class Stay:
         with undisturbed(), Journal(self._directory) as journal:
             if self._others(journal, transaction) is None:
                 return False
-            words = f"detached {', '.join(change.where for change in starved)}: {now.why}"
-            self._amend(journal, transaction, Step(without=starved, words=[words] if starved else []))
+            step = Step(without=starved)
+            if starved:
+                step.say(f"detached {', '.join(change.where for change in starved)}: {now.why}", "detach")
+            self._amend(journal, transaction, step)
         return True

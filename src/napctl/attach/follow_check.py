@@ -15,7 +15,7 @@ from napctl.kernel.processes import PROC, Process
 __all__ = ["Pulse"]
 
 
-LISTING_SHARE = 0.002
+LISTING_SHARE = 0.0005
 """Of one CPU that listing descriptors takes at most: 1 µs for each of them."""
 MANY = 1000
 """Descriptors. Of a process with more of them nobody asks which of them are sockets: that takes 10 µs for each."""

@@ -5,12 +5,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from napctl.attach.follow_step import NapiKey, Present
+from napctl.attach.follow_step import Present
 from napctl.kernel.links import link
 from napctl.kernel.monitor import Monitor, Notice
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
-from napctl.model.settings import NapiSettings
+from napctl.model.machine import Napi
 
 __all__ = ["Devices", "Readable"]
 
@@ -43,6 +43,8 @@ class Devices:
         self._followed: frozenset[DeviceKey] = frozenset()
         self._namespaces: dict[int, _Namespace] = {}
         self._opened = ExitStack()
+        self._seen: tuple[dict[DeviceKey, list[Napi]], Present] = {}, Present({})
+        """What was read last, and what that means."""
 
     def follow(self, devices: Collection[DeviceKey]) -> tuple[Notice, ...]:
         """These, from now on; what had happened to those before and was not read yet, as their end. Raises NapctlError
@@ -66,24 +68,29 @@ class Devices:
         return unread
 
     def present(self) -> Present:
-        """What the kernel has by now."""
-        napis: dict[NapiKey, NapiSettings] = {}
-        of_devices: dict[DeviceKey, tuple[int, ...]] = {}
+        """What the kernel has by now; the very value from before, where nothing has changed."""
+        found: dict[DeviceKey, list[Napi]] = {}
         down: set[DeviceKey] = set()
         for inode, ifindex in self._followed:
             if (place := self._namespaces.get(inode)) is None:
                 continue
-            found = place.netdev.napis(ifindex)
-            if not found:
+            napis = place.netdev.napis(ifindex)
+            if not napis:
                 there = link(place.netns, ifindex)
                 if there is not None and there.up:  # it came up between the two
-                    found = place.netdev.napis(ifindex)
+                    napis = place.netdev.napis(ifindex)
                 elif there is not None:
                     down.add((inode, ifindex))
-            napis |= {(inode, napi.napi_id): napi.settings for napi in found}
-            if found:
-                of_devices[inode, ifindex] = tuple(napi.napi_id for napi in found)
-        return Present(napis, of_devices, frozenset(down))
+            found[inode, ifindex] = napis
+        before, present = self._seen
+        if down or before.keys() != found.keys() or any(found[key] is not before[key] for key in found):
+            present = Present(
+                {(key[0], napi.napi_id): napi.settings for key, napis in found.items() for napi in napis},
+                {key: tuple(napi.napi_id for napi in napis) for key, napis in found.items() if napis},
+                frozenset(down),
+            )
+            self._seen = found, present
+        return present
 
     @property
     def sources(self) -> tuple[Readable, ...]:

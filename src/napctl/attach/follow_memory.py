@@ -1,7 +1,7 @@
 """What --stay knows of a target beside what a look shows: what was refused or came to no good, what is settled."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
@@ -16,6 +16,7 @@ __all__ = ["Known", "key_of", "keys_of"]
 
 
 NOT_SEEN = "nobody was seen to wait in a read of it that may block"
+INSISTS = "somebody else keeps changing its settings, or those of the NAPI instance that feeds it"
 
 
 class Known:
@@ -116,6 +117,21 @@ class Known:
         for key, reason in found.items():
             self.refuse([key], reason)
         return self.judged(now.found, attached) if found else now
+
+    def without_left(self, now: JudgedTarget, left: Collection[str], attached: Transaction | None) -> JudgedTarget:
+        """Without what somebody else keeps putting back (as a change says where), and what it feeds."""
+        located = now.found.napis.items() if left else ()
+        napis = {napi_id for napi_id, each in located if f"NAPI {napi_id} of {each.device.name}" in left}
+        instances = now.choice.instances if left else ()
+        sockets = now.choice.sockets if left else ()
+        found = {each.key for each in instances if each.where in left or napis & each.sockets_by_napi.keys()}
+        found |= {each.key for each in sockets if each.where in left or each.napi_id in napis}
+        self.refuse(found, INSISTS)
+        return self.judged(now.found, attached) if found else now
+
+    def try_anew(self) -> None:
+        """Somebody asks for what was refused."""
+        self._refused = Refusals[Key]()
 
     def settle(self, now: JudgedTarget) -> None:
         """Remember what is attached by now, and forget what is no more."""

@@ -4,11 +4,12 @@ __all__ = [
     "APART_SECONDS",
     "KEPT_FOR_OTHERS",
     "LOOK_SECONDS",
+    "LOOK_SHARE",
     "MINUTE",
     "MOST_A_MINUTE",
     "PULSE_SECONDS",
+    "PULSE_SHARE",
     "SETTLE_SECONDS",
-    "SHARE",
     "Pace",
 ]
 
@@ -17,8 +18,10 @@ PULSE_SECONDS = 1.0
 """Between two cheap checks."""
 LOOK_SECONDS = 30.0
 """Between two deep looks at a target about which nothing changes."""
-SHARE = 0.003
-"""Of one CPU that the cheap checks take at most, and that looks do for which there is no cause but the time."""
+PULSE_SHARE = 0.003
+"""Of one CPU that the cheap checks take at most."""
+LOOK_SHARE = 0.0005
+"""Of one CPU that looks take at most for which there is no cause but the time."""
 SETTLE_SECONDS = 0.2
 """Between a change and the look at it: a master starts one worker after the other, and one look is to see them all."""
 APART_SECONDS = 0.5
@@ -68,7 +71,7 @@ class Pace:
 
     def pulsed(self, now: float, took_seconds: float) -> None:
         """A cheap check, which took so much CPU time, is over."""
-        self._pulse_at = now + max(PULSE_SECONDS, took_seconds / SHARE)
+        self._pulse_at = now + max(PULSE_SECONDS, took_seconds / PULSE_SHARE)
 
     def looked(self, now: float, took_seconds: float) -> None:
         """A deep look, which took so much CPU time, is over: the longer it took, the later the next without a cause."""
@@ -78,7 +81,7 @@ class Pace:
             self._left -= 1
         self._wanted = None
         self._looked_at = now
-        self._look_at = now + max(LOOK_SECONDS, took_seconds / SHARE)
+        self._look_at = now + max(LOOK_SECONDS, took_seconds / LOOK_SHARE)
 
     @property
     def urgent(self) -> bool:

@@ -9,11 +9,23 @@ from napctl.attach.attachment import planned
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.steering import outgrown
+from napctl.change.one_change import value_words
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
-from napctl.model.settings import NapiSettings
+from napctl.model.plan import settings
+from napctl.model.settings import NapiSettings, kernel_name
+from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
 
-__all__ = ["NapiKey", "Present", "Step", "cheap_step", "next_step", "outgrown_listeners", "resets_of"]
+__all__ = [
+    "NapiKey",
+    "Present",
+    "Step",
+    "cheap_step",
+    "foreign_settings",
+    "next_step",
+    "outgrown_listeners",
+    "resets_of",
+]
 
 
 NapiKey = tuple[int, int]
@@ -36,21 +48,28 @@ class Present:
 
 @dataclass
 class Step:
-    """What to do to an attachment, and the words for each part of it."""
+    """What to do to an attachment, and the lines about each part of it, with what was decided."""
 
     more: list[Change] = field(default_factory=list)
     without: list[Change] = field(default_factory=list)
     forget: list[Change] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
+    words: dict[str, Decision | None] = field(default_factory=dict)
+    lost: list[Change] = field(default_factory=list)
+    """Of what is forgotten: what has its former value again."""
 
     def __bool__(self) -> bool:
         return bool(self.more or self.without or self.forget)
 
+    def say(self, line: str, kind: Decision | None = None) -> None:
+        """`kind`: what was decided; None: it only tells what has happened."""
+        self.words.setdefault(line, kind)
+
 
 def next_step(
-    transaction: Transaction, now: JudgedTarget, wanted: Suspension, present: Present, *, adapts: bool = False
-) -> Step:
-    """What makes an attachment fit again what is there. `adapts`: as of planned()."""
+    transaction: Transaction, now: JudgedTarget, wanted: Suspension, present: Present, *, adapts: bool = False,
+    left: Collection[str] = (),
+) -> Step:  # fmt: skip
+    """What makes an attachment fit again what is there. `adapts`: as of planned(). `left`: as of cheap_step()."""
     step = Step()
     kept: set[tuple[object, ...]] = set()
     misfits = outgrown_listeners(transaction, now.found)
@@ -72,12 +91,12 @@ def next_step(
             kept |= set(_keys(change))
     resets = {**present.resets, **resets_of(step.forget)}
     for change in (*_renumbered(step, present), *planned(now, wanted, adapts=adapts)):
-        if not kept & set(_keys(change)) and not _is_away(change, present):
+        if not kept & set(_keys(change)) and not _is_away(change, present) and change.where not in left:
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
     if not any(key[0] in ("epoll", "socket", "listener") for key in kept) and now.choice.empty:
         _let_go_of_all_napis(transaction, step)
-    step.words += _words(step)
+    _say_what_is_new(step)
     return step
 
 
@@ -87,25 +106,27 @@ def _let_go_of_all_napis(transaction: Transaction, step: Step) -> None:
     left = [each for each in transaction.changes if isinstance(each, NapiChange)]
     left = [each for each in left if each not in step.without and each not in step.forget]
     step.without += left
-    step.words += [f"detached {each.where}: nothing that is attached polls it" for each in left]
+    for each in left:
+        step.say(f"detached {each.where}: nothing that is attached polls it", "detach")
 
 
-def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]) -> Step:
+def cheap_step(transaction: Transaction, present: Present, pids: Collection[int], left: Collection[str] = ()) -> Step:
     """That part of it for which nobody needs to look at the target: processes that have ended are forgotten, as long as
-    others run, and NAPI instances that were reset are set again. `pids`: of those that run."""
+    others run, and NAPI instances that were reset are set again. `pids`: of those that run. `left`: what is not set
+    again when it was lost, as a change says where."""
     step = Step()
     for change in transaction.changes:
         match change:
             case EpollChange() | SocketChange():
                 if pids and not any(each.pid in pids for each in change.holders):
                     step.forget.append(change)
-                    step.words.append(f"{change.name} ({change.pid}) has ended")
+                    step.say(f"{change.name} ({change.pid}) has ended")
             case NapiChange() if not _napi(change, present, step):
-                if (change.netns, change.napi_id) in present.napis:
+                if (change.netns, change.napi_id) in present.napis and change.where not in left:
                     step.more.append(change)
     resets = {**present.resets, **resets_of(step.forget)}
     step.more += [_as_before_reset(change, resets) for change in _renumbered(step, present)]
-    step.words += _words(step)
+    _say_what_is_new(step)
     return step
 
 
@@ -138,49 +159,71 @@ def _epoll(change: EpollChange, now: JudgedTarget, misfits: Mapping[int, str], s
     """Whether it stays as it is."""
     if not _runs(change, now):
         step.forget.append(change)
-        step.words.append(f"{change.name} ({change.pid}) has ended")
+        step.say(f"{change.name} ({change.pid}) has ended")
         return False
     places = {(place.pid, place.fd) for place in change.holders}
     verdict = next((each for each in now.verdicts if places & set(each.instance.places)), None)
     if verdict is None:
         step.forget.append(change)
-        step.words.append(f"{change.where} was closed")
+        step.say(f"{change.where} was closed")
         return False
     chosen = any(each is verdict.instance for each in now.choice.instances)
     why = next((misfits[one.inode] for one in verdict.instance.listeners if one.inode in misfits), None)
     if why is not None and not chosen:
         step.without.append(change)
-        step.words.append(f"detached {change.where}: {why}")
+        step.say(f"detached {change.where}: {why}", "detach")
         return False
     if verdict.judgement in ("does not fit", "fits after steering") and not chosen:
         step.without.append(change)
-        step.words.append(f"detached {change.where}: {verdict.why}")
+        step.say(f"detached {change.where}: {verdict.why}", "detach")
         return False
     if verdict.instance.params == change.before != change.after:
         step.forget.append(change)
-        step.words.append(f"{change.where} lost its parameters: somebody else reset them")
+        step.say(f"{change.where} lost its parameters: somebody else reset them")
+        step.lost.append(change)
         return False
     return True
 
 
 def _napi(change: NapiChange, present: Present, step: Step) -> bool:
-    settings = present.napis.get((change.netns, change.napi_id))
-    if settings is None:
+    there = present.napis.get((change.netns, change.napi_id))
+    if there is None:
         if (change.netns, change.ifindex) in present.down:
             return True  # they may come back with it
         step.forget.append(change)
-        step.words.append(f"{change.where} disappeared (device reset)")
+        step.say(f"{change.where} disappeared (device reset)")
         return False
-    now = NapiSettings(
-        defer_hard_irqs=settings.defer_hard_irqs,
-        gro_flush_timeout_ns=settings.gro_flush_timeout_ns,
-        irq_suspend_timeout_ns=settings.irq_suspend_timeout_ns,
-    )
-    if now == change.before != change.after:
+    if _touched(there) == change.before != change.after:
         step.forget.append(change)
-        step.words.append(f"{change.where} lost its settings")
+        step.say(f"{change.where} lost its settings")
+        step.lost.append(change)
         return False
     return True
+
+
+def _touched(there: NapiSettings) -> NapiSettings:
+    return NapiSettings(
+        defer_hard_irqs=there.defer_hard_irqs,
+        gro_flush_timeout_ns=there.gro_flush_timeout_ns,
+        irq_suspend_timeout_ns=there.irq_suspend_timeout_ns,
+    )
+
+
+def foreign_settings(transaction: Transaction, present: Present) -> Mapping[str, str]:
+    """What attached NAPI instances have that is neither ours nor what was there before, in words, by where: somebody
+    else has set it, and it is left to him."""
+    found = {}
+    for change in transaction.changes:
+        if not isinstance(change, NapiChange) or change.leaving is not None:
+            continue
+        there = present.napis.get((change.netns, change.napi_id))
+        if there is None or _touched(there) == change.before:
+            continue
+        others = [name for name, value in settings(change.after) if getattr(there, name) != value]
+        if others:
+            words = (f"{kernel_name(each)} is now {value_words(each, getattr(there, each))}" for each in others)
+            found[change.where] = ", ".join(words)
+    return found
 
 
 def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool:
@@ -194,7 +237,7 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
     if not feeds or change.napi_id in now.choice.napis:
         return False
     step.without.append(change)
-    step.words.append(f"detached {change.where}: {feeds[0].why}")
+    step.say(f"detached {change.where}: {feeds[0].why}", "detach")
     return True
 
 
@@ -207,7 +250,7 @@ def _is_deserted(change: NapiChange, now: JudgedTarget, present: Present, step: 
     if not lived_in or 0 in lived_in or change.netns in lived_in or (change.netns, change.ifindex) in present.down:
         return False
     step.without.append(change)
-    step.words.append(f"detached {change.where}: no process of the target is left in its network namespace")
+    step.say(f"detached {change.where}: no process of the target is left in its network namespace", "detach")
     return True
 
 
@@ -251,7 +294,7 @@ def _former(born: NapiSettings, predecessor: NapiChange) -> NapiSettings:
 def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, str], step: Step) -> bool:
     if why := next((misfits[inode] for inode in change.inodes if inode in misfits), None):
         step.without.append(change)
-        step.words.append(f"stopped steering the {change.where}: {why}")
+        step.say(f"stopped steering the {change.where}: {why}", "detach")
         return False
     groups = [{one.listener.inode for one in group.members} for group in now.choice.steered]
     if any(set(change.inodes) & group for group in groups):  # it has other members now: to be counted anew
@@ -261,7 +304,7 @@ def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, s
     if not sharing or sharing & set(change.inodes):
         return True
     step.forget.append(change)
-    step.words.append(f"the {change.where} were closed")
+    step.say(f"the {change.where} were closed")
     return False
 
 
@@ -269,7 +312,7 @@ def _socket(change: SocketChange, now: JudgedTarget, step: Step) -> bool:
     if _runs(change, now):
         return True
     step.forget.append(change)
-    step.words.append(f"{change.name} ({change.pid}) has ended")
+    step.say(f"{change.name} ({change.pid}) has ended")
     return False
 
 
@@ -288,9 +331,9 @@ def _is_away(change: Change, present: Present) -> bool:
     return device in present.down or renumbered
 
 
-def _words(step: Step) -> Iterator[str]:
+def _say_what_is_new(step: Step) -> None:
     for change in step.more:
         if isinstance(change, SteeringChange):
-            yield f"steered the {change.where}, one RX queue each"
+            step.say(f"steered the {change.where}, one RX queue each", "attach")
         else:
-            yield f"attached {change.where}"
+            step.say(f"attached {change.where}", "attach")

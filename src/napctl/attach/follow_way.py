@@ -5,10 +5,12 @@ from pathlib import Path
 
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way
-from napctl.attach.adapting import Adapting, unmeasured
+from napctl.attach.adapting import Adapting, WantedWay, unmeasured
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
-from napctl.attach.switch_way import in_force, in_way, switch_way, way_words
+from napctl.attach.judge_target import JudgedTarget
+from napctl.attach.parts import Part, feeds_of
+from napctl.attach.switch_way import has_one_way, in_force, in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.kernel.priority import in_background
@@ -30,21 +32,22 @@ class FollowWay:
     def __init__(self, options: AttachOptions, directory: Path, words: Words):
         self._options, self._directory, self._words = options, directory, words
         self._adapting: Adapting | None = None
-        self._wanted: tuple[Way, str] | None = None
-        """Another way, and why."""
+        self._wanted: list[WantedWay] = []
+        """Other ways, one after the other."""
         self._to_adapt: Transaction | None = None
         """What is to be adapted, which went wrong; it is tried again"""
-        self._unsettled: Way | None = None
+        self._unsettled: tuple[Way, Part | None] | None = None
         """The last one that was switched to, if some objects may still have the one before; they are tried again"""
         self._again_at = 0.0
         """then, of time.monotonic()."""
         self.suspension = options.suspension
-        """What is in force, and what whoever is new gets."""
+        """What is in force, of the group that has most packets, and what whoever is new gets."""
 
     @property
     def polls(self) -> bool:
-        """Whether who is attached is meant to poll."""
-        return self.suspension.prefer_busy_poll
+        """Whether all that is attached is meant to poll."""
+        several = self._adapting is not None and any(each == INTERRUPTS for each in self._adapting.ways[1:])
+        return self.suspension.prefer_busy_poll and not several
 
     @property
     def settled(self) -> bool:
@@ -69,11 +72,13 @@ class FollowWay:
         else:
             timer_ns = self._options.timer_upon_ns(way.gro_flush_timeout_ns)
             if timer_ns != way.gro_flush_timeout_ns:
-                self._wanted = Way(gro_flush_timeout_ns=timer_ns), "asked for"
-        if self._wanted is None and self.suspension != in_way(self._options.suspension, way.gro_flush_timeout_ns):
-            self._wanted = way, "other settings are asked for"
+                self._wanted = [WantedWay(Way(gro_flush_timeout_ns=timer_ns), "asked for")]
+        if not self._wanted and self.suspension != in_way(self._options.suspension, way.gro_flush_timeout_ns):
+            self._wanted = [WantedWay(way, "other settings are asked for")]
         elif any(map(may_have_either, transaction.changes)):
-            self._unsettled, self._again_at = way, time.monotonic()
+            self._unsettled, self._again_at = (way, None), time.monotonic()
+        elif not self._wanted and not has_one_way(transaction):
+            self._wanted = [WantedWay(way, "one for all, until it is known what each takes in")]
         return way
 
     @property
@@ -88,17 +93,17 @@ class FollowWay:
         except ProbeUnavailable as error:
             why = f"nothing can be measured, so nothing is adapted: {error.reason}"
             if self._way == INTERRUPTS:
-                self._wanted = unmeasured(goal), why
+                self._wanted = [WantedWay(unmeasured(goal), why)]
             else:
                 self._words.say(why)
         except (NapctlError, OSError) as error:  # a device that goes just now, a full table of descriptors
-            self._words.say(f"adapting begins later: {in_words(error)}")
+            self._words.say(f"adapting begins later: {in_words(error)}", "retry")
             self._to_adapt = transaction
             self._again_at = time.monotonic() + AGAIN_SECONDS
 
     def end(self) -> None:
         """Nothing is attached any more."""
-        self._wanted = self._to_adapt = self._unsettled = None
+        self._wanted, self._to_adapt, self._unsettled = [], None, None
         if self._adapting is not None:
             self._adapting.close()
             self._adapting = None
@@ -106,9 +111,20 @@ class FollowWay:
     def follow(self, transaction: Transaction) -> None:
         """It has other parts now."""
         if self._adapting is not None:
+            if len(self._adapting.ways) > 1:
+                self._one_for_all("it has other parts now")
             self._adapting.follow(transaction)
         if self._to_adapt is not None:
             self._to_adapt = transaction
+
+    def look(self, now: JudgedTarget) -> None:
+        """A look has told which NAPI instances feed which worker."""
+        if self._adapting is not None and self._adapting.told(feeds_of(now.choice)):
+            self._one_for_all("it is known no more what each worker takes in")
+
+    def _one_for_all(self, why: str) -> None:
+        """With the way of the group that had most packets."""
+        self._wanted = [WantedWay(self._way, f"{why}: one way for all")]
 
     def seconds_left(self, now: float) -> float:
         """Until is_another_wanted() is to be asked, of time.monotonic()."""
@@ -123,40 +139,54 @@ class FollowWay:
         """Whether switch() is to be called; to be asked when it is time."""
         if self._to_adapt is not None and self._options.goal and time.monotonic() >= self._again_at:
             self._adapt(self._options.goal, self._to_adapt)
-        if self._unsettled is not None and self._wanted is None and time.monotonic() >= self._again_at:
-            self._wanted = self._unsettled, ""
+        if self._unsettled is not None and not self._wanted and time.monotonic() >= self._again_at:
+            self._wanted = [WantedWay(self._unsettled[0], "", self._unsettled[1])]
         adapting = self._adapting
         if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
-            return self._wanted is not None
+            return bool(self._wanted)
         with in_background():
-            decision = adapting.turn()
-        if decision is None:
+            turn = adapting.turn()
+        if turn is None:
             return False
-        if decision.notice:
-            self._words.tell(decision.notice)
-        if decision.way != adapting.way:
-            self._wanted = decision.way, decision.reason
-        return self._wanted is not None
+        for notice in turn.notices:
+            self._words.tell(notice)
+        self._wanted = list(turn.wanted)
+        self._take_first()
+        return bool(self._wanted)
 
     def switch(self, journal: Journal, transaction: Transaction) -> Transaction:
-        """Into the way that is wanted, as it is recorded then. Raises what switch_way() does: it is wanted still."""
-        assert self._wanted is not None
-        way, why = self._wanted
-        wanted = in_way(self._options.suspension, way.gro_flush_timeout_ns)
-        switch = Switch(unix_ns=time.time_ns(), to=way_words(way.gro_flush_timeout_ns), why=why)
-        done = switch_way(journal, transaction, wanted, switch if why else None)
-        self._wanted = None
-        unsure = any(map(may_have_either, done.transaction.changes))
-        self._unsettled, self._again_at = way if unsure else None, time.monotonic() + AGAIN_SECONDS
-        made = any(_has(each, wanted) for each in done.transaction.changes)
-        if made and self.suspension != wanted:
-            self.suspension = wanted
-            self._words.tell(f"changed to {switch.to}" + (f": {why}" if why else ""))
+        """Into the way that is wanted, the first of several, as it is recorded then. Raises what switch_way() does: it
+        is wanted still."""
+        wanted, before = self._wanted[0], self._way_of(self._wanted[0].part)
+        way, part, why = wanted.way, wanted.part, wanted.why
+        suspension = in_way(self._options.suspension, way.gro_flush_timeout_ns)
+        to = way_words(way.gro_flush_timeout_ns) + (f" for {part}" if part else "")
+        switch = Switch(unix_ns=time.time_ns(), to=to, why=why)
+        done = switch_way(journal, transaction, suspension, switch if why else None, part)
+        self._wanted = self._wanted[1:]
+        changes = [each for each in done.transaction.changes if part is None or part.has(each)]
+        unsure = any(map(may_have_either, changes))
+        self._unsettled, self._again_at = (way, part) if unsure else None, time.monotonic() + AGAIN_SECONDS
+        made = any(_has(each, suspension) for each in changes)
+        other = before != way or (part is None and self.suspension != suspension)
+        if made and (other or (why and done.transaction.changes != transaction.changes)):
+            self._words.tell(f"changed to {to}" + (f": {why}" if why else ""), "adapt")
+        if made and part is None:
+            self.suspension = suspension
         for line in done.left:
             self._words.say(line)
-        if self._adapting is not None and (why or (made and way != self._adapting.way)):
-            self._adapting.switched(way if made else self._adapting.way)
+        if self._adapting is not None and (why or (made and way != before)):
+            self._adapting.switched(way if made else before, part)
+            self._take_first()
         return done.transaction
+
+    def _way_of(self, part: Part | None) -> Way:
+        return self._way if self._adapting is None else self._adapting.way_of(part)
+
+    def _take_first(self) -> None:
+        """Of several groups: whoever is new gets the way of the one with most packets."""
+        if self._adapting is not None and len(self._adapting.ways) > 1:
+            self.suspension = in_way(self._options.suspension, self._adapting.ways[0].gro_flush_timeout_ns)
 
 
 def _has(change: Change, wanted: Suspension) -> bool:

@@ -1,13 +1,15 @@
 """What --stay tells: each line when nobody waits for it, and what has not changed once."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 from napctl.kernel.monitor import Notice
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.snapshot import Decision
 
-__all__ = ["Words", "counted", "in_words"]
+__all__ = ["Tell", "Words", "counted", "in_words"]
 
 
 RENUMBERED = "NAPI instances have new ids"
@@ -18,30 +20,35 @@ KINDS: dict[type[Change], str] = {
 }  # fmt: skip
 
 
+class Tell(Protocol):
+    """Who reads: a line, and what was decided; None: it only tells what has happened. May keep us waiting."""
+
+    def __call__(self, line: str, kind: Decision | None = None, /) -> None: ...  # noqa: D102
+
+
 class Words:
     """Lines on their way to who reads them."""
 
-    def __init__(self, write: Callable[[str], None]):
-        self.write = write
-        """At once: who reads may keep us waiting."""
-        self._lines: list[str] = []
+    def __init__(self, write: Tell):
+        self._write = write
+        self._lines: list[tuple[str, Decision | None]] = []
         """What is still to be told: the journal's lock is not to wait for who reads."""
         self._said: OrderedDict[str, None] = OrderedDict()
 
-    def tell(self, line: str) -> None:
+    def tell(self, line: str, kind: Decision | None = None) -> None:
         """A line, at the next tell_all()."""
-        self._lines.append(line)
+        self._lines.append((line, kind))
 
     def tell_notices(self, notices: Iterable[Notice]) -> None:
         """What has happened to devices, each once."""
         told = (each for each in notices if each.device)
         words = (f"{each.device}: {RENUMBERED if each.what == 'napi ids' else each.what}" for each in told)
-        self._lines += dict.fromkeys(words)
+        self._lines += ((line, None) for line in dict.fromkeys(words))
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, kind: Decision | None = None) -> None:
         """Once, until say_anew()."""
         if line not in self._said:
-            self.tell(line)
+            self.tell(line, kind)
         self._said[line] = None
         self._said.move_to_end(line)
         while len(self._said) > REMEMBERED:
@@ -54,7 +61,7 @@ class Words:
     def tell_all(self) -> None:
         """Everything that is still to be told."""
         while self._lines:
-            self.write(self._lines.pop(0))
+            self._write(*self._lines.pop(0))
 
 
 def counted(transaction: Transaction) -> str:

@@ -99,6 +99,11 @@ class EpollInstance:
         return ((self.process.pid, self.fd), *self.also)
 
     @property
+    def where(self) -> str:
+        """As a change of it says (model/change.py)."""
+        return f"epoll {self.fd} of {self.process.name} ({self.process.pid})"
+
+    @property
     def key(self) -> Key:
         """By its first holder."""
         return self.process.pid, self.process.started_ticks, self.fd
@@ -116,6 +121,11 @@ class PlainSocket:
     polling: SocketPolling
     nonblocking: bool
     threads: tuple[ThreadWaits, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        """As a change of it says (model/change.py)."""
+        return f"socket {self.fd} of {self.process.name} ({self.process.pid})"
 
     @property
     def key(self) -> Key:

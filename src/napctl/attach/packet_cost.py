@@ -1,9 +1,9 @@
 """What a target's packets cost, and how long they wait for their poll: readings of counters that only grow."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Self
@@ -14,10 +14,21 @@ from napctl.kernel.machine_stat import machine_stat
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.suspension_counts import SuspensionCounts, suspended_between
 from napctl.probe import ProbeUnavailable
+from napctl.probe.softirq_parts import SoftirqPartsProbe
 from napctl.probe.softirq_time import SoftirqTimeProbe
 from napctl.probe.suspension import SuspensionProbe
 
-__all__ = ["Cost", "CostProbe", "CostReading", "cost_between"]
+__all__ = ["Cost", "CostProbe", "CostReading", "cost_between", "costs_of_parts"]
+
+
+@dataclass(frozen=True)
+class PartReading:
+    """Of one moment: what in NET_RX softirqs belongs to some of the NAPI instances, and to the processes they feed."""
+
+    napis: frozenset[NapiKey]
+    pids: frozenset[int]
+    seconds: float
+    """In polls of these instances; less what ran on top of these processes, where that is part of their run times."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class CostReading:
     softirq_seconds: float
     """In NET_RX softirqs, but for those that are part of these run times."""
     waits: tuple[SuspensionCounts, ...]
+    parts: tuple[PartReading, ...] = ()
+    """As of divide()."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +87,12 @@ class CostProbe:
         with ExitStack() as undo:
             self._softirqs = undo.enter_context(SoftirqTimeProbe.load(self._pids))
             self._suspension = SuspensionProbe.load()
+            self._divided: tuple[SoftirqPartsProbe, Sequence[PartReading]] | None = None
             self._open = undo.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.divide(())
         self._suspension.close()
         self._open.close()
 
@@ -88,6 +103,16 @@ class CostProbe:
         for pid in self._pids - set(pids):
             self._softirqs.drop(pid)
         self._pids = set(pids)
+
+    def divide(self, parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]]) -> None:
+        """Tell apart what these NAPI instances and processes cost, or not any more (no parts). What was read before
+        tells of the parts before. Raises ProbeUnavailable: it tells nothing apart then."""
+        if self._divided is not None:
+            self._divided[0].close()
+            self._divided = None
+        if parts:
+            probe = SoftirqPartsProbe.load([({napi_id for _, napi_id in napis}, pids) for napis, pids in parts])
+            self._divided = probe, [PartReading(napis, pids, 0.0) for napis, pids in parts]
 
     @property
     def is_full(self) -> bool:
@@ -113,7 +138,15 @@ class CostProbe:
         """What there was until now, by these NAPI instances."""
         softirqs, ran = self._softirqs.read(), self._ran()
         ns = softirqs.ns if self._counted_apart else softirqs.ns - softirqs.on_chosen_ns
-        return CostReading(time.monotonic(), ran, ns / 1e9, self._suspension.read(napis))
+        parts = tuple(self._read_parts())
+        return CostReading(time.monotonic(), ran, ns / 1e9, self._suspension.read(napis), parts)
+
+    def _read_parts(self) -> Iterator[PartReading]:
+        if self._divided is not None:
+            probe, parts = self._divided
+            for part, found in zip(parts, probe.read(), strict=True):
+                ns = found.polled_ns - (0 if self._counted_apart else found.on_ns)
+                yield replace(part, seconds=ns / 1e9)
 
     def _ran(self) -> dict[int, float]:
         found = {}
@@ -132,3 +165,22 @@ def cost_between(before: CostReading, after: CostReading) -> Cost:
         cpu_seconds=ran + after.softirq_seconds - before.softirq_seconds,
         napis=suspended_between(before.waits, after.waits),
     )
+
+
+def costs_of_parts(before: CostReading, after: CostReading) -> tuple[Cost, ...]:
+    """The same for each part, none if a reading tells of other parts. What is no part's, as the backlog of RPS, falls
+    to them by their packets: it is in the cost of all, with which theirs are compared."""
+    if [(each.napis, each.pids) for each in before.parts] != [(each.napis, each.pids) for each in after.parts]:
+        return ()
+    together = cost_between(before, after)
+    own = []
+    for then, now in zip(before.parts, after.parts, strict=True):
+        ran = sum(after.ran[pid] - before.ran[pid] for pid in now.pids if pid in before.ran and pid in after.ran)
+        own.append(ran + now.seconds - then.seconds)
+    rest = (together.cpu_seconds - sum(own)) / max(1, together.packets)
+    costs = []
+    for part, seconds in zip(after.parts, own, strict=True):
+        napis = {key: each for key, each in together.napis.items() if key in part.napis}
+        packets = sum(each.packets for each in napis.values())
+        costs.append(replace(together, cpu_seconds=seconds + rest * packets, napis=napis))
+    return tuple(costs)

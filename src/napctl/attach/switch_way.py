@@ -6,6 +6,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from napctl.attach.attachment import socket_polling
+from napctl.attach.parts import Part
 from napctl.change.exchange import Block, Exchanged, Stage, exchange
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
@@ -15,7 +16,7 @@ from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
-__all__ = ["in_force", "in_way", "switch_way", "way_words"]
+__all__ = ["has_one_way", "in_force", "in_way", "switch_way", "way_words"]
 
 
 B = TypeVar("B", NapiSettings, EpollParams)
@@ -52,6 +53,12 @@ def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
     return replace(otherwise, **found)
 
 
+def has_one_way(transaction: Transaction) -> bool:
+    """Whether all that is attached was given the same."""
+    kinds = (NapiChange, EpollChange, SocketChange)
+    return all(len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
+
+
 def _most(blocks: Counter[B]) -> list[B]:
     return [block for block, _ in blocks.most_common(1)]
 
@@ -61,17 +68,21 @@ def way_words(gro_flush_timeout_ns: int | None) -> str:
     return "interrupts" if gro_flush_timeout_ns is None else f"gro-flush-timeout {duration_text(gro_flush_timeout_ns)}"
 
 
-def switch_way(journal: Journal, transaction: Transaction, wanted: Suspension, switch: Switch | None) -> Exchanged:
-    """Bring all that is attached into the way in which `wanted` is; raises what exchange() does.
+def switch_way(
+    journal: Journal, transaction: Transaction, wanted: Suspension, switch: Switch | None, part: Part | None = None
+) -> Exchanged:
+    """Bring all that is attached, or a part, into the way in which `wanted` is; raises what exchange() does.
 
     From one timer to another only that is written. Polling and suspension come upon deferral, and go before it:
     suspension first, as when it is undone (suspension_first()).
     """
     up = (Stage(DEFERRAL), Stage(POLLING), Stage(SUSPENSION))
     down = (Stage(SUSPENSION, resumed_seconds(transaction.changes)), Stage(POLLING), Stage(DEFERRAL))
-    return exchange(
-        journal, transaction, lambda change: _block(change, wanted), up if wanted.prefer_busy_poll else down, switch
-    )
+
+    def block(change: Change) -> Block | None:
+        return _block(change, wanted) if part is None or part.has(change) else None
+
+    return exchange(journal, transaction, block, up if wanted.prefer_busy_poll else down, switch)
 
 
 def _block(change: Change, wanted: Suspension) -> Block | None:

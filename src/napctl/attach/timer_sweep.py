@@ -1,8 +1,8 @@
 """Choosing the timer: a short measured sweep of gro-flush-timeout under the traffic that is there."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace as but
 
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ from napctl.model.suspension import Suspension
 from napctl.model.timer_choice import TimerChoice, Trial, TrialWindow
 from napctl.probe import ProbeUnavailable
 
-__all__ = ["Detached", "choose_timer"]
+__all__ = ["Detached", "Sweep", "choose_timer", "timer_sweep"]
 
 
 WINDOW_SECONDS = 0.15
@@ -35,6 +35,11 @@ CHANGING_SECONDS = 0.12
 LEAST_PACKETS_PER_SECOND = 500
 """Below it a window sees too few packets to tell timers apart."""
 TOO_LITTLE = "too little traffic to try timers on"
+Locked = Callable[[], AbstractContextManager[Journal]]
+"""The journal, for as long as a change takes."""
+Sweep = Generator[float, None, TimerChoice]
+"""Yields the seconds until it is to be resumed, and returns the choice. One that is closed before puts back what it
+tries."""
 
 
 class Detached(ChangedMeanwhile):
@@ -48,13 +53,44 @@ def choose_timer(
     *,
     budget_ns: int | None,
     progress: Callable[[str], None],
-    guard: Guard | None = None,
 ) -> TimerChoice:
+    """A whole sweep at once. While it measures, the journal is free for others. Raises what timer_sweep() does."""
+
+    @contextmanager
+    def locked() -> Iterator[Journal]:
+        journal.take_again(patience_seconds=PATIENCE_SECONDS)
+        try:
+            yield journal
+        finally:
+            journal.let_go()
+
+    steps = timer_sweep(locked, target, wanted, budget_ns=budget_ns, progress=progress)
+    journal.let_go()
+    try:
+        while True:
+            time.sleep(next(steps))
+    except StopIteration as over:
+        choice: TimerChoice = over.value
+        return choice
+    finally:
+        with undisturbed():
+            steps.close()
+            journal.take_again(patience_seconds=PATIENCE_SECONDS)
+
+
+def timer_sweep(
+    locked: Locked,
+    target: JudgedTarget,
+    wanted: Suspension,
+    *,
+    budget_ns: int | None,
+    progress: Callable[[str], None],
+    guard: Callable[[], Guard | None] = lambda: None,
+) -> Sweep:
     """Attach with one timer after the other, measure, and let go again; what the choice was made from is in it.
 
-    While it measures, the journal is free for others. Nothing is left attached: if this process is killed, recover()
-    (or the guard) puts the trial back. Raises what attachment() and apply() raise, and ChangedMeanwhile if somebody has
-    put the trial back, or set what it had set.
+    Nothing is left attached: if this process is killed, recover() (or the guard) puts the trial back. Raises what
+    attachment() and apply() raise, and ChangedMeanwhile if somebody has put the trial back, or set what it had set.
     """
     choice = but(target.choice, steered=())  # a program that comes and goes would mix connections for good
     target = but(target, choice=choice)
@@ -68,16 +104,18 @@ def choose_timer(
     try:
         with CostProbe(_pids(target)) as probe:
             napis = {(each.netns, each.napi.napi_id) for each in _napis(target)}
-            if _window(probe, napis).packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+            quiet = yield from _window(probe, napis)
+            if quiet.packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
                 return untried(budget_ns, TOO_LITTLE)
             seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * ROUNDS * len(timers)
             progress(f"trying timers for about {seconds:.0f} s")
             windows: dict[int, list[TrialWindow]] = {timer: [] for timer in timers}
             for turn in range(ROUNDS):
                 for timer in timers[:: 1 if turn % 2 else -1]:
-                    with _attached(journal, target, replace(wanted, gro_flush_timeout_ns=timer), guard):
-                        time.sleep(SETTLE_SECONDS)
-                        windows[timer].append(_window(probe, napis))
+                    with _attached(locked, target, replace(wanted, gro_flush_timeout_ns=timer), guard()):
+                        yield SETTLE_SECONDS
+                        window = yield from _window(probe, napis)
+                        windows[timer].append(window)
     except ProbeUnavailable as error:
         return untried(budget_ns, f"timers could not be tried: {error.reason}")
     if not all(window.packets for each in windows.values() for window in each):
@@ -86,20 +124,18 @@ def choose_timer(
 
 
 @contextmanager
-def _attached(journal: Journal, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[None]:
+def _attached(locked: Locked, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[None]:
     """The journal is free for others meanwhile."""
     made: Transaction | None = None
     try:
-        with undisturbed():  # no signal between the change and `made`
+        with undisturbed(), locked() as journal:  # no signal between the change and `made`
             at_once = guard and replace(guard, wait_ns=0)  # nobody takes over a trial
             planned = attachment(journal, target, wanted, guard=at_once, keeper=myself())  # nobody else would undo it
             made = apply(journal, planned, then="attached")
-            journal.let_go()
         yield
     finally:
-        with undisturbed():
-            journal.take_again(patience_seconds=PATIENCE_SECONDS)
-            if made is not None:
+        if made is not None:
+            with undisturbed(), locked() as journal:
                 _put_back(journal, made)
 
 
@@ -122,10 +158,10 @@ def _pids(target: JudgedTarget) -> set[int]:
     return servers | threads | {each.process.pid for each in target.choice.sockets}
 
 
-def _window(probe: CostProbe, napis: Collection[NapiKey]) -> TrialWindow:
+def _window(probe: CostProbe, napis: Collection[NapiKey]) -> Generator[float, None, TrialWindow]:
     """One window of these NAPI instances, from now."""
     before = probe.read(napis)
-    time.sleep(WINDOW_SECONDS)
+    yield WINDOW_SECONDS
     cost = cost_between(before, probe.read(napis))
     return TrialWindow(
         seconds=cost.seconds,

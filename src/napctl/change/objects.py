@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
+from napctl.change.storm_objects import opened_storm_control, opened_storm_limits
 from napctl.change.thread_block import thread_block
 from napctl.kernel import epoll, processes, sockets
 from napctl.kernel.epoll_instances import copy_of_epoll, copy_of_socket
@@ -28,6 +29,8 @@ from napctl.model.change import (
     SocketChange,
     Steered,
     SteeringChange,
+    StormControlChange,
+    StormLimitsChange,
     ThreadChange,
     Transaction,
 )
@@ -95,6 +98,12 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
                 yield target
         case ThreadChange():
             with _thread(change, places) as target:
+                yield target
+        case StormControlChange():
+            with opened_storm_control(change, places.candidates(change.netns)) as target:
+                yield target
+        case StormLimitsChange():
+            with opened_storm_limits(change) as target:
                 yield target
         case CoalescingChange() | RingsChange() | ChannelsChange():
             with _device(change, places) as target:

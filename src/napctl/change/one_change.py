@@ -17,6 +17,7 @@ from napctl.model.change import (
     Restored,
     SocketChange,
     SteeringChange,
+    StormChange,
     ThreadChange,
 )
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotPermitted, Unsupported
@@ -225,7 +226,7 @@ def _why_not_permitted(change: Change) -> str:
 def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], error: OSError | Refused) -> NapctlError:
     """Of settings that were written at once; if a driver does not say which of them it refuses, that is found out."""
     why = explain(change, error)
-    if isinstance(change, EpollChange) or why.exit_status != Unsupported.exit_status:
+    if isinstance(change, EpollChange | StormChange) or why.exit_status != Unsupported.exit_status:
         return why
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)

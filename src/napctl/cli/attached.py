@@ -92,6 +92,7 @@ def _standing(transaction: Transaction, now: Now) -> Standing:
         **{field: getattr(now, field) for field in Now.__struct_fields__},
         transaction=transaction,
         kept_by=transaction.keeper.pid if transaction.keeper else None,
+        protects=transaction.suspends and now.verdict in ("active", "quiet", "not measured"),
     )
 
 
@@ -135,5 +136,7 @@ def _lines(report: Report) -> Iterator[str]:
             )  # fmt: skip
         for line in now_lines(each):
             yield from wrapped(line, first="  ", rest="    ")
+        if each.protects:
+            yield "  protected against overload: packets it has no time for are dropped in the ring"
         for lack in each.lacks:
             yield from wrapped(f"not known: {lack}", first="  ", rest="    ")

@@ -19,6 +19,7 @@ from napctl.cli.text.settings import counted
 from napctl.cli.text.table import wrapped
 from napctl.model.change import Restored
 from napctl.model.errors import ChangedMeanwhile
+from napctl.model.snapshot import Decision
 from napctl.model.value import Value
 
 __all__ = ["event_lines", "stay_attached"]
@@ -45,7 +46,7 @@ def stay_attached(
     """
     folds = (sys.stderr if to_stderr else sys.stdout).isatty()
 
-    def tell(line: str) -> None:
+    def tell(line: str, _kind: Decision | None = None, /) -> None:
         now = time.time_ns()
         if as_json:
             echo_json(Event(unix_ns=now, event=line), err=to_stderr)

@@ -9,20 +9,22 @@ from dataclasses import replace as but
 from pathlib import Path
 
 from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attachment import planned
 from napctl.attach.inspect_target import Examination, examine
-from napctl.attach.judge_target import WATCH_SECONDS, Choice, JudgedTarget, judge
+from napctl.attach.judge_target import WATCH_SECONDS, Choice, JudgedTarget, judge, why_not
 from napctl.attach.target import Target, resolve
 from napctl.experiment.meter import CellMeter
-from napctl.experiment.treatments import Place
+from napctl.experiment.treatments import Place, steer
 from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
 from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
+from napctl.lab.webservers import nginx
 from napctl.load.base import Load
 from napctl.load.lab import KEYS_PER_GET, WARMUP_SECONDS, LabLoad
 from napctl.load.live import LiveLoad
-from napctl.model.change import Guard
+from napctl.model.change import Guard, SteeringChange
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.experiment import RunConfig
 from napctl.model.machine import Machine
@@ -37,6 +39,7 @@ __all__ = [
     "lab_rates",
     "live_environment",
     "server_environment",
+    "web_environment",
 ]
 
 
@@ -82,6 +85,30 @@ def lab_environment(
 
 
 @contextmanager
+def web_environment(
+    directory: Path, guard: Guard, *, workers: int, warmup_seconds: float = WARMUP_SECONDS
+) -> Iterator[Environment]:
+    """nginx in a lab of its own, with a queue for each worker, which is steered to it; under the lab's load."""
+    with Lab.build(queues=workers) as lab, nginx(lab, workers=workers, reuseport=True) as server:
+        found = [each for pid in (server.pid, *server.workers) if (each := processes.process(pid)) is not None]
+        load = LabLoad(lab, server, warmup_seconds, keys_per_get=1, protocol="http")
+        netns, cpus = lab.server.namespace, {lab.server.cpu}
+        steering = _steered(found, "nginx", load)
+        yield from _on_server(found, "nginx", load, netns, directory, guard, cpus=cpus, steering=steering)
+
+
+def _steered(found: Sequence[Process], name: str, load: Load) -> tuple[SteeringChange, ...]:
+    """As by `attach --steer`, but for as long as the server runs: treatments that follow find it so."""
+    with load.primed():
+        judged = judge(_examined(name, found), AttachOptions(Suspension(), steer=True))
+    changes = tuple(each for each in planned(judged, Suspension()) if isinstance(each, SteeringChange))
+    if not changes:
+        raise Unsupported(f"{name}: its workers cannot be steered: {why_not(judged.found, judged.verdicts)}")
+    steer(changes)
+    return changes
+
+
+@contextmanager
 def server_environment(target: Target, load: Load, directory: Path, guard: Guard) -> Iterator[Environment]:
     """A server of the user's, under a load that is made for each cell."""
     found = resolve(target)
@@ -122,16 +149,18 @@ def _on_server(
     guard: Guard,
     *,
     cpus: Collection[int] = (),
+    steering: tuple[SteeringChange, ...] = (),
 ) -> Iterator[Environment]:
     with load.primed():
         examination = _examined(name, found)
-    server = _with_all_napis(judge(examination, AttachOptions(Suspension())))
+    steered = frozenset(inode for each in steering for inode in each.inodes)
+    server = _with_all_napis(judge(examination, AttachOptions(Suspension()), steered=steered))
     devices = sorted({each.device.name for each in server.found.napis.values() if each.netns == netns.inode})
     if not devices:
         raise BadInput(f"{name}: no packet of a device of its network namespace was seen to reach it under that load")
     pids = [process.pid for process in server.found.processes]
     with CellMeter(netns, devices, pids, server.choice.napis, cpus) as meter:
-        place = Place(directory, netns, guard, server)
+        place = Place(directory, netns, guard, server, steering)
         yield Environment(place, load, meter, take_machine(netns, devices), name)
 
 

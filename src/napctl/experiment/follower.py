@@ -36,7 +36,7 @@ class Adapt(Value, frozen=True, kw_only=True):
 
 
 @contextmanager
-def following(pid: int, adapt: Adapt, directory: Path) -> Iterator[None]:
+def following(pid: int, adapt: Adapt, directory: Path, *, steer: bool = False) -> Iterator[None]:
     """A process and its children are attached and adapted, by a napctl of its own, until the end of the context.
 
     It ends with this process, and puts everything back then. Raises Unsupported if it never attached anything, and
@@ -44,7 +44,7 @@ def following(pid: int, adapt: Adapt, directory: Path) -> Iterator[None]:
     """
     command = [
         sys.executable, "-m", "napctl", "attach", str(pid), "--stay", "--json",
-        "--latency-budget", duration_text(adapt.budget_ns), "--prefer", adapt.prefer,
+        "--latency-budget", duration_text(adapt.budget_ns), "--prefer", adapt.prefer, *(["--steer"] if steer else []),
     ]  # fmt: skip
     with subprocess.Popen(
         command,

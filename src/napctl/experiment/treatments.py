@@ -18,11 +18,13 @@ from napctl.attach.attachment import attachment, detach
 from napctl.attach.judge_target import JudgedTarget
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
+from napctl.change.objects import Places
+from napctl.change.one_change import make
 from napctl.change.transaction import apply, restore, undisturbed
 from napctl.experiment.follower import Adapt, following
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.load.shell import ShellCommand
-from napctl.model.change import Guard, Keeper, Transaction
+from napctl.model.change import Guard, Keeper, SteeringChange, Transaction
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotTakenBack, Unsupported
 from napctl.model.plan import Plan
 from napctl.model.suspension import Suspension
@@ -30,7 +32,7 @@ from napctl.model.units import duration_ns
 from napctl.model.value import Value
 from napctl.plan.apply import apply_plan
 
-__all__ = ["PRESETS", "Place", "Treatment", "applied", "is_known", "numbered", "parse_treatment"]
+__all__ = ["PRESETS", "Place", "Treatment", "applied", "is_known", "numbered", "parse_treatment", "steer"]
 
 
 SPIN_USECS = 10_000_000
@@ -145,6 +147,8 @@ class Place:
     netns: NetworkNamespace
     guard: Guard
     server: JudgedTarget | None = None
+    steering: tuple[SteeringChange, ...] = ()
+    """In force for the whole experiment, of the server's listeners."""
 
     @property
     def keeper(self) -> Keeper:
@@ -193,8 +197,18 @@ def _adapted(treatment: Treatment, place: Place) -> Iterator[None]:
     assert treatment.adapt is not None
     if server is None or not server.choice.instances:
         raise Unsupported(f"{treatment.name}: none of the server's epoll instances fits")
-    with following(server.found.processes[0].pid, treatment.adapt, place.directory):
-        yield
+    try:
+        with following(server.found.processes[0].pid, treatment.adapt, place.directory, steer=bool(place.steering)):
+            yield
+    finally:
+        steer(place.steering)  # it had a program of its own, and has taken that away
+
+
+def steer(changes: Sequence[SteeringChange]) -> None:
+    """Give these groups of listeners their program."""
+    with Places() as places:
+        for each in changes:
+            make(each, places)
 
 
 def _apply(treatment: Treatment, place: Place) -> Transaction | None:

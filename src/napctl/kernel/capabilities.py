@@ -8,6 +8,7 @@ __all__ = ["CAPABILITIES", "PROC_USER_INIT_INO", "held", "in_initial_user_namesp
 CAPABILITIES = {
     "CAP_DAC_OVERRIDE": 1,
     "CAP_DAC_READ_SEARCH": 2,
+    "CAP_NET_ADMIN": 12,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_SYS_NICE": 23,

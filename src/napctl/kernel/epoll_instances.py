@@ -17,6 +17,8 @@ from napctl.kernel.processes import PROC, Handle
 from napctl.model.settings import EpollParams
 
 __all__ = [
+    "FEWEST",
+    "MOST_OF_PROCESS",
     "SAMPLE",
     "EpollSockets",
     "ask_sockets",
@@ -32,6 +34,8 @@ __all__ = [
 
 SAMPLE = 200
 """Sockets that tell which NAPI instances feed a process, where a few may speak for all: each costs some 10 µs."""
+MOST_OF_PROCESS, FEWEST = 2_000, 20
+"""Sockets that are asked of all its instances together, where a few may speak for all; and of each of them."""
 Told = TypeVar("Told")
 
 
@@ -60,11 +64,14 @@ def epoll_instances(
 ) -> Iterator[EpollSockets[Told]]:
     """The epoll instances among a process's files, with what `ask` tells of a copy of each socket that they watch.
 
-    `most_sockets`: ask so many of an instance, spread over all it watches (None: all), beside those whose inode number
-    is in `always`. `wanted`: look only into instances with such parameters. One that is closed meanwhile is left out.
+    `most_sockets`: ask so many of an instance, spread over all it watches (None: all), and fewer where there are many
+    instances, beside those whose inode number is in `always`. `wanted`: look only into instances with such parameters.
+    One that is closed meanwhile is left out.
 
     Raises OSError: EPERM without ptrace-attach rights, ESRCH if the process is gone, ENOTTY before Linux 6.9.
     """
+    if most_sockets is not None and files.epolls:
+        most_sockets = min(most_sockets, max(FEWEST, MOST_OF_PROCESS // len(files.epolls)))
     for fd in files.epolls:
         try:
             with handle.copy_of(fd) as copy:
@@ -138,9 +145,12 @@ def spread(fds: Sequence[int], most: int) -> list[int]:
 def nested(pid: int, instances: Sequence[EpollSockets[Told]]) -> dict[int, int]:
     """Which of a process's instances another one watches: descriptor of the other by their own."""
     found: dict[int, int] = {}
+    fds = {each.fd for each in instances}
     anonymous = open_files.inode_of(pid, instances[0].fd) if len(instances) > 1 else None
     for outer in instances if anonymous is not None else ():
         for number in (number for number, inode in outer.watched if inode == anonymous):
+            if number not in fds and open_files.watches(pid, outer.fd, number, number):
+                continue  # an eventfd, say, of which each of many instances may watch one
             for each in instances:
                 if each is not outer and open_files.watches(pid, outer.fd, number, each.fd):
                     found[each.fd] = outer.fd
@@ -165,9 +175,8 @@ def params_at(handle: Handle, fd: int) -> EpollParams | None:
 
 def _sockets(files: OpenFiles, watched: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Under their present number, if they were given another one: descriptor and inode number."""
-    by_inode = {inode: fd for fd, inode in files.sockets.items()}
     for fd, inode in watched:
-        here = fd if files.sockets.get(fd) == inode else by_inode.get(inode)
+        here = fd if files.sockets.get(fd) == inode else files.by_inode.get(inode)
         if here is not None:
             yield here, inode
 

@@ -50,10 +50,16 @@ class Family:
         reply: Table | None = None,
     ) -> Iterator[dict[str, Any]]:  # fmt: skip
         """One request; yields a dict per reply, read with `reply` (the request's table by default). Raises Refused."""
+        for attributes in self.replies(command, request, values, what=what, dump=dump):
+            yield decode(reply or request, attributes)
+
+    def replies(
+        self, command: int, request: Table, values: Mapping[str, Any], *, what: str, dump: bool = False
+    ) -> Iterator[memoryview]:
+        """One request; yields the attributes of each reply as they come. Raises Refused."""
         payload = GENL_HEADER.pack(command, 1, 0) + encode(request, values)
-        messages = self._socket.ask(self._id, payload, what=what, dump=dump, names=request, skip=4)
-        for message in messages:
-            yield decode(reply or request, message[4:])
+        for message in self._socket.ask(self._id, payload, what=what, dump=dump, names=request, skip=4):
+            yield message[4:]
 
     def join(self, group: str) -> None:
         """Receive the notifications of one of its multicast groups from now on. Raises Unsupported."""

@@ -1,8 +1,9 @@
 """Network devices and their counters, over rtnetlink (rtnetlink(7)): works in any namespace without its sysfs."""
 
+import errno
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
@@ -20,6 +21,8 @@ __all__ = [
     "called",
     "link",
     "links",
+    "links_at",
+    "links_named",
     "namespace_id",
 ]
 
@@ -31,6 +34,8 @@ LINK = {3: Attr("name", "string"), 5: Attr("link"), 10: Attr("master"),
         18: Attr("info", "nest", nest={1: Attr("kind", "string")}), 23: Attr("stats64", "binary"),
         37: Attr("link-netnsid", "s32"),
         52: Attr("properties", "nest", nest={53: Attr("alternative-name", "string", many=True)})}  # fmt: skip
+IFNAMSIZ = 16
+ALTERNATIVE_NAME = {53: Attr("alternative-name", "string")}
 NSID = {1: Attr("id", "s32"), 3: Attr("fd")}  # include/uapi/linux/net_namespace.h
 
 IFADDR = struct.Struct("=BBBBI")
@@ -84,6 +89,44 @@ def link(netns: NetworkNamespace, ifindex: int) -> Link | None:
             return next(map(_link, rtnetlink.ask(RTM_GETLINK, request, what=f"reading device {ifindex}")), None)
     except Refused:
         return None
+
+
+def links_at(netns: NetworkNamespace, ifindexes: Collection[int]) -> list[Link]:
+    """Those of them that are there, by interface index, without a word about any other."""
+    with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
+        requests = (IFINFO.pack(0, 0, ifindex, 0, 0) for ifindex in sorted(ifindexes))
+        return list(_each(rtnetlink, requests))
+
+
+def links_named(netns: NetworkNamespace, names: Collection[str]) -> list[Link]:
+    """Those that bear one of these names, an alternative one or not, each once, by interface index; of any other
+    nothing is read, but where a name is no text and reads as others do (decode())."""
+    if not all(map(_is_text, names)):
+        return [each for each in links(netns) if {each.name, *each.alternative_names} & set(names)]
+    with NetlinkSocket(NETLINK_ROUTE, netns) as rtnetlink:
+        found = _each(rtnetlink, (IFINFO.pack(0, 0, 0, 0, 0) + _named(name) for name in names))
+        return [link for _, link in sorted({link.ifindex: link for link in found}.items())]
+
+
+def _each(rtnetlink: NetlinkSocket, requests: Iterable[bytes]) -> Iterator[Link]:
+    """What each tells of; nothing of a device that is not there."""
+    for request in requests:
+        try:
+            yield from map(_link, rtnetlink.ask(RTM_GETLINK, request, what="reading a device"))
+        except Refused as refusal:
+            if refusal.errno not in (errno.ENODEV, errno.EINVAL, errno.ERANGE):  # the others: nothing can be called so
+                raise
+
+
+def _is_text(name: str) -> bool:
+    return name.isprintable() and "\N{REPLACEMENT CHARACTER}" not in name
+
+
+def _named(name: str) -> bytes:
+    """Either kind of name is found by either attribute, but for its length."""
+    if len(name.encode()) < IFNAMSIZ:
+        return encode(LINK, {"name": name})
+    return encode(ALTERNATIVE_NAME, {"alternative-name": name})
 
 
 def namespace_id(netns: NetworkNamespace, other: NetworkNamespace) -> int | None:

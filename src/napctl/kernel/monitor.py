@@ -26,6 +26,8 @@ What = Literal["coalescing", "rings", "channels", "link up", "link down", "devic
 NTF: Mapping[int, What] = {17: "rings", 19: "channels", 21: "coalescing"}
 """ETHTOOL_MSG_RINGS_NTF, _CHANNELS_NTF, _COALESCE_NTF of include/uapi/linux/ethtool_netlink_generated.h."""
 RTM_NEWLINK, RTM_DELLINK, RTNLGRP_LINK = 16, 17, 1
+MOST_AT_ONCE = 1000
+"""Receives: there is an end also where a device changes all the time."""
 NapiIds = Mapping[int, tuple[int, ...]]
 """By interface index."""
 
@@ -76,16 +78,20 @@ class Monitor:
         waiting = select.poll()
         for source in self.sources:
             waiting.register(source, select.POLLIN)
-        fds = {fd for fd, _ in waiting.poll(0)}
-        ready = [source for source in self.sources if source.fileno() in fds]
-        for source in ready:
-            try:
-                yield from self._settings() if source is self._ethtool else self._link_changes()
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                yield Notice(what="lost")
-        if ready:
+        any_read = False
+        for _ in range(MOST_AT_ONCE):  # one receive brings one of them
+            fds = {fd for fd, _ in waiting.poll(0)}
+            if not fds:
+                break
+            any_read = True
+            for source in (each for each in self.sources if each.fileno() in fds):
+                try:
+                    yield from self._settings() if source is self._ethtool else self._link_changes()
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    yield Notice(what="lost")
+        if any_read:
             yield from self._renumbered()
 
     def _concerns(self, ifindex: int) -> bool:

@@ -163,8 +163,8 @@ def _visible() -> Iterator[str]:
     """Paths that may lead to a namespace, the cheap ones first."""
     pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 - many processes
     yield from (f"/proc/{pid}/ns/net" for pid in pids)
-    with suppress(OSError):
-        yield from (entry.path for entry in os.scandir(NAMED))
+    with suppress(OSError), os.scandir(NAMED) as entries:
+        yield from (entry.path for entry in entries)
     for pid in pids:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             yield from (entry.path for entry in entries)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netlink import Attr, Refused, table
+from napctl.kernel.netlink import Attr, Refused, decode, table
 from napctl.model.counts import QueueCounts
 from napctl.model.machine import Napi, Queue
 from napctl.model.settings import THREADED, NapiSettings
@@ -54,6 +54,8 @@ class Netdev:
 
     def __init__(self, netns: NetworkNamespace | None = None):
         self._family = Family("netdev", netns)
+        self._napis: dict[int | None, tuple[list[bytes], list[Napi]]] = {}
+        """What was told of each device that was asked for, and what that means."""
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +64,17 @@ class Netdev:
         self._family.__exit__()
 
     def napis(self, ifindex: int | None = None) -> list[Napi]:
-        """NAPI instances of one device (none, if it is down or gone), or of all of the namespace that are up."""
-        replies = self._of_device(NAPI_GET, NAPI, ifindex, "reading NAPI instances")
-        return sorted((_napi(reply) for reply in replies), key=lambda napi: napi.napi_id)
+        """NAPI instances of one device (none, if it is down or gone), or of all of the namespace that are up.
+
+        Who asks again and again is mostly told the same: then nothing is decoded, and this is the list from before,
+        which nobody is to change.
+        """
+        told = self._of_device(NAPI_GET, NAPI, ifindex, "reading NAPI instances")
+        before, found = self._napis.get(ifindex, ([], []))
+        if told != before:
+            found = sorted((_napi(decode(NAPI, each)) for each in told), key=lambda napi: napi.napi_id)
+            self._napis[ifindex] = told, found
+        return found
 
     def napi(self, napi_id: int) -> Napi | None:
         """One NAPI instance; None if this namespace has none with that id."""
@@ -100,16 +110,15 @@ class Netdev:
                 index=reply["id"],
                 napi_id=reply.get("napi-id"),
             )
-            for reply in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")
+            for each in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")
+            for reply in [decode(QUEUE, each)]
         ]
 
-    def _of_device(
-        self, command: int, attributes: dict[int, Attr], ifindex: int | None, what: str
-    ) -> list[dict[str, Any]]:
-        """Of one device (nothing, if it is gone), or of all."""
+    def _of_device(self, command: int, attributes: dict[int, Attr], ifindex: int | None, what: str) -> list[bytes]:
+        """Attributes of each reply: of one device (nothing, if it is gone), or of all."""
         wanted = {} if ifindex is None else {"ifindex": ifindex}
         try:
-            return list(self._family.ask(command, attributes, wanted, what=what, dump=True))
+            return list(map(bytes, self._family.replies(command, attributes, wanted, what=what, dump=True)))
         except Refused as refusal:
             if ifindex is not None and refusal.errno == ENODEV:
                 return []

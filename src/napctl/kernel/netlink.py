@@ -112,12 +112,16 @@ def _encode_one(attr: Attr, value: Any) -> bytes:
 def decode(attributes: Table, data: bytes | memoryview) -> dict[str, Any]:
     """{name: value}; attributes that the table does not know are left out, so that newer kernels can be read."""
     found: dict[str, Any] = {}
-    for number, payload in _attributes(memoryview(data)):
-        attr = attributes.get(number)
-        if attr is None:
-            continue
-        value = _decode_one(attr, payload)
-        found[attr.name] = (*found.get(attr.name, ()), value) if attr.many else value
+    data, at = memoryview(data), 0
+    while at + 4 <= len(data):
+        length, number = ATTRIBUTE.unpack_from(data, at)
+        if length < 4:
+            break
+        attr = attributes.get(number & NLA_TYPE_MASK)
+        if attr is not None:  # of most messages most are unknown
+            value = _decode_one(attr, data[at + 4 : at + length])
+            found[attr.name] = (*found.get(attr.name, ()), value) if attr.many else value
+        at += (length + 3) & ~3
     return found
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from platform import machine
 
 from napctl.kernel.processes import PROC, SOCKET_LINK
@@ -44,6 +45,11 @@ class OpenFiles:
     """BPF programs."""
     sockets: dict[int, int] = field(default_factory=dict)
     """Inode number of the socket by descriptor; a socket may have several."""
+
+    @cached_property
+    def by_inode(self) -> dict[int, int]:
+        """One of the descriptors of each socket, by its inode number."""
+        return {inode: fd for fd, inode in self.sockets.items()}
 
 
 def open_files(pid: int) -> OpenFiles:

@@ -54,6 +54,9 @@ def _kernel_threads() -> set[int] | None:
     try:
         if KTHREADD.read_bytes() != b"kthreadd\n":
             return None
+    except OSError:  # also where /proc is mounted with hidepid
+        return None
+    try:
         return {int(word) for word in CHILDREN.read_bytes().split()}
     except FileNotFoundError:
-        return set(pids()) if KTHREADD.exists() else None
+        return set(pids())

@@ -100,7 +100,7 @@ def parent(pid: int) -> int | None:
 
 def pids() -> list[int]:
     """Ids of all processes of this PID namespace, in order."""
-    return sorted(int(entry) for entry in os.listdir(PROC) if entry.isdigit())  # noqa: PTH208 - ten times faster
+    return sorted([int(entry) for entry in os.listdir(PROC) if entry.isdigit()])  # noqa: PTH208 - ten times faster
 
 
 def processes() -> Iterator[Process]:

@@ -14,12 +14,13 @@ from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
 from napctl.model.value import Value, from_json
 
-__all__ = ["POLLED", "LoadResult", "LoadSpec", "RunningLoad", "run", "started"]
+__all__ = ["POLLED", "LoadResult", "LoadSpec", "Protocol", "RunningLoad", "run", "started"]
 
 
 # Longer than a tick (4 ms at HZ=250): a timer that is the CPU's next one is programmed into the hardware at each poll,
 # in a virtual machine at the price of an exit. Measured: with 200 µs the generator was up to three times as busy.
 POLLED = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=5_000_000)
+Protocol = Literal["memcached", "http", "redis"]
 
 
 class LoadSpec(Value, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class LoadSpec(Value, frozen=True, kw_only=True):
     closed_depth: int = 0
     """Not 0: a closed loop with that many requests outstanding on each connection; only to find the saturating load."""
     seed: int = 1
-    protocol: Literal["memcached", "http", "redis"] = "memcached"
+    protocol: Protocol = "memcached"
     """What the server speaks. It is asked for key0, …; by HTTP/1.1 for /key0, on connections that stay."""
     requests_per_connection: int = 0
     """Not 0: after that many answers a connection is reset and opened anew, so it may come to another listener. What is

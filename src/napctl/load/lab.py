@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napctl.lab.bed import Lab
-from napctl.lab.load import LoadResult, LoadSpec, started
+from napctl.lab.load import LoadResult, LoadSpec, Protocol, started
 from napctl.lab.servers import Server
 from napctl.load.base import REST, Meter, Told
 from napctl.load.tools.reading import PERCENTILES, Reading
@@ -28,13 +28,14 @@ LATE, BUSY = 0.01, 0.9
 
 
 class LabLoad:
-    """Open-loop load on a memcached of the lab. A rate of 0 stands for as much as it can answer, REST for nothing."""
+    """Open-loop load on a server of the lab. A rate of 0 stands for as much as it can answer, REST for nothing."""
 
     def __init__(
-        self, lab: Lab, server: Server, warmup_seconds: float = WARMUP_SECONDS, keys_per_get: int = KEYS_PER_GET
-    ):
+        self, lab: Lab, server: Server, warmup_seconds: float = WARMUP_SECONDS, keys_per_get: int = KEYS_PER_GET,
+        *, protocol: Protocol = "memcached",
+    ):  # fmt: skip
         self._lab, self._server, self._warmup_seconds = lab, server, max(LEAST_WARMUP_SECONDS, warmup_seconds)
-        self._keys_per_get = keys_per_get
+        self._keys_per_get, self._protocol = keys_per_get, protocol
 
     def settle(self, seconds: float, meter: Meter) -> None:
         """Wait."""
@@ -50,6 +51,7 @@ class LabLoad:
             keys_per_get=self._keys_per_get,
             closed_depth=0 if rate else CLOSED_DEPTH,
             seed=seed,
+            protocol=self._protocol,
         )
         with started(self._lab, self._server, spec) as load:
             load.wait_for_warmup()
@@ -71,7 +73,9 @@ class LabLoad:
     @contextmanager
     def primed(self) -> Iterator[None]:
         """A little load, so that the server's epoll instances and what feeds them can be seen."""
-        spec = LoadSpec(rate_per_second=1000, seconds=5, warmup_seconds=0.1, connections=CONNECTIONS)
+        spec = LoadSpec(
+            rate_per_second=1000, seconds=5, warmup_seconds=0.1, connections=CONNECTIONS, protocol=self._protocol
+        )
         with started(self._lab, self._server, spec) as load:
             load.wait_for_warmup()
             yield

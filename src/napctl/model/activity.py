@@ -86,6 +86,8 @@ class Standing(Now, frozen=True, kw_only=True):
     transaction: Transaction
     kept_by: int | None
     """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
+    protects: bool = False
+    """Against overload: its tasks take packets when they have time, and the ring drops the rest."""
 
 
 def judge(
@@ -128,10 +130,8 @@ def judge(
         verdict, why = "active", ""
     elif own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
         verdict, why = "not measured", "who made the busy polls found no place in the probe's table"
-    elif any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
-        verdict, why = "not active", "it does not poll"
     else:
-        verdict, why = "not active", "none of its epoll instances is attached yet"
+        verdict, why = _unpolled(transaction)
     told = fruitful >= FEW_POLLS and verdict != "not measured"
     found = Now(
         verdict=verdict,
@@ -145,6 +145,15 @@ def judge(
         lacks=window.lacks,
     )
     return replace(found, **figures)
+
+
+def _unpolled(transaction: Transaction) -> tuple[str, str]:
+    """What it is called, and why, if its processes do not poll."""
+    if transaction.several_ways:
+        return "interrupts", "so it was decided for those that take in the most"
+    if any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
+        return "not active", "it does not poll"
+    return "not active", "none of its epoll instances is attached yet"
 
 
 def _starving(

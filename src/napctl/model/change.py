@@ -6,6 +6,7 @@ from typing import Literal
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
+from napctl.model.storm import StormLimits
 from napctl.model.value import Value
 
 __all__ = [
@@ -26,9 +27,13 @@ __all__ = [
     "State",
     "Steered",
     "SteeringChange",
+    "StormChange",
+    "StormControlChange",
+    "StormLimitsChange",
     "Switch",
     "ThreadChange",
     "Transaction",
+    "XdpProgram",
     "devices_of",
 ]
 
@@ -221,11 +226,57 @@ class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
         return f"{len(self.inodes)} listeners on {self.address}"
 
 
+class XdpProgram(Value, frozen=True, kw_only=True):
+    """What a device hands each packet to before the stack."""
+
+    xdp_program: int
+    """By its id, which no other program gets until reboot; 0: none."""
+
+
+class StormControlChange(Value, frozen=True, kw_only=True, tag="storm-control"):
+    """The XDP program of one device: napctl's storm control, or none. What is attached stays when napctl ends."""
+
+    netns: int
+    """Inode number of the device's network namespace."""
+    device: str
+    ifindex: int
+    generic: bool = False
+    """Attached behind the driver, and not in it."""
+    before: XdpProgram
+    after: XdpProgram
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"storm control of {self.device}"
+
+
+class StormLimitsChange(Value, frozen=True, kw_only=True, tag="storm-limits"):
+    """What an attached storm control limits. It goes with its program."""
+
+    netns: int
+    device: str
+    ifindex: int
+    program: int
+    """Id of the program whose limits they are."""
+    before: StormLimits
+    after: StormLimits
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"limits of storm control of {self.device}"
+
+
 DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
 InstanceChange = NapiChange | ThreadChange
 """Of what one NAPI instance has."""
-Change = InstanceChange | EpollChange | SocketChange | SteeringChange | CoalescingChange | RingsChange | ChannelsChange
+StormChange = StormControlChange | StormLimitsChange
+Change = (
+    NapiChange | ThreadChange | EpollChange | SocketChange | SteeringChange
+    | CoalescingChange | RingsChange | ChannelsChange | StormControlChange | StormLimitsChange
+)  # fmt: skip
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]
 """`unconfirmed`: in force until it is confirmed, or its time has come and the guard restores it."""
@@ -297,6 +348,18 @@ class Transaction(Value, frozen=True, kw_only=True):
         return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
 
     @property
+    def suspends(self) -> bool:
+        """Whether interrupts of a NAPI instance are suspended while its server polls."""
+        timeouts = [each.after.irq_suspend_timeout_ns for each in self.changes if isinstance(each, NapiChange)]
+        return any(timeouts) and not self.on_interrupts
+
+    @property
+    def several_ways(self) -> bool:
+        """Whether some of what is attached polls and some takes its packets by plain interrupts."""
+        asked = [each.after for each in self.changes if isinstance(each, EpollChange | SocketChange)]
+        return len({each.prefer_busy_poll or each.busy_poll_usecs > 0 for each in asked}) > 1
+
+    @property
     def title(self) -> str:
         """For messages."""
         return f"{self.name} ({self.pid})" if self.kind == "attach" else f"{self.kind} {self.number} on {self.name}"
@@ -317,5 +380,6 @@ class Restored(Value, frozen=True, kw_only=True):
 
 def devices_of(found: Iterable[Change]) -> tuple[str, ...]:
     """Names of the devices that changes are made on, each once."""
-    names = (change.device for change in found if isinstance(change, DeviceChange | InstanceChange))
+    kinds = DeviceChange | InstanceChange | StormChange
+    names = (change.device for change in found if isinstance(change, kinds))
     return tuple(dict.fromkeys(names))

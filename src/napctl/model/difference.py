@@ -1,6 +1,7 @@
 """The difference of two readings: what a Window holds."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from napctl.model.counters import grown, grown_u32
 from napctl.model.counts import (
@@ -24,8 +25,17 @@ __all__ = ["between"]
 CPU_FIELDS = tuple(name for name in CpuCounts.__struct_fields__ if name != "cpu")
 DEVICE_FIELDS = ("rx_packets", "tx_packets", "rx_dropped", "tx_dropped", "rx_missed")
 QUEUE_FIELDS = ("packets", "bytes", "alloc_fail", "hw_drops")
-Place = tuple[Device, Napi]
-"""A NAPI instance of an observed device, as it was when the window ended."""
+
+
+class _Place(NamedTuple):
+    """A NAPI instance of an observed device, as it was when the window ended."""
+
+    device: Device
+    napi: Napi
+    queues: Sequence[Queue]
+    """That it serves."""
+    told: bool
+    """Whether the driver tells which instance serves which queue."""
 
 
 def between(
@@ -38,10 +48,10 @@ def between(
     their queues, NAPI instances and settings. Polls of other namespaces are kept too, without settings.
     """
     settings_before = {napi.napi_id: napi.settings for device in devices_before for napi in device.napis}
-    places = {napi.napi_id: (device, napi) for device in devices_after for napi in device.napis}
+    places = {place.napi.napi_id: place for device in devices_after for place in _places(device)}
     polled = [counts for counts in _polls(before.probe, after.probe) if counts.all.polls]
     quiet = places.keys() - {counts.napi_id for counts in polled}
-    polled += [_no_polls(*places[napi_id], netns) for napi_id in quiet]
+    polled += [_no_polls(places[napi_id], netns) for napi_id in quiet]
     rows = [
         _row(counts, places.get(counts.napi_id), settings_before.get(counts.napi_id), before, after)
         for counts in polled
@@ -64,6 +74,15 @@ def between(
     )
 
 
+def _places(device: Device) -> Iterator[_Place]:
+    queues: dict[int | None, list[Queue]] = {}
+    for queue in device.queues:
+        queues.setdefault(queue.napi_id, []).append(queue)
+    told = bool(queues.keys() - {None})
+    for napi in device.napis:
+        yield _Place(device, napi, queues.get(napi.napi_id, ()), told)
+
+
 def _losses(before: ProbeCounts | None, after: ProbeCounts | None) -> Iterator[str]:
     """What the probe's tables had no place for."""
     if before is None or after is None:
@@ -79,11 +98,11 @@ def _seconds(before: CounterReading, after: CounterReading) -> float:
 
 
 def _row(
-    counts: NapiCounts, place: Place | None, was: NapiSettings | None, before: CounterReading, after: CounterReading
+    counts: NapiCounts, place: _Place | None, was: NapiSettings | None, before: CounterReading, after: CounterReading
 ) -> NapiWindow:
     """One NAPI instance. Without a probe nobody counted its polls: None, where the probe would say zero."""
-    device, napi = place if place and counts.napi_id else (None, None)
-    queues = [queue for queue in (device.queues if device else ()) if queue.napi_id == counts.napi_id]
+    place = place if counts.napi_id else None
+    device, napi = (place.device, place.napi) if place else (None, None)
     settings = napi.settings if napi else None
     probe = after.probe is not None
     return NapiWindow(
@@ -91,7 +110,7 @@ def _row(
         device=device.name if device else counts.device,
         ifindex=counts.ifindex,
         netns=counts.netns,
-        queues=tuple(f"{queue.kind}{queue.index}" for queue in queues),
+        queues=tuple(f"{queue.kind}{queue.index}" for queue in (place.queues if place else ())),
         settings=settings,
         settings_changed=was is not None and was != settings,
         irq=napi.irq if napi else None,
@@ -101,7 +120,7 @@ def _row(
         busy_poll=counts.busy_poll if probe else None,
         netpoll=counts.netpoll if probe else None,
         pollers=counts.pollers,
-        empty=_empty_polls(counts, was or settings, settings, may_be_tx=_sends(device, queues)) if probe else None,
+        empty=_empty_polls(counts, was or settings, settings, may_be_tx=_sends(place)) if probe else None,
     )
 
 
@@ -118,13 +137,14 @@ def _empty_polls(
     return EmptyPolls(unattributed=empty)
 
 
-def _sends(device: Device | None, queues: list[Queue]) -> bool:
-    """Whether a NAPI instance with these queues may be polled for TX completions: if it serves a NIC's TX queue.
+def _sends(place: _Place | None) -> bool:
+    """Whether a NAPI instance may be polled for TX completions: if it serves a NIC's TX queue.
 
     Where a driver does not tell which instance serves which queue, any may.
     """
-    told = device is not None and any(queue.napi_id is not None for queue in device.queues)
-    return device is not None and device.bus is not None and (not told or any(q.kind == "tx" for q in queues))
+    if place is None or place.device.bus is None:
+        return False
+    return not place.told or any(queue.kind == "tx" for queue in place.queues)
 
 
 def _polls(before: ProbeCounts | None, after: ProbeCounts | None) -> list[NapiCounts]:
@@ -164,9 +184,10 @@ def _poller_since(before: PollerCounts | None, after: PollerCounts) -> PollerCou
     )
 
 
-def _no_polls(device: Device, napi: Napi, netns: int) -> NapiCounts:
+def _no_polls(place: _Place, netns: int) -> NapiCounts:
     """An instance that made no poll: the probe knows only those that made one."""
-    return NapiCounts(napi_id=napi.napi_id, device=device.name, ifindex=device.ifindex, netns=netns, instance=-1)
+    device = place.device
+    return NapiCounts(napi_id=place.napi.napi_id, device=device.name, ifindex=device.ifindex, netns=netns, instance=-1)
 
 
 def _interrupts(before: CounterReading, after: CounterReading, irq: int | None) -> int | None:

@@ -59,6 +59,8 @@ class Histogram(Value, frozen=True, kw_only=True):
         return self.empty / self.polls if self.polls else None
 
     def __add__(self, other: "Histogram") -> "Histogram":
+        if self is EMPTY or other is EMPTY:
+            return other if self is EMPTY else self
         return Histogram(
             counts=tuple(map(add, self.counts, other.counts)),
             packets_above=self.packets_above + other.packets_above,
@@ -66,8 +68,10 @@ class Histogram(Value, frozen=True, kw_only=True):
 
     def __sub__(self, earlier: "Histogram") -> "Histogram":
         """What came since `earlier`, both read from the same ever-growing counters."""
-        if earlier is EMPTY:  # most are: nobody polls in all four ways
+        if earlier is EMPTY:
             return self
+        if earlier.counts == self.counts and earlier.packets_above == self.packets_above:
+            return EMPTY
         return Histogram(
             counts=tuple(map(sub, self.counts, earlier.counts)),
             packets_above=self.packets_above - earlier.packets_above,
@@ -75,8 +79,9 @@ class Histogram(Value, frozen=True, kw_only=True):
 
 
 EMPTY = Histogram()
+"""Most are: nobody polls in all four ways."""
 
 
 def total(histograms: Iterable[Histogram]) -> Histogram:
     """The sum of any number of histograms."""
-    return sum((each for each in histograms if each is not EMPTY), EMPTY)
+    return sum(histograms, EMPTY)

@@ -38,10 +38,16 @@ SHORTEST_SECONDS = 0.2
 """Times of a CPU are told in steps of 10 ms: of a shorter span no share is told."""
 PACKETS_TAKE = 0.9
 """Share of a CPU's time from which packet work leaves too little to those that it is for."""
+FOR_NOTHING = 0.1
+"""Share of a CPU's packets, dropped late, from which half of the CPU in packet work is too much already.
+
+Softirqs rarely show as 90 %: between them ksoftirqd shares the CPU with the threads, and the tick, whose samples tell
+their time, is itself what begins many of them."""
+HALF = 0.5
 THREADS_WAIT = 0.5
 """Share of the time that threads wait: one that wants a tenth of a CPU and gets it waits for less."""
-NO_IDLE = 0.03
-"""A CPU that is idle for longer has given its threads what they wanted; less may be the step of 10 ms."""
+NO_IDLE = 0.05
+"""A CPU that is idle for longer has given its threads what they wanted; less may be gaps in a flood, and the 10 ms."""
 LATE_PER_SECOND = 100.0
 """Late drops: fewer are a burst, or one slow reader."""
 
@@ -58,6 +64,8 @@ class CpuCounters(Value, frozen=True, kw_only=True):
     steal: float | None
     waited_ns: int | None
     """Time that threads stood in its run queue, each for itself (run_delay in /proc/schedstat)."""
+    packets: int | None
+    """That it has taken, from whatever device, or from another CPU's (first column of /proc/net/softnet_stat)."""
     backlog_drops: int | None
     """As in CpuCounts."""
 
@@ -122,6 +130,7 @@ class CpuLoad(Value, frozen=True, kw_only=True):
     idle_share: float | None
     waited_share: float | None
     """Of the time, at least one other thread stood in its run queue; 1 where several did so for longer in sum."""
+    packets_per_second: float | None
     backlog_drops_per_second: float | None
 
 
@@ -168,8 +177,9 @@ class OverloadedCpu(Value, frozen=True, kw_only=True):
 
     cpu: int
     level: Level
-    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in the ring. `overloaded`: and
-    packets are dropped after the stack has worked on them, so that more load means less service."""
+    """`crowded`: packets take it, threads wait, and no packet is known to be lost but in a ring. `overloaded`: some
+    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half
+    of the CPU in packet work is enough for that."""
     packet_share: float
     waited_share: float | None
     """None: not known here; known is then that it was never idle."""
@@ -197,25 +207,35 @@ def load_between(before: LoadReading, after: LoadReading) -> PacketLoad:
 
 
 def overloaded(load: PacketLoad, packets_take: float = PACKETS_TAKE) -> tuple[OverloadedCpu, ...]:
-    """The CPUs that packets take from their threads, the most loaded first: `packets_take` of their time at least, as a
-    share.
+    """The CPUs that packets take from their threads, the most loaded first. `packets_take`: share of a CPU's time that
+    is too much whatever is dropped.
 
     Where nobody tells how long threads wait, it has to do that the CPU was never idle: whatever packets left was taken.
     """
-    late, ring = load.late_drops_per_second, load.ring_drops_per_second
     found = [
         OverloadedCpu(
             cpu=each.cpu,
-            level="overloaded" if late is not None and late >= LATE_PER_SECOND else "crowded",
+            level=level,
             packet_share=each.packet_share,
             waited_share=each.waited_share,
-            late_drops_per_second=late,
-            ring_drops_per_second=ring,
+            late_drops_per_second=load.late_drops_per_second,
+            ring_drops_per_second=load.ring_drops_per_second,
         )
         for each in load.cpus
-        if each.packet_share is not None and each.packet_share >= packets_take and _threads_want_it(each)
+        if each.packet_share is not None
+        and (level := _level(each, each.packet_share, load.late_drops_per_second, packets_take))
     ]
     return tuple(sorted(found, key=lambda each: -each.packet_share))
+
+
+def _level(cpu: CpuLoad, packet_share: float, late: float | None, packets_take: float) -> Level | None:
+    if not _threads_want_it(cpu):
+        return None
+    drops_late = late is not None and late >= LATE_PER_SECOND
+    if packet_share >= packets_take:
+        return "overloaded" if drops_late else "crowded"
+    many = late is not None and cpu.packets_per_second is not None and late >= FOR_NOTHING * cpu.packets_per_second
+    return "overloaded" if packet_share >= HALF and drops_late and many else None
 
 
 def _threads_want_it(cpu: CpuLoad) -> bool:
@@ -271,12 +291,14 @@ def _cpu(was: CpuCounters, now: CpuCounters, threads: Threads | None, seconds: f
     if softirq is not None and own is not None:
         # What a NAPI thread ran holds the softirqs on top of it, which are in `softirq` already; `system` holds none.
         packets = _share(softirq + min(own[0] / 1e9, own[0] / 1e9 if system is None else system), given)
+    packets_taken = grown_u32(was.packets, now.packets, seconds)
     drops = grown_u32(was.backlog_drops, now.backlog_drops, seconds)
     return CpuLoad(
         cpu=now.cpu,
         packet_share=packets,
         idle_share=None if idle is None else _share(idle, given),
         waited_share=None if waited is None or own is None else _share((waited - own[1]) / 1e9, seconds),
+        packets_per_second=None if packets_taken is None else packets_taken / seconds,
         backlog_drops_per_second=None if drops is None else drops / seconds,
     )
 

@@ -6,7 +6,18 @@ from napctl.model.histogram import EMPTY, Histogram
 from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
-__all__ = ["Arm", "Outcome", "RatioEstimate", "Regression", "Setting", "Verdict", "Verification", "What"]
+__all__ = [
+    "LEAST_GOODPUT",
+    "Arm",
+    "Outcome",
+    "RatioEstimate",
+    "Regression",
+    "Setting",
+    "ThreadPrice",
+    "Verdict",
+    "Verification",
+    "What",
+]
 
 
 Outcome = Literal[
@@ -113,6 +124,32 @@ class Regression(Value, frozen=True, kw_only=True):
     """One sentence with the figures."""
 
 
+LEAST_GOODPUT = 0.9
+"""Of what is delivered without threads: with less they do more harm at the load of now than a flood that may come."""
+
+
+class ThreadPrice(Value, frozen=True, kw_only=True):
+    """What the NAPI threads of one device cost at the load of now: windows with them and without them, in turns."""
+
+    device: str
+    instances: tuple[int, ...]
+    """As a plan numbers them."""
+    goodput: RatioEstimate | None
+    """Of bytes received, UDP datagrams read, or packets forwarded: the least. None: there were hardly any."""
+    cpu: RatioEstimate | None
+    """Of the busy time of all CPUs."""
+    waited_us: float | None
+    """How long a thread that was woken waited for its CPU, on average, µs: so much later are its packets polled. None:
+    the kernel does not tell."""
+    refused: str | None = None
+    """What the kernel said, where it takes no threads."""
+
+    @property
+    def bad(self) -> bool:
+        """They are not to be had, or too dear."""
+        return self.refused is not None or (self.goodput is not None and self.goodput.ratio < LEAST_GOODPUT)
+
+
 class Verification(Value, frozen=True, kw_only=True):
     """All verdicts of one run."""
 
@@ -123,6 +160,8 @@ class Verification(Value, frozen=True, kw_only=True):
     """Of the order of the windows."""
     verdicts: tuple[Verdict, ...]
     regressions: tuple[Regression, ...] = ()
+    prices: tuple[ThreadPrice, ...] = ()
+    """Of the NAPI threads of a plan."""
     lacks: tuple[str, ...] = ()
     """What could not be seen, and why: one sentence each."""
     notes: tuple[str, ...] = ()
@@ -131,4 +170,5 @@ class Verification(Value, frozen=True, kw_only=True):
     @property
     def bad(self) -> bool:
         """A setting is not obeyed, or harms."""
-        return any(verdict.bad for verdict in self.verdicts) or bool(self.regressions)
+        harm = bool(self.regressions) or any(price.bad for price in self.prices)
+        return harm or any(verdict.bad for verdict in self.verdicts)

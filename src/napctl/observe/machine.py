@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -19,12 +19,14 @@ from napctl.kernel import (
 )
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
-from napctl.kernel.links import Link, called, links
+from napctl.kernel.links import Link, called, links, links_at, links_named
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
+from napctl.kernel.open_files import OpenFiles
+from napctl.kernel.processes import Process
 from napctl.kernel.sysfs import DeviceAttributes
-from napctl.model.errors import ChangedMeanwhile, NapctlError, Unsupported
+from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
 from napctl.model.settings import ThreadSettings
 from napctl.observe.stacked_devices import with_lower
@@ -41,6 +43,8 @@ __all__ = [
 
 
 DISAPPEARED = "it disappeared meanwhile: somebody removed it, or moved it to another network namespace"
+FEW = 16
+"""Devices of which each is asked for its NAPI instances, and the kernel not for those of all."""
 WHO_POLLS = "whether these NAPI instances are polled by "
 """What is not known of a process into which we may not look begins so: who does not ask who polls can leave it out."""
 
@@ -71,22 +75,24 @@ def take_devices(netns: NetworkNamespace, names: Collection[str], lacks: list[st
 
     Raises as take_machine().
     """
-    wanted = _wanted(links(netns), names)
+    wanted = _wanted(netns, names)
     found = _taken(netns, wanted, lacks)
     if names and len(found) < len(wanted):
-        there = {link.ifindex for link in links(netns)}  # one that a driver refuses to tell of is among the lacks
+        # One that a driver refuses to tell of is among the lacks.
+        there = {link.ifindex for link in links_at(netns, [link.ifindex for link in wanted])}
         if gone := [link.name for link in wanted if link.ifindex not in there]:
             raise ChangedMeanwhile(f"{', '.join(gone)}: {DISAPPEARED}")
     return found
 
 
-def take_devices_again(netns: NetworkNamespace, indexes: Container[int]) -> tuple[Device, ...]:
+def take_devices_again(netns: NetworkNamespace, indexes: Collection[int]) -> tuple[Device, ...]:
     """The devices with these interface indexes, whatever they are called by now; those that have gone are missing."""
-    return _taken(netns, [link for link in links(netns) if link.ifindex in indexes], [])
+    return _taken(netns, links_at(netns, indexes), [])
 
 
-def _taken(netns: NetworkNamespace, wanted: Iterable[Link], lacks: list[str]) -> tuple[Device, ...]:
-    napis, queues = _instances(netns, lacks)
+def _taken(netns: NetworkNamespace, wanted: Collection[Link], lacks: list[str]) -> tuple[Device, ...]:
+    few = [link.ifindex for link in wanted] if len(wanted) <= FEW else None
+    napis, queues = _instances(netns, lacks, few)
     with Ethtool(netns) as ethtool, EthtoolIoctl(netns) as ioctl:
         found = (_device_or_none(link, ethtool, ioctl, napis, queues, lacks) for link in wanted)
         return tuple(device for device in found if device is not None)
@@ -117,14 +123,24 @@ def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
     return tuple(found)
 
 
-def _wanted(found: list[Link], names: Collection[str]) -> list[Link]:
-    return called(found, names) if names else [link for link in found if not link.loopback]
+def _wanted(netns: NetworkNamespace, names: Collection[str]) -> list[Link]:
+    if not names:
+        return [link for link in links(netns) if not link.loopback]
+    try:
+        return called(links_named(netns, names), names)
+    except BadInput:
+        return called(links(netns), names)  # which says what there is instead
 
 
-def _instances(netns: NetworkNamespace, lacks: list[str]) -> tuple[list[Napi], list[Queue]]:
+def _instances(
+    netns: NetworkNamespace, lacks: list[str], ifindexes: Sequence[int] | None = None
+) -> tuple[list[Napi], list[Queue]]:
+    """Of these devices (None: of all)."""
+    asked: Sequence[int | None] = [None] if ifindexes is None else ifindexes
     try:
         with Netdev(netns) as netdev:
-            return netdev.napis(), netdev.queues()
+            napis = [napi for each in asked for napi in netdev.napis(each)]
+            return napis, [queue for each in asked for queue in netdev.queues(each)]
     except Unsupported as error:
         lacks.append(f"NAPI instances and queues: {error}")
         return [], []
@@ -231,20 +247,35 @@ def _thread_cpus(pid: int) -> str | None:
         return None
 
 
-def epoll_pollers(devices: tuple[Device, ...], lacks: list[str]) -> Iterator[EpollPoller]:
-    """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process."""
+Seen = Callable[[Process, OpenFiles | None], None]
+"""Told of each process and what it has open (None: that is not ours to see)."""
+
+
+def epoll_pollers(devices: tuple[Device, ...], lacks: list[str], seen: Seen | None = None) -> Iterator[EpollPoller]:
+    """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process.
+
+    `seen`: who wants to know more of all processes need not list the descriptors of each once more.
+    """
     ours = {napi.napi_id for device in devices for napi in device.napis}
     hidden: list[str] = []
+    too_old = False
     for process in processes.processes():
+        files = None
         try:
-            yield from _pollers_of(process, ours)
+            files = open_files.open_files(process.pid)
+            if not too_old:
+                yield from _pollers_of(process, files, ours)
         except OSError as error:
-            if error.errno == errno.ENOTTY:
-                lacks.append("busy-poll parameters of epoll instances: this kernel is older than Linux 6.9")
-                return
+            too_old |= error.errno == errno.ENOTTY
             if isinstance(error, PermissionError):  # else: gone meanwhile
                 hidden.append(f"{process.name} ({process.pid})")
-    if hidden:
+        if seen is not None:
+            seen(process, files)
+        elif too_old:
+            break
+    if too_old:
+        lacks.append("busy-poll parameters of epoll instances: this kernel is older than Linux 6.9")
+    elif hidden:
         why = capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())
         lacks.append(f"{WHO_POLLS}{_counted(hidden)}: {why}")
 
@@ -254,8 +285,7 @@ def _counted(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} processes, such as {names[0]}"
 
 
-def _pollers_of(process: processes.Process, ours: set[int]) -> Iterator[EpollPoller]:
-    files = open_files.open_files(process.pid)
+def _pollers_of(process: Process, files: OpenFiles, ours: set[int]) -> Iterator[EpollPoller]:
     if not files.epolls:
         return
     with processes.Handle.of(process) as handle:

@@ -61,6 +61,7 @@ class PacketLoadReader:
                     softirq=cpu.softirq,
                     steal=cpu.steal,
                     waited_ns=(delays or {}).get(number),
+                    packets=backlogs[number].processed if number in backlogs else None,
                     backlog_drops=backlogs[number].dropped if number in backlogs else None,
                 )
                 for number, cpu in sorted(stat.by_cpu.items())

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import cached_property
 
 from msgspec.structs import replace
 
-from napctl.kernel.links import Link, links, namespace_id
+from napctl.kernel.links import Link, links, links_at, namespace_id
 from napctl.kernel.listeners import network_namespaces
 from napctl.kernel.namespaces import NAMED, NetworkNamespace
 from napctl.model.errors import NapctlError
@@ -31,6 +32,8 @@ def with_lower(netns: NetworkNamespace, devices: tuple[Device, ...]) -> tuple[De
 
 
 def _lower(top: "_Place", device: Device) -> tuple[LowerDevice, ...]:
+    if device.kind in PEERS or (device.kind is None and not top.stands_on_another(device.ifindex)):
+        return ()
     link = top.links.get(device.ifindex)
     found = list(_bottoms(top, link, ())) if link is not None else []
     nics = [each for each in found if isinstance(each, LowerDevice) or not each[1].virtual]
@@ -71,7 +74,15 @@ class _Place:
     def __init__(self, netns: NetworkNamespace, stack: ExitStack):
         self._netns, self._stack = netns, stack
         self._known: dict[int, _Place | None] = {}
-        self.links = {link.ifindex: link for link in links(netns)}
+
+    def stands_on_another(self, ifindex: int) -> bool:
+        """Whether the device itself says so; a bond or a bridge does not. Of no other device anything is read."""
+        return any(link.link not in (None, ifindex) for link in links_at(self._netns, [ifindex]))
+
+    @cached_property
+    def links(self) -> dict[int, Link]:
+        """Its devices, by interface index."""
+        return {link.ifindex: link for link in links(self._netns)}
 
     @property
     def option(self) -> str | None:

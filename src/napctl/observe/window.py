@@ -8,7 +8,7 @@ from typing import Self
 from msgspec.structs import replace
 
 from napctl.kernel import interrupts, snmp, softnet
-from napctl.kernel.links import Link, links
+from napctl.kernel.links import Link, links, links_at
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
@@ -109,6 +109,7 @@ class Observer:
 
     def _read(self) -> CounterReading:
         observed = {device.ifindex for device in self._devices}
+        there = links_at(self._netns, observed) if self._named else links(self._netns)
         queues = self._queue_counts()
         return CounterReading(
             probe=self._probe.read() if self._probe else None,
@@ -120,7 +121,7 @@ class Observer:
             load=self._load.read(),
             devices=tuple(
                 replace(device_counts(link), queues=queues.get(link.ifindex))
-                for link in links(self._netns)
+                for link in there
                 if link.ifindex in observed
             ),
         )

@@ -4,12 +4,16 @@ import errno
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from napctl.kernel import capabilities
 from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
-__all__ = ["ProbeUnavailable", "kernel_btf", "loaded", "net_rx_softirq"]
+__all__ = ["ProbeUnavailable", "explained", "kernel_btf", "loaded", "net_rx_softirq"]
+
+
+T = TypeVar("T")
 
 
 class ProbeUnavailable(Exception):
@@ -39,16 +43,21 @@ def loaded(
 
     `prepare` is called with these before anything is counted. Raises ProbeUnavailable; `why` words a refusal.
     """
+    image = Path(__file__).with_name(f"{name}.bpf.o").read_bytes()
+    return explained(lambda: _loaded(image, constants, size, prepare), why=why)
+
+
+def explained(load: Callable[[], T], *, why: Callable[[LibbpfError], str] = refused) -> T:
+    """What `load` gives. Raises ProbeUnavailable for what it raises of libbpf's; `why` words a refusal."""
     # The kernel would refuse as well, but does not say which capability it missed.
     if missing := capabilities.missing_for_bpf(capabilities.held()):
         raise ProbeUnavailable(missing)
-    image = Path(__file__).with_name(f"{name}.bpf.o").read_bytes()
     try:
         try:
-            return _loaded(image, constants, size, prepare)
+            return load()
         except LibbpfError:
             with explaining():  # once more, for the reason
-                return _loaded(image, constants, size, prepare)
+                return load()
     except LibbpfMissing as error:
         raise ProbeUnavailable("libbpf.so.1 is not installed (package libbpf1)") from error
     except LibbpfError as error:

@@ -70,6 +70,10 @@ class SoftirqTimeProbe:
         cpus = [self._times.cpus[cpu] for cpu in online_cpus()]
         return NetRxTime(sum(cpu.ns for cpu in cpus), sum(cpu.on_chosen_ns for cpu in cpus))
 
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
     def close(self) -> None:
         """Detach and free; may be called again. read() cannot be called any more."""
         self._program.close()

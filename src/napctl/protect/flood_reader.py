@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.sleeps import sleeps
+from napctl.kernel.sleeps import Sleeps, sleeps
 from napctl.model.counters import grown
 from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
@@ -52,7 +52,7 @@ class FloodReader:
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
         self._counts: dict[int, _Counts] = {}
-        self._sleeps: dict[int, int | None] = {}
+        self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
 
     def __enter__(self) -> "FloodReader":
@@ -101,16 +101,23 @@ class FloodReader:
             self._find_peers()
         offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
-        return [self._flood(group, found, offered[group.ifindex], slept) for group in groups]
+        late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
+        return [self._flood(group, found, offered[group.ifindex], slept, late) for group in groups]
 
     def _flood(
-        self, group: Protected, found: Sequence[OverloadedCpu], offered: _Offered, slept: Mapping[int, bool]
+        self,
+        group: Protected,
+        found: Sequence[OverloadedCpu],
+        offered: _Offered,
+        slept: Mapping[int, bool],
+        late: float,
     ) -> Flood:
         worst = next((each for each in found if _takes_its_cpu(group, each) and _harms(each, offered)), None)
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
             is_whole=bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group)),
+            late_per_second=late,
             overload="" if worst is None else overloaded_words(worst),
         )
 
@@ -140,7 +147,7 @@ class FloodReader:
 
     def _slept(self, pids: Collection[int]) -> dict[int, bool]:
         before, self._sleeps = self._sleeps, {pid: sleeps(pid) for pid in pids}
-        return {pid: bool(grown(before[pid], now)) for pid, now in self._sleeps.items() if pid in before}
+        return {pid: _has_slept(before[pid], now) for pid, now in self._sleeps.items() if pid in before}
 
     def _find_peers(self) -> None:
         missing = [each for each in self._peers.values() if not each.is_found]
@@ -157,6 +164,11 @@ def _takes_its_cpu(group: Protected, found: OverloadedCpu) -> bool:
 def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
     """A CPU that packets take, and none of them for nothing, is only busy."""
     return found.level == "overloaded" or offered.dropped >= LATE_PER_SECOND
+
+
+def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
+    """Also one that has slept all the time."""
+    return now is None or now.now or (before is not None and now.times > before.times)
 
 
 def _threads(group: Protected) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from napctl.model.overload import LATE_PER_SECOND
 from napctl.model.units import figure
 
 __all__ = [
@@ -60,6 +61,8 @@ class Flood:
     """Those: they cost the CPU nothing."""
     is_whole: bool = True
     """False: the ring may have dropped packets that nobody counts, as who empties it never came to its end."""
+    late_per_second: float = 0.0
+    """Packets of the machine that were dropped after the stack had worked on them."""
     overload: str = ""
     """Why one of their CPUs is overloaded, with figures; empty: none is."""
 
@@ -101,7 +104,7 @@ def next_move(ladder: Ladder, seen: Flood, now: float, steps: Sequence[StepKind]
     ladder = replace(ladder, calm_since=_calm_since(ladder, seen, now))
     up = next((each for each in steps if each not in ladder.made), None)
     if up is not None and _is_flooded(ladder, seen) and _is_settled(ladder, now) and _is_apart(ladder, (up,), now):
-        return _climbed(ladder, up, seen, now), Move((up,), True, _why_up(seen))
+        return _climbed(ladder, up, seen, now), Move((up,), True, _why_up(ladder, seen))
     is_over = ladder.calm_since is not None and now - ladder.calm_since >= CALM_SECONDS
     if ladder.made and is_over and _is_apart(ladder, ladder.made, now):
         back = tuple(reversed(ladder.made))
@@ -141,7 +144,18 @@ def _is_flooded(ladder: Ladder, seen: Flood) -> bool:
     """Whether a look asks for a step more."""
     if seen.offered_per_second < LEAST_PACKETS_PER_SECOND:
         return False
-    return bool(seen.overload) or ("nice" in ladder.made and seen.drop_share > RING_DROP_SHARE)
+    return bool(seen.overload) or _drops_late(ladder, seen) or _drops_in_ring(ladder, seen)
+
+
+def _drops_late(ladder: Ladder, seen: Flood) -> bool:
+    """A thread that is not nice leaves the others half of the CPU: no overload, but much of its work is for nothing."""
+    if "threads" not in ladder.made or "nice" in ladder.made or seen.late_per_second < LATE_PER_SECOND:
+        return False
+    return ladder.cause_per_second is None or seen.offered_per_second >= CALM_SHARE * ladder.cause_per_second
+
+
+def _drops_in_ring(ladder: Ladder, seen: Flood) -> bool:
+    return "nice" in ladder.made and seen.drop_share > RING_DROP_SHARE
 
 
 def _is_settled(ladder: Ladder, now: float) -> bool:
@@ -155,9 +169,13 @@ def _is_apart(ladder: Ladder, steps: Sequence[StepKind], now: float) -> bool:
 # In words.
 
 
-def _why_up(seen: Flood) -> str:
-    dropping = f"the ring drops {seen.drop_share * 100:.0f} % of the packets"
-    return f"{seen.overload or dropping}; {_packets(seen.offered_per_second)} offered"
+def _why_up(ladder: Ladder, seen: Flood) -> str:
+    why = seen.overload
+    if not why and _drops_late(ladder, seen):
+        why = f"{figure(seen.late_per_second)}/s are dropped after the stack worked on them still"
+    elif not why:
+        why = f"the ring drops {seen.drop_share * 100:.0f} % of the packets"
+    return f"{why}; {_packets(seen.offered_per_second)} offered"
 
 
 def _why_down(ladder: Ladder, seen: Flood) -> str:

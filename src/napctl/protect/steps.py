@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, NapiChange, ThreadChange, Transaction
+from napctl.model.change import Change, NapiChange, StormLimitsChange, ThreadChange, Transaction
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
 from napctl.model.plan import settings
@@ -94,6 +94,8 @@ def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
 
 def of_step(change: Change) -> StepKind | None:
     """By which step a change was made."""
+    if isinstance(change, StormLimitsChange):
+        return "storm control"
     if not isinstance(change, ThreadChange):
         return None
     return "threads" if change.after.threaded is not None else "nice"
@@ -102,6 +104,8 @@ def of_step(change: Change) -> StepKind | None:
 def step_words(kind: StepKind, changes: Sequence[Change]) -> str:
     """What was done, and to which instances."""
     first = changes[0]
+    if isinstance(first, StormLimitsChange):
+        return f"storm control beyond {first.after.packets_per_second:,} packets/s of each kind"
     more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
     which = f"NAPI {getattr(first, 'napi_id', 0)}{more}"
     return f"NAPI threads for {which}" if kind == "threads" else f"nice {MOST_NICE} for the thread of {which}"

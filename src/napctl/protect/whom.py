@@ -9,7 +9,7 @@ from napctl.change.journal import Journal
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
-from napctl.model.change import NapiChange, Transaction
+from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
 
 __all__ = ["Whom", "whom"]
@@ -56,8 +56,4 @@ def whom(text: str, netns: NetworkNamespace) -> Whom:
 
 def _attachment_of(found: Iterable[Process]) -> Transaction | None:
     live = [each for each in Journal.read(live=True) if each.kind == "attach" and each.state == "attached"]
-    return next((each for each in attached_of(found, live) if any(map(_suspends, each.changes))), None)
-
-
-def _suspends(change: object) -> bool:
-    return isinstance(change, NapiChange) and bool(change.after.irq_suspend_timeout_ns)
+    return next((each for each in attached_of(found, live) if each.suspends), None)

@@ -62,24 +62,20 @@ def settings_drift(
 ) -> Drift:
     """Settings that somebody has changed since they were attached, or that were attached with others than the entry
     wants. `found`: what each change's object has now, None if it has gone; what could not be read is missing."""
-    differences = [
-        each for change, now in found.items() for each in _of_change(entry, options, transaction, change, now)
-    ]
+    differences = [each for change, now in found.items() for each in _of_change(entry, options, change, now)]
     steered = any(isinstance(change, SteeringChange) for change in transaction.changes)
     if steered and not entry.steer:
         differences.append(drifted(entry.target, "steer", True, False, entry.origin))
     return Drift(differences=tuple(differences))
 
 
-def _of_change(
-    entry: AttachEntry, options: AttachOptions, transaction: Transaction, change: Change, now: Value | None
-) -> Iterator[Drifted]:
+def _of_change(entry: AttachEntry, options: AttachOptions, change: Change, now: Value | None) -> Iterator[Drifted]:
     if now is None:
         if isinstance(change, NapiChange):  # an epoll instance that is gone was its server's to close
             gone = f"{change.where}: it disappeared (device reset), and what has come instead is not attached"
             yield Drifted(where=change.where, words=gone, origin=entry.origin)
         return
-    wanted = _wanted(options, transaction, change)
+    wanted = _wanted(options, change)
     for name, made in settings(change.after):
         value = getattr(now, name)
         if name == TIMER and name not in wanted:
@@ -100,9 +96,18 @@ def _of_chosen_timer(
         yield drifted(change.where, TIMER, value, between, entry.origin)
 
 
-def _wanted(options: AttachOptions, transaction: Transaction, change: Change) -> Mapping[str, Any]:
+def _is_on_interrupts(change: Change) -> bool:
+    match change:
+        case NapiChange():
+            return not change.after.gro_flush_timeout_ns
+        case EpollChange() | SocketChange():
+            return not (change.after.prefer_busy_poll or change.after.busy_poll_usecs)
+    return False
+
+
+def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
     """What the entry says of a change's settings; without what it leaves to napctl."""
-    if options.goal is not None and transaction.on_interrupts:
+    if options.goal is not None and _is_on_interrupts(change):
         return {}  # as adapting has decided, for now
     wanted = in_way(options.suspension, options.timer_ns or options.suspension.gro_flush_timeout_ns)
     match change:

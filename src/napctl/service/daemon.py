@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replace_state
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from napctl.attach.follow_many import take_turns, wait_for_any
+from napctl.attach.objections import Objections
 from napctl.change.guard_wait import now_boot_ns
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, restored_each
@@ -26,16 +28,15 @@ from napctl.kernel.service_manager import notify, watchdog_seconds
 from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry
-from napctl.model.snapshot import PolicyState
+from napctl.model.snapshot import Decision, PolicyState
 from napctl.model.units import long_duration_text
-from napctl.protect.protection import PROTECTION
+from napctl.protect.steps_in_force import PROTECTION
 from napctl.service.control import Answer, ControlServer, Request
 from napctl.service.decisions import Decisions, ServiceDecision
 from napctl.service.device_keeper import DEVICES, UNTIL, DeviceKeeper
 from napctl.service.exposure import Exposure
 from napctl.service.own_guard import OwnGuard
 from napctl.service.protection_keeper import ProtectionKeeper
-from napctl.service.retries import Objections
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
 from napctl.service.snapshots import DeviceState, WatchedTarget
@@ -136,11 +137,11 @@ class Service:
         wanted |= {PROTECTION} if self._policy.now.protect is not None else set()
         with self._told(), undisturbed(), Journal(self._directory) as journal:
             for orphan, _ in recover(journal):
-                self._tell("", f"put back what was left of {orphan.title}")
+                self._tell("", f"put back what was left of {orphan.title}", "restore")
             unwanted = [each for each in journal.live() if each.keeper and each.keeper.entry not in wanted]
             for each, _ in restored_each(journal, unwanted):
                 assert each.keeper is not None
-                self._tell(each.keeper.entry, f"put back {each.title}: the policy no longer names it")
+                self._tell(each.keeper.entry, f"put back {each.title}: the policy no longer names it", "restore")
 
     def _take_up(self, live: Sequence[Transaction]) -> None:
         for entry in self._policy.now.attach:
@@ -157,11 +158,12 @@ class Service:
             self._protection.arm()
 
     def _follow(self, entry: AttachEntry) -> None:
-        keeper = TargetKeeper(entry, self._guard.now, self._directory, lambda line: self._tell(entry.target, line))
+        tell = partial(self._tell, entry.target)
+        keeper = TargetKeeper(entry, self._guard.now, self._directory, tell, self._objections)
         self._targets.append(keeper)
         if entry.target in self._state.detached:
             keeper.by_hand = True
-            self._tell(entry.target, BY_HAND)
+            self._tell(entry.target, BY_HAND, "detach")
         else:
             keeper.begin()
 
@@ -237,7 +239,8 @@ class Service:
             except (NapctlError, OSError) as error:
                 errors.append(error if isinstance(error, NapctlError) else NapctlError(str(error)))
         if not keep:
-            self._tell("", "stopped: all is put back" if not (left or errors) else "stopped: not all could be put back")
+            all_or_not = "not all could be" if left or errors else "all is"
+            self._tell("", f"stopped: {all_or_not} put back", "restore")
         elif not renew:
             self._tell(
                 "", "stopped: everything stays as it is; `napctl detach --all` and `napctl rollback --all` undo it"
@@ -281,8 +284,8 @@ class Service:
         for entry in policy.attach:
             if entry.target not in there:
                 self._follow(entry)
-            elif there[entry.target].by_hand:
-                there[entry.target].begin()
+            else:
+                there[entry.target].try_anew()
         self._devices.rolled_back = False
         self._devices.keep(policy.devices)
         self._protection.keep(policy.protect)
@@ -297,12 +300,12 @@ class Service:
         try:
             self._left |= any(row.outcome == "left" for row in keeper.let_go())
         except (NapctlError, OSError) as error:
-            self._tell(name, f"not all could be put back: {error}; tried again in {OWED_SECONDS:.0f}s")
+            self._tell(name, f"not all could be put back: {error}; tried again in {OWED_SECONDS:.0f}s", "retry")
             self._owed.append(keeper)
             self._owed_at = time.monotonic() + OWED_SECONDS
             return
         if attached is not None:
-            self._tell(name, f"put back {attached.title}: {why}")
+            self._tell(name, f"put back {attached.title}: {why}", "restore")
 
     def _put_back_what_is_owed(self) -> None:
         owed, self._owed = self._owed, []
@@ -333,7 +336,7 @@ class Service:
             self._let_go(each, "paused")
         self._targets.clear()
         words = f"paused for {long_duration_text(int(seconds * 1e9))}: {'not ' if self._owed else ''}all is put back"
-        self._tell("", words)
+        self._tell("", words, "restore")
         return Answer(lines=(words,))
 
     def _resume(self, why: str) -> Answer:
@@ -356,8 +359,7 @@ class Service:
         self._state = replace(self._state, detached=(), left=())
         self._keep()
         for each in self._targets:
-            if each.by_hand:
-                each.begin()
+            each.try_anew()
         self._devices.rolled_back = False
         self._devices.keep(self._policy.now.devices)
         self._protection.keep(self._policy.now.protect)
@@ -375,7 +377,8 @@ class Service:
 
     def _take_snapshot(self) -> None:
         targets = [
-            WatchedTarget(each.name, each.pids, each.attached, drift=int(each.by_hand)) for each in self._targets
+            WatchedTarget(each.name, each.pids, each.attached, int(each.by_hand) + each.conflicts, each.conflicts)
+            for each in self._targets
         ]
         policy = PolicyState(
             decisions=dict(self._decisions.made),
@@ -390,7 +393,7 @@ class Service:
             names = {*self._devices.names, *self._protection.device_names, *held}
             self._exposure.turn(names, targets, self._device_states(), policy)
         except (NapctlError, OSError) as error:
-            self._log("", str(error))  # the next is due in its time
+            self._log("", str(error), "retry")  # the next is due in its time
 
     def _device_states(self) -> dict[str, DeviceState]:
         states = self._devices.states()
@@ -423,7 +426,7 @@ class Service:
             self._state = fresh
             self._keep()
             for name in by_hand:
-                self._tell(name, BY_HAND)
+                self._tell(name, BY_HAND, "detach")
 
     def _keep(self) -> None:
         try:
@@ -437,11 +440,11 @@ class Service:
         try:
             yield
         except (NapctlError, OSError) as error:
-            self._tell(about, str(error))
+            self._tell(about, str(error), "retry")
 
-    def _tell(self, about: str, text: str) -> None:
+    def _tell(self, about: str, text: str, kind: Decision | None = None, /) -> None:
         self._exposure.changed()
-        self._log(about, text)
+        self._log(about, text, kind)
 
-    def _log(self, about: str, text: str) -> None:
-        self._decisions.made_now(time.time_ns(), about, text)
+    def _log(self, about: str, text: str, kind: Decision | None) -> None:
+        self._decisions.made_now(ServiceDecision(unix_ns=time.time_ns(), about=about, text=text, kind=kind))

@@ -9,25 +9,6 @@ from napctl.model.value import Value
 __all__ = ["Decisions", "ServiceDecision"]
 
 
-KINDS: tuple[tuple[str, Decision], ...] = (
-    ("overload: ", "protect"),
-    ("overload is over: ", "protect"),
-    ("took over ", "adopt"),
-    ("attached ", "attach"),
-    ("steered ", "attach"),
-    ("changed to ", "adapt"),
-    ("chose ", "adapt"),
-    ("detached", "detach"),
-    ("put back ", "restore"),
-    ("stopped: all is put back", "restore"),
-    ("paused ", "restore"),
-    (" somebody else keeps changing it", "yield"),
-    (" → ", "set"),
-    ("tried again in", "retry"),
-)
-"""By words of a line, for metrics."""
-
-
 KEPT = 32
 """Of each object."""
 MOST_OBJECTS = 256
@@ -42,6 +23,8 @@ class ServiceDecision(Value, frozen=True, kw_only=True):
     """A target as the policy names it, or a device; empty: the service itself."""
     text: str
     """What was decided, with its reason and figures."""
+    kind: Decision | None = None
+    """By which it is counted in metrics; None: it only tells what has happened."""
 
 
 class Decisions:
@@ -53,18 +36,15 @@ class Decisions:
         self.made: dict[Decision, int] = {}
         """Since the service began, also those that were not told again."""
 
-    def made_now(self, unix_ns: int, about: str, text: str) -> None:
+    def made_now(self, decision: ServiceDecision) -> None:
         """One more."""
-        for words, kind in KINDS:
-            if words in text:
-                self.made[kind] = self.made.get(kind, 0) + 1
-                break
-        decision = ServiceDecision(unix_ns=unix_ns, about=about, text=text)
-        of_it = self._kept.setdefault(about, deque(maxlen=KEPT))
-        self._kept.move_to_end(about)
+        if decision.kind is not None:
+            self.made[decision.kind] = self.made.get(decision.kind, 0) + 1
+        of_it = self._kept.setdefault(decision.about, deque(maxlen=KEPT))
+        self._kept.move_to_end(decision.about)
         while len(self._kept) > MOST_OBJECTS:
             self._kept.popitem(last=False)
-        if of_it and of_it[-1].text == text:
+        if of_it and of_it[-1].text == decision.text:
             return
         of_it.append(decision)
         self._write(decision)

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from napctl.attach.follow_devices import Readable
+from napctl.attach.objections import RESET_SECONDS, Objections
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, refuse_unsettled
@@ -16,7 +18,7 @@ from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, apply, begun, restore, undisturbed
 from napctl.kernel import running_kernel
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
-from napctl.kernel.links import Link, links
+from napctl.kernel.links import Link, links, links_at, links_named
 from napctl.kernel.monitor import Monitor
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, ChannelsChange, Guard, Restored, Transaction, devices_of
@@ -24,6 +26,7 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import Machine
 from napctl.model.plan import settings
 from napctl.model.policy import DeviceEntry, Origin
+from napctl.model.snapshot import Decision
 from napctl.model.units import duration_text
 from napctl.observe.machine import take_machine
 from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes, without_idle
@@ -35,7 +38,7 @@ from napctl.service.device_step import (
     lost_settings,
     outdated,
 )
-from napctl.service.retries import FIRST_SECONDS, Backoff, Objections
+from napctl.service.retries import FIRST_SECONDS, Backoff
 from napctl.service.snapshots import DeviceState
 
 __all__ = ["DEVICES", "UNTIL", "DeviceKeeper"]
@@ -51,10 +54,16 @@ EVENT_SECONDS = 0.2
 STRANGER_SECONDS = 1.0
 """The same, of a device that no entry matched at the last look: it may be one that has come for good, or one of
 containers that come and go."""
-RESET_SECONDS = 5.0
-"""A setting that is lost within such a time after its device was reset was lost by that, and is nobody's objection."""
 EVERY_DEVICE = 0
 """For an interface index: so much happened at once that it is not known to which of them."""
+
+
+class TellOf(Protocol):
+    """Receives a device and a line about it, and what was decided; as of Tell (attach/follow_words.py)."""
+
+    def __call__(self, device: str, line: str, kind: Decision | None = None, /) -> None: ...
+
+
 Refused = Mapping[tuple[object, ...], tuple[Change, NapctlError]]
 """By object."""
 
@@ -68,7 +77,7 @@ class DeviceKeeper:
 
     def __init__(
         self, netns: NetworkNamespace, guard: Guard, directory: Path, objections: Objections,
-        tell: Callable[[str, str], None], held: Callable[[], Collection[int]],
+        tell: TellOf, held: Callable[[], Collection[int]],
         clock: Callable[[], float] = time.monotonic,
     ):  # fmt: skip
         self._netns, self._guard, self._directory = netns, guard, directory
@@ -107,7 +116,7 @@ class DeviceKeeper:
             if each.kind == "apply" and mine and is_adoptable(each):
                 with undisturbed(), Journal(self._directory) as journal:
                     self._transaction = take_over(journal, each, self._guard, self._keeper)
-                self._tell("", f"took over the settings of {each.name}")
+                self._tell("", f"took over the settings of {each.name}", "adopt")
 
     @property
     def settings_in_force(self) -> Transaction | None:
@@ -241,18 +250,18 @@ class DeviceKeeper:
         self._settle(more, refused, now)
         for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):
             self._changed_unix_ns[_device(change)] = time.time_ns()
-            self._tell(_device(change), f"{line}, {self._reason(change, before, changed, now)}")
+            self._tell(_device(change), f"{line}, {self._reason(change, before, changed, now)}", "set")
         for change, line in lines_of_put_back(back, machine):
-            self._tell(_device(change), line)
+            self._tell(_device(change), line, "restore")
 
     def _wanted(self, machine: Machine, held: Collection[int]) -> WantedChanges:
         return wanted_changes(self._entries, machine, held, self._objections.left, self._changes)
 
     def _matched(self) -> tuple[Machine, Collection[int]]:
-        """With the devices that an entry matches, and those that are set; of others nothing is read but that they
-        exist: their interface indexes."""
+        """With the devices that an entry matches, and those that are set; and the interface indexes of the latter that
+        there are."""
         set_now = {getattr(each, "ifindex", 0) for each in self._changes}
-        found = links(self._netns)
+        found = self._links(set_now)
         with EthtoolIoctl(self._netns) as ioctl:
             names = [
                 each.name for each in found if each.ifindex in set_now or _may_match(self._entries, each, ioctl)
@@ -262,6 +271,14 @@ class DeviceKeeper:
             bare = Machine(kernel=running_kernel.kernel_release(), netns=self._netns.inode, devices=(), pollers=())
             return bare, existing
         return take_machine(self._netns, names, with_pollers=False), existing
+
+    def _links(self, set_now: Collection[int]) -> Collection[Link]:
+        """All devices, where an entry may match any; else those that entries name, and those that are set."""
+        names = [each.name for each in self._entries if each.name is not None]
+        if len(names) < len(self._entries):
+            return links(self._netns)
+        found = [*links_named(self._netns, names), *links_at(self._netns, set_now)]
+        return {each.ifindex: each for each in found}.values()
 
     def _hear(self, asked: Sequence[Change], now: float) -> Collection[str]:
         """What was set and is not any more was changed by somebody else, unless its device was just reset: the keys of
@@ -273,9 +290,8 @@ class DeviceKeeper:
         }  # fmt: skip
         for key, ifindex in changed.items():
             if self._objections.heard(key, now):
-                self._tell(
-                    self._matches.get(ifindex, ""), f"{key}: somebody else keeps changing it; left to him {UNTIL}"
-                )
+                words = f"{key}: somebody else keeps changing it; left to him {UNTIL}"
+                self._tell(self._matches.get(ifindex, ""), words, "yield")
         self._heard |= changed.keys()
         return frozenset(self._heard)
 
@@ -347,7 +363,7 @@ class DeviceKeeper:
 
     def _try_again(self, key: str, device: str, why: str, now: float) -> None:
         pause = self._backoff.failed(key, now)
-        self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}")
+        self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}", "retry")
 
     def _end_what_is_empty(self) -> None:
         """A transaction of which everything is refused stays, so that trying again makes no further ones."""

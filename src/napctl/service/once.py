@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from napctl.attach.attach_target import attach_target
+from napctl.attach.follow_words import counted
 from napctl.attach.judge_target import judge_target
 from napctl.attach.target import attached_of, parse, resolve
 from napctl.change.journal import Journal
@@ -46,7 +47,7 @@ def _attached(entry: AttachEntry, directory: Path) -> str:
             return "attached already"
         judged = judge_target(entry.target, processes, options)
         attached = attach_target(journal, judged, options, lambda _line: None)
-    return f"attached, {len(attached.transaction.changes)} settings blocks"
+    return f"attached {attached.transaction.title}: {counted(attached.transaction)}"
 
 
 def _devices_set(policy: Policy, directory: Path, netns: NetworkNamespace) -> Iterator[tuple[str, str, bool]]:

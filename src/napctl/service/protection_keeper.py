@@ -16,7 +16,8 @@ from napctl.model.errors import NapctlError
 from napctl.model.policy import ProtectEntry
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.protect_options import ProtectOptions
-from napctl.protect.protection import PROTECTION, Protection
+from napctl.protect.protection import Protection
+from napctl.protect.steps_in_force import PROTECTION
 
 __all__ = ["ProtectionKeeper"]
 
@@ -67,6 +68,7 @@ class ProtectionKeeper:
         """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
         if self._armed is not None and self._armed.options != self._wanted:
             self.let_go()
+            self._tell("", "protection ends: the policy wants another one, or none")
         if self._armed is None and self._wanted is not None:
             live = Journal.read(self._directory, live=True)
             armed = Protection(
@@ -88,7 +90,7 @@ class ProtectionKeeper:
         if self._armed is not None:
             self.rolled_back = not self._armed.turn()
             busy = self._armed.busy_cpus
-            if self._armed.in_force is None and busy != self._busy:
+            if not self._armed.is_up and busy != self._busy:
                 self._busy = busy
                 self._keep_away()
 

@@ -1,13 +1,11 @@
-"""When what went wrong is tried again, and what somebody else insists on is left to him. Pure: times are handed in."""
+"""When what went wrong is tried again. Pure: times are handed in."""
 
 from dataclasses import dataclass, field
 
-__all__ = ["FIRST_SECONDS", "Backoff", "Objections"]
+__all__ = ["FIRST_SECONDS", "Backoff"]
 
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 300.0
-INSISTED, WITHIN_SECONDS = 3, 600.0
-"""Who puts a setting back so many times in such a time means it."""
 
 
 @dataclass
@@ -35,34 +33,3 @@ class Backoff:
     def seconds_left(self, now: float) -> float:
         """Until the next of those that have failed is due; infinite if there is none."""
         return min((max(0.0, due - now) for _, due in self._failed.values()), default=float("inf"))
-
-
-@dataclass
-class Objections:
-    """By setting: how often somebody else has changed it back."""
-
-    _at: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    _left: set[str] = field(default_factory=set)
-
-    def heard(self, key: str, now: float) -> bool:
-        """Somebody has changed it once more. Whether it is to be left to him, from now on."""
-        times = (*(each for each in self._at.get(key, ()) if now - each < WITHIN_SECONDS), now)
-        self._at[key] = times
-        if len(times) >= INSISTED:
-            self._left.add(key)
-            del self._at[key]
-        return key in self._left
-
-    def leave(self, keys: frozenset[str]) -> None:
-        """These are left to him, as was found out before."""
-        self._left |= keys
-
-    def forget(self) -> None:
-        """There is another policy, or somebody asks for all of it: everything is tried anew."""
-        self._at.clear()
-        self._left.clear()
-
-    @property
-    def left(self) -> frozenset[str]:
-        """What is left to others."""
-        return frozenset(self._left)

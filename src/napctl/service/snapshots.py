@@ -11,7 +11,7 @@ from typing import Self
 
 from napctl.kernel import interrupts, softnet
 from napctl.kernel.cpu_time import clock_seconds
-from napctl.kernel.links import Link, links
+from napctl.kernel.links import Link, links_named
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.running_kernel import in_initial_pid_namespace, kernel_release
 from napctl.model.activity import judge
@@ -197,12 +197,7 @@ class SnapshotTaker:
         now_ns: int,
     ) -> _Namespace:  # fmt: skip
         """As it is now. Settings that were read of late are taken for those in force."""
-        wanted = set(watched.names)
-        there = {
-            link.ifindex: link
-            for link in links(watched.netns)
-            if not wanted.isdisjoint((link.name, *link.alternative_names))
-        }
+        there = {link.ifindex: link for link in links_named(watched.netns, watched.names)}
         if (
             before is not None
             and now_ns - before.devices_read_ns < self._settings_ns

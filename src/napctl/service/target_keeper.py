@@ -1,7 +1,7 @@
 """Keeps one target of the policy attached: from one follower to the next, through what administrators do by hand."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,8 @@ from msgspec.structs import replace
 
 from napctl.attach.follow import Stay
 from napctl.attach.follow_devices import Readable
+from napctl.attach.follow_words import Tell
+from napctl.attach.objections import Objections
 from napctl.attach.target import parse
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, running
@@ -30,8 +32,9 @@ TargetState = Literal["attached", "waiting", "detached by hand", "ended"]
 class TargetKeeper:
     """Driven like a follower (attach/follow_many.py); `tell` receives a line for each event."""
 
-    def __init__(self, entry: AttachEntry, guard: Guard, directory: Path, tell: Callable[[str], None]):
+    def __init__(self, entry: AttachEntry, guard: Guard, directory: Path, tell: Tell, objections: Objections):
         self.entry, self._guard, self._directory, self._tell = entry, guard, directory, tell
+        self._objections = objections
         self._target = parse(entry.target)
         self._stay: Stay | None = None
         self._backoff = Backoff()
@@ -62,6 +65,11 @@ class TargetKeeper:
         return {each.pid for each in self._stay.members.known} if self._stay is not None else ()
 
     @property
+    def conflicts(self) -> int:
+        """As of a Stay."""
+        return self._stay.conflicts if self._stay is not None else 0
+
+    @property
     def napis(self) -> tuple[NapiChange, ...]:
         """NAPI instances that are attached."""
         changes = self.attached.changes if self.attached is not None else ()
@@ -75,7 +83,10 @@ class TargetKeeper:
         """Follow it, and take over what is attached of it: by an earlier process of the service, or by somebody who has
         left it without a keeper. What goes wrong is told, and tried again."""
         options = attach_options_of(self.entry)
-        stay = Stay(self._target, options, self._guard, self._directory, self._tell, entry=self.name)
+        stay = Stay(
+            self._target, options, self._guard, self._directory, self._tell,
+            entry=self.name, objections=self._objections,
+        )  # fmt: skip
         self.by_hand = self._ended = False
         try:
             live = Journal.read(self._directory, live=True)
@@ -83,12 +94,12 @@ class TargetKeeper:
             if left is not None and self._is_unwanted(left):
                 with undisturbed(), Journal(self._directory) as journal:
                     restore(journal, left)
-                self._tell(f"put back {left.title}: the policy wants no steering any more")
+                self._tell(f"put back {left.title}: the policy wants no steering any more", "restore")
             elif left is not None:
                 stay.adopt(left)
         except NapctlError as error:
             pause = self._backoff.failed(self.name, time.monotonic())
-            self._tell(f"{error}; tried again in {duration_text(int(pause * 1e9))}")
+            self._tell(f"{error}; tried again in {duration_text(int(pause * 1e9))}", "retry")
         else:
             self._stay = stay
             self._backoff.succeeded(self.name)
@@ -101,6 +112,13 @@ class TargetKeeper:
 
     def _is_unwanted(self, attachment: Transaction) -> bool:
         return not self.entry.steer and any(isinstance(each, SteeringChange) for each in attachment.changes)
+
+    def try_anew(self) -> None:
+        """What was detached by hand, refused, or left to somebody else."""
+        if self.by_hand:
+            self.begin()
+        elif self._stay is not None:
+            self._stay.try_anew()
 
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""

@@ -20,7 +20,7 @@ from napctl.probe import DeliveryProbe, ProbeUnavailable
 from napctl.stats.sequential import orders
 from napctl.verify.trial import Sample, SettingTrial, Statistic, sample, statistic_of
 
-__all__ = ["SILENCE", "Progress", "Tried", "Windows", "try_out"]
+__all__ = ["SETTLE_SECONDS", "SILENCE", "Progress", "Tried", "Windows", "try_out"]
 
 
 SETTLE_SECONDS = 0.1

@@ -14,13 +14,13 @@ from napctl.change.journal import Journal
 from napctl.change.transaction import begun
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Guard, Keeper, Transaction, devices_of
+from napctl.model.change import Change, Guard, Keeper, ThreadChange, Transaction, devices_of
 from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Plan, named_as
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
-from napctl.model.verdict import Regression, Verdict, Verification
+from napctl.model.verdict import Regression, ThreadPrice, Verdict, Verification
 from napctl.observe.machine import take_machine
 from napctl.observe.window import Observer
 from napctl.plan.diff import changes
@@ -28,6 +28,7 @@ from napctl.plan.lower_devices import look_below
 from napctl.stats.sequential import MOST_PAIRS
 from napctl.verify.judge import Pairs, compared, enough, judge, verdict
 from napctl.verify.regression import regressions
+from napctl.verify.thread_price import THREADS, price_of_threads
 from napctl.verify.trial import Sample, SettingTrial, Statistic
 from napctl.verify.trial_list import (
     RING,
@@ -85,7 +86,13 @@ def verify_plan(
     machine = take_machine(netns, [device.name for device in plan.devices])
     plan = named_as(plan, machine)
     _refuse_down(machine, netns)
-    return _Verifying(netns, machine, plan, keeping, options, progress).run(list(of_plan(plan)))
+    others = replace(options, settings=tuple(each for each in options.settings if each != THREADS))
+    verifying = _Verifying(netns, machine, plan, keeping, others, progress)
+    only_threads = bool(options.settings) and not others.settings
+    found = verifying.run([] if only_threads else list(of_plan(plan)))
+    if options.settings and THREADS not in options.settings:
+        return found
+    return replace(found, prices=tuple(verifying.prices()))
 
 
 def verify_devices(
@@ -178,6 +185,19 @@ class _Verifying:
             regressions=tuple(warnings),
             lacks=(*lacks, *self._changed_meanwhile()),
         )
+
+    def prices(self) -> Iterator[ThreadPrice]:
+        """Of the threads of the plan that are not in force yet, by device."""
+        differing = changes(self._plan, take_machine(self._netns, self._names))
+        asked = [each for each in differing if isinstance(each, ThreadChange)]
+        self._progress.begin(len(devices_of(asked)), len(devices_of(asked)) * self._windows.total_seconds)
+        for planned in self._plan.devices:
+            mine = tuple(each for each in asked if each.device == planned.name)
+            if mine:
+                places = tuple(each.instance for each in planned.threads)
+                yield price_of_threads(
+                    self._netns, planned.name, places, mine, self._alternating, self._windows, self._progress
+                )
 
     def _most_seconds(self, trial: SettingTrial) -> float:
         """A delay that seems to be clamped is compared twice."""

@@ -131,7 +131,8 @@ def test_a_server_that_is_seen_to_read_by_recv_again_is_judged_by_that_again(
     busy = Cost(seconds=1.0, at=1.0, cpu_seconds=0.1, napis={(1, 300): replace(counts, waits=waits)})
 
     def by_the_wait_for_a_poll(latency: LatencyHistogram) -> bool:
-        return adapting._seen(busy, latency).until_poll_only
+        adapting._look_for_samples(busy, latency)
+        return adapting._seen(busy, latency, INTERRUPTS).until_poll_only
 
     assert [by_the_wait_for_a_poll(none) for _ in range(UNSEEN_WINDOWS)] == [*[False] * (UNSEEN_WINDOWS - 1), True]
     (line,) = said

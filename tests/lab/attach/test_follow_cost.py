@@ -116,9 +116,9 @@ def many_connections(lab: Lab, server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def with_many_connections(lab: Lab) -> Iterator[Server]:
+def with_many_connections(lab: Lab, *options: str) -> Iterator[Server]:
     """A memcached."""
-    options = ("-c", str(CONNECTIONS + 500), "-b", "4096")
+    options = ("-c", str(CONNECTIONS + 500), "-b", "4096", *options)
     with another_memcached(lab, 11400, options=options) as server, many_connections(lab, server):
         yield server
 
@@ -283,5 +283,5 @@ def test_a_look_that_nobody_waits_for_lets_all_others_run_first(
         monkeypatch.setattr(follow_members, "examine", seen)
         guard = stack.enter_context(watched(None, napctl.state))
         steps = stopped()
-        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, told.append)
+        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, lambda line, _kind=None: told.append(line))
         follow([stay], lambda: next(steps, True))

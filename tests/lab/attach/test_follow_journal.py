@@ -15,6 +15,7 @@ from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.change import State, Transaction
+from napctl.model.snapshot import Decision
 from tests.lab.attach.test_follow_cost import FORKS, worker_of
 from tests.lab.change.test_bad_journal import fill, small_disk
 from tests.lab.following import attached, flap, following, settings_of
@@ -30,7 +31,7 @@ def test_a_step_whose_record_a_full_disk_kept_from_being_finished_is_recorded_as
     """Also if there is nothing left to do; and nobody else takes it for one that was interrupted."""
     updates_left, told = [-1], list[str]()
 
-    def tell(line: str) -> None:
+    def tell(line: str, _kind: Decision | None = None, /) -> None:
         print(line, flush=True)
         told.append(line)
 

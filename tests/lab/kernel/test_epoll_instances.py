@@ -15,7 +15,7 @@ from napctl.attach.inspect_process import look_at
 from napctl.change.journal import Journal
 from napctl.change.transaction import begun
 from napctl.kernel import epoll, processes, sockets
-from napctl.kernel.epoll_instances import EpollSockets, epoll_instances
+from napctl.kernel.epoll_instances import FEWEST, MOST_OF_PROCESS, EpollSockets, epoll_instances
 from napctl.kernel.open_files import open_files
 from napctl.lab.bed import Lab
 from napctl.model.change import Change, EpollChange, SocketChange
@@ -134,6 +134,19 @@ def test_a_sample_of_the_sockets_is_spread_and_leaves_no_listener_out(
     assert listener.fileno() in some.told
     places = sorted(list(some.sockets).index(fd) for fd in some.told)
     assert all(after - before <= 5 for before, after in pairwise(places))
+
+
+def test_of_many_instances_fewer_sockets_of_each_are_asked(
+    watching: tuple[select.epoll, list[socket.socket], list[int]],
+) -> None:
+    """Or a look at a server with a hundred threads would ask all of its ten thousand connections."""
+    instance, (listener, *datagrams), _others = watching
+    assert len(datagrams) > FEWEST
+    with ExitStack() as stack:
+        for _ in range(MOST_OF_PROCESS // FEWEST):
+            stack.enter_context(select.epoll())
+        some = looked(instance, 200, {os.fstat(listener.fileno()).st_ino})
+    assert len(some.told) == FEWEST + 1
 
 
 def test_a_look_at_a_few_sockets_finds_every_listener(

@@ -40,7 +40,7 @@ def test_dear_packets_lower_the_peak_and_overload_lowers_it_more() -> None:
     assert found.answered_per_second() < 0.6 * peak
 
 
-def test_in_softirq_the_backlog_of_the_servers_cpu_drops() -> None:
+def test_without_napi_threads_the_server_answers_as_well() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab):
         take_in_softirq(lab.server)
         assert [napi.thread_pid for napi in lab.server.napis()] == [None]

@@ -120,10 +120,8 @@ def test_it_leaves_nothing_open_that_would_hold_a_namespace() -> None:
 
 def test_the_calm_of_a_machine_is_told_with_what_is_not_known() -> None:
     with NetworkNamespace.current() as netns, PacketLoadReader([(netns, ["lo"])]) as reader:
-        reader.load()
-        time.sleep(0.5)
-        load = reader.load()
-    assert load is not None
+        found = [load for _, load in watched(reader, 5) if load]  # NAPI threads of labs that have gone end late
+    load = found[-1]
     assert load.cpus
     assert all(each.packet_share is not None for each in load.cpus)
     waits = {each.waited_share is None for each in load.cpus}

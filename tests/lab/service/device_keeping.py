@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from napctl.attach.objections import Objections
 from napctl.change.guard_lock import service_guard
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Transaction
 from napctl.model.policy import DeviceEntry, Origin
 from napctl.service.device_keeper import DeviceKeeper
-from napctl.service.retries import Objections
 from tests.lab.helpers import Napctl, until
 
 ORIGIN = Origin(file="policy.toml", line=1)
@@ -41,7 +41,7 @@ class Keeping:
     def __post_init__(self) -> None:
         self.keeper = DeviceKeeper(
             self.netns, service_guard(60 * 10**9), self.state, self.objections,
-            lambda _device, line: self.lines.append(line), lambda: self.held, self.clock,
+            lambda _device, line, _kind=None: self.lines.append(line), lambda: self.held, self.clock,
         )  # fmt: skip
 
     def clock(self) -> float:

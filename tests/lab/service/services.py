@@ -89,3 +89,14 @@ def scraped(port: int) -> dict[str, float]:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(each.labels.items()))
             found[f"{each.name}{{{labels}}}" if labels else each.name] = each.value
     return found
+
+
+def memory_bytes(pid: int) -> int:
+    """Pss of /proc/PID/smaps_rollup: what others use as well counts in part."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (line,) = (each for each in lines if each.startswith("Pss:"))
+    return int(line.split()[1]) * 1024
+
+
+def open_files(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())

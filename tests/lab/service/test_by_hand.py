@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.service.control import Request, ask_service
@@ -45,6 +46,10 @@ def test_what_is_detached_by_hand_stays_so_until_it_is_asked_for_or_the_policy_c
         began = it.told("detached by hand", since=it.told("attached memcached").seconds).seconds
         policy_of(tmp_path, (server.pid, 50))
         it.told("attached memcached", since=began)
+        told = ask_service(napctl.state, Request(what="why", about=f"pid:{server.pid}"))
+        assert told is not None
+        kinds = [each.kind for each in told.decisions if each.kind is not None]
+        assert kinds == ["detach", "attach", "detach", "attach"]
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
 
@@ -83,3 +88,19 @@ def test_a_pause_restores_all_outlives_the_daemon_and_ends_by_itself(
         assert answer.lines == ("1 of 1 targets attached", f"pid:{server.pid}: attached"), "each target once"
         assert it.end(signal.SIGTERM) == 0
     until(lambda: machine_of(lab.server) == before, "the end")
+
+
+def test_what_could_not_be_put_back_is_put_back_as_soon_as_it_can_be(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    before = machine_of(lab.server)
+    with serving(napctl, policy_of(tmp_path, server.pid)) as it:
+        it.told("attached memcached")
+        with Journal(napctl.state):  # another napctl is at work, for longer than the service waits
+            assert napctl("pause", "1m").stdout == "paused for 1m: not all is put back\n"
+            assert "not all could be put back" in it.told("tried again in 5s").text
+            assert attached_in_kernel(lab, server)
+        assert it.told("put back memcached").text.endswith(": owed since before")
+        assert napctl.live() == []
+        assert machine_of(lab.server) == before
+        assert it.end(signal.SIGTERM) == 0

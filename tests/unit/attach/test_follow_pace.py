@@ -10,11 +10,12 @@ from napctl.attach.follow_pace import (
     APART_SECONDS,
     KEPT_FOR_OTHERS,
     LOOK_SECONDS,
+    LOOK_SHARE,
     MINUTE,
     MOST_A_MINUTE,
     PULSE_SECONDS,
+    PULSE_SHARE,
     SETTLE_SECONDS,
-    SHARE,
     Pace,
 )
 from napctl.attach.follow_retries import HARMED, REFUSED, Refusals
@@ -57,7 +58,7 @@ def test_without_changes_looks_take_their_share_of_a_cpu_however_long_one_is(too
     pace.pulsed(0, 1e9)
     left = pace.seconds_left(0)
     assert left >= LOOK_SECONDS
-    assert took <= SHARE * left + 1e-9
+    assert took <= LOOK_SHARE * left + 1e-9
 
 
 @given(st.floats(0, 1))
@@ -65,7 +66,7 @@ def test_checks_take_their_share_of_a_cpu_and_are_made_once_a_second_at_most(too
     pace = Pace()
     pace.looked(0, 0)
     pace.pulsed(0, took)
-    assert pace.seconds_left(0) == min(max(PULSE_SECONDS, took / SHARE), LOOK_SECONDS)
+    assert pace.seconds_left(0) == min(max(PULSE_SECONDS, took / PULSE_SHARE), LOOK_SECONDS)
 
 
 def test_a_change_is_looked_at_soon_and_not_put_off_for_what_a_look_takes() -> None:

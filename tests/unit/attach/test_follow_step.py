@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import planned
 from napctl.attach.follow_memory import Known
-from napctl.attach.follow_step import Present, Step, next_step
+from napctl.attach.follow_step import Present, Step, cheap_step, foreign_settings, next_step
 from napctl.attach.inspect_target import Examination
 from napctl.kernel.processes import Process
 from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange
@@ -45,7 +45,7 @@ def test_as_long_as_nothing_changes_nothing_is_done() -> None:
     step = step_of(attached(before), now)
 
     assert not step
-    assert step.words == []
+    assert not step.words
 
 
 def test_a_new_worker_is_attached_and_named() -> None:
@@ -64,7 +64,7 @@ def test_another_epoll_instance_of_a_known_process_is_attached_and_not_called_ne
     transaction = attached(examination(instance(5, {300: 1})))
     now = examination(instance(5, {300: 1}, WANTED.epoll), instance(7, {300: 1}))
 
-    assert step_of(transaction, now).words == ["attached epoll 7 of server (42)"]
+    assert list(step_of(transaction, now).words) == ["attached epoll 7 of server (42)"]
 
 
 def test_the_changes_of_a_worker_that_has_ended_are_forgotten_and_the_device_stays() -> None:
@@ -74,7 +74,7 @@ def test_the_changes_of_a_worker_that_has_ended_are_forgotten_and_the_device_sta
     step = step_of(attached(both), now)
 
     assert (of(step, EpollChange), of(step, NapiChange)) == ({"forget": ["epoll 7 of server (101)"]}, {})
-    assert step.words == ["server (101) has ended"]
+    assert list(step.words) == ["server (101) has ended"]
 
 
 def test_a_successor_with_the_same_pid_and_descriptor_is_another_process() -> None:
@@ -84,7 +84,7 @@ def test_a_successor_with_the_same_pid_and_descriptor_is_another_process() -> No
     step = step_of(transaction, examination(reborn))
 
     assert of(step, EpollChange) == {"more": ["epoll 5 of server (42)"], "forget": ["epoll 5 of server (42)"]}
-    assert step.words == ["server (42) has ended", "attached epoll 5 of server (42)"]
+    assert step.words == {"server (42) has ended": None, "attached epoll 5 of server (42)": "attach"}
 
 
 def test_an_epoll_instance_that_was_closed_is_forgotten() -> None:
@@ -92,7 +92,7 @@ def test_an_epoll_instance_that_was_closed_is_forgotten() -> None:
 
     step = step_of(transaction, examination(instance(5, {300: 1}, WANTED.epoll)))
 
-    assert (of(step, EpollChange), step.words) == (
+    assert (of(step, EpollChange), list(step.words)) == (
         {"forget": ["epoll 7 of server (42)"]}, ["epoll 7 of server (42) was closed"],
     )  # fmt: skip
 
@@ -126,7 +126,9 @@ def test_the_napi_instance_of_a_program_that_set_itself_and_comes_to_mix_queues_
     step = step_of(transaction, examination(instance(5, {300: 1, 301: 1}, WANTED.epoll)))
 
     assert of(step, NapiChange) == {"without": ["NAPI 300 of eth0"]}
-    assert step.words[0].startswith("detached NAPI 300 of eth0: epoll instance 5 watches sockets of 2 NAPI instances")
+    (first, kind), *_ = step.words.items()
+    assert first.startswith("detached NAPI 300 of eth0: epoll instance 5 watches sockets of 2 NAPI instances")
+    assert kind == "detach"
 
 
 def test_a_napi_instance_is_let_go_also_if_no_device_has_it_that_can_be_seen() -> None:
@@ -180,7 +182,7 @@ def test_parameters_that_were_lost_are_set_again() -> None:
 
     assert of(step, EpollChange) == {"more": ["epoll 5 of server (42)"], "forget": ["epoll 5 of server (42)"]}
     lost = "epoll 5 of server (42) lost its parameters: somebody else reset them"
-    assert step.words == [lost, "attached epoll 5 of server (42)"]
+    assert list(step.words) == [lost, "attached epoll 5 of server (42)"]
 
 
 def test_parameters_that_somebody_else_set_are_left_to_him() -> None:
@@ -196,7 +198,7 @@ def test_settings_of_a_napi_instance_that_were_lost_are_set_again() -> None:
     step = step_of(transaction, examination(instance(5, {300: 1}, WANTED.epoll)), ABLE)
 
     assert of(step, NapiChange) == {"more": ["NAPI 300 of eth0"], "forget": ["NAPI 300 of eth0"]}
-    assert step.words == ["NAPI 300 of eth0 lost its settings", "attached NAPI 300 of eth0"]
+    assert list(step.words) == ["NAPI 300 of eth0 lost its settings", "attached NAPI 300 of eth0"]
 
 
 def test_an_instance_that_was_away_when_all_changed_their_way_is_left_to_the_next_try() -> None:
@@ -214,6 +216,22 @@ def test_settings_of_a_napi_instance_that_somebody_else_set_are_left_to_him() ->
     now = examination(instance(5, {300: 1}, WANTED.epoll))
 
     assert not step_of(transaction, now, replace(IN_FORCE, gro_flush_timeout_ns=777))
+    his = foreign_settings(transaction, present(now, replace(IN_FORCE, gro_flush_timeout_ns=777)))
+    assert his == {"NAPI 300 of eth0": "gro-flush-timeout is now 777ns"}
+    for ours_or_former in (IN_FORCE, ABLE):
+        assert foreign_settings(transaction, present(now, ours_or_former)) == {}
+
+
+def test_what_is_left_to_somebody_else_is_not_set_again_when_it_was_lost() -> None:
+    transaction = attached(examination(instance(5, {300: 1})))
+    there = present(examination(instance(5, {300: 1})), ABLE)
+
+    for left, more in (((), ["NAPI 300 of eth0"]), (("NAPI 300 of eth0",), None)):
+        step = cheap_step(transaction, there, {42}, left)
+        assert [each.where for each in step.lost] == ["NAPI 300 of eth0"]
+        assert of(step, NapiChange).get("more") == more
+        found = judged(examination(instance(5, {300: 1}, WANTED.epoll)))
+        assert of(next_step(transaction, found, WANTED, there, left=left), NapiChange).get("more") == more
 
 
 def test_as_long_as_the_device_is_down_its_settings_may_come_back_with_it() -> None:
@@ -233,8 +251,8 @@ def test_after_a_reset_the_successors_are_set_in_the_order_of_their_ids() -> Non
     assert of(step, NapiChange) == {
         "more": ["NAPI 310 of eth0", "NAPI 311 of eth0"], "forget": ["NAPI 300 of eth0", "NAPI 301 of eth0"],
     }  # fmt: skip
-    assert step.words[0] == "NAPI 300 of eth0 disappeared (device reset)"
-    assert step.words[-1] == "attached NAPI 311 of eth0"
+    first, *_, last = step.words
+    assert (first, last) == ("NAPI 300 of eth0 disappeared (device reset)", "attached NAPI 311 of eth0")
 
 
 def test_what_a_driver_kept_over_a_reset_is_not_taken_for_a_former_value() -> None:

@@ -113,7 +113,7 @@ def test_after_a_step_nothing_is_left_to_do(was: Machine, now: Machine, steer: b
         again = next_of(now, transaction)
 
     assert not again, (step, again)
-    assert again.words == []
+    assert not again.words
 
 
 @given(was=machines(), now=machines())

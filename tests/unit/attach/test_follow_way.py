@@ -9,9 +9,11 @@ from msgspec.structs import replace
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way, ways_between
 from napctl.attach import follow_way
+from napctl.attach.adapting import Turn, WantedWay
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_way import FollowWay
 from napctl.attach.follow_words import Words
+from napctl.attach.parts import Part
 from napctl.attach.switch_way import in_force, in_way
 from napctl.change.exchange import Exchanged
 from napctl.change.journal import Journal
@@ -34,7 +36,8 @@ def told() -> list[str]:
 @pytest.fixture
 def way(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FollowWay:
     monkeypatch.setattr(follow_way, "AGAIN_SECONDS", 0.0)
-    return FollowWay(AttachOptions(Suspension(), goal=GOAL), tmp_path, Words(told.append))
+    words = Words(lambda line, _kind=None: told.append(line))
+    return FollowWay(AttachOptions(Suspension(), goal=GOAL), tmp_path, words)
 
 
 def test_what_could_not_begin_to_adapt_is_tried_again(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,9 @@ def test_what_was_away_at_a_switch_is_tried_again_until_it_is_there(
     wanted = Way(gro_flush_timeout_ns=100_000)
     recorded: list[Switch | None] = []
 
-    def switch(_journal: Journal, was: Transaction, to: Suspension, record: Switch | None) -> Exchanged:
+    def switch(
+        _journal: Journal, was: Transaction, to: Suspension, record: Switch | None, _part: Part | None
+    ) -> Exchanged:
         recorded.append(record)
         there = len(recorded) > 2
         changes = (
@@ -136,10 +141,12 @@ def test_adapting_goes_on_from_the_way_that_is_in_force(
 def test_what_stands_is_left_as_it_is_unless_other_options_ask_for_something_else(
     options: AttachOptions, then: str | None, told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = Words(told.append)
+    words = Words(lambda line, _kind=None: told.append(line))
     way = FollowWay(options, tmp_path, words)
 
-    def switch(_journal: Journal, _was: Transaction, to: Suspension, _record: Switch | None) -> Exchanged:
+    def switch(
+        _journal: Journal, _was: Transaction, to: Suspension, _record: Switch | None, _part: Part | None
+    ) -> Exchanged:
         return Exchanged(in_which(to), ())
 
     monkeypatch.setattr(follow_way, "switch_way", switch)
@@ -160,3 +167,107 @@ def test_one_killed_amid_a_switch_is_brought_to_its_end() -> None:
     way = FollowWay(AttachOptions(Suspension()), Path("/nowhere"), Words(print))
     assert way.adopt(replace(TRANSACTION, changes=(unsure,))) == Way(gro_flush_timeout_ns=50_000)
     assert way.is_another_wanted()
+
+
+TWO_QUEUES = attached(examination(instance(5, {300: 1}, pid=10), instance(5, {301: 1}, pid=11)))
+HEAVY, LIGHT = (
+    Part(frozenset({(each.netns, each.napi_id)}), frozenset())
+    for each in TWO_QUEUES.changes
+    if isinstance(each, NapiChange)
+)
+
+
+class TwoGroups:
+    """As Adapting, of two groups, of which the light one wants interrupts."""
+
+    tries = False
+
+    def __init__(self, *_arguments: object) -> None:
+        self.of = {HEAVY: Way(gro_flush_timeout_ns=200_000), LIGHT: Way(gro_flush_timeout_ns=200_000)}
+        self.wanted: tuple[WantedWay, ...] = (WantedWay(INTERRUPTS, "its load is light", LIGHT),)
+        self.switches: list[tuple[Way, Part | None]] = []
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        return tuple(self.of.values())
+
+    def way_of(self, part: Part | None) -> Way:
+        return self.of[part or HEAVY]
+
+    def seconds_left(self, _now: float) -> float:
+        return 0.0
+
+    def turn(self) -> Turn:
+        wanted, self.wanted = self.wanted, ()
+        return Turn(wanted, ())
+
+    def switched(self, way: Way, part: Part | None) -> None:
+        self.switches.append((way, part))
+        self.of = {each: way if part in (None, each) else there for each, there in self.of.items()}
+
+    def follow(self, _transaction: Transaction) -> None:
+        self.of = {HEAVY: self.of[HEAVY]}
+
+
+@pytest.fixture
+def two(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> TwoGroups:
+    """Adapting of `way`, both groups with the timer."""
+
+    def switch(
+        _journal: Journal, was: Transaction, to: Suspension, record: Switch | None, part: Part | None
+    ) -> Exchanged:
+        changes = (
+            replace(each, after=to.napi) if isinstance(each, NapiChange) and (part is None or part.has(each)) else each
+            for each in was.changes
+        )
+        return Exchanged(replace(was, changes=tuple(changes), switches=(record,) if record else ()), ())
+
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    monkeypatch.setattr(follow_way, "switch_way", switch)
+    way.begin(TWO_QUEUES, 200_000)
+    assert isinstance(way._adapting, TwoGroups)
+    return way._adapting
+
+
+def test_one_group_is_switched_alone_and_whoever_is_new_gets_the_way_of_the_heaviest(
+    way: FollowWay, two: TwoGroups, told: list[str], tmp_path: Path
+) -> None:
+    with Journal(tmp_path / "state") as journal:
+        assert way.is_another_wanted()
+        done = way.switch(journal, TWO_QUEUES)
+        assert not way.is_another_wanted()
+    way._words.tell_all()
+    timers = [each.after.gro_flush_timeout_ns for each in done.changes if isinstance(each, NapiChange)]
+    assert timers == [Suspension().gro_flush_timeout_ns, 0]
+    assert two.switches == [(INTERRUPTS, LIGHT)]
+    assert told == [f"changed to interrupts for {LIGHT}: its load is light"]
+    assert way.suspension == in_way(Suspension(), 200_000)
+    assert not way.polls, "not all of it"
+
+
+def test_when_it_has_other_parts_all_get_the_way_of_the_heaviest(
+    way: FollowWay, two: TwoGroups, told: list[str], tmp_path: Path
+) -> None:
+    with Journal(tmp_path / "state") as journal:
+        assert way.is_another_wanted()
+        done = way.switch(journal, TWO_QUEUES)
+        way.follow(done)
+        assert way.is_another_wanted()
+        done = way.switch(journal, done)
+    way._words.tell_all()
+    assert {each.after for each in done.changes if isinstance(each, NapiChange)} == {in_way(Suspension(), 200_000).napi}
+    assert told[1:] == ["changed to gro-flush-timeout 200us: it has other parts now: one way for all"]
+    assert way.polls
+
+
+def test_an_attachment_that_was_left_in_two_ways_gets_one(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    mixed = tuple(
+        replace(each, after=in_way(Suspension(), None).napi)
+        if LIGHT.has(each) and isinstance(each, NapiChange)
+        else each
+        for each in TWO_QUEUES.changes
+    )
+    way.adopt(replace(TWO_QUEUES, changes=mixed))
+    assert way.is_another_wanted()
+    assert [each.part for each in way._wanted] == [None]

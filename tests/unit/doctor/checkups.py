@@ -32,7 +32,14 @@ PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=T
 QUIET = PacketLoad(
     seconds=1.0,
     cpus=tuple(
-        CpuLoad(cpu=cpu, packet_share=0.1, idle_share=0.8, waited_share=0.0, backlog_drops_per_second=0.0)
+        CpuLoad(
+            cpu=cpu,
+            packet_share=0.1,
+            idle_share=0.8,
+            waited_share=0.0,
+            packets_per_second=0.0,
+            backlog_drops_per_second=0.0,
+        )
         for cpu in range(2)
     ),
     drops=(),

@@ -17,7 +17,14 @@ def load(*shares: float | None, late: float = 0.0, waited: float | None = 0.9, i
     return PacketLoad(
         seconds=1.0,
         cpus=tuple(
-            CpuLoad(cpu=cpu, packet_share=share, idle_share=idle, waited_share=waited, backlog_drops_per_second=0.0)
+            CpuLoad(
+                cpu=cpu,
+                packet_share=share,
+                idle_share=idle,
+                waited_share=waited,
+                packets_per_second=9000.0,
+                backlog_drops_per_second=0.0,
+            )
             for cpu, share in enumerate(shares)
         ),
         drops=(NamespaceDrops(netns=NETNS, late={"udp_buffer": late}, ring={"eth0": 7.0}),),

@@ -74,7 +74,7 @@ def moved(to: str) -> Checkup:
 
 
 PAIRS: dict[str, tuple[Checkup, Checkup]] = {
-    "overload": (overloaded(), overloaded(late=0.0, idle=0.04)),
+    "overload": (overloaded(), overloaded(late=0.0, idle=0.06)),
     "packets-beside-their-server": (loaded(load(0.45, 0.1, idle=0.2)), loaded(load(0.44, 0.1, idle=0.2))),
     "no-cpu-left-by-a-flood": (everywhere(0.45, 0.45), everywhere(0.45, 0.44)),
     "ring-drops": (checkup(row(), rx_missed=10), checkup(row(), rx_missed=9)),

@@ -65,7 +65,7 @@ def threads(advice: Advice) -> dict[int, ThreadSettings]:
 
 
 def test_busy_instances_get_a_thread_at_nice_19_where_their_interrupt_is() -> None:
-    found = advice(machine(napi(0), napi(1), napi(2)), window(9_000, 0, 1_000))
+    found = advice(machine(napi(0), napi(1), napi(2)), window(9_000, 5, 1_000))
     assert threads(found) == {
         0: ThreadSettings(threaded="enabled", nice=19, cpus="0"),
         2: ThreadSettings(threaded="enabled", nice=19, cpus="2"),

@@ -68,6 +68,15 @@ def test_where_the_first_step_helps_the_second_is_not_made() -> None:
     assert world.ladder.made == ("threads",)
 
 
+def test_a_thread_that_is_not_nice_and_works_for_nothing_still_becomes_nice() -> None:
+    """Not overloaded any more: it has half of the CPU."""
+    world = World()
+    world.see(FLOOD, WINDOW_SECONDS)
+    (move,) = world.see(Flood(offered_per_second=400_000, late_per_second=50_000), 5)
+    assert move.steps == ("nice",)
+    assert move.why == "50,000/s are dropped after the stack worked on them still; 400,000 packets/s offered"
+
+
 def test_all_is_taken_back_ten_seconds_after_the_flood_with_its_reason() -> None:
     world = World()
     world.see(FLOOD, 1)
@@ -153,6 +162,7 @@ floods = st.builds(
     offered_per_second=st.floats(0, 1e7),
     dropped_per_second=st.floats(0, 1e7),
     is_whole=st.booleans(),
+    late_per_second=st.floats(0, 1e6),
     overload=st.sampled_from(["", "", WORDS]),
 )
 looks = st.lists(st.tuples(floods, st.integers(1, 120)), min_size=1, max_size=40)

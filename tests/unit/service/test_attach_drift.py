@@ -106,6 +106,9 @@ def test_an_entry_that_adapts_wants_a_timer_of_its_range_or_interrupts() -> None
         "NAPI 300 of eth0: defer-hard-irqs is 7, policy wants 0 (policy.toml:3)"
     ]
     assert len(drift_of(entry(), interrupts)) > 1
+    two = made(Suspension(gro_flush_timeout_ns=50_000))
+    other_way = replace(two, changes=(*two.changes, *interrupts.changes))
+    assert drift_of(adapting, other_way) == [], "groups of unlike load have their own"
 
 
 def test_an_instance_that_is_gone_differs_and_an_ended_worker_does_not() -> None:

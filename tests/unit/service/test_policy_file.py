@@ -12,7 +12,7 @@ from napctl.adapt.ways import INTERRUPTS, Way
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing, DimProfile
 from napctl.model.plan import Deferral, RingSizes
-from napctl.model.policy import AttachEntry, DeviceEntry, MetricsPlace, Origin, Policy, ServiceEntry
+from napctl.model.policy import AttachEntry, DeviceEntry, MetricsPlace, Origin, Policy, ProtectEntry, ServiceEntry
 from napctl.service.policy_file import drop_ins, policy_of, read_policy
 from napctl.service.policy_keys import attach_options_of
 from tests.strategies import examples
@@ -57,6 +57,11 @@ rx = 4096
 [[device]]
 driver = "mlx5_core"
 goal = "balanced"
+
+[protect]
+devices = ["eth0", "eth1"]
+threshold = 80
+storm-control = 10000
 
 [service]
 on-stop = "keep"
@@ -118,6 +123,9 @@ def test_each_key_is_read() -> None:
             ),
             DeviceEntry(origin=Origin(file="policy.toml", line=37), driver="mlx5_core", goal="balanced"),
         ),
+        protect=ProtectEntry(
+            origin=Origin(file="policy.toml", line=41), devices=("eth0", "eth1"), threshold=80, storm_control=10_000
+        ),
         service=ServiceEntry(
             on_stop="keep",
             guard_wait_ns=2 * 10**9,
@@ -155,6 +163,15 @@ def test_a_drop_in_adds_entries_and_has_the_last_word_on_the_service() -> None:
     policy = read(first, '[[attach]]\ntarget = "b"\n[service]\non-stop = "restore"')
     assert [str(entry.origin) for entry in policy.attach] == ["policy.toml:1", "policy.d/1.toml:1"]
     assert policy.service == ServiceEntry(on_stop="restore", guard_wait_ns=5 * 10**9)
+
+
+def test_protection_may_stand_in_several_files_of_which_the_last_has_the_last_word() -> None:
+    policy = read('[protect]\ndevices = ["eth0"]\nthreshold = 80', '[protect]\ndevices = "all"')
+    assert policy.protect is not None
+    assert (policy.protect.devices, policy.protect.threshold, policy.protect.storm_control) == (None, 80, None)
+    assert str(policy.protect.origin) == "policy.toml:1"
+    assert read("[protect]\nthreshold = 80", '[protect]\ndevices = "all"').protect is not None
+    assert read("").protect is None
 
 
 ATTACH = '[[attach]]\ntarget = "nginx"\n'
@@ -212,6 +229,14 @@ REFUSALS = {
     "a textfile that nobody reads": ("[service]\nmetrics = 'textfile:/run/x'", "a whole path to a file that ends in "),
     "an unknown end": ("[service]\non-stop = 'leave'", "policy.toml:2: on-stop: allowed are restore, keep"),
     "an impatient guard": ("[service]\nguard-wait = '10ms'", 'guard-wait: a time with its unit such as "60s" is'),
+    "protection of nobody": ("\n[protect]\nthreshold = 80", "policy.toml:2: the key devices is missing: a list of "),
+    "an empty list": ("[protect]\ndevices = []", 'policy.toml:2: devices: "all" (network hardware that is up), or a '),
+    "a device that cannot be": ("[protect]\ndevices = ['a/b']", "policy.toml:2: devices: 'a/b' is no name that a "),
+    "one device twice": ("[protect]\ndevices = ['a', 'a']", "policy.toml:2: devices: a device is named twice"),
+    "a threshold too low": ("[protect]\nthreshold = 9", "policy.toml:2: threshold: a whole number from 50 to 99 is "),
+    "a rate of nothing": ("[protect]\nstorm-control = 0", "policy.toml:2: storm-control: a whole number from 1 to "),
+    "an unknown step": ("[protect]\nstorm = 1", "policy.toml:2: storm: there is no such key"),
+    "two brackets": ("[[protect]]\ndevices = 'all'", "policy.toml:1: protect: this has to be a table: [protect]"),
     "a newer version": ("version = 2\nnew = 1", "policy.toml:1: version: 2 is newer than this napctl, which reads 1"),
     "no TOML": ("version = 1\n\nx", "policy.toml:3: this is no TOML: "),
     "a number of 5,000 digits": (f"a = 1\nversion = {'1' * 5000}", "policy.toml:2: this is no TOML: "),

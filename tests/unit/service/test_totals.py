@@ -172,7 +172,14 @@ def test_findings_are_counted_by_rule_and_device() -> None:
 
 def loaded(share: float, late: float | None, seconds: float = 5.0) -> PacketLoad:
     cpus = tuple(
-        CpuLoad(cpu=cpu, packet_share=share, idle_share=0.0, waited_share=0.9, backlog_drops_per_second=None)
+        CpuLoad(
+            cpu=cpu,
+            packet_share=share,
+            idle_share=0.0,
+            waited_share=0.9,
+            packets_per_second=None,
+            backlog_drops_per_second=None,
+        )
         for cpu in range(2)
     )
     drops = () if late is None else (NamespaceDrops(netns=1, late={"listen": late}, ring={}),)

@@ -9,7 +9,8 @@ from napctl.cli.text.table import ABSENT, number, paragraph, percent, print_tabl
 from napctl.cli.text.window import RANGES
 from napctl.model.histogram import Histogram
 from napctl.model.settings import kernel_name
-from napctl.model.verdict import Arm, RatioEstimate, Regression, Verdict, Verification
+from napctl.model.text import each as each_of
+from napctl.model.verdict import LEAST_GOODPUT, Arm, RatioEstimate, Regression, ThreadPrice, Verdict, Verification
 
 __all__ = ["show", "unverified"]
 
@@ -25,12 +26,13 @@ SEEN_BY = {
 
 def show(verification: Verification) -> None:
     """Print it."""
-    if not verification.verdicts:
+    if not verification.verdicts and not verification.prices:
         echo("nothing to verify: no setting of these devices delays anything")
         _show_lacks(verification)
         return
     rows = [_row(verdict) for verdict in verification.verdicts]
-    print_table(("device", "setting", "value", "verdict", "ratio", "interval"), rows, left=4)
+    if rows:
+        print_table(("device", "setting", "value", "verdict", "ratio", "interval"), rows, left=4)
     for verdict in verification.verdicts:
         echo("")
         for line in _details(verdict):
@@ -38,6 +40,9 @@ def show(verification: Verification) -> None:
     for regression in verification.regressions:
         echo("")
         paragraph(_warning(regression))
+    for price in verification.prices:
+        for line in _price(price):
+            echo(line)
     unclear = sum(verdict.outcome == "not enough traffic" for verdict in verification.verdicts)
     if unclear:
         echo("")
@@ -161,6 +166,31 @@ def _warning(regression: Regression) -> str:
         f"warning: {where} {kernel_name(regression.setting)} harms {regression.what}: {regression.text}; "
         f"{estimate.statistic} {estimate.ratio:.3g} times ({estimate.confidence * 100:.4g} %: {_interval(estimate)})"
     )
+
+
+def _price(price: ThreadPrice) -> Iterator[str]:
+    """Whether the threads of a device are worth it, and what that stands on."""
+    which = f"NAPI instance{'s' * (len(price.instances) > 1)} {each_of(price.instances)}"
+    goodput = price.goodput
+    if price.refused is not None:
+        yield from wrapped(f"{price.device} threads of {which}: refused")
+        yield from _indented(f"{price.refused}.")
+        return
+    if goodput is None:
+        yield from wrapped(f"{price.device} threads of {which}: no price, as hardly anything was delivered to anybody")
+        return
+    sure = goodput.low >= LEAST_GOODPUT
+    verdict = "too dear" if price.bad else "affordable" if sure else "not enough traffic to be sure"
+    yield from wrapped(f"{price.device} threads of {which}: {verdict}")
+    least = f"at least {LEAST_GOODPUT:.0%} is asked for"
+    yield from _indented(
+        f"{goodput.statistic}: {goodput.ratio:.1%} of those without them ({goodput.confidence * 100:.4g} %: "
+        f"{_interval(goodput)}; {least}), from {goodput.pairs} pairs of windows of {goodput.seconds:g} s"
+    )
+    if price.cpu is not None:
+        yield from _indented(f"{price.cpu.statistic}: {price.cpu.ratio:.2f} times ({_interval(price.cpu)})")
+    if price.waited_us is not None:
+        yield from _indented(f"A thread that is woken waits {price.waited_us:.0f} µs for its CPU, with its packets")
 
 
 def _outcome(verdict: Verdict) -> str:

@@ -1,0 +1,62 @@
+"""What somebody else does to the settings of a followed target: told, counted, and in the end left to him."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+from napctl.attach.follow_step import Present, Step, foreign_settings
+from napctl.attach.follow_words import Words
+from napctl.attach.objections import LostSettings, Objections
+from napctl.kernel.monitor import Notice
+from napctl.model.change import Change, Transaction
+
+__all__ = ["Conflicts"]
+
+
+RESETS = ("link up", "napi ids", "rings", "channels")
+"""Notices after which a device may have lost what was set."""
+
+
+class Conflicts:
+    """Of one target. What he puts back is set again, and left to him at the third time; a value of his own at once."""
+
+    def __init__(self, objections: Objections, target: str, words: Words):
+        self._lost, self._words = LostSettings(objections, target), words
+        self._foreign: Mapping[str, str] = {}
+
+    @property
+    def left(self) -> Collection[str]:
+        """What is not set again, as a change says where."""
+        return self._lost.left
+
+    @property
+    def count(self) -> int:
+        """NAPI and epoll instances that are left to him."""
+        return len(self.left | self._foreign.keys())
+
+    def heed(self, notices: Iterable[Notice]) -> None:
+        """What is lost by a reset is nobody's doing."""
+        for each in notices:
+            if each.what in RESETS:
+                self._lost.reset(each.ifindex, time.monotonic())
+
+    def leave(self, step: Step) -> bool:
+        """Whether something that was lost is left to him, from now on."""
+        left = self._lost.hear(step.lost, time.monotonic())
+        for change in left:
+            self._words.tell(f"{change.where}: somebody else keeps changing it; left to him", "yield")
+        return bool(left)
+
+    def made(self, changes: Iterable[Change]) -> None:
+        """These were set, perhaps once more."""
+        self._lost.made(changes)
+
+    def see(self, transaction: Transaction, present: Present) -> None:
+        """What there is by now of what is attached."""
+        before, self._foreign = self._foreign, foreign_settings(transaction, present)
+        for where, words in self._foreign.items():
+            if before.get(where) != words:
+                self._words.tell(f"{where}: {words}, as somebody else has set it; left to him", "yield")
+
+    def end(self) -> None:
+        """Nothing is attached any more."""
+        self._foreign = {}

@@ -1,0 +1,91 @@
+"""Parts of an attachment that can be decided upon for themselves: NAPI instances, and all the processes they feed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from napctl.attach.follow_step import NapiKey
+from napctl.attach.judge_target import Choice
+from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Transaction
+
+__all__ = ["Part", "feeds_of", "joined_parts", "parts_of", "whole"]
+
+
+LISTED = 4
+"""NAPI instances that are named in a line."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is decided upon together."""
+
+    napis: frozenset[NapiKey]
+    servers: frozenset[int]
+    """Pids of the processes that hold an epoll instance or socket of it."""
+
+    def has(self, change: Change) -> bool:
+        """Whether it is a setting of this part."""
+        match change:
+            case NapiChange():
+                return (change.netns, change.napi_id) in self.napis
+            case EpollChange() | SocketChange():
+                return any(each.pid in self.servers for each in change.holders)
+        return False
+
+    def __str__(self) -> str:
+        ids = [str(napi_id) for _, napi_id in sorted(self.napis)]
+        more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED + 1 else ""
+        return f"NAPI {', '.join(ids[:LISTED] if more else ids)}{more}"
+
+
+def whole(transaction: Transaction) -> Part:
+    """All that is attached."""
+    polled = (each for each in transaction.changes if isinstance(each, EpollChange | SocketChange))
+    return Part(
+        napis=frozenset((each.netns, each.napi_id) for each in transaction.changes if isinstance(each, NapiChange)),
+        servers=frozenset(holder.pid for each in polled for holder in each.holders),
+    )
+
+
+def feeds_of(choice: Choice) -> dict[int, frozenset[int]]:
+    """By process: the NAPI instances that feed what of it is attached, as far as they have fed any."""
+    found: dict[int, frozenset[int]] = {}
+    for instance in choice.instances:
+        for pid, _ in instance.places:
+            found[pid] = found.get(pid, frozenset()) | frozenset(instance.sockets_by_napi)
+    for one in choice.sockets:
+        if one.napi_id is not None:
+            found[one.process.pid] = found.get(one.process.pid, frozenset()) | {one.napi_id}
+    return {pid: napis for pid, napis in found.items() if napis}
+
+
+def parts_of(transaction: Transaction, feeds: Mapping[int, frozenset[int]]) -> tuple[Part, ...]:
+    """The smallest: no process has to do with two of them, since its CPU time and latency are told as one, and neither
+    has a NAPI instance. All is one part, where it is not known of all who feeds whom."""
+    everything = whole(transaction)
+    by_id = {napi_id: (netns, napi_id) for netns, napi_id in everything.napis}
+    parts: list[Part] = []
+    for pid in sorted(everything.servers):
+        ids = feeds.get(pid, frozenset())
+        if not ids or not ids <= by_id.keys():
+            return (everything,)
+        parts = _with(parts, Part(frozenset(by_id[each] for each in ids), frozenset({pid})))
+    for change in transaction.changes:  # a process that another has forked holds the same epoll instance
+        if isinstance(change, EpollChange | SocketChange):
+            parts = _with(parts, Part(frozenset(), frozenset(each.pid for each in change.holders)))
+    fed = frozenset[NapiKey]().union(*(each.napis for each in parts))
+    return tuple(sorted(parts, key=lambda each: sorted(each.napis))) if fed == everything.napis else (everything,)
+
+
+def joined_parts(parts: Iterable[Part]) -> Part:
+    """Several as one."""
+    some = tuple(parts)
+    return Part(
+        napis=frozenset[NapiKey]().union(*(each.napis for each in some)),
+        servers=frozenset[int]().union(*(each.servers for each in some)),
+    )
+
+
+def _with(parts: Sequence[Part], one: Part) -> list[Part]:
+    """And one more, which joins those that it has to do with."""
+    touched = [each for each in parts if each.napis & one.napis or each.servers & one.servers]
+    return [*(each for each in parts if each not in touched), joined_parts([*touched, one])]

@@ -1,0 +1,99 @@
+"""Time in NET_RX softirqs by whose it is: loads softirq_parts.bpf.o, reads its counters from memory."""
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Self
+
+from napctl.probe.libbpf import BpfObject
+from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
+from napctl.probe.napi import online_cpus
+
+__all__ = ["MOST_PARTS", "PartTime", "SoftirqPartsProbe"]
+
+
+CPUS = 8192
+PIDS = 4 << 20
+NAPI_IDS = 65536
+MOST_PARTS = 3
+"""Numbered from 1; 0 is nobody's."""
+
+
+class _Cpu(ctypes.Structure):
+    """struct cpu of softirq_parts.bpf.c."""
+
+    _fields_ = (
+        ("_private", ctypes.c_uint64 * 2),
+        ("polled_ns", ctypes.c_uint64 * (MOST_PARTS + 1)),
+        ("on_ns", ctypes.c_uint64 * (MOST_PARTS + 1)),
+        ("_padding", ctypes.c_uint64 * 6),
+    )
+
+
+class _Parts(ctypes.Structure):
+    """struct parts, the program's one global variable."""
+
+    _fields_ = (
+        ("cpus", _Cpu * CPUS),
+        ("of_napi", ctypes.c_uint8 * NAPI_IDS),
+        ("of_pid", ctypes.c_uint8 * PIDS),
+    )
+
+
+class PartTime(NamedTuple):
+    """Of one part, in NET_RX softirqs of all CPUs since load(), ns."""
+
+    polled_ns: int
+    """In polls of its NAPI instances."""
+    on_ns: int
+    """On top of its processes, whatever was polled there."""
+
+
+class SoftirqPartsProbe:
+    """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap, count: int) -> None:
+        self._program, self._memory, self._count = program, memory, count
+        self._parts = _Parts.from_buffer(memory)
+
+    @classmethod
+    def load(cls, parts: Sequence[tuple[Collection[int], Collection[int]]]) -> Self:
+        """Of these parts: NAPI ids, and pids in the initial PID namespace. Raises ProbeUnavailable."""
+        assert len(parts) <= MOST_PARTS
+
+        def number(memory: mmap.mmap) -> None:
+            found = _Parts.from_buffer(memory)
+            for place, (napi_ids, pids) in enumerate(parts, 1):
+                for napi_id in napi_ids:
+                    found.of_napi[napi_id % NAPI_IDS] = place
+                for pid in pids:
+                    found.of_pid[pid] = place
+
+        constants = struct.pack("=I", net_rx_softirq(kernel_btf()))
+        return cls(*loaded("softirq_parts", constants, ctypes.sizeof(_Parts), prepare=number), len(parts))
+
+    def read(self) -> tuple[PartTime, ...]:
+        """Of each part in its order, from memory."""
+        cpus = [self._parts.cpus[cpu] for cpu in online_cpus()]
+        return tuple(
+            PartTime(sum(cpu.polled_ns[place] for cpu in cpus), sum(cpu.on_ns[place] for cpu in cpus))
+            for place in range(1, self._count + 1)
+        )
+
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
+    def close(self) -> None:
+        """Detach and free; may be called again. read() cannot be called any more."""
+        self._program.close()
+        if not self._memory.closed:
+            del self._parts
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,46 @@
+"""Where this process runs, and before whom: real scheduling, in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.lab
+
+BEFORE_OTHERS = """
+import os, time
+from napctl.kernel.own_cpu import before_others
+with before_others() as allowed:
+    print(allowed, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR)
+    end = time.monotonic() + 10
+    while os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR and time.monotonic() < end:
+        pass
+    print(time.monotonic() < end - 8)
+print(os.sched_getscheduler(0) == os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))
+"""
+AWAY = """
+import os
+from napctl.kernel.own_cpu import allowed_cpus, away_from
+os.sched_setaffinity(0, {1})
+print(sorted(allowed_cpus()), sorted(os.sched_getaffinity(0)))
+print(sorted(away_from({1})), sorted(os.sched_getaffinity(0)))
+print(sorted(away_from(range(64))), sorted(os.sched_getaffinity(0)))
+"""
+
+
+def lines_of(program: str) -> list[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+
+
+def test_before_others_it_never_runs_long_without_a_sleep() -> None:
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    assert lines_of(BEFORE_OTHERS) == ["True True", "True", f"True {nice}"]
+
+
+def test_it_moves_away_from_busy_cpus_wherever_it_was_started_and_stays_where_all_are() -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    others = [each for each in cpus if each != 1]
+    assert lines_of(AWAY) == [f"{cpus} [1]", f"{others} {others}", f"[] {others}"]

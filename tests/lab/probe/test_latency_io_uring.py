@@ -1,0 +1,100 @@
+"""Server-side latency of servers that read by io_uring: its recv is seen, its splice is not, and that is said."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from napctl.lab.bed import Lab
+from napctl.lab.load import LoadSpec, started
+from napctl.lab.servers import Server, accepts, serve
+from napctl.model.latency import ServerLatency
+from napctl.observe.server_latency import LatencyMeter
+from tests.lab.helpers import Napctl, ending
+from tests.lab.other_servers import bound, echoed
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+SOURCE = Path(__file__).parents[1] / "services/uring.c"
+PORT = 8087
+LOAD = LoadSpec(rate_per_second=3_000, seconds=20, warmup_seconds=0.3, protocol="http")
+FEW = replace(LOAD, connections=3)
+"""A blocking splice takes a kernel thread, of which there are few."""
+NOTHING = "server-side latency: it read nothing by recv in this window"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("uring") / "uring"
+    assert shutil.which("cc"), "the lab's own load generator needs it as well"
+    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-o", made, SOURCE], check=True)
+    made.chmod(0o755)
+    if subprocess.run([made, "check", "127.0.0.1", "0"], check=False).returncode == 3:
+        assert os.environ.get("CI") != "true", "io_uring is not allowed here"
+        pytest.skip("io_uring is not allowed here")
+    return made
+
+
+@contextmanager
+def serving(lab: Lab, program: Path, kind: str) -> Iterator[Server]:
+    def ready(lab: Lab, server: Server) -> bool:
+        return bound(server, "udp") == 1 if kind == "udp" else accepts(lab, server)
+
+    with ending(serve(lab, [str(program), kind, lab.server.address, str(PORT)], PORT, ready=ready)) as server:
+        yield server
+
+
+def seen_under_load(lab: Lab, server: Server, spec: LoadSpec = LOAD) -> tuple[ServerLatency, float]:
+    """Of a second; and the median that the client saw, µs."""
+    with LatencyMeter([server.pid]) as meter, started(lab, server, spec) as load:
+        load.wait_for_warmup()
+        meter.restart()
+        time.sleep(2)
+        window, result = meter.window(), load.stop()
+    assert result.p50_us is not None
+    return window, result.p50_us
+
+
+def test_what_is_read_by_io_uring_over_tcp_is_seen(lab: Lab, program: Path) -> None:
+    with serving(lab, program, "tcp") as server:
+        window, client_p50_us = seen_under_load(lab, server)
+    assert window.together is not None, window.lacks
+    assert window.lacks == ()
+    assert [each.pid for each in window.processes] == [server.pid]
+    read, reply = window.together.until_read, window.together.until_reply
+    assert read.samples >= 500, "of 1,500 in the slices one in two"
+    p50, replied = read.percentile_ns(0.5), reply.percentile_ns(0.5)
+    assert p50 is not None
+    assert replied is not None
+    assert 0 < p50 <= replied <= 1.2 * client_p50_us * 1e3
+
+
+def test_what_is_read_by_io_uring_over_udp_is_seen(lab: Lab, program: Path) -> None:
+    with serving(lab, program, "udp") as server, LatencyMeter([server.pid]) as meter:
+        assert echoed(lab, server, 20) == 20
+        meter.restart()
+        assert echoed(lab, server, 2_000) == 2_000
+        window = meter.window()
+    assert window.together is not None, window.lacks
+    assert window.together.until_read.samples >= 50
+    assert window.together.until_reply.samples >= 50
+
+
+def test_what_io_uring_splices_is_said_not_to_be_seen(lab: Lab, program: Path, napctl: Napctl) -> None:
+    with serving(lab, program, "splice") as server:
+        window, _ = seen_under_load(lab, server, FEW)
+        assert window.together is None
+        assert window.lacks == (NOTHING,)
+        with started(lab, server, FEW) as load:
+            load.wait_for_warmup()
+            shown = napctl("watch", "--target", server.pid, "--seconds", 1)
+    assert shown.status == 0
+    words = " ".join(shown.stdout.split())
+    assert f"not known: {NOTHING}" in words
+    assert "read p50" not in words

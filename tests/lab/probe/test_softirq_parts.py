@@ -1,0 +1,31 @@
+"""Time in NET_RX softirqs by whose it is: of NAPI instances, and of processes on top of which it came."""
+
+import pytest
+
+from napctl.probe.softirq_parts import SoftirqPartsProbe
+from napctl.probe.softirq_time import SoftirqTimeProbe
+from tests.lab.helpers import free_pid
+from tests.lab.probe.test_softirq_time import sender, turn
+
+pytestmark = pytest.mark.lab
+
+BACKLOG = 0
+"""The id of who polls what loopback delivers."""
+NOBODY = 65_000
+
+
+def test_polls_are_of_their_instances_part_and_softirqs_of_the_process_below() -> None:
+    with sender() as process, SoftirqTimeProbe.load([process.pid]) as all_of_it:
+        parts = [([BACKLOG], [free_pid()]), ([NOBODY], [process.pid])]
+        with SoftirqPartsProbe.load(parts) as probe:
+            before, there = probe.read(), all_of_it.read()
+            turn(process)
+            polled, below = (
+                (now.polled_ns - then.polled_ns, now.on_ns - then.on_ns)
+                for now, then in zip(probe.read(), before, strict=True)
+            )
+            found = all_of_it.read()
+    assert polled[1] == 0
+    assert below[0] == 0
+    assert 20_000 * 100 <= below[1] <= 1.2 * (found.on_chosen_ns - there.on_chosen_ns)
+    assert 20_000 * 50 <= polled[0] <= 1.2 * (found.ns - there.ns)

@@ -1,0 +1,169 @@
+"""napctl protect under a real flood: when it acts, what it gives the server, and that all is put back."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from napctl.lab.bed import Lab
+from napctl.lab.flood import (
+    AS_SOFTIRQ,
+    FloodSpec,
+    flood,
+    make_packets_dear,
+    peak_per_second,
+    started_flood,
+    take_as_softirq,
+    udp_server,
+)
+from napctl.lab.servers import Server
+from tests.lab.following import Following, ended_by, killed
+from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+ON_ITS_CPU = ("taskset", "-c", "1")
+
+
+@dataclass(frozen=True)
+class Bed:
+    """All of the receiver on CPU 1, packets that are dear, and threads that leave as little as a softirq."""
+
+    lab: Lab
+    server: Server
+    peak: float
+
+    @property
+    def nice(self) -> list[int]:
+        """Of the NAPI threads."""
+        pids = [each.thread_pid for each in self.lab.server.napis()]
+        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids if pid is not None]
+
+
+@contextmanager
+def built() -> Iterator[Bed]:
+    with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
+        make_packets_dear(lab.server)
+        take_as_softirq(lab.server)
+        yield Bed(lab, server, peak_per_second(lab))
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Bed]:
+    with built() as bed:
+        yield bed
+
+
+@contextmanager
+def protecting(napctl: Napctl, bed: Bed, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
+    """`napctl protect` on the server's device; it watches by then."""
+    started = napctl.start("protect", bed.lab.server.device, *at_server(bed.lab), "--json", *arguments, under=under)
+    with ended_by(signal.SIGINT, Following(started)) as it:
+        it.told("watched: 1 NAPI instance, on CPU 1")
+        it.told("napctl runs on CPU 0")
+        yield it
+
+
+def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_after_the_flood_all_is_as_before(
+    bed: Bed, napctl: Napctl
+) -> None:
+    before = machine_of(bed.lab.server)
+    assert bed.nice == [AS_SOFTIRQ]
+    with protecting(napctl, bed, under=ON_ITS_CPU) as it:
+        time.sleep(0.6)
+        with started_flood(bed.lab, FloodSpec(rate_per_second=4 * bed.peak, seconds=4)) as running:
+            running.wait_until_sending()
+            began = time.time()
+            acted = it.told("overload: nice 19 for the thread of NAPI", since=began)
+            assert acted.seconds - began < 1.0
+            assert "CPU 1 overloaded: packets take" in acted.text
+            assert bed.nice == [19]
+            (transaction,) = napctl.live()
+            assert (transaction.kind, transaction.state, len(transaction.changes)) == ("protect", "applied", 1)
+            result = running.result()
+        over = time.time()
+        assert result.answered_per_second(after_seconds=2) > 0.8 * bed.peak
+        back = it.told("overload is over: nice put back", since=began)
+        assert 9.5 < back.seconds - over < 12
+        assert machine_of(bed.lab.server) == before
+        assert bed.nice == [AS_SOFTIRQ]
+        assert napctl.live() == []
+        assert it.end(signal.SIGINT) == 0
+    assert it.since()[-1] == "protection ends: nothing was to be put back"
+    assert it.errors == ""
+
+
+def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+        running.wait_until_sending()
+        it.told("overload: nice 19")
+        assert it.end(signal.SIGINT) == 0
+        assert bed.nice == [AS_SOFTIRQ]
+    assert it.since()[-1] == "protection ends: 1 settings put back"
+    assert napctl.live() == []
+
+
+def test_killed_amid_a_flood_its_guard_puts_all_back(bed: Bed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+        running.wait_until_sending()
+        it.told("overload: nice 19")
+        killed(it)
+        until(lambda: bed.nice == [AS_SOFTIRQ], "the guard to put it back")
+        until(lambda: napctl.live() == [], "the journal to say so")
+
+
+def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+        running.wait_until_sending()
+        it.told("overload: nice 19")
+        assert napctl("rollback", "1").status == 0
+        it.told("somebody else has put back what protection had made: it makes nothing more")
+        assert it.ended() == 0
+        assert bed.nice == [AS_SOFTIRQ]
+        running.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [2, 4])
+def test_with_nothing_attached_the_server_keeps_its_throughput(bed: Bed, napctl: Napctl, times: int) -> None:
+    unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=4))
+    with protecting(napctl, bed):
+        time.sleep(0.6)
+        protected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=8))
+    shares = [each.answered_per_second(after_seconds=2) / bed.peak for each in (unprotected, protected)]
+    print(f"{times} times the peak: goodput {shares[0]:.0%} of the peak, protected {shares[1]:.0%}")
+    assert protected.sent_per_second > 0.8 * times * bed.peak
+    assert shares[1] >= 0.8
+
+
+@pytest.mark.long
+def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(bed: Bed, napctl: Napctl) -> None:
+    before = machine_of(bed.lab.server)
+    with protecting(napctl, bed) as it:
+        began = time.time()
+        for _ in range(30):
+            for share in (0.07, 0.7):
+                flood(bed.lab, FloodSpec(rate_per_second=share * bed.peak, seconds=1))
+        assert it.since(began) == []
+    assert machine_of(bed.lab.server) == before
+
+
+def test_a_device_that_goes_away_in_the_flood_is_forgotten(napctl: Napctl) -> None:
+    with built() as bed, protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+        running.wait_until_sending()
+        it.told("overload: nice 19")
+        in_namespace(bed.lab.server.namespace, "ip", "link", "delete", bed.lab.server.device)
+        it.told("it has gone")
+        it.told("not protected: there is no such device")
+        assert napctl.live() == []
+        assert it.end(signal.SIGINT) == 0
+    assert it.errors == ""
+
+
+def flooding(bed: Bed) -> FloodSpec:
+    """For as long as a test needs."""
+    return FloodSpec(rate_per_second=4 * bed.peak, seconds=10)

@@ -1,0 +1,259 @@
+"""Storms of real packets: what the host needs still comes through, what nobody wants is dropped, both are counted."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from napctl.change.journal import Journal
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.lab.bed import End, Lab
+from napctl.model.storm import Reason, StormTally, limits_of
+from napctl.protect.storm_control import StormControl
+from tests.lab.helpers import until
+from tests.lab.protect.conftest import armed, frames, inside, send
+from tests.packets import BROADCAST, TCP, UDP, arp_request, ethernet, ipv4, tcp, udp
+
+pytestmark = pytest.mark.lab
+
+MAC = bytes.fromhex("020000000001")
+CLOSED = 7_001
+TRIES = 5
+STORMING = """
+import socket, sys
+sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sender.bind((sys.argv[1], 0))
+frame = bytes.fromhex(sys.argv[2])
+print(flush=True)
+while True:
+    try:
+        sender.send(frame)
+    except OSError:  # the receiver's ring is full
+        pass
+"""
+
+
+@contextmanager
+def storm(end: End, frame: bytes) -> Iterator[None]:
+    """As many of these as Python can send."""
+    command = [sys.executable, "-c", STORMING, end.device, frame.hex()]
+    process = end.start(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def is_asked_for(end: End, address: str) -> bool:
+    """Whether somebody answers an ARP request within half a second."""
+    with frames(end) as sender:
+        sender.send(ethernet(BROADCAST, 0x0806, arp_request(address)))
+        deadline = time.monotonic() + 0.5
+        while (left := deadline - time.monotonic()) > 0:
+            sender.settimeout(left)
+            try:
+                answer = sender.recv(100)
+            except TimeoutError:
+                return False
+            if answer[12:14] == b"\x08\x06" and answer[20:22] == b"\0\2" and answer[28:32] == socket.inet_aton(address):
+                return True
+    return False
+
+
+@contextmanager
+def dhcp_server(end: End) -> Iterator[None]:
+    """It answers what is broadcast to its port, as a DHCP server does."""
+    with end.namespace.entered():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    server.bind(("", 67))
+
+    def answer() -> None:
+        while True:
+            asked, address = server.recvfrom(1000)
+            if asked == b"end":
+                return
+            server.sendto(asked, address)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        with end.namespace.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ending:
+            ending.sendto(b"end", ("127.0.0.1", 67))
+        thread.join()
+        server.close()
+
+
+def offers(end: End) -> bool:
+    """Whether what is broadcast from the client's port is answered within half a second."""
+    with end.namespace.entered():
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.bind(("", 68))
+        client.settimeout(0.5)
+        client.sendto(b"discover", ("10.199.0.255", 67))
+        try:
+            return client.recv(1000) == b"discover"
+        except TimeoutError:
+            return False
+
+
+def growth(control: StormControl, reason: Reason, before: StormTally) -> tuple[int, int]:
+    """(passed, dropped) packets since."""
+    now = control.counts().by_reason[reason]
+    return now.passed_packets - before.passed_packets, now.dropped_packets - before.dropped_packets
+
+
+def test_arp_and_dhcp_are_answered_in_a_storm_of_broadcasts(journal: Journal, lab: Lab) -> None:
+    here = armed(journal, lab)
+    here.control.limit(journal, here.transaction, limits_of(20))
+    loop = ethernet(BROADCAST, 0x0806, arp_request("10.199.0.77"))
+    with dhcp_server(lab.server), storm(lab.client, loop):
+        before = here.control.counts().by_reason["broadcast"]
+        for _ in range(5):
+            # The storm fills the receiver's ring as well, so that now and then it is tried again, as by all clients.
+            assert any(is_asked_for(lab.client, lab.server.address) for _ in range(TRIES))
+            assert any(offers(lab.client) for _ in range(TRIES))
+        passed, dropped = growth(here.control, "broadcast", before)
+
+    assert dropped > 1000
+    assert passed < dropped / 10
+
+
+def test_a_storm_of_requests_for_this_host_is_limited_as_well(journal: Journal, lab: Lab) -> None:
+    here = armed(journal, lab)
+    here.control.limit(journal, here.transaction, limits_of(100))
+    with storm(lab.client, ethernet(BROADCAST, 0x0806, arp_request(lab.server.address))):
+        until(lambda: here.control.counts().by_reason["neighbours"].dropped_packets > 1000, "drops")
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_nobody_listens_to_is_dropped_and_who_listens_is_reached(
+    protocol: str, journal: Journal, lab: Lab
+) -> None:
+    here = armed(journal, lab)
+    limits = limits_of(1)
+    here.control.limit(journal, here.transaction, limits)
+    payload = (TCP, tcp(CLOSED)) if protocol == "tcp" else (UDP, udp(CLOSED))
+    before = here.control.counts().by_reason["no listener"]
+    with frames(lab.client) as sender:
+        send(sender, ethernet(MAC, 0x0800, ipv4(lab.server.address, *payload)), 1000)
+        until(lambda: sum(growth(here.control, "no listener", before)) == 1000, "all of them", 5)
+    passed, _ = growth(here.control, "no listener", before)
+    assert passed <= limits.burst_packets + 5
+
+    with lab.server.namespace.entered():
+        server = socket.create_server(("", 7_002))
+    with server, lab.client.namespace.entered():
+        for _ in range(50):
+            with socket.create_connection((lab.server.address, 7_002), timeout=5) as client:
+                client.send(b"x")
+    assert sum(growth(here.control, "no listener", before)) == 1000, "packets to who listens are not even counted"
+
+
+def test_its_own_connections_are_not_disturbed(journal: Journal, lab: Lab) -> None:
+    """A client on this host has a port on which nobody listens."""
+    here = armed(journal, lab)
+    here.control.limit(journal, here.transaction, limits_of(1))
+    with lab.client.namespace.entered():
+        server = socket.create_server(("", 7_003))
+    with server:
+        for _ in range(50):
+            with lab.server.namespace.entered():
+                client = socket.create_connection((lab.client.address, 7_003), timeout=5)
+            with client:
+                accepted, _ = server.accept()
+                accepted.send(b"x")
+                assert client.recv(1) == b"x"
+                accepted.close()
+    with lab.server.namespace.entered():
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with lab.client.namespace.entered():
+        answering = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with asking, answering:
+        answering.bind(("", 7_004))
+        asking.settimeout(5)
+        for _ in range(50):
+            asking.sendto(b"x", (lab.client.address, 7_004))
+            data, address = answering.recvfrom(10)
+            answering.sendto(data, address)
+            assert asking.recv(10) == b"x"
+
+
+def test_a_new_address_is_taken_over(journal: Journal, lab: Lab) -> None:
+    here = armed(journal, lab)
+    limited = here.control.limit(journal, here.transaction, limits_of(1))
+    frame = ethernet(MAC, 0x0800, ipv4("10.199.0.99", UDP, udp(CLOSED)))
+    with frames(lab.client) as sender:
+
+        def counted() -> int:
+            before = here.control.counts().by_reason["no listener"]
+            send(sender, frame, 200)
+            time.sleep(0.3)
+            return sum(growth(here.control, "no listener", before))
+
+        assert counted() == 0
+        inside(lab.server, "ip", "address", "add", "10.199.0.99/24", "dev", lab.server.device)
+        here.control.refresh(journal, limited.transaction)
+        assert counted() == 200
+
+
+@contextmanager
+def container(lab: Lab) -> Iterator[NetworkNamespace]:
+    """A network namespace behind the server's, at 172.31.0.2."""
+    with NetworkNamespace.create() as within:
+        with lab.server.namespace.entered():
+            link = [
+                "ip",
+                "link",
+                "add",
+                "br9",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                f"/proc/self/fd/{within.fd}",
+            ]
+            subprocess.run(link, check=True, pass_fds=[within.fd])
+        inside(lab.server, "ip", "address", "add", "172.31.0.1/24", "dev", "br9")
+        inside(lab.server, "ip", "link", "set", "br9", "up")
+        inside(lab.server, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        with within.entered():
+            for line in ("address add 172.31.0.2/24 dev eth0", "link set eth0 up", "route add default via 172.31.0.1"):
+                subprocess.run(["ip", *line.split()], check=True)
+        yield within
+
+
+def test_with_a_published_port_of_a_container_ports_are_not_judged(journal: Journal, lab: Lab) -> None:
+    """Nobody listens on it here: nftables sends it into another namespace."""
+    rules = (
+        "table ip n { chain c { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 172.31.0.2:80; }; }"
+    )
+    with container(lab) as within:
+        with lab.server.namespace.entered():
+            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+        with within.entered():
+            published = socket.create_server(("", 80))
+        here = armed(journal, lab)
+        limited = here.control.limit(journal, here.transaction, limits_of(1))
+
+        assert (limited.limits.broadcast, limited.limits.no_listener) == (True, False)
+        (words,) = limited.words
+        assert words.startswith("packets to ports where nobody listens are not limited: ")
+        assert "nat (DNAT or SNAT)" in words
+        with published, lab.client.namespace.entered():
+            for _ in range(50):
+                socket.create_connection((lab.server.address, 8080), timeout=5).close()

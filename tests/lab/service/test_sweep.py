@@ -1,0 +1,67 @@
+"""While the service tries timers on one target, it is there for all others, and for whoever asks it to end."""
+
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from napctl.lab.load import LoadSpec, started
+from tests.lab.following import all_unset, flap, served
+from tests.lab.helpers import Napctl, machine_of
+from tests.lab.service.services import guards_gone, policy_of, serving
+
+pytestmark = pytest.mark.lab
+
+AUTO = '"auto"'
+
+
+@pytest.mark.alone
+def test_while_timers_are_tried_another_target_is_mended_within_a_second_and_sigterm_is_heard_as_soon(
+    napctl: Napctl, tmp_path: Path
+) -> None:
+    with served() as tried, served() as other, ExitStack() as stack:
+        before = machine_of(tried.lab.server)
+        load = LoadSpec(rate_per_second=2_000, seconds=60)
+        stack.enter_context(started(tried.lab, tried.server, load)).wait_for_warmup()
+        policy = policy_of(tmp_path, (tried.server.pid, AUTO), other.server.pid)
+        with serving(napctl, policy) as it:
+            it.told(f"pid:{tried.server.pid}: trying timers for about 6 s")
+            it.told(f"pid:{other.server.pid}: attached memcached")
+            flap(other.lab)
+            began = time.time()
+            mended = it.told("attached NAPI", since=began).seconds
+            assert mended - began < 1
+            attached = it.told(f"pid:{tried.server.pid}: attached memcached").seconds
+            assert attached > mended, "the sweep was over before anything was tried"
+            it.told(f"pid:{tried.server.pid}: chose gro-flush-timeout")
+            assert it.end(signal.SIGTERM) == 0
+        assert machine_of(tried.lab.server) == before
+
+        with serving(napctl, policy) as it:
+            it.told(f"pid:{tried.server.pid}: trying timers")
+            time.sleep(0.7)
+            asked = time.monotonic()
+            assert it.end(signal.SIGTERM) == 0
+            assert time.monotonic() - asked < 1.5
+            assert it.since()[-1] == "stopped: all is put back"
+        assert machine_of(tried.lab.server) == before
+        assert all_unset(tried.server.pid, other.server.pid)
+        assert napctl.live() == []
+    guards_gone(napctl)
+
+
+def test_a_trial_that_somebody_detaches_is_over_and_the_target_is_left_to_him(napctl: Napctl, tmp_path: Path) -> None:
+    with served() as one, ExitStack() as stack:
+        before = machine_of(one.lab.server)
+        load = LoadSpec(rate_per_second=2_000, seconds=60)
+        stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
+        with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
+            it.told("trying timers")
+            while napctl("detach", one.server.pid).status:  # between two of them there is nothing to detach
+                time.sleep(0.02)
+            it.told("somebody else has detached it while timers were tried")
+            it.told("detached by hand: left so")
+            assert machine_of(one.lab.server) == before
+            assert it.end(signal.SIGTERM) == 0

@@ -1,0 +1,94 @@
+"""What NAPI threads cost at the load that is there, measured: for the lab's memcached, and beside a program that never
+leaves their CPU."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.lab.bed import Lab
+from napctl.lab.servers import Server
+from napctl.model.settings import NapiSettings
+from tests.lab.conftest import LoadStarter
+from tests.lab.helpers import Napctl, at_server, machine_of, set_napi
+from tests.lab.plans import HEAD
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
+
+PLAN = (
+    '[server0]\ndriver = "veth"\nrx-queues = 1\ntx-queues = 1\n'
+    '[server0.thread.0]\nthreaded = "enabled"\nnice = 19\ncpus = "{cpu}"\n'
+)
+
+
+def written(lab: Lab, path: Path) -> Path:
+    """For an instance that has a thread at nice 0 already."""
+    (napi,) = lab.server.napis()
+    assert napi.thread_pid is not None
+    os.setpriority(os.PRIO_PROCESS, napi.thread_pid, 0)
+    path.write_text(HEAD + PLAN.format(cpu=lab.server.cpu))
+    return path
+
+
+@contextmanager
+def occupied(cpu: int) -> Iterator[None]:
+    """By a program at nice 0 that never waits."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
+        os.setpriority(os.PRIO_PROCESS, spinning.pid, 0)
+        os.sched_setaffinity(spinning.pid, {cpu})
+        try:
+            yield
+        finally:
+            spinning.kill()
+
+
+def test_at_a_normal_load_threads_are_affordable_and_applied(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    plan = written(lab, tmp_path / "plan.toml")
+    load(rate_per_second=5_000, seconds=60)
+
+    done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
+
+    assert done.status == 0, done
+    (price,) = done.json["verification"]["prices"]
+    assert price["goodput"]["ratio"] > 0.9
+    assert price["waited_us"] is not None
+    assert price["cpu"]["ratio"] > 0
+    assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
+    assert napctl("rollback").status == 0
+
+
+def test_beside_a_program_that_never_leaves_the_cpu_they_are_too_dear_and_not_applied(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    plan = written(lab, tmp_path / "plan.toml")
+    before = machine_of(lab.server)
+    with occupied(lab.server.cpu):
+        load(rate_per_second=20_000, seconds=60)
+        done = napctl("apply", plan, "--verify", *at_server(lab), timeout_s=90)
+
+    assert done.status == 1, done
+    assert "too dear" in done.stdout
+    assert "not applied: everything is as it was before" in done.stdout
+    assert machine_of(lab.server) == before
+    assert napctl.live() == []
+
+
+def test_a_thread_in_the_place_of_a_softirq_has_a_price_too(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    plan = written(lab, tmp_path / "plan.toml")
+    set_napi(lab, lab.server.napis()[0].napi_id, NapiSettings(threaded="disabled"))
+    load(rate_per_second=5_000, seconds=60)
+
+    done = napctl("verify", plan, "--settings", "threads", "--pairs", "2", *at_server(lab), timeout_s=90)
+
+    assert done.status in (0, 1), done
+    assert "server0 threads of NAPI instance 0:" in done.stdout
+    assert "waits" in done.stdout
+    assert lab.server.napis()[0].settings.threaded == "disabled"

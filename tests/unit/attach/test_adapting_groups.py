@@ -1,0 +1,241 @@
+"""The loop around the controller where loads of an attachment's parts differ: on made-up counters, without a kernel."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from napctl.adapt.grouping import DIFFER_SECONDS
+from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.ways import INTERRUPTS, Way
+from napctl.attach import adapting as module
+from napctl.attach.adapting import Adapting
+from napctl.attach.follow_step import NapiKey
+from napctl.attach.packet_cost import CostReading, PartReading
+from napctl.model.change import Transaction
+from napctl.model.latency import BOUNDS_NS, LatencyHistogram, ProcessLatency
+from napctl.model.suspension_counts import WAIT_BUCKETS, SuspensionCounts
+from napctl.probe import ProbeUnavailable
+from tests.unit.adapt.worlds import WAYS, memcached
+from tests.unit.attach.steps import attached
+from tests.unit.attach.targets import NETNS, examination, instance
+
+GOAL = LatencyGoal(ways=WAYS, budget_ns=1_000_000)
+FED = {10: 300, 11: 301, 12: 302}
+"""The NAPI instance of each process."""
+FEEDS = {pid: frozenset({napi_id}) for pid, napi_id in FED.items()}
+
+
+def attachment(pids: Collection[int] = (10, 11)) -> Transaction:
+    return attached(examination(*(instance(5, {FED[pid]: 1}, pid=pid) for pid in pids)))
+
+
+@dataclass
+class World:
+    """A machine on which time goes by only when run() says so: what the table says, for each NAPI instance."""
+
+    loads: dict[int, float]
+    now: float = 1_000.0
+    ways: dict[int, Way] = field(default_factory=dict)
+    counted: dict[int, float] = field(default_factory=dict)
+    ran: dict[int, float] = field(default_factory=dict)
+    waits: dict[int, list[float]] = field(default_factory=dict)
+    parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]] = ()
+
+    def run(self, seconds: float) -> None:
+        self.now += seconds
+        for pid, napi_id in FED.items():
+            load = self.loads.get(napi_id, 0.0)
+            cost, p99_ns = memcached(self.ways.get(napi_id, INTERRUPTS), load, self.now)
+            self.counted[napi_id] = self.counted.get(napi_id, 0.0) + load * seconds
+            self.ran[pid] = self.ran.get(pid, 0.0) + load * seconds * cost
+            counts = self.waits.setdefault(pid, [0.0] * len(BOUNDS_NS))
+            counts[next(place for place, bound in enumerate(BOUNDS_NS) if bound > p99_ns) - 1] += 100 * seconds
+
+    # As CostProbe.
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    is_full = False
+
+    def follow(self, _pids: Collection[int]) -> None:
+        pass
+
+    def divide(self, parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]]) -> None:
+        self.parts = parts
+
+    def read(self, napis: Collection[NapiKey]) -> CostReading:
+        waits = tuple(
+            SuspensionCounts(
+                napi_id=napi_id, netns=netns, waits=(round(self.counted.get(napi_id, 0)), *(0,) * (WAIT_BUCKETS - 1))
+            )
+            for netns, napi_id in sorted(napis)
+        )
+        parts = tuple(PartReading(of, pids, 0.0) for of, pids in self.parts)
+        return CostReading(self.now, dict(self.ran), 0.0, waits, parts)
+
+    def packets(self, napis: Collection[NapiKey]) -> int:
+        return round(sum(self.counted.get(napi_id, 0.0) for _, napi_id in napis))
+
+
+class Latencies:
+    """As LatencyProbe."""
+
+    is_full = False
+
+    def __init__(self, world: World):
+        self._world = world
+
+    def read(self) -> tuple[ProcessLatency, ...]:
+        return tuple(
+            ProcessLatency(pid=pid, until_read=LatencyHistogram(counts=tuple(map(round, counts))))
+            for pid, counts in self._world.waits.items()
+        )
+
+    def add(self, _pid: int) -> None:
+        pass
+
+    def drop(self, _pid: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Server:
+    """An attachment that is adapted, as a follower does it."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: dict[int, float]):
+        self.world = world = World(loads)
+        self.said: list[str] = []
+        self.told: list[str] = []
+        self.divisions: list[tuple[float, int]] = []
+        self.changes: list[tuple[float, str, str]] = []
+
+        monkeypatch.setattr(module, "CostProbe", lambda _pids: world)
+        monkeypatch.setattr(module, "LatencyProbe", SimpleNamespace(load=lambda _pids: Latencies(world)))
+        monkeypatch.setattr(module, "napi_threads", lambda _transaction: {})
+        monkeypatch.setattr(module, "server_identity", lambda _transaction: "a world")
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: world.now))
+        self.adapting = Adapting(GOAL, attachment(), tmp_path, self.said.append, INTERRUPTS)
+
+    def run(self, seconds: float) -> None:
+        over = self.world.now + seconds
+        while self.world.now < over:
+            self.world.run(max(0.05, self.adapting.seconds_left(self.world.now)))
+            before = len(self.adapting.ways)
+            turn = self.adapting.turn()
+            if len(self.adapting.ways) != before:
+                self.divisions.append((self.world.now, len(self.adapting.ways)))
+            self.told += turn.notices if turn else ()
+            for wanted in turn.wanted if turn else ():
+                part = wanted.part
+                for napi_id in FED.values():
+                    if part is None or (NETNS, napi_id) in part.napis:
+                        self.world.ways[napi_id] = wanted.way
+                self.changes.append((self.world.now, str(part or "all"), str(wanted.way)))
+                self.adapting.switched(wanted.way, part)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    return Server(tmp_path, monkeypatch, {300: 100_000, 301: 3_000})
+
+
+def test_unlike_loads_become_two_groups_after_a_while_and_each_gets_its_own_way(server: Server) -> None:
+    server.adapting.told(FEEDS)
+    began = server.world.now
+    server.run(600)
+    ((at, groups),) = server.divisions
+    assert groups == 2
+    assert at - began >= DIFFER_SECONDS
+    heavy, light = server.adapting.ways
+    assert heavy != INTERRUPTS
+    assert light == INTERRUPTS
+    assert (server.world.ways[300], server.world.ways.get(301, INTERRUPTS)) == (heavy, light)
+    assert {part for moment, part, _ in server.changes if moment > at} <= {"NAPI 300", "NAPI 301"}
+    assert {part for moment, part, _ in server.changes if moment <= at} <= {"all"}
+
+
+def test_like_loads_stay_one_decision(server: Server) -> None:
+    server.world.loads = {300: 60_000, 301: 50_000}
+    server.adapting.told(FEEDS)
+    server.run(300)
+    assert server.divisions == []
+    assert {part for _, part, _ in server.changes} <= {"all"}
+
+
+def test_loads_that_are_alike_again_come_to_one_way(server: Server) -> None:
+    server.adapting.told(FEEDS)
+    server.run(600)
+    server.world.loads = {300: 60_000, 301: 60_000}
+    server.run(120)
+    assert [groups for _, groups in server.divisions] == [2, 1]
+    about = [each for each in server.told if each.startswith("loads ")]
+    assert about == [
+        "loads differ, so there is a decision for each (NAPI 300: 100,000 packets/s, NAPI 301: 3,000 packets/s)",
+        "loads are alike again: one for all",
+    ]
+    assert server.world.ways[300] == server.world.ways[301]
+
+
+def test_where_nothing_tells_who_takes_in_what_it_is_one_decision_and_that_is_said(server: Server) -> None:
+    server.adapting.told({10: frozenset({300, 301}), 11: frozenset({301})})
+    server.run(300)
+    assert server.divisions == []
+    assert [each for each in set(server.said) if "one decision for all" in each]
+
+
+def test_a_look_that_finds_other_feeds_makes_it_one_group_and_what_is_not_known_now_stays(server: Server) -> None:
+    server.adapting.told(FEEDS)
+    server.run(300)
+    assert len(server.adapting.ways) == 2
+    first = server.adapting.ways[0]
+    assert not server.adapting.told({10: frozenset({300})}), "the other has no connection now"
+    assert len(server.adapting.ways) == 2
+    assert server.adapting.told({11: frozenset({300, 301})})
+    assert list(server.adapting.ways) == [first]
+    server.run(10)
+
+
+def test_another_worker_makes_it_one_group(server: Server) -> None:
+    server.adapting.told(FEEDS)
+    server.run(300)
+    first = server.adapting.ways[0]
+    server.adapting.follow(attachment((10, 11, 12)))
+    assert list(server.adapting.ways) == [first]
+    server.world.ways = {300: first, 301: first, 302: first}
+    server.adapting.told(FEEDS)
+    server.world.loads = {300: 100_000, 301: 3_000, 302: 3_100}
+    server.run(120)
+    assert len(server.adapting.ways) == 2
+
+
+def test_a_probe_that_cannot_tell_them_apart_leaves_one_decision(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide(parts: Sequence[object]) -> None:
+        if parts:
+            raise ProbeUnavailable("no BPF here")
+
+    monkeypatch.setattr(server.world, "divide", divide)
+    server.adapting.told(FEEDS)
+    server.run(300)
+    assert server.divisions == []
+    assert any("cannot be told apart: no BPF here; one decision for all" in each for each in server.said)
+
+
+def test_windows_of_groups_are_longer_as_the_lightest_has_few_samples(server: Server) -> None:
+    server.adapting.told(FEEDS)
+    server.run(300)
+    server.adapting._begin_in(0.0)
+    began = server.world.now
+    server.adapting.turn()
+    while server.adapting.turn() is None:
+        server.world.run(server.adapting.seconds_left(server.world.now))
+    assert server.world.now - began >= 0.9 * module.GROUPS_SECONDS

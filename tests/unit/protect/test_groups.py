@@ -1,0 +1,78 @@
+"""What is protected: instances by device and CPUs, who keeps his place on the ladder, and what is none of them."""
+
+from msgspec.structs import replace
+
+from napctl.kernel.links import Link
+from napctl.model.machine import Device, Napi
+from napctl.model.settings import NapiSettings
+from napctl.protect.groups import groups_of, matching, obstacle
+from napctl.protect.ladder import Ladder
+from napctl.protect.protect_options import ProtectOptions
+
+OF_ETH0 = ProtectOptions(devices=("eth0",))
+
+
+def napi(number: int, cpus: str | None, *, threaded: str = "disabled", suspend_ns: int = 0) -> Napi:
+    settings = NapiSettings(threaded=threaded, irq_suspend_timeout_ns=suspend_ns)
+    return Napi(napi_id=number, ifindex=2, irq=None, cpus=cpus, settings=settings)
+
+
+def eth0(*napis: Napi) -> Device:
+    return Device(name="eth0", ifindex=2, up=True, napis=napis)
+
+
+def link(name: str, *, up: bool = True, kind: str | None = None, other: str = "") -> Link:
+    return Link(
+        name=name, alternative_names=(other,) if other else (), ifindex=2, up=up, carrier=up, loopback=name == "lo",
+        virtual=kind is not None, kind=kind, link=None, link_netnsid=None, master=None, rx_packets=0, tx_packets=0,
+        rx_dropped=0, tx_dropped=0, rx_missed=0, rx_overrun=0,
+    )  # fmt: skip
+
+
+def test_instances_that_share_their_cpus_stand_on_one_ladder() -> None:
+    groups = groups_of([eth0(napi(1, "0"), napi(2, "1"), napi(3, "0"), napi(4, None))], OF_ETH0)
+    assert [([each.napi_id for each in group.napis], group.cpus) for group in groups] == [
+        ([1, 3], frozenset({0})), ([2], frozenset({1})), ([4], None),
+    ]  # fmt: skip
+
+
+def test_what_has_threads_begins_with_their_nice_value_and_storm_control_is_none_unless_allowed() -> None:
+    soft, threaded = groups_of([eth0(napi(1, "0"), napi(2, "1", threaded="enabled"))], OF_ETH0)
+    assert (soft.steps, threaded.steps) == (("threads", "nice"), ("nice",))
+    allowed = replace(OF_ETH0, storm_control_per_second=9)
+    assert [each.steps[-1] for each in groups_of([eth0(napi(1, "0"))], allowed)] == ["storm control"]
+
+
+def test_the_same_instances_keep_their_place_also_when_their_threads_run_elsewhere_and_others_begin_anew() -> None:
+    (before,) = groups_of([eth0(napi(1, "0"), napi(2, "0"))], OF_ETH0)
+    before.ladder = Ladder(made=("threads",), cause_per_second=9.0)
+    moved = eth0(napi(1, "0-1", threaded="enabled"), napi(2, "1", threaded="enabled"))
+    (after,) = groups_of([moved], OF_ETH0, [before])
+    assert after.ladder == before.ladder
+    assert after.cpus == frozenset({0, 1})
+    (anew,) = groups_of([eth0(napi(3, "0"))], OF_ETH0, [before])
+    assert anew.ladder == Ladder()
+
+
+def test_what_is_attached_is_left_alone_and_a_device_of_which_all_is_needs_nothing() -> None:
+    attached = napi(1, "0", suspend_ns=20_000_000)
+    (group,) = groups_of([eth0(attached, napi(2, "0"))], OF_ETH0)
+    assert group.napi_ids == {2}
+    assert groups_of([eth0(attached)], OF_ETH0) == []
+    assert obstacle("eth0", link("eth0"), [], has_napis=True).startswith("it needs nothing more: what is attached")
+
+
+def test_devices_are_meant_by_name_or_as_hardware_that_is_up() -> None:
+    there = [link("lo"), link("eth0", other="uplink"), link("eth1", up=False), link("veth0", kind="veth")]
+    assert [each.name for each in matching(there, OF_ETH0)] == ["eth0"]
+    assert [each.name for each in matching(there, ProtectOptions(devices=("uplink", "veth0")))] == ["eth0", "veth0"]
+    assert [each.name for each in matching(there, ProtectOptions())] == ["eth0"]
+
+
+def test_why_a_device_is_not_protected() -> None:
+    assert obstacle("eth9", None, [], has_napis=False) == "there is no such device"
+    assert obstacle("eth0", link("eth0", up=False), [], has_napis=False) == "it is down"
+    assert "`ethtool -K veth0 gro on`" in obstacle("veth0", link("veth0", kind="veth"), [], has_napis=False)
+    assert "so it has no NAPI threads" in obstacle("wlan0", link("wlan0"), [], has_napis=False)
+    groups = groups_of([eth0(napi(1, "0"))], OF_ETH0)
+    assert obstacle("eth0", link("eth0"), groups, has_napis=True) == ""

@@ -1,0 +1,97 @@
+"""Protection on a real driver whose packets come in softirqs: it gives it NAPI threads at nice 19 in a flood, and takes
+them back."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
+from napctl.lab.bed import Lab
+from napctl.lab.compiled import compiled
+from napctl.lab.flood import make_packets_dear
+from napctl.model.machine import Napi
+from tests.lab.following import Following, ended_by
+from tests.lab.helpers import Napctl
+from tests.vm.test_apply import ifindex_of
+from tests.vm.wire import Wire, run
+
+PORT, SERVED_US = 7000, 60
+FLOOD_CPU, FLOODED_CPU = 0, 1
+PATIENCE_S = 90
+
+
+@pytest.fixture
+def napctl(state: Path) -> Napctl:
+    """It is started, and runs for a while."""
+    return Napctl(state)
+
+
+def napi_of(device: str) -> Napi:
+    with Netdev() as netdev:
+        return netdev.napis(ifindex_of(device))[0]
+
+
+@contextmanager
+def on(cpu: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["taskset", "-c", str(cpu), *command], stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def flooded(wire: Wire) -> Iterator[subprocess.Popen[bytes]]:
+    """Packets that are dear come to one CPU, on which their server runs."""
+    irq = napi_of(wire.device).irq
+    affinity = Path(f"/proc/irq/{irq}/smp_affinity_list")
+    with ExitStack() as undo:
+        netns = undo.enter_context(NetworkNamespace.current())
+        former = affinity.read_text()
+        affinity.write_text(str(FLOODED_CPU))
+        undo.callback(affinity.write_text, former)
+        with Lab(netns, netns) as ends:
+            make_packets_dear(ends.server)
+        undo.callback(run, "nft", "delete", "table", "ip", "dear")
+        undo.enter_context(
+            on(FLOODED_CPU, str(compiled("udpserver")), wire.address, str(PORT), str(SERVED_US * 1000), "recv")
+        )
+        options = {"host": wire.address, "port": PORT, "rate": 40_000, "seconds": 600, "size": 64}
+        sender = [str(compiled("udpflood")), *(f"--{name}={value}" for name, value in options.items())]
+        yield undo.enter_context(on(FLOOD_CPU, "ip", "netns", "exec", wire.peer_namespace, *sender))
+
+
+def test_a_softirq_device_gets_threads_at_nice_19_in_a_flood_and_loses_them_after_it(
+    wire: Wire, napctl: Napctl
+) -> None:
+    compiled("udpserver"), compiled("udpflood")
+    assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)
+    started = napctl.start("protect", wire.device, "--json")
+    with ended_by(signal.SIGINT, Following(started)) as it:
+        it.told("watched: ", patience_s=PATIENCE_S)
+        it.told("napctl runs", patience_s=PATIENCE_S)
+        with flooded(wire):
+            it.told("overload: NAPI threads for NAPI", patience_s=PATIENCE_S)
+            it.told("overload: nice 19 for the thread of NAPI", patience_s=PATIENCE_S)
+            napi = napi_of(wire.device)
+            assert napi.settings.threaded == "enabled"
+            assert napi.thread_pid is not None
+            assert os.getpriority(os.PRIO_PROCESS, napi.thread_pid) == 19
+            (transaction,) = napctl.live()
+            assert (transaction.kind, transaction.state) == ("protect", "applied")
+            after = [(each.after.threaded, each.after.nice) for each in transaction.changes]  # type: ignore[union-attr]
+            assert after == [("enabled", None), (None, 19)]
+        it.told("overload is over: nice and threads put back", patience_s=PATIENCE_S)
+        assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)
+        assert napctl.live() == []
+        assert it.end(signal.SIGINT, patience_s=PATIENCE_S) == 0
+    assert it.errors == ""
+    print("\n".join(it.since()))
+    wire.ping(5)
