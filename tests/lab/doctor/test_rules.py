@@ -150,7 +150,9 @@ def test_an_ordinary_load_is_no_finding(lab: Lab, server: Server, load: LoadStar
     assert found.findings == ()
     (counts,) = found.checkup.window.devices
     assert (counts.rx_packets or 0) > 1000
-    assert {each.why for each in found.unjudged} == {"a software device has no interrupts"}
+    # NAPI threads of other labs come and go beside this one: then nobody can tell what packets take of a CPU.
+    why = {each.why for each in found.unjudged} - {"what packets take of each CPU could not be read"}
+    assert why == {"a software device has no interrupts"}
 
 
 def test_what_was_looked_at_is_said(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
