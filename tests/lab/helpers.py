@@ -42,7 +42,7 @@ Step = tuple[str, int]
 Sampled = Callable[[list[Step], int], list[Step]]
 """The fixture `sampled`, of steps."""
 STEPS = (
-    "pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "setpriority", "sched_setaffinity",
+    "pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "setpriority", "sched_setaffinity",
     "exit_group",
 )  # fmt: skip
 """System calls by which napctl changes or records something, and its end."""

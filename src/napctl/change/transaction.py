@@ -12,7 +12,7 @@ from napctl.change.holders import refuse_second_holder
 from napctl.change.journal import Journal
 from napctl.change.objects import Places, recognisable
 from napctl.change.one_change import all_gone, make, refuse_changed, settled, undo
-from napctl.change.renewal import joined
+from napctl.change.renewal import joined, object_of
 from napctl.change.successors import inherited
 from napctl.change.undoing_order import paused_meanwhile, resumed_seconds, suspension_first, undoing_order
 from napctl.kernel import running_kernel
@@ -145,7 +145,8 @@ def amend(
         if not further:
             return journal.update(kept, transaction.state)
         with_all = joined if join else _appended
-        journal.update(replace(kept, changes=with_all(kept.changes, [_amid(each) for each in further])), "changing")
+        amid = [_amid(each, kept.changes) for each in further]
+        journal.update(replace(kept, changes=with_all(kept.changes, amid)), "changing")
         moved = set(_moved(further))
         tried: list[Change] = []
         try:
@@ -167,9 +168,12 @@ def amend(
             raise
 
 
-def _amid(change: Change) -> Change:
-    """As it may be found if napctl is killed before it is made: with what it has by now, which may be napctl's own."""
-    return replace(change, leaving=change.before) if isinstance(change, InstanceChange) else change
+def _amid(change: Change, changes: Sequence[Change]) -> Change:
+    """As it may be found if napctl is killed before it is made: still with what napctl has set there before."""
+    if not isinstance(change, InstanceChange):
+        return change
+    own = (each.after for each in changes if isinstance(each, type(change)) and object_of(each) == object_of(change))
+    return replace(change, leaving=next(own, None))
 
 
 def _appended(changes: Sequence[Change], more: Sequence[Change]) -> tuple[Change, ...]:

@@ -176,6 +176,7 @@ def test_a_server_that_ends_of_its_own_accord_is_seen_to_have_ended(shared_lab: 
         assert server.process.wait(5) == 0
 
 
+@pytest.mark.alone
 def test_its_files_go_with_it_and_none_are_made_elsewhere(shared_lab: Lab) -> None:
     def files() -> set[Path]:
         places = ("/run", "/tmp", "/var/log", "/var/lib/nginx")

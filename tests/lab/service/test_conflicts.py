@@ -27,6 +27,7 @@ def figure(port: int, name: str) -> float | None:
         return None
 
 
+@pytest.mark.alone
 def test_what_he_puts_back_thrice_is_left_to_him_and_counted_until_it_is_asked_for(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:
