@@ -165,10 +165,10 @@ class StormControl:
             maps.set_addresses(own)
 
     @property
-    def attached_program(self) -> int | None:
-        """Id of what is attached there by now; 0: nothing, None: the device is gone."""
+    def is_attached(self) -> bool:
+        """Whether it still is: somebody else may have taken it away, or the device has gone."""
         device = xdp_device(self._netns, self.change.ifindex)
-        return None if device is None else next(iter(device.programs), 0)
+        return device is not None and self._number in device.programs
 
     @property
     def _number(self) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import StormControlChange, StormLimitsChange, Transaction
-from napctl.model.errors import NapctlError
+from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.storm import limits_of
 from napctl.protect.storm_control import StormControl, arm
 
@@ -21,7 +21,7 @@ class StormStep:
         self._refused: set[int] = set()
 
     def is_armed(self, ifindex: int) -> bool:
-        """Whether it is attached there."""
+        """Whether it was attached there, and nobody was seen to have taken it away."""
         return ifindex in self._controls
 
     def adopt(self, transaction: Transaction | None) -> None:
@@ -29,6 +29,14 @@ class StormStep:
         for each in transaction.changes if transaction is not None else ():
             if isinstance(each, StormControlChange) and each.ifindex not in self._controls:
                 self._controls[each.ifindex] = StormControl(self._netns, each)
+
+    def taken_away(self) -> list[int]:
+        """Devices that have the program no more: somebody else has taken it away, or they have gone."""
+        return [ifindex for ifindex, each in self._controls.items() if not each.is_attached]
+
+    def forget(self, ifindex: int) -> None:
+        """It is to be attached there anew."""
+        self._controls.pop(ifindex, None)
 
     def missing(self, ifindexes: Iterable[int]) -> list[int]:
         """Devices to which it is still to be attached."""
@@ -48,6 +56,8 @@ class StormStep:
 
     def limit(self, journal: Journal, transaction: Transaction, ifindex: int) -> tuple[Transaction, Sequence[str]]:
         """Limit what nobody asked for; as arm(). Raises NapctlError."""
+        if ifindex not in self._controls:
+            raise Unsupported(f"storm control of device {ifindex}: it is not attached")
         limited = self._controls[ifindex].limit(journal, transaction, limits_of(self._per_second))
         return limited.transaction, limited.words
 
