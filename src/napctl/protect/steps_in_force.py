@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from napctl.attach.follow_words import TellOf
+from napctl.change.after_reset import set_again_after
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable
@@ -181,8 +182,11 @@ class StepsInForce:
         with undisturbed(), Journal(self._directory) as journal:
             self._refuse_rolled_back(journal.live())
             assert self.transaction is not None
-            self.transaction = amend(journal, self.transaction, without=without, forget=forget)
-            self._end_what_is_empty(journal)
+            with set_again_after(journal, without) as words:
+                self.transaction = amend(journal, self.transaction, without=without, forget=forget)
+                self._end_what_is_empty(journal)
+        for line in words:
+            self._tell("", line)
 
     # Storm control stands before it is needed.
 
@@ -248,7 +252,10 @@ class StepsInForce:
             with undisturbed(), Journal(self._directory) as journal:
                 number = self.transaction.number
                 if (recorded := next((each for each in journal.live() if each.number == number), None)) is not None:
-                    self.restored += restore(journal, recorded)
+                    with set_again_after(journal, recorded.changes) as words:
+                        self.restored += restore(journal, recorded)
+                    for line in words:
+                        self._tell("", line)
             self.transaction = None
 
     def _refuse_rolled_back(self, live: Sequence[Transaction]) -> None:
