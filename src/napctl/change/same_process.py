@@ -10,6 +10,7 @@ __all__ = ["HasProcess", "running"]
 class HasProcess(Protocol):
     """What names a process so that it is known again."""
 
+    # ruff: noqa: D102
     @property
     def pid(self) -> int: ...
 

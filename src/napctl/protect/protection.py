@@ -13,8 +13,8 @@ from napctl.kernel.links import Link, links
 from napctl.kernel.monitor import Monitor
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Guard, InstanceChange, Restored, Transaction, devices_of
-from napctl.model.errors import NapctlError
-from napctl.observe.machine import take_napi_devices
+from napctl.model.errors import Busy, NapctlError
+from napctl.observe.machine import take_napi_devices, with_switches
 from napctl.protect.flood_reader import FloodReader
 from napctl.protect.groups import Protected, groups_of, matching, obstacle
 from napctl.protect.ladder import KINDS, WINDOW_SECONDS, Ladder, Move, StepKind, next_move, not_made
@@ -185,7 +185,7 @@ class Protection:
             self._monitor = Monitor(self._netns).__enter__()
         there = links(self._netns)
         wanted = matching(there, self.options)
-        devices = {each.ifindex: each for each in take_napi_devices(self._netns)}
+        devices = {each.ifindex: each for each in with_switches(self._netns, take_napi_devices(self._netns))}
         self._drop({each.ifindex for each in there})
         found = (devices[each.ifindex] for each in wanted if each.ifindex in devices)
         self.groups = groups_of(found, self.options, self.groups)
@@ -250,6 +250,8 @@ class Protection:
         if now >= self._journal_at and self._steps.transaction is not None:
             self._journal_at = now + JOURNAL_SECONDS
             self._steps.check()
+            if self._steps.is_judged_by_old_rules():
+                self._look_at = now
         due: list[_Due] = []
         for group, seen in zip(self.groups, self._reader.read(self.groups), strict=True):
             ladder, move = next_move(group.ladder, seen, now, self._steps.possible(group))
@@ -272,6 +274,8 @@ class Protection:
         changes: tuple[Change, ...] = ()
         try:
             changes = self._steps.make(step, [each.group for each in due], left_out)
+        except Busy:  # tried again at the next window
+            raise
         except NapctlError as error:
             refused.append(error)
         made = len(changes) > len(refused)
@@ -290,7 +294,14 @@ class Protection:
         ifindex = groups[0].ifindex
         others = [each for each in self.groups if each.ifindex == ifindex and each not in groups]
         limited_for_others = any("storm control" in each.ladder.made for each in others)
-        was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
+        try:
+            was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
+        except Busy:  # tried again at the next window
+            raise
+        except NapctlError:
+            for each in due:
+                each.group.ladder = not_made(each.group.ladder, each.after)
+            raise
         for each in due:
             each.group.ladder = each.after
         if was_made:

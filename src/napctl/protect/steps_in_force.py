@@ -1,6 +1,7 @@
 """The steps that are made: one transaction, made, taken back, and handed on."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -26,7 +27,7 @@ from napctl.model.change import (
     Transaction,
     devices_of,
 )
-from napctl.model.errors import Away, NapctlError, Unsupported
+from napctl.model.errors import Away, Busy, NapctlError, Unsupported
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.steps import changes_of_step, held_elsewhere, of_step
@@ -37,6 +38,8 @@ __all__ = ["PROTECTION", "RolledBackByHand", "StepsInForce", "strays"]
 
 PROTECTION = "protection"
 """The entry of the service's keeper (model/change.py)."""
+PATIENCE_SECONDS = 0.2
+"""With another napctl that is changing settings: what is to be done is tried again at the next window, or look."""
 Say = Callable[[str, str], None]
 """Receives a device, or "", and a line, and passes the same one on once."""
 LeftOut = Callable[[Change, NapctlError], bool]
@@ -90,16 +93,27 @@ class StepsInForce:
         is_armed = self._storm is not None and self._storm.is_armed(group.ifindex)
         return tuple(each for each in group.steps if each != "storm control" or is_armed)
 
+    def is_judged_by_old_rules(self) -> bool:
+        """Whether addresses or rules have changed since limits were set: one that was taken over, or translated, by now
+        is no reason to wait for the next look."""
+        return self._storm is not None and self._storm.is_out_of_date(self.changes)
+
     def check(self) -> None:
         """Whether it still stands in the journal; without its lock."""
         self._refuse_rolled_back(Journal.read(self._directory, live=True))
+
+    @contextmanager
+    def _journal(self) -> Iterator[Journal]:
+        """Raises Busy: who waits longer sees no flood meanwhile."""
+        with undisturbed(), Journal(self._directory, patience_seconds=PATIENCE_SECONDS) as journal:
+            yield journal
 
     # Up and down.
 
     def make(self, step: StepKind, groups: Sequence[Protected], left_out: LeftOut) -> tuple[Change, ...]:
         """One step for groups of one device: what was to be changed; nothing if it is so already, or is others'."""
         device = groups[0].device
-        with undisturbed(), Journal(self._directory) as journal:
+        with self._journal() as journal:
             live = journal.live()
             self._refuse_rolled_back(live)
             if step == "storm control":
@@ -136,7 +150,7 @@ class StepsInForce:
         mine = [*self.of(groups), *(self._limits(groups[0].ifindex) if pass_again else ())]
         if not mine:
             return False
-        with undisturbed(), Journal(self._directory) as journal:
+        with self._journal() as journal:
             self._refuse_rolled_back(journal.live())
             assert self.transaction is not None
             if len(mine) == len(self.changes):
@@ -172,6 +186,8 @@ class StepsInForce:
                 self._amend(without=some)
             except Away:  # its instances come back with it
                 continue
+            except Busy:
+                raise
             except NapctlError as error:
                 self._say(devices_of(some)[0], str(error))
             else:
@@ -179,7 +195,7 @@ class StepsInForce:
         return done
 
     def _amend(self, *, without: Sequence[Change] = (), forget: Sequence[Change] = ()) -> None:
-        with undisturbed(), Journal(self._directory) as journal:
+        with self._journal() as journal:
             self._refuse_rolled_back(journal.live())
             assert self.transaction is not None
             with set_again_after(journal, without) as words:
@@ -202,15 +218,17 @@ class StepsInForce:
             fresh = begun("protect", names[ifindex], (), guard=self._guard, keeper=self._keeper)
             words: Sequence[str]
             try:
-                with undisturbed(), Journal(self._directory) as journal:
+                with self._journal() as journal:
                     self._refuse_rolled_back(journal.live())
                     self.transaction, words = self._storm.arm(journal, self.transaction or fresh, ifindex)
+            except Busy:
+                raise
             except NapctlError as error:
                 words = (f"no storm control: {error}",)
             for line in words:
                 self._tell(names[ifindex], line)
         if self.transaction is not None and any(isinstance(each, StormLimitsChange) for each in self.changes):
-            with undisturbed(), Journal(self._directory) as journal:
+            with self._journal() as journal:
                 self._refuse_rolled_back(journal.live())
                 self.transaction, words = self._storm.refresh(journal, self.transaction)
             for line in words:

@@ -1,15 +1,22 @@
 """Storm control as the last step of the ladder: attached when protection is armed, limiting in the storm."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from napctl.change.journal import Journal
+from napctl.kernel.links import addresses
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import StormControlChange, StormLimitsChange, Transaction
+from napctl.kernel.netfilter import nft_generation
+from napctl.kernel.netlink import Refused
+from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.storm import limits_of
 from napctl.protect.storm_control import StormControl, arm
 
 __all__ = ["StormStep"]
+
+
+_Surroundings = tuple[int | None, Mapping[int, frozenset[str]]]
+"""Generation of the rules of nftables (None: it cannot be read), and addresses by interface index."""
 
 
 class StormStep:
@@ -19,6 +26,8 @@ class StormStep:
         self._netns, self._per_second = netns, per_second
         self._controls: dict[int, StormControl] = {}
         self._refused: set[int] = set()
+        self._judged_by: _Surroundings | None = None
+        """What limits were last judged by."""
 
     def is_armed(self, ifindex: int) -> bool:
         """Whether it was attached there, and nobody was seen to have taken it away."""
@@ -58,16 +67,31 @@ class StormStep:
         """Limit what nobody asked for; as arm(). Raises NapctlError."""
         if ifindex not in self._controls:
             raise Unsupported(f"storm control of device {ifindex}: it is not attached")
+        self._judged_by = _surroundings(self._netns)  # before: what changes meanwhile is seen at the next look
         limited = self._controls[ifindex].limit(journal, transaction, limits_of(self._per_second))
         return limited.transaction, limited.words
+
+    def is_out_of_date(self, changes: Iterable[Change]) -> bool:
+        """Whether refresh() is worth its cost already: something is limited, and addresses or rules have changed."""
+        limiting = any(isinstance(each, StormLimitsChange) for each in changes)
+        return limiting and _surroundings(self._netns) != self._judged_by
 
     def refresh(self, journal: Journal, transaction: Transaction) -> tuple[Transaction, Sequence[str]]:
         """Addresses and rules as they are now; as arm(), of what is limited otherwise because of them. Raises
         NapctlError."""
         limiting = {each.ifindex for each in transaction.changes if isinstance(each, StormLimitsChange)}
+        self._judged_by = _surroundings(self._netns)
         said: list[str] = []
         for ifindex in limiting & self._controls.keys():
             if (limited := self._controls[ifindex].refresh(journal, transaction)) is not None:
                 transaction = limited.transaction
                 said += limited.words
         return transaction, said
+
+
+def _surroundings(netns: NetworkNamespace) -> _Surroundings:
+    try:
+        generation = nft_generation(netns)
+    except (OSError, Refused):
+        generation = None
+    return generation, addresses(netns)

@@ -37,7 +37,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[XdpDevice]]:
         yield 3 if any(number in each.programs for some in there.values() for each in some) else None
 
     monkeypatch.setattr(storm_objects, "xdp_devices", devices)
-    monkeypatch.setattr(storm_objects.bpf, "program", program)
+    monkeypatch.setattr("napctl.kernel.bpf.program", program)
     monkeypatch.setattr(NetworkNamespace, "each", lambda: iter([LOCKED, POD]))
     monkeypatch.setattr(storm_objects, "xdp_device", lambda netns, ifindex: there[netns.inode][0])
     return there

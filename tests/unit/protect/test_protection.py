@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, StormControlChange, StormLimitsChange, ThreadChange, XdpProgram
-from napctl.model.errors import BadInput
+from napctl.model.errors import BadInput, Busy
 from napctl.model.machine import Napi
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.storm import PASSING, limits_of
@@ -57,6 +57,13 @@ class Steps:
         self.limited: frozenset[int] = frozenset()
         self.made: list[tuple[str, str]] = []
         self.fails: frozenset[str] = frozenset()
+        self.busy = self.judged_by_old_rules = False
+
+    def check(self) -> None:
+        pass
+
+    def is_judged_by_old_rules(self) -> bool:
+        return self.judged_by_old_rules
 
     def possible(self, group: Protected) -> Sequence[str]:
         return [each for each in group.steps if each != "storm control" or group.ifindex in self.armed]
@@ -68,6 +75,8 @@ class Steps:
         pass
 
     def make(self, step: str, groups: Sequence[Protected], _left_out: object) -> tuple[Change, ...]:
+        if self.busy:
+            raise Busy("another napctl is changing settings; try again")
         if groups[0].device in self.fails:
             raise OSError(5, "Input/output error")
         self.made.append((groups[0].device, step))
@@ -121,6 +130,26 @@ def test_a_step_that_fails_keeps_no_other_device_from_its_own(built: SimpleNames
     built.protection.turn()
     assert built.steps.made == [("eth1", "threads")]
     assert ("eth0", "[Errno 5] Input/output error") in built.said
+
+
+def test_a_step_that_another_napctl_keeps_from_being_made_is_made_at_the_next_window(built: SimpleNamespace) -> None:
+    built.protection._look_at = 1e9
+    built.protection.groups = [group(1)]
+    built.steps.busy = True
+    built.protection.turn()
+    built.steps.busy = False
+    built.now[0] += 0.25
+    built.protection.turn()
+    assert built.steps.made == [("eth0", "threads")]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_rules_that_change_in_the_storm_cause_a_look(old: bool, built: SimpleNamespace) -> None:
+    built.protection._look_at = 1e9
+    built.steps.transaction = object()
+    built.steps.judged_by_old_rules = old
+    built.protection.turn()
+    assert (built.protection._look_at == built.now[0]) is old
 
 
 def test_storm_control_is_no_step_before_it_is_attached(built: SimpleNamespace) -> None:

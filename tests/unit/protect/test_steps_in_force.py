@@ -1,6 +1,7 @@
 """What is in force when devices go, are reset, or lose it to others: the journal is real, the settings are not."""
 
 import errno
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from napctl.change.journal import Journal
 from napctl.change.transaction import begun
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
-from napctl.model.errors import Away, Unsupported
+from napctl.model.errors import Away, Busy, Unsupported
 from napctl.model.value import Value
 from napctl.protect.steps_in_force import RolledBackByHand, StepsInForce
 from tests.unit.change.keeping import OURS
@@ -178,3 +179,17 @@ def test_limiting_what_is_not_attached_is_refused_in_words(tmp_path: Path, kerne
         steps = StepsInForce(netns, 100, OURS, tmp_path, lambda *_: None, lambda *_: None, entry="")
         with pytest.raises(Unsupported, match="not attached"):
             steps.make("storm control", [group(1)], lambda *_: False)
+
+
+def test_another_napctl_that_changes_settings_is_not_waited_for(
+    steps: StepsInForce, kernel: Kernel, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    with Journal(tmp_path):
+        with pytest.raises(Busy):
+            steps.take_back([group(1)], pass_again=True)
+        with pytest.raises(Busy):
+            steps.put_back_strays([], {2})
+    assert time.monotonic() - began < 3
+    assert steps.take_back([group(1)], pass_again=True)
+    assert recorded(tmp_path) == (CONTROL,)
