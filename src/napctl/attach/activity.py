@@ -7,7 +7,8 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from napctl.change.recovery import alive, running
+from napctl.change.recovery import alive
+from napctl.change.same_process import running
 from napctl.kernel import processes
 from napctl.kernel.epoll_instances import params_at
 from napctl.kernel.namespaces import NetworkNamespace

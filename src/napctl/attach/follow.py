@@ -34,7 +34,8 @@ from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
-from napctl.change.recovery import recover, running
+from napctl.change.recovery import recover
+from napctl.change.same_process import running
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel import processes

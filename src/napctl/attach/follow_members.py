@@ -6,7 +6,7 @@ from contextlib import suppress
 from napctl.attach.attachment import processes_of
 from napctl.attach.inspect_target import Examination, examine
 from napctl.attach.target import Target, resolve
-from napctl.change.recovery import running
+from napctl.change.same_process import running
 from napctl.kernel import process_tree, processes
 from napctl.kernel.epoll_instances import SAMPLE
 from napctl.kernel.processes import Process

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from napctl.kernel.file_lock import let_go, taken
 from napctl.kernel.trusted_paths import refuse_foreign_directory, refuse_foreign_file
 from napctl.model.change import State, Transaction
-from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack
+from napctl.model.errors import BadInput, Busy, NotPermitted, RolledBack
 from napctl.model.value import from_json, to_json
 
 __all__ = ["MOST_RESTORED", "STATE_VARIABLE", "TABLE", "Journal", "state_directory"]
@@ -83,7 +83,7 @@ class Journal:
     """The journal, locked for this process while open. Use as a context manager.
 
     Raises NotPermitted if the directory cannot be written, BadInput if the file is no journal of this version or
-    somebody else may have written it, RolledBack if the disk is full, NapctlError if another napctl holds the lock.
+    somebody else may have written it, RolledBack if the disk is full, Busy if another napctl holds the lock.
 
     On a file system that has become read-only what is recorded can still be read, and so be undone.
     """
@@ -158,7 +158,7 @@ class Journal:
         let_go(self._lock)
 
     def take_again(self, *, patience_seconds: float = LOCK_SECONDS) -> None:
-        """The lock, also if it was not let go. Raises NapctlError if another napctl holds it."""
+        """The lock, also if it was not let go. Raises Busy if another napctl holds it."""
         self._take_lock(patience_seconds)
 
     def begin(self, transaction: Transaction) -> int:
@@ -235,7 +235,7 @@ class Journal:
 
     def _take_lock(self, patience_seconds: float) -> None:
         if not taken(self._lock, patience_seconds=patience_seconds):
-            raise NapctlError(f"{self.directory}: {self._holder()} is changing settings; try again")
+            raise Busy(f"{self.directory}: {self._holder()} is changing settings; try again")
         with suppress(OSError):  # a full disk: the next one is told less
             os.truncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()} {' '.join(sys.argv[1:])}".encode(), 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from napctl.change.guard_lock import guard_lock
 from napctl.change.guard_wait import GuardWait
 from napctl.change.journal import Journal
-from napctl.change.recovery import running
+from napctl.change.same_process import running
 from napctl.model.change import Keeper, Transaction
 from napctl.model.errors import NapctlError
 

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
+from napctl.change.after_reset import set_again_after
 from napctl.change.guard_lock import is_on_watch
 from napctl.change.journal import Journal, state_directory
+from napctl.change.same_process import HasProcess, running
 from napctl.change.transaction import objects, restore
-from napctl.kernel import processes, running_kernel
+from napctl.kernel import running_kernel
 from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction, devices_of
 from napctl.model.errors import BadInput, NapctlError, RolledBack
 
@@ -20,18 +21,7 @@ __all__ = [
     "recover",
     "refuse_unsettled",
     "restored_each",
-    "running",
 ]
-
-
-class HasProcess(Protocol):
-    """What names a process so that it is known again."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def started_ticks(self) -> int: ...
 
 
 GRACE_NS = 2 * 10**9
@@ -57,7 +47,8 @@ def restored_each(
         if stuck & objects(each):
             continue
         try:
-            rows = restore(journal, each)
+            with set_again_after(journal, each.changes):
+                rows = restore(journal, journal.find(each.number) or each)  # one before may have set it again
         except RolledBack as error:  # it is put back, which a full disk cannot be told
             errors.append(error)
         except NapctlError as error:
@@ -121,12 +112,6 @@ def alive(attachment: Transaction) -> bool:
         held += each.holders if isinstance(each, EpollChange | SocketChange) else ()
         held += [each] if isinstance(each, SteeringChange) else ()
     return attachment.boot_id == running_kernel.boot_id() and any(running(each) for each in held)
-
-
-def running(one: HasProcess) -> bool:
-    """Whether the very process runs that a record names, and not another one with its pid."""
-    found = processes.process(one.pid)
-    return found is not None and found.started_ticks == one.started_ticks
 
 
 def guarded(transaction: Transaction, directory: Path | None = None) -> bool:

@@ -3,15 +3,17 @@
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from msgspec.structs import replace
 
 from napctl.kernel import bpf
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netlink import Refused
 from napctl.kernel.xdp import XdpDevice, exchange_program, xdp_device, xdp_devices
 from napctl.model.change import StormControlChange, StormLimitsChange, XdpProgram
+from napctl.model.errors import NapctlError
 from napctl.model.value import Value
 from napctl.probe.storm import StormMaps
 
@@ -67,7 +69,23 @@ def opened_storm_control(
                 return
             if netns.inode == change.netns and device.ifindex == change.ifindex:
                 home = _ProgramTarget(change, netns, device)
+    for netns in NetworkNamespace.each() if home is None and _is_loaded(change.after.xdp_program) else ():
+        if (moved := _having(netns, change.after.xdp_program)) is not None:
+            yield _ProgramTarget(change, netns, moved)
+            return
     yield home
+
+
+def _is_loaded(number: int) -> bool:
+    """A program goes when nothing has it any more. Raises OSError."""
+    with bpf.program(number) as fd:
+        return fd is not None
+
+
+def _having(netns: NetworkNamespace, number: int) -> XdpDevice | None:
+    with suppress(OSError, Refused, NapctlError):  # gone, or not ours to enter
+        return next((each for each in xdp_devices(netns) if number in each.programs), None)
+    return None
 
 
 class _LimitsTarget:

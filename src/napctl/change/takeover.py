@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from napctl.change.guard import dismiss, is_named
 from napctl.change.journal import Journal
-from napctl.change.recovery import is_adoptable, running
+from napctl.change.recovery import is_adoptable
+from napctl.change.same_process import running
 from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.errors import BadInput
 

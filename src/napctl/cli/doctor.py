@@ -8,7 +8,8 @@ import click
 from msgspec.structs import replace
 
 from napctl.change.journal import Journal
-from napctl.change.recovery import orphaned, running
+from napctl.change.recovery import orphaned
+from napctl.change.same_process import running
 from napctl.cli.netns import netns_option, netns_words
 from napctl.cli.options import Seconds, devices_argument, json_option
 from napctl.cli.terminal import echo, echo_json, note, write_over

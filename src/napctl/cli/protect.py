@@ -90,7 +90,7 @@ def protect(
     if dry_run:
         nobody = myself()
         guard = Guard(pid=nobody.pid, started_ticks=nobody.started_ticks, deadline_boot_ns=0)
-        _begin(Protection(meant.netns, options, guard, state_directory(), tell), tell)
+        _begin(Protection(meant.netns, options, guard, state_directory(), tell), tell, dry_run=True)
         tell("", "nothing was changed")
         return 0
     if missing := NEEDED - capabilities.held():
@@ -98,7 +98,11 @@ def protect(
     stop = Stop()
     with watched(None, state_directory()) as guard:
         protection = Protection(meant.netns, options, guard, state_directory(), tell)
-        _begin(protection, tell)
+        try:
+            _begin(protection, tell, dry_run=False)
+        except BaseException:
+            protection.let_go()
+            raise
         with kept_running(protection.busy_cpus) as how:
             tell("", f"napctl {how}")
             restored = follow([protection], stop.is_asked, [stop])
@@ -121,9 +125,11 @@ def _teller(*, as_json: bool) -> TellOf:
     return tell
 
 
-def _begin(protection: Protection, tell: TellOf) -> None:
-    """Say what is watched. Raises Unsupported if that is nothing."""
+def _begin(protection: Protection, tell: TellOf, *, dry_run: bool) -> None:
+    """Say what is watched, with storm control attached where it is to be. Raises Unsupported if that is nothing."""
     protection.look_for_devices()
+    if not dry_run:
+        protection.mind_storm_control()
     if not protection.groups:
         raise Unsupported("; ".join(f"{name}: {why}" for name, why in protection.obstacles.items()))
     share = f"{protection.options.threshold * 100:.0f} %"

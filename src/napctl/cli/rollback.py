@@ -2,6 +2,7 @@
 
 import click
 
+from napctl.change.after_reset import set_again_after
 from napctl.change.journal import Journal
 from napctl.change.one_change import side_effects, touched
 from napctl.change.recovery import restored_each
@@ -46,10 +47,13 @@ def rollback(number: int | None, everything: bool, force: bool, as_json: bool) -
         transaction = _newest(live) if number is None else _numbered(journal, number, force=force)
         if not force:
             _refuse_buried(transaction, live)
-        rows = restore(journal, transaction, force=force)
+        with set_again_after(journal, transaction.changes) as words:
+            rows = restore(journal, transaction, force=force)
         dismiss_unneeded(journal, transaction)
     if not as_json:
         echo(f"rolled back {transaction.number} on {transaction.name}")
+        for line in words:
+            echo(line)
     name_service([transaction])
     return report(rows, as_json=as_json)
 

@@ -100,6 +100,22 @@ class NetworkNamespace:
                     found.close()
         return None
 
+    @classmethod
+    def each(cls) -> Iterator[Self]:
+        """All that find() would find, each once, and closed when the next one is asked for."""
+        seen: set[int] = set()
+        for path in _visible():
+            found: Self | None = None
+            with suppress(OSError, NapctlError, ValueError):  # gone meanwhile, not ours to see, or no namespace
+                if path.startswith("/proc/") and _number(os.readlink(path)) in seen:  # noqa: PTH115 - as _shows()
+                    continue
+                found = cls.open(path)
+            if found is not None:
+                with found:
+                    if found.inode not in seen:
+                        seen.add(found.inode)
+                        yield found
+
     @property
     def inode(self) -> int:
         """Its number, as `lsns` prints it and the probe reports it; unique while the namespace lives, and no longer."""
@@ -168,6 +184,11 @@ def _visible() -> Iterator[str]:
     for pid in pids:
         with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             yield from (entry.path for entry in entries)
+
+
+def _number(link: str) -> int:
+    """Raises ValueError if it leads to something else."""
+    return int(link.removeprefix("net:[").removesuffix("]"))
 
 
 def _shows(path: str, inode: int) -> bool:

@@ -3,6 +3,7 @@
 __all__ = [
     "Away",
     "BadInput",
+    "Busy",
     "ChangedMeanwhile",
     "NapctlError",
     "NotPermitted",
@@ -25,6 +26,10 @@ class BadInput(NapctlError):
     """The request itself is wrong: no such device, no such process, a malformed file."""
 
     exit_status = 2
+
+
+class Busy(NapctlError):
+    """Another napctl is changing settings; it may be over in a moment."""
 
 
 class Unsupported(NapctlError):

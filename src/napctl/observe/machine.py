@@ -28,7 +28,7 @@ from napctl.kernel.processes import Process
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
-from napctl.model.settings import ThreadSettings
+from napctl.model.settings import DISABLED, ThreadSettings
 from napctl.observe.stacked_devices import with_lower
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "take_devices_again",
     "take_machine",
     "take_napi_devices",
+    "with_switches",
 ]
 
 
@@ -121,6 +122,22 @@ def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
                     )
                 )
     return tuple(found)
+
+
+def with_switches(netns: NetworkNamespace, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+    """With `thread` where the kernel has one switch for all instances of a device (before Linux 6.17): there a thread
+    outlives its being switched off, and is told of as before. Then polls follow the interrupt."""
+    if all(napi.settings.threaded is not None for device in devices for napi in device.napis):
+        return devices
+    return tuple(
+        replace(device, napis=tuple(map(_of_whoever_polls, device.napis)))
+        for device in _with_attributes(netns, devices, [])
+    )
+
+
+def _of_whoever_polls(napi: Napi) -> Napi:
+    is_left = napi.thread_pid is not None and napi.thread is not None and napi.thread.threaded == DISABLED
+    return replace(napi, cpus=interrupts.affinity(napi.irq) if napi.irq is not None else None) if is_left else napi
 
 
 def _wanted(netns: NetworkNamespace, names: Collection[str]) -> list[Link]:

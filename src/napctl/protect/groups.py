@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from napctl.attach.inspect_target import receiving
 from napctl.kernel.links import Link
 from napctl.model.cpus import parse_cpus
-from napctl.model.machine import Device, Napi, attached
+from napctl.model.machine import Device, Napi, attached, threads_together
 from napctl.protect.ladder import KINDS, Ladder, StepKind
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.steps import has_thread
@@ -16,7 +16,7 @@ __all__ = ["Protected", "groups_of", "matching", "obstacle"]
 
 @dataclass
 class Protected:
-    """NAPI instances of one device that share their CPUs."""
+    """NAPI instances of one device that share their CPUs, or the switch that gives them threads."""
 
     device: str
     ifindex: int
@@ -43,17 +43,20 @@ def matching(found: Iterable[Link], options: ProtectOptions) -> list[Link]:
 
 def groups_of(devices: Iterable[Device], options: ProtectOptions, before: Sequence[Protected] = ()) -> list[Protected]:
     """Their instances, but those that are attached: their tasks leave to the ring what they have no time for. Those
-    that were there before keep their place on the ladder."""
+    that were there before keep their place on the ladder. Where the kernel has threads for all instances of a device or
+    for none, they stand on one ladder, and are given none if one of them is attached."""
     found = []
     for device in devices:
         theirs = set(receiving(device.napis, device.queues))
+        together = threads_together(device)
+        some_attached = any(attached(each) for each in device.napis)
         napis = [each for each in device.napis if each.napi_id in theirs and not attached(each)]
         former = [each for each in before if each.ifindex == device.ifindex]
         if former and frozenset().union(*(each.napi_ids for each in former)) == {each.napi_id for each in napis}:
             by_id = {each.napi_id: each for each in napis}
             parts = [(each.ladder, [by_id[napi.napi_id] for napi in each.napis]) for each in former]
         else:
-            parts = [(Ladder(), some) for some in _by_cpus(napis).values()]
+            parts = [(Ladder(), some) for some in ([napis] if together and napis else _by_cpus(napis).values())]
         for ladder, some in parts:
             found.append(
                 Protected(
@@ -61,7 +64,7 @@ def groups_of(devices: Iterable[Device], options: ProtectOptions, before: Sequen
                     ifindex=device.ifindex,
                     napis=tuple(some),
                     cpus=_cpus_of(some),
-                    steps=tuple(_steps(some, options)),
+                    steps=tuple(_steps(some, options, switchable=not (together and some_attached))),
                     ladder=ladder,
                 )
             )
@@ -80,10 +83,13 @@ def _cpus_of(napis: Iterable[Napi]) -> frozenset[int] | None:
     return None if None in told else frozenset(cpu for cpus in told if cpus is not None for cpu in parse_cpus(cpus))
 
 
-def _steps(napis: Iterable[Napi], options: ProtectOptions) -> Iterator[StepKind]:
-    if not all(map(has_thread, napis)):
+def _steps(napis: Collection[Napi], options: ProtectOptions, *, switchable: bool) -> Iterator[StepKind]:
+    """`switchable`: whether they can be given threads."""
+    threaded = [has_thread(each) for each in napis]
+    if switchable and not all(threaded):
         yield "threads"
-    yield "nice"
+    if switchable or any(threaded):
+        yield "nice"
     if options.storm_control_per_second is not None:
         yield "storm control"
 

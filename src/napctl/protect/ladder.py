@@ -114,7 +114,8 @@ def next_move(ladder: Ladder, seen: Flood, now: float, steps: Sequence[StepKind]
 
 
 def not_made(before: Ladder, climbed: Ladder) -> Ladder:
-    """The ladder if a step was refused: the same kind is tried again only when it might have been changed again."""
+    """The ladder if a step was refused, or its being taken back: the same kind is tried again only when it might have
+    been changed again."""
     return replace(before, changed_at=climbed.changed_at)
 
 

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from napctl.attach.follow_devices import Readable
@@ -11,9 +12,9 @@ from napctl.attach.follow_words import TellOf
 from napctl.kernel.links import Link, links
 from napctl.kernel.monitor import Monitor
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Guard, Restored, Transaction
-from napctl.model.errors import NapctlError
-from napctl.observe.machine import take_napi_devices
+from napctl.model.change import Change, Guard, InstanceChange, Restored, Transaction, devices_of
+from napctl.model.errors import Busy, NapctlError
+from napctl.observe.machine import take_napi_devices, with_switches
 from napctl.protect.flood_reader import FloodReader
 from napctl.protect.groups import Protected, groups_of, matching, obstacle
 from napctl.protect.ladder import KINDS, WINDOW_SECONDS, Ladder, Move, StepKind, next_move, not_made
@@ -58,13 +59,14 @@ class Protection:
     ):  # fmt: skip
         self.options = options
         self._netns, self._tell, self._clock = netns, tell, clock
-        self._steps = StepsInForce(netns, options.storm_control_per_second, guard, directory, tell, entry=entry)
+        self._steps = StepsInForce(
+            netns, options.storm_control_per_second, guard, directory, tell, self._say, entry=entry
+        )
         self._reader = FloodReader(netns, options.threshold)
         self._monitor: Monitor | None = None
         self._said: dict[tuple[str, str], None] = {}
         """Errors and obstacles, by device: each is said once, until a step is made."""
         self._look_at = self._window_at = self._journal_at = 0.0
-        self._has_looked = False
         """Since storm control was last minded."""
         self._reset: set[int] = set()
         """Interface indexes of devices that were reset since the last look."""
@@ -123,25 +125,32 @@ class Protection:
         what was made. Errors are told, and tried again."""
         now = self._clock()
         try:
-            if now >= self._look_at:
-                self.look_for_devices()
-            if self._has_looked:
-                self._has_looked = False
-                self._steps.mind_storm_control(self.groups)
-                self.tell_obstacles()
-            if now >= self._window_at:
+            if now >= self._look_at and not self._tried("", self._look):
+                self._look_at = min(self._look_at, now + PAUSE_SECONDS)
+            if now >= self._window_at:  # also after a look that failed, as the next one may
                 self._window_at = now + WINDOW_SECONDS
-                self._window(now)
+                if not self._tried("", lambda: self._window(now)):
+                    self._window_at = now + PAUSE_SECONDS
         except RolledBackByHand:
             self._tell("", "somebody else has put back what protection had made: it makes nothing more")
             for each in self.groups:
                 each.ladder = Ladder()
             return False
-        except (NapctlError, OSError) as error:
-            self._say("", str(error))
-            self._window_at = max(self._window_at, now + PAUSE_SECONDS)
-            self._look_at = min(self._look_at, now + PAUSE_SECONDS)
         return True
+
+    def _tried(self, device: str, act: Callable[[], None]) -> bool:
+        """Whether it came to its end; if not, why is told."""
+        try:
+            act()
+        except (NapctlError, OSError) as error:
+            self._say(device, str(error))
+            return False
+        return True
+
+    def _look(self) -> None:
+        self.look_for_devices()
+        self.mind_storm_control()
+        self.tell_obstacles()
 
     def take_restored(self) -> list[Restored]:
         """What became of each setting that was put back since the last time."""
@@ -172,25 +181,45 @@ class Protection:
 
     def look_for_devices(self) -> None:
         """Devices and their NAPI instances as they are now. Raises NapctlError, OSError, RolledBackByHand."""
-        self._look_at, self._has_looked = self._clock() + LOOK_SECONDS, True
+        self._look_at = self._clock() + LOOK_SECONDS
         if self._monitor is None:
             self._monitor = Monitor(self._netns).__enter__()
-        reset, self._reset = self._reset, set()
         there = links(self._netns)
         wanted = matching(there, self.options)
-        devices = {each.ifindex: each for each in take_napi_devices(self._netns)}
-        self._drop({each.ifindex for each in there}, reset)
+        devices = {each.ifindex: each for each in with_switches(self._netns, take_napi_devices(self._netns))}
+        self._drop({each.ifindex for each in there})
         found = (devices[each.ifindex] for each in wanted if each.ifindex in devices)
         self.groups = groups_of(found, self.options, self.groups)
         for each in self.groups:  # steps that another process has made
             if not each.ladder.made:
                 each.ladder = Ladder(made=self._steps.kinds_of(each), changed_at=each.ladder.changed_at)
+        self._put_back_strays({each.ifindex for each in wanted})
         self._reader.watch(wanted)
         self._note_obstacles(wanted, {ifindex for ifindex, each in devices.items() if each.napis})
 
-    def _drop(self, there: set[int], reset: set[int]) -> None:
+    def mind_storm_control(self) -> None:
+        """Attached where it is to be. What has lost its limits, as somebody took the program away, is to be limited
+        anew. Raises as look_for_devices()."""
+        self._steps.mind_storm_control(self.groups)
+        for each in self.groups:
+            if "storm control" in each.ladder.made and not self._steps.is_limited(each.ifindex):
+                left = tuple(kind for kind in each.ladder.made if kind != "storm control")
+                each.ladder = replace(each.ladder, made=left)
+
+    def _put_back_strays(self, wanted: set[int]) -> None:
+        back = self._steps.put_back_strays(self.groups, wanted)
+        instances = {(each.ifindex, each.napi_id) for each in back if isinstance(each, InstanceChange)}
+        for each in self.groups:
+            if instances & {(each.ifindex, napi_id) for napi_id in each.napi_ids}:
+                each.ladder = Ladder(changed_at=each.ladder.changed_at)
+        for name in devices_of(back):
+            self._tell(name, "what protection had made of it is put back, as nothing there is watched for it any more")
+
+    def _drop(self, there: set[int]) -> None:
         """A flood that goes on has anew what a reset has taken."""
+        reset = set(self._reset)
         gone, renewed = self._steps.drop(there, reset)
+        self._reset -= reset
         for each in self.groups:
             if each.ifindex in reset and each.ladder.made:
                 each.ladder = Ladder(changed_at=each.ladder.changed_at)
@@ -222,18 +251,17 @@ class Protection:
         if now >= self._journal_at and self._steps.transaction is not None:
             self._journal_at = now + JOURNAL_SECONDS
             self._steps.check()
+            if self._steps.is_judged_by_old_rules():
+                self._look_at = now
         due: list[_Due] = []
         for group, seen in zip(self.groups, self._reader.read(self.groups), strict=True):
-            ladder, move = next_move(group.ladder, seen, now, group.steps)
+            ladder, move = next_move(group.ladder, seen, now, self._steps.possible(group))
             if move is None:
                 group.ladder = ladder
             else:
                 due.append(_Due(group, ladder, move))
-        for some in _alike(due):
-            if some[0].move.up:
-                self._up(some)
-            else:
-                self._down(some)
+        for some in _alike(due):  # one that fails keeps no other from being made
+            self._tried(some[0].group.device, partial(self._up if some[0].move.up else self._down, some))
 
     def _up(self, due: Sequence[_Due]) -> None:
         """One step of several groups of one device, which counts as made where there is nothing to change."""
@@ -247,6 +275,8 @@ class Protection:
         changes: tuple[Change, ...] = ()
         try:
             changes = self._steps.make(step, [each.group for each in due], left_out)
+        except Busy:  # tried again at the next window
+            raise
         except NapctlError as error:
             refused.append(error)
         made = len(changes) > len(refused)
@@ -265,7 +295,14 @@ class Protection:
         ifindex = groups[0].ifindex
         others = [each for each in self.groups if each.ifindex == ifindex and each not in groups]
         limited_for_others = any("storm control" in each.ladder.made for each in others)
-        was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
+        try:
+            was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
+        except Busy:  # tried again at the next window
+            raise
+        except NapctlError:
+            for each in due:
+                each.group.ladder = not_made(each.group.ladder, each.after)
+            raise
         for each in due:
             each.group.ladder = each.after
         if was_made:

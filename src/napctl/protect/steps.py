@@ -1,6 +1,6 @@
 """The steps of the ladder as changes of settings: NAPI threads, and their nice value."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -8,6 +8,7 @@ from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
 from napctl.model.change import Change, NapiChange, StormLimitsChange, ThreadChange, Transaction
+from napctl.model.errors import Unsupported
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
 from napctl.model.plan import settings
@@ -22,21 +23,27 @@ NapiKey = tuple[int, int]
 
 
 def has_thread(napi: Napi) -> bool:
-    """Whether a thread polls it, and no softirq."""
-    return napi.settings.threaded not in (None, DISABLED) or napi.thread_pid is not None
+    """Whether a thread polls it, and no softirq. Its pid alone does not tell: before Linux 6.17 it outlives its use."""
+    threaded = napi.settings.threaded or (napi.thread.threaded if napi.thread is not None else None)
+    return napi.thread_pid is not None if threaded is None else threaded != DISABLED
 
 
 def changes_of_step(
-    kind: StepKind, netns: int, device: str, napis: Iterable[Napi], held: Collection[NapiKey]
+    kind: StepKind, netns: int, device: str, napis: Collection[Napi], held: Collection[NapiKey]
 ) -> tuple[ThreadChange, ...]:
     """What a step changes of these instances, without those that others hold and those that have it already.
 
-    Raises what explain() makes of a refusal.
+    Raises Unsupported if the kernel would give a thread to one that others hold, too, and what explain() makes of a
+    refusal.
     """
+    others = [each.napi_id for each in napis if (netns, each.napi_id) in held]
+    if kind == "threads" and others and any(each.settings.threaded is None for each in napis):
+        raise Unsupported(f"{device}: NAPI {others[0]} is set by others, and this kernel has threads for all NAPI "
+                          "instances of a device or for none (Linux 6.17 has them for one)")  # fmt: skip
     found = []
     with Places() as places:
         for napi in napis:
-            if (netns, napi.napi_id) in held:
+            if napi.napi_id in others:
                 continue
             change = _asked(kind, netns, device, napi)
             now = _now(change, places)

@@ -22,21 +22,18 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from napctl.change.after_reset import instances, reset_words, set_again, set_again_after
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, restore
 from napctl.kernel import bpf
 from napctl.kernel.links import addresses
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netdev import Netdev
-from napctl.kernel.netlink import Refused
 from napctl.kernel.xdp import XdpDevice, xdp_device
 from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction, XdpProgram
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
-from napctl.model.machine import Napi
 from napctl.model.storm import PASSING, StormCounts, StormLimits
 from napctl.probe.loading import ProbeUnavailable
 from napctl.probe.storm import PROGRAM, StormMaps, StormProgram
-from napctl.protect.after_reset import reset_words, set_again
 from napctl.protect.storm_facts import PortFactsReader
 from napctl.protect.storm_rules import port_doubts
 
@@ -75,7 +72,7 @@ def arm(
     or where driver or kernel cannot; NotPermitted; what apply() raises.
     """
     device = _free_device(netns, ifindex)
-    before = _napis(netns, ifindex)
+    before = instances(netns, ifindex)
     try:
         program = StormProgram.load(device.mac)
     except ProbeUnavailable as error:
@@ -95,7 +92,7 @@ def arm(
             made = amend(journal, transaction, more=(change,))
         else:
             made = apply(journal, replace(transaction, changes=(change,)), then="applied")
-    after = _napis(netns, ifindex)
+    after = instances(netns, ifindex)
     words = (*reset_words(device.name, before, after), *set_again(journal, netns, ifindex, before, after))
     return Armed(control, made, words)
 
@@ -137,9 +134,10 @@ class StormControl:
         """Take the program away; None if nothing is left of the transaction, which then is over. What somebody else has
         attached in its place is left alone."""
         own = [each for each in transaction.changes if each == self.change] + self._limits_in(transaction)
-        if len(own) < len(transaction.changes):
-            return amend(journal, transaction, without=[each for each in transaction.changes if each in own])
-        restore(journal, transaction)
+        with set_again_after(journal, own):
+            if len(own) < len(transaction.changes):
+                return amend(journal, transaction, without=[each for each in transaction.changes if each in own])
+            restore(journal, transaction)
         return None
 
     def refresh(self, journal: Journal, transaction: Transaction) -> Limited | None:
@@ -165,10 +163,10 @@ class StormControl:
             maps.set_addresses(own)
 
     @property
-    def attached_program(self) -> int | None:
-        """Id of what is attached there by now; 0: nothing, None: the device is gone."""
+    def is_attached(self) -> bool:
+        """Whether it still is: somebody else may have taken it away, or the device has gone."""
         device = xdp_device(self._netns, self.change.ifindex)
-        return None if device is None else next(iter(device.programs), 0)
+        return device is not None and self._number in device.programs
 
     @property
     def _number(self) -> int:
@@ -213,9 +211,3 @@ def _free_device(netns: NetworkNamespace, ifindex: int) -> XdpDevice:
             f"{device.name}: another XDP program (id {number}) is attached, and storm control does not stand beside it"
         )
     return device
-
-
-def _napis(netns: NetworkNamespace, ifindex: int) -> list[Napi]:
-    with suppress(Unsupported, Refused), Netdev(netns) as netdev:
-        return netdev.napis(ifindex)
-    return []

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from napctl.change.guard import dismiss, is_named, post_guard
 from napctl.change.guard_lock import is_on_watch, service_guard
 from napctl.change.journal import Journal
-from napctl.change.recovery import running
+from napctl.change.same_process import running
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError
 

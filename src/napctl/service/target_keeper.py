@@ -13,7 +13,8 @@ from napctl.attach.follow_words import Tell
 from napctl.attach.objections import Objections
 from napctl.attach.target import parse
 from napctl.change.journal import Journal
-from napctl.change.recovery import is_adoptable, running
+from napctl.change.recovery import is_adoptable
+from napctl.change.same_process import running
 from napctl.change.transaction import restore, undisturbed
 from napctl.model.change import Guard, NapiChange, Restored, SteeringChange, Transaction
 from napctl.model.errors import NapctlError

@@ -1,13 +1,16 @@
 """What is protected: instances by device and CPUs, who keeps his place on the ladder, and what is none of them."""
 
+import pytest
 from msgspec.structs import replace
 
 from napctl.kernel.links import Link
+from napctl.model.errors import Unsupported
 from napctl.model.machine import Device, Napi
-from napctl.model.settings import NapiSettings
+from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.protect.groups import groups_of, matching, obstacle
 from napctl.protect.ladder import Ladder
 from napctl.protect.protect_options import ProtectOptions
+from napctl.protect.steps import changes_of_step
 
 OF_ETH0 = ProtectOptions(devices=("eth0",))
 
@@ -76,3 +79,31 @@ def test_why_a_device_is_not_protected() -> None:
     assert "so it has no NAPI threads" in obstacle("wlan0", link("wlan0"), [], has_napis=False)
     groups = groups_of([eth0(napi(1, "0"))], OF_ETH0)
     assert obstacle("eth0", link("eth0"), groups, has_napis=True) == ""
+
+
+def of_one_switch(number: int, cpus: str, threaded: str = "disabled", *, suspend_ns: int = 0) -> Napi:
+    """As before Linux 6.17, where a thread outlives its being switched off."""
+    settings = NapiSettings(irq_suspend_timeout_ns=suspend_ns)
+    thread = ThreadSettings(threaded=threaded, nice=0, cpus="0-1")
+    return Napi(napi_id=number, ifindex=2, irq=None, cpus=cpus, settings=settings, thread_pid=77, thread=thread)
+
+
+def test_a_thread_that_was_left_by_its_switch_polls_nothing() -> None:
+    (soft,) = groups_of([eth0(of_one_switch(1, "0"))], OF_ETH0)
+    (threaded,) = groups_of([eth0(of_one_switch(1, "0", "enabled"))], OF_ETH0)
+    assert (soft.steps, threaded.steps) == (("threads", "nice"), ("nice",))
+
+
+def test_instances_of_one_switch_stand_on_one_ladder_and_stay_as_they_are_if_one_is_attached() -> None:
+    (group,) = groups_of([eth0(of_one_switch(1, "0"), of_one_switch(2, "1"))], OF_ETH0)
+    assert (set(group.napi_ids), set(group.cpus or ())) == ({1, 2}, {0, 1})
+    attached = of_one_switch(3, "2", suspend_ns=20_000_000)
+    (beside,) = groups_of([eth0(of_one_switch(1, "0"), attached)], OF_ETH0)
+    assert (set(beside.napi_ids), beside.steps) == ({1}, ())
+    (threaded,) = groups_of([eth0(of_one_switch(1, "0", "enabled"), attached)], OF_ETH0)
+    assert threaded.steps == ("nice",)
+
+
+def test_threads_for_a_whole_device_are_refused_if_others_hold_one_of_its_instances() -> None:
+    with pytest.raises(Unsupported, match="NAPI 2 is set by others, and this kernel has threads for all"):
+        changes_of_step("threads", 1, "eth0", [of_one_switch(1, "0"), of_one_switch(2, "1")], {(1, 2)})

@@ -1,6 +1,6 @@
 """Who keeps what is in force: a napctl that somebody started, or the service."""
 
-from napctl.change.recovery import running
+from napctl.change.same_process import running
 from napctl.model.change import Transaction
 
 __all__ = ["is_of_service", "kept_by"]
