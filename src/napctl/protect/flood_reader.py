@@ -8,8 +8,9 @@ from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.sleeps import Sleeps, sleeps
 from napctl.model.counters import grown
-from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu, overloaded, overloaded_words
+from napctl.model.overload import OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
+from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import Flood
 from napctl.protect.veth_peer import VethPeer
@@ -49,6 +50,7 @@ class FloodReader:
         """`threshold`: as of ProtectOptions. Raises NotPermitted."""
         self._netns, self._threshold = netns, threshold
         self._load = PacketLoadReader([(netns, ())])
+        self._cpus = CpusOfGroups()
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
         self._counts: dict[int, _Counts] = {}
@@ -102,17 +104,21 @@ class FloodReader:
         offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
         late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
-        return [self._flood(group, found, offered[group.ifindex], slept, late) for group in groups]
+        cpus = self._cpus.read(groups)
+        return [
+            self._flood(group, to_blame(found, its_cpus, seen.offered, seen.dropped), seen, slept, late)
+            for group, its_cpus in zip(groups, cpus, strict=True)
+            for seen in [offered[group.ifindex]]
+        ]
 
     def _flood(
         self,
         group: Protected,
-        found: Sequence[OverloadedCpu],
+        worst: OverloadedCpu | None,
         offered: _Offered,
         slept: Mapping[int, bool],
         late: float,
     ) -> Flood:
-        worst = next((each for each in found if _takes_its_cpu(group, each) and _harms(each, offered)), None)
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
@@ -155,15 +161,6 @@ class FloodReader:
             self._find_at = time.monotonic() + FIND_SECONDS
             for each in missing:
                 each.find()
-
-
-def _takes_its_cpu(group: Protected, found: OverloadedCpu) -> bool:
-    return group.cpus is None or found.cpu in group.cpus
-
-
-def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
-    """A CPU that packets take, and none of them for nothing, is only busy."""
-    return found.level == "overloaded" or offered.dropped >= LATE_PER_SECOND
 
 
 def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
