@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.sleeps import Sleeps, sleeps
-from napctl.model.counters import grown
 from napctl.model.overload import OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
 from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import Flood
+from napctl.protect.offered import Counted, Offered, OfferedRate
 from napctl.protect.veth_peer import VethPeer
 
 __all__ = ["FloodReader"]
@@ -20,27 +19,6 @@ __all__ = ["FloodReader"]
 
 FIND_SECONDS = 10.0
 """Between two searches for the other end of a veth."""
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Packets of one device since it was made."""
-
-    monotonic: float
-    taken: int
-    """Also those that its driver dropped afterwards."""
-    dropped: int
-    """In its ring, as it tells itself: what is counted as missed, and as an overrun, is mostly the same."""
-    peer_dropped: int | None
-    """The same of a veth, as its other end tells; None: that cannot be seen."""
-
-
-@dataclass(frozen=True)
-class _Offered:
-    """Per second."""
-
-    offered: float = 0.0
-    dropped: float = 0.0
 
 
 class FloodReader:
@@ -53,7 +31,7 @@ class FloodReader:
         self._cpus = CpusOfGroups()
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
-        self._counts: dict[int, _Counts] = {}
+        self._rates: dict[int, OfferedRate] = {}
         self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
 
@@ -71,7 +49,7 @@ class FloodReader:
         """These, from now on."""
         before = self._devices
         self._devices = {each.ifindex: each for each in devices}
-        self._counts = {ifindex: counts for ifindex, counts in self._counts.items() if ifindex in self._devices}
+        self._rates = {ifindex: self._rates.get(ifindex, OfferedRate()) for ifindex in self._devices}
         veths = [each for each in devices if each.kind == "veth"]
         self._peers = {
             each.ifindex: self._peers[each.ifindex]
@@ -115,36 +93,28 @@ class FloodReader:
         self,
         group: Protected,
         worst: OverloadedCpu | None,
-        offered: _Offered,
+        offered: Offered,
         slept: Mapping[int, bool],
         late: float,
     ) -> Flood:
+        is_whole = bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group))
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
-            is_whole=bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group)),
+            is_whole=is_whole and offered.is_known,
             late_per_second=late,
             overload="" if worst is None else overloaded_words(worst),
         )
 
-    def _offered(self, ifindex: int) -> _Offered:
-        before, now = self._counts.pop(ifindex, None), self._counts_of(ifindex)
-        if now is None:
-            return _Offered()
-        self._counts[ifindex] = now
-        if before is None or now.monotonic <= before.monotonic:
-            return _Offered()
-        seconds = now.monotonic - before.monotonic
-        dropped = (grown(before.dropped, now.dropped) or 0) + (grown(before.peer_dropped, now.peer_dropped) or 0)
-        taken = grown(before.taken, now.taken) or 0
-        return _Offered((taken + dropped) / seconds, dropped / seconds)
+    def _offered(self, ifindex: int) -> Offered:
+        return self._rates.setdefault(ifindex, OfferedRate()).add(self._counts_of(ifindex))
 
-    def _counts_of(self, ifindex: int) -> _Counts | None:
+    def _counts_of(self, ifindex: int) -> Counted | None:
         found = link(self._netns, ifindex)
         if found is None:
             return None
         peer = self._peers.get(ifindex)
-        return _Counts(
+        return Counted(
             monotonic=time.monotonic(),
             taken=found.rx_packets + found.rx_dropped,
             dropped=max(found.rx_missed, found.rx_overrun),
