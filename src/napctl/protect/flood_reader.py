@@ -11,7 +11,7 @@ from napctl.observe.packet_load import PacketLoadReader
 from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import Flood
-from napctl.protect.offered import Counted, Offered, OfferedRate
+from napctl.protect.offered import Offered, OfferedRate, PacketsCounted
 from napctl.protect.veth_peer import VethPeer
 
 __all__ = ["FloodReader"]
@@ -73,13 +73,14 @@ class FloodReader:
                     ),
                 )
 
-    def read(self, groups: Sequence[Protected]) -> list[Flood]:
-        """What came since the last time, for each group."""
+    def read(self, groups: Sequence[Protected], limited: Mapping[int, int]) -> list[Flood]:
+        """What came since the last time, for each group. `limited`: packets that storm control has dropped by now, by
+        interface index."""
         load = self._load.load()
         found = () if load is None else overloaded(load, self._threshold)
         if any(each.ladder.made for each in groups):
             self._find_peers()
-        offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
+        offered = {each: self._offered(each, limited.get(each, 0)) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
         late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
         cpus = self._cpus.read(groups)
@@ -106,19 +107,20 @@ class FloodReader:
             overload="" if worst is None else overloaded_words(worst),
         )
 
-    def _offered(self, ifindex: int) -> Offered:
-        return self._rates.setdefault(ifindex, OfferedRate()).add(self._counts_of(ifindex))
+    def _offered(self, ifindex: int, limited: int) -> Offered:
+        return self._rates.setdefault(ifindex, OfferedRate()).add(self._counts_of(ifindex, limited))
 
-    def _counts_of(self, ifindex: int) -> Counted | None:
+    def _counts_of(self, ifindex: int, limited: int) -> PacketsCounted | None:
         found = link(self._netns, ifindex)
         if found is None:
             return None
         peer = self._peers.get(ifindex)
-        return Counted(
+        return PacketsCounted(
             monotonic=time.monotonic(),
             taken=found.rx_packets + found.rx_dropped,
             dropped=max(found.rx_missed, found.rx_overrun),
             peer_dropped=None if peer is None else peer.dropped(),
+            limited=limited,
         )
 
     def _slept(self, pids: Collection[int]) -> dict[int, bool]:

@@ -22,6 +22,7 @@ from napctl.model.change import (
     devices_of,
 )
 from napctl.model.errors import NapctlError
+from napctl.model.storm import StormCounts
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.steps import changes_of_step, held_elsewhere, of_step
@@ -173,6 +174,12 @@ class StepsInForce:
         for each in groups:
             if not self._storm.is_armed(each.ifindex):
                 each.steps = tuple(step for step in each.steps if step != "storm control")
+
+    def storm_counts(self) -> dict[int, StormCounts]:
+        """Of the devices where storm control limits, by interface index."""
+        if self._storm is None or self.transaction is None:
+            return {}
+        return self._storm.counts(self.transaction)
 
     # To others.
 

@@ -1,12 +1,13 @@
 """Storm control as the last step of the ladder: attached when protection is armed, limiting in the storm."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import StormControlChange, StormLimitsChange, Transaction
 from napctl.model.errors import NapctlError
-from napctl.model.storm import limits_of
+from napctl.model.storm import StormCounts, limits_of
 from napctl.protect.storm_control import StormControl, arm
 
 __all__ = ["StormStep"]
@@ -61,3 +62,12 @@ class StormStep:
                 transaction = limited.transaction
                 said += limited.words
         return transaction, said
+
+    def counts(self, transaction: Transaction) -> dict[int, StormCounts]:
+        """What has been counted where it limits, by interface index; nothing of a program that is gone."""
+        limiting = {each.ifindex for each in transaction.changes if isinstance(each, StormLimitsChange)}
+        found = {}
+        for ifindex in limiting & self._controls.keys():
+            with suppress(NapctlError):
+                found[ifindex] = self._controls[ifindex].counts()
+        return found

@@ -16,6 +16,7 @@ from napctl.model.change import Guard, Restored
 from napctl.model.cpus import cpus_text
 from napctl.model.errors import NapctlError
 from napctl.model.policy import ProtectEntry
+from napctl.model.storm import BY_REASON, Reason
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.protection import Protection
@@ -44,6 +45,7 @@ class ProtectionKeeper:
         self._busy: frozenset[int] | None = frozenset()
         """CPUs that this process keeps away from; None: nobody knows which they are."""
         self._made_before: dict[StepKind, int] = dict.fromkeys(KINDS, 0)
+        self._dropped_before: dict[Reason, int] = dict.fromkeys(BY_REASON, 0)
         self.rolled_back = False
 
     def keep(self, entry: ProtectEntry | None) -> None:
@@ -70,6 +72,14 @@ class ProtectionKeeper:
         if self._armed is None:
             return {}
         return {each.replace(" ", "_"): self._made_before[each] + self._armed.made[each] for each in KINDS}
+
+    @property
+    def storm_drops(self) -> dict[str, int]:
+        """The same of what storm control dropped, by reason."""
+        if self._armed is None or self._armed.options.storm_control_per_second is None:
+            return {}
+        now = self._armed.storm.by_reason
+        return {each.replace(" ", "_").lower(): self._dropped_before[each] + now[each] for each in BY_REASON}
 
     def arm(self) -> None:
         """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
@@ -158,6 +168,8 @@ class ProtectionKeeper:
     def _end(self) -> None:
         if self._armed is not None:
             self._made_before = {each: self._made_before[each] + self._armed.made[each] for each in KINDS}
+            dropped = self._armed.storm.by_reason
+            self._dropped_before = {each: self._dropped_before[each] + dropped[each] for each in BY_REASON}
         self._armed = None
         if self._busy:
             with suppress(OSError):
