@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Self
 
-__all__ = ["BeforeOthers", "allowed_cpus", "away_from"]
+__all__ = ["BeforeOthers", "allowed_cpus", "away_from", "chosen_cpus"]
 
 
 RR_PRIORITY = 1
@@ -37,10 +37,16 @@ def allowed_cpus() -> frozenset[int]:
             os.sched_setaffinity(0, before)
 
 
-def away_from(busy: Collection[int]) -> frozenset[int]:
-    """Run on other CPUs from now on, if there are any that this process may have; which. Empty: there are none, and
-    nothing was changed."""
-    free = allowed_cpus() - set(busy)
+def chosen_cpus() -> frozenset[int] | None:
+    """Those that somebody has chosen for this process (CPUAffinity=, taskset); None: all that it might have."""
+    cpus = frozenset(os.sched_getaffinity(0))
+    return None if cpus == allowed_cpus() else cpus
+
+
+def away_from(busy: Collection[int], among: Collection[int] | None = None) -> frozenset[int]:
+    """Run on other CPUs from now on, if there are any among these (None: that this process may have); which. Empty:
+    there are none, and nothing was changed."""
+    free = (allowed_cpus() if among is None else frozenset(among)) - set(busy)
     if not free:
         return frozenset()
     try:
