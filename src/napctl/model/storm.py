@@ -83,6 +83,8 @@ class PortFacts(Value, frozen=True, kw_only=True):
     legacy_tables: frozenset[str] | None = frozenset()
     """Of iptables-legacy."""
     ipvs_services: int | None = 0
+    translators: frozenset[str] = frozenset()
+    """"jool", "jool_siit": modules that translate addresses on their own."""
     ingress_hooks: frozenset[str] | None = frozenset()
     """"ingress", "clsact", "tcx"."""
     part_of: str | None = None

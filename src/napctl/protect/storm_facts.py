@@ -6,7 +6,7 @@ from typing import TypeVar
 from napctl.kernel.ingress import ingress_hooks
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.netfilter import ipvs_services, legacy_tables, nft_expressions, nft_generation
+from napctl.kernel.netfilter import ipvs_services, legacy_tables, nft_expressions, nft_generation, translators
 from napctl.kernel.netlink import Refused
 from napctl.model.storm import PortFacts
 
@@ -38,6 +38,7 @@ class PortFactsReader:
             nft_expressions=_read(self._rules),
             legacy_tables=_read(lambda: legacy_tables(netns)),
             ipvs_services=_read(lambda: ipvs_services(netns)),
+            translators=translators(),
             ingress_hooks=_read(lambda: ingress_hooks(netns, ifindex)),
             part_of=upper.name if upper is not None else None,
             carries=tuple(link.name for link in above if link.kind not in PAIRED and link.ifindex != ifindex),

@@ -60,6 +60,8 @@ def _rules(facts: PortFacts) -> Iterator[str]:
         yield "the services of IPVS cannot be read"
     elif facts.ipvs_services:
         yield f"IPVS has virtual services: {facts.ipvs_services}"
+    if facts.translators:
+        yield f"modules are loaded that translate addresses: {', '.join(sorted(facts.translators))}"
 
 
 def _way_in(facts: PortFacts) -> Iterator[str]:
