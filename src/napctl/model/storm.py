@@ -89,5 +89,7 @@ class PortFacts(Value, frozen=True, kw_only=True):
     """"ingress", "clsact", "tcx"."""
     part_of: str | None = None
     """The bond, bridge, team or VRF whose port the device is."""
+    vrfs: tuple[str, ...] = ()
+    """Of its namespace: each has addresses that are not local to the others."""
     carries: tuple[str, ...] = ()
     """Devices that stand on it: VLAN, macvlan, ipvlan."""

@@ -25,7 +25,6 @@ from msgspec.structs import replace
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, restore
 from napctl.kernel import bpf
-from napctl.kernel.links import addresses
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
@@ -37,7 +36,7 @@ from napctl.model.storm import PASSING, StormCounts, StormLimits
 from napctl.probe.loading import ProbeUnavailable
 from napctl.probe.storm import PROGRAM, StormMaps, StormProgram
 from napctl.protect.after_reset import reset_words, set_again
-from napctl.protect.storm_facts import PortFactsReader
+from napctl.protect.storm_facts import PortFactsReader, own_addresses
 from napctl.protect.storm_rules import port_doubts
 
 __all__ = ["Armed", "Limited", "StormControl", "arm"]
@@ -160,7 +159,7 @@ class StormControl:
 
     def take_addresses(self) -> None:
         """Tell the program which addresses are the host's own."""
-        own = set().union(*addresses(self._netns).values())
+        own = own_addresses(self._netns)
         with self._maps() as maps:
             maps.set_addresses(own)
 
