@@ -27,8 +27,8 @@ class PortFactsReader:
         self._expressions: frozenset[str] | None = None
 
     def read(self) -> PortFacts:
-        """As it is now; what cannot be read is None. Devices that stand on it in other namespaces are not seen: their
-        packets are none of ours as long as they have other addresses."""
+        """As it is now; what cannot be read is None. Devices that stand on it in other namespaces are not seen: as
+        they have other addresses, their packets are not judged by port; docs/storm-control.md names the rest."""
         netns, ifindex = self._netns, self._ifindex
         present = {link.ifindex: link for link in links(netns)}
         device = present.get(ifindex)
