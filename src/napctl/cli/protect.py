@@ -26,7 +26,7 @@ from napctl.model.limits import MOST_NICE
 from napctl.model.snapshot import Decision
 from napctl.model.value import Value
 from napctl.protect.groups import Protected
-from napctl.protect.keep_running import kept_running
+from napctl.protect.keep_running import KeptRunning
 from napctl.protect.ladder import StepKind
 from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD, ProtectOptions
 from napctl.protect.protection import Protection
@@ -103,9 +103,8 @@ def protect(
         except BaseException:
             protection.let_go()
             raise
-        with kept_running(protection.busy_cpus) as how:
-            tell("", f"napctl {how}")
-            restored = follow([protection], stop.is_asked, [stop])
+        with KeptRunning(protection, tell) as kept:
+            restored = follow([kept], stop.is_asked, [stop])
     return _farewell(restored, tell)
 
 

@@ -13,15 +13,18 @@ from typing import Any
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, Table, decode
 
-__all__ = ["ipvs_services", "legacy_tables", "nft_expressions", "nft_generation"]
+__all__ = ["ipvs_services", "legacy_tables", "nft_expressions", "nft_generation", "translators"]
 
 
 NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES = 12, 10
 NFT_MSG_GETRULE, NFT_MSG_GETGEN = 7, 16
 NFGENMSG = struct.Struct("=BBH")
 NET = Path("/proc/thread-self/net")
-ABSENT = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT)
-"""What a kernel without nf_tables answers."""
+ABSENT = (errno.EINVAL, errno.EPROTONOSUPPORT)
+"""What a kernel without nf_tables answers to whatever is asked: nfnetlink has no such subsystem, or there is none."""
+MODULES = Path("/sys/module")
+TRANSLATORS = ("jool", "jool_siit")
+"""Modules that give packets other addresses in hooks of their own, of which nf_tables knows nothing."""
 
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 TARGET = {1: Attr("name", "string")}
@@ -40,17 +43,19 @@ def nft_expressions(netns: NetworkNamespace) -> frozenset[str]:
     layer. Needs CAP_NET_ADMIN. Raises Refused, OSError.
     """
     found: set[str] = set()
-    for message in _asked(netns, NFT_MSG_GETRULE, dump=True):
-        for each in decode(RULE, message[NFGENMSG.size :]).get("expressions", {}).get("expression", ()):
-            found.add(_name(each))
+    try:
+        for message in _asked(netns, NFT_MSG_GETRULE, dump=True):
+            for each in decode(RULE, message[NFGENMSG.size :]).get("expressions", {}).get("expression", ()):
+                found.add(_name(each))
+    except (OSError, Refused) as error:
+        if error.errno not in ABSENT or _generation(netns) is not None:
+            raise
     return frozenset(found)
 
 
 def nft_generation(netns: NetworkNamespace) -> int:
     """A number that changes whenever the rules do; 0 where the kernel has no nf_tables. Raises Refused, OSError."""
-    for message in _asked(netns, NFT_MSG_GETGEN, dump=False):
-        return int.from_bytes(decode(GENERATION, message[NFGENMSG.size :]).get("id", b""), "big")
-    return 0
+    return _generation(netns) or 0
 
 
 def legacy_tables(netns: NetworkNamespace) -> frozenset[str]:
@@ -64,6 +69,23 @@ def ipvs_services(netns: NetworkNamespace) -> int:
     return sum(line.startswith(("TCP ", "UDP ", "SCTP", "FWM ")) for line in _lines(netns, "ip_vs"))
 
 
+def translators() -> frozenset[str]:
+    """Which modules are loaded that translate addresses on their own, in whatever namespace."""
+    return frozenset(name for name in TRANSLATORS if (MODULES / name).exists())
+
+
+def _generation(netns: NetworkNamespace) -> int | None:
+    """None where the kernel has no nf_tables: it refuses this for no other reason."""
+    try:
+        for message in _asked(netns, NFT_MSG_GETGEN, dump=False):
+            return int.from_bytes(decode(GENERATION, message[NFGENMSG.size :]).get("id", b""), "big")
+    except (OSError, Refused) as error:
+        if error.errno not in ABSENT:
+            raise
+        return None
+    return 0
+
+
 def _name(expression: dict[str, Any]) -> str:
     name: str = expression.get("name", "")
     told = decode(DATA[name], expression.get("data", b"")) if name in DATA else {}
@@ -75,12 +97,8 @@ def _name(expression: dict[str, Any]) -> str:
 
 def _asked(netns: NetworkNamespace, message: int, *, dump: bool) -> Iterator[memoryview]:
     kind = NFNL_SUBSYS_NFTABLES << 8 | message
-    try:
-        with NetlinkSocket(NETLINK_NETFILTER, netns) as netfilter:
-            yield from netfilter.ask(kind, NFGENMSG.pack(0, 0, 0), what="reading the rules of nftables", dump=dump)
-    except (OSError, Refused) as error:
-        if error.errno not in ABSENT:
-            raise
+    with NetlinkSocket(NETLINK_NETFILTER, netns) as netfilter:
+        yield from netfilter.ask(kind, NFGENMSG.pack(0, 0, 0), what="reading the rules of nftables", dump=dump)
 
 
 def _lines(netns: NetworkNamespace, name: str) -> list[str]:

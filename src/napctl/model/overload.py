@@ -39,7 +39,8 @@ SHORTEST_SECONDS = 0.2
 PACKETS_TAKE = 0.9
 """Share of a CPU's time from which packet work leaves too little to those that it is for."""
 FOR_NOTHING = 0.1
-"""Share of a CPU's packets, dropped late, from which half of the CPU in packet work is too much already.
+"""Share of the packets of all CPUs, dropped late, from which half of a CPU in packet work is too much already. Of all,
+as nobody tells on which CPU a packet was dropped: what a slow reader loses is little beside what the machine takes.
 
 Softirqs rarely show as 90 %: between them ksoftirqd shares the CPU with the threads, and the tick, whose samples tell
 their time, is itself what begins many of them."""
@@ -164,6 +165,12 @@ class PacketLoad(Value, frozen=True, kw_only=True):
         return sum(told) if told else None
 
     @property
+    def packets_per_second(self) -> float | None:
+        """Of all CPUs; None: none of them is known."""
+        told = [cpu.packets_per_second for cpu in self.cpus if cpu.packets_per_second is not None]
+        return sum(told) if told else None
+
+    @property
     def ring_drops_per_second(self) -> float | None:
         """Of all devices that tell."""
         told = [rate for each in self.drops for rate in each.ring.values()]
@@ -180,14 +187,16 @@ class OverloadedCpu(Value, frozen=True, kw_only=True):
     cpu: int
     level: Level
     """`crowded`: packets take it, threads wait, and no packet is known to be lost but in a ring. `overloaded`: some
-    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth, half
-    of the CPU in packet work is enough for that."""
+    are dropped after the stack has worked on them, too, so that more load means less service. If they are a tenth of
+    all packets, half of the CPU in packet work is enough for that."""
     packet_share: float
     waited_share: float | None
     """None: not known here; known is then that it was never idle."""
     late_drops_per_second: float | None
-    """Of the whole machine as far as it is looked at: packets are not counted by CPU."""
+    """Of the whole machine as far as it is looked at: these drops are not counted by CPU."""
     ring_drops_per_second: float | None
+    packets_per_second: float | None = None
+    """That this CPU took."""
 
 
 def load_between(before: LoadReading, after: LoadReading) -> PacketLoad:
@@ -222,21 +231,22 @@ def overloaded(load: PacketLoad, packets_take: float = PACKETS_TAKE) -> tuple[Ov
             waited_share=each.waited_share,
             late_drops_per_second=load.late_drops_per_second,
             ring_drops_per_second=load.ring_drops_per_second,
+            packets_per_second=each.packets_per_second,
         )
         for each in load.cpus
-        if each.packet_share is not None
-        and (level := _level(each, each.packet_share, load.late_drops_per_second, packets_take))
+        if each.packet_share is not None and (level := _level(each, each.packet_share, load, packets_take))
     ]
     return tuple(sorted(found, key=lambda each: -each.packet_share))
 
 
-def _level(cpu: CpuLoad, packet_share: float, late: float | None, packets_take: float) -> Level | None:
+def _level(cpu: CpuLoad, packet_share: float, load: PacketLoad, packets_take: float) -> Level | None:
     if not _threads_want_it(cpu):
         return None
+    late, packets = load.late_drops_per_second, load.packets_per_second
     drops_late = late is not None and late >= LATE_PER_SECOND
     if packet_share >= packets_take:
         return "overloaded" if drops_late else "crowded"
-    many = late is not None and cpu.packets_per_second is not None and late >= FOR_NOTHING * cpu.packets_per_second
+    many = late is not None and packets is not None and late >= FOR_NOTHING * packets
     return "overloaded" if packet_share >= HALF and drops_late and many else None
 
 

@@ -206,6 +206,8 @@ class PolicyState(Value, frozen=True, kw_only=True):
     paused: bool = False
     protection_steps: dict[str, int] = msgspec.field(default_factory=dict)
     """Made against overload, by kind; empty: nothing is to be protected."""
+    storm_drops: dict[str, int] = msgspec.field(default_factory=dict)
+    """Packets that storm control dropped, by reason; empty: it is not allowed."""
 
 
 class OwnUse(Value, frozen=True, kw_only=True):

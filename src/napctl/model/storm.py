@@ -83,9 +83,13 @@ class PortFacts(Value, frozen=True, kw_only=True):
     legacy_tables: frozenset[str] | None = frozenset()
     """Of iptables-legacy."""
     ipvs_services: int | None = 0
+    translators: frozenset[str] = frozenset()
+    """"jool", "jool_siit": modules that translate addresses on their own."""
     ingress_hooks: frozenset[str] | None = frozenset()
     """"ingress", "clsact", "tcx"."""
     part_of: str | None = None
     """The bond, bridge, team or VRF whose port the device is."""
+    vrfs: tuple[str, ...] = ()
+    """Of its namespace: each has addresses that are not local to the others."""
     carries: tuple[str, ...] = ()
     """Devices that stand on it: VLAN, macvlan, ipvlan."""

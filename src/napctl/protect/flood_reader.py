@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.sleeps import Sleeps, sleeps
-from napctl.model.counters import grown
-from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu, overloaded, overloaded_words
+from napctl.model.overload import OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
+from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import Flood
+from napctl.protect.offered import Offered, OfferedRate, PacketsCounted
 from napctl.protect.veth_peer import VethPeer
 
 __all__ = ["FloodReader"]
@@ -21,27 +21,6 @@ FIND_SECONDS = 10.0
 """Between two searches for the other end of a veth."""
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """Packets of one device since it was made."""
-
-    monotonic: float
-    taken: int
-    """Also those that its driver dropped afterwards."""
-    dropped: int
-    """In its ring, as it tells itself: what is counted as missed, and as an overrun, is mostly the same."""
-    peer_dropped: int | None
-    """The same of a veth, as its other end tells; None: that cannot be seen."""
-
-
-@dataclass(frozen=True)
-class _Offered:
-    """Per second."""
-
-    offered: float = 0.0
-    dropped: float = 0.0
-
-
 class FloodReader:
     """Of one network namespace; a window lasts from one read() to the next. A context manager, used by one thread."""
 
@@ -49,9 +28,10 @@ class FloodReader:
         """`threshold`: as of ProtectOptions. Raises NotPermitted."""
         self._netns, self._threshold = netns, threshold
         self._load = PacketLoadReader([(netns, ())])
+        self._cpus = CpusOfGroups()
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
-        self._counts: dict[int, _Counts] = {}
+        self._rates: dict[int, OfferedRate] = {}
         self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
 
@@ -69,7 +49,7 @@ class FloodReader:
         """These, from now on."""
         before = self._devices
         self._devices = {each.ifindex: each for each in devices}
-        self._counts = {ifindex: counts for ifindex, counts in self._counts.items() if ifindex in self._devices}
+        self._rates = {ifindex: self._rates.get(ifindex, OfferedRate()) for ifindex in self._devices}
         veths = [each for each in devices if each.kind == "veth"]
         self._peers = {
             each.ifindex: self._peers[each.ifindex]
@@ -93,56 +73,54 @@ class FloodReader:
                     ),
                 )
 
-    def read(self, groups: Sequence[Protected]) -> list[Flood]:
-        """What came since the last time, for each group."""
+    def read(self, groups: Sequence[Protected], limited: Mapping[int, int]) -> list[Flood]:
+        """What came since the last time, for each group. `limited`: packets that storm control has dropped by now, by
+        interface index."""
         load = self._load.load()
         found = () if load is None else overloaded(load, self._threshold)
         if any(each.ladder.made for each in groups):
             self._find_peers()
-        offered = {each: self._offered(each) for each in {group.ifindex for group in groups}}
+        offered = {each: self._offered(each, limited.get(each, 0)) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
         late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
-        return [self._flood(group, found, offered[group.ifindex], slept, late) for group in groups]
+        cpus = self._cpus.read(groups)
+        return [
+            self._flood(group, to_blame(found, its_cpus, seen.offered, seen.dropped), seen, slept, late)
+            for group, its_cpus in zip(groups, cpus, strict=True)
+            for seen in [offered[group.ifindex]]
+        ]
 
     def _flood(
         self,
         group: Protected,
-        found: Sequence[OverloadedCpu],
-        offered: _Offered,
+        worst: OverloadedCpu | None,
+        offered: Offered,
         slept: Mapping[int, bool],
         late: float,
     ) -> Flood:
-        worst = next((each for each in found if _takes_its_cpu(group, each) and _harms(each, offered)), None)
+        is_whole = bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group))
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
-            is_whole=bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group)),
+            is_whole=is_whole and offered.is_known,
             late_per_second=late,
             overload="" if worst is None else overloaded_words(worst),
         )
 
-    def _offered(self, ifindex: int) -> _Offered:
-        before, now = self._counts.pop(ifindex, None), self._counts_of(ifindex)
-        if now is None:
-            return _Offered()
-        self._counts[ifindex] = now
-        if before is None or now.monotonic <= before.monotonic:
-            return _Offered()
-        seconds = now.monotonic - before.monotonic
-        dropped = (grown(before.dropped, now.dropped) or 0) + (grown(before.peer_dropped, now.peer_dropped) or 0)
-        taken = grown(before.taken, now.taken) or 0
-        return _Offered((taken + dropped) / seconds, dropped / seconds)
+    def _offered(self, ifindex: int, limited: int) -> Offered:
+        return self._rates.setdefault(ifindex, OfferedRate()).add(self._counts_of(ifindex, limited))
 
-    def _counts_of(self, ifindex: int) -> _Counts | None:
+    def _counts_of(self, ifindex: int, limited: int) -> PacketsCounted | None:
         found = link(self._netns, ifindex)
         if found is None:
             return None
         peer = self._peers.get(ifindex)
-        return _Counts(
+        return PacketsCounted(
             monotonic=time.monotonic(),
             taken=found.rx_packets + found.rx_dropped,
             dropped=max(found.rx_missed, found.rx_overrun),
             peer_dropped=None if peer is None else peer.dropped(),
+            limited=limited,
         )
 
     def _slept(self, pids: Collection[int]) -> dict[int, bool]:
@@ -155,15 +133,6 @@ class FloodReader:
             self._find_at = time.monotonic() + FIND_SECONDS
             for each in missing:
                 each.find()
-
-
-def _takes_its_cpu(group: Protected, found: OverloadedCpu) -> bool:
-    return group.cpus is None or found.cpu in group.cpus
-
-
-def _harms(found: OverloadedCpu, offered: _Offered) -> bool:
-    """A CPU that packets take, and none of them for nothing, is only busy."""
-    return found.level == "overloaded" or offered.dropped >= LATE_PER_SECOND
 
 
 def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:

@@ -14,6 +14,7 @@ __all__ = [
     "APART_SECONDS",
     "CALM_SECONDS",
     "CALM_SHARE",
+    "CAUSE_SECONDS",
     "FEW_DROPS_SHARE",
     "KINDS",
     "LEAST_PACKETS_PER_SECOND",
@@ -43,6 +44,9 @@ CALM_SHARE = 0.7
 """Of the offered load that caused the first step: what is offered has to stay below,"""
 CALM_SECONDS = 10.0
 """for so long, before all steps are taken back."""
+CAUSE_SECONDS = 2.0
+"""After the first step: until then the most that is offered counts as its cause, as the first look at a flood, or a
+driver that refreshes its counters once a second, tells of a part of it."""
 APART_SECONDS = 10.0
 """Between two changes of one kind on the same NAPI instances, there and back counted alike."""
 RING_DROP_SHARE = 0.05
@@ -60,7 +64,8 @@ class Flood:
     dropped_per_second: float = 0.0
     """Those: they cost the CPU nothing."""
     is_whole: bool = True
-    """False: the ring may have dropped packets that nobody counts, as who empties it never came to its end."""
+    """False: the ring may have dropped packets that nobody counts, as who empties it never came to its end; or a
+    counter fell."""
     late_per_second: float = 0.0
     """Packets of the machine that were dropped after the stack had worked on them."""
     overload: str = ""
@@ -79,7 +84,7 @@ class Ladder:
     made: tuple[StepKind, ...] = ()
     """Steps in force, the first one first."""
     cause_per_second: float | None = None
-    """Offered load that caused the first of them; None: not known, as another process made it."""
+    """Offered load that caused the first of them, at its most; None: not known, as another process made it."""
     calm_since: float | None = None
     changed_at: Mapping[StepKind, float] = field(default_factory=dict)
     """When a kind of step was last made, or taken back, or tried in vain."""
@@ -101,6 +106,7 @@ def next_move(ladder: Ladder, seen: Flood, now: float, steps: Sequence[StepKind]
 
     `steps`: those that are possible there and allowed, in the order of KINDS.
     """
+    ladder = replace(ladder, cause_per_second=_cause(ladder, seen, now))
     ladder = replace(ladder, calm_since=_calm_since(ladder, seen, now))
     up = next((each for each in steps if each not in ladder.made), None)
     if up is not None and _is_flooded(ladder, seen) and _is_settled(ladder, now) and _is_apart(ladder, (up,), now):
@@ -125,6 +131,13 @@ def _climbed(ladder: Ladder, up: StepKind, seen: Flood, now: float) -> Ladder:
         cause_per_second=ladder.cause_per_second if ladder.made else seen.offered_per_second,
         changed_at={**ladder.changed_at, up: now},
     )
+
+
+def _cause(ladder: Ladder, seen: Flood, now: float) -> float | None:
+    first_at = ladder.changed_at.get(ladder.made[0], float("-inf")) if ladder.made else float("-inf")
+    if ladder.cause_per_second is None or now - first_at > CAUSE_SECONDS:
+        return ladder.cause_per_second
+    return max(ladder.cause_per_second, seen.offered_per_second)
 
 
 def _calm_since(ladder: Ladder, seen: Flood, now: float) -> float | None:

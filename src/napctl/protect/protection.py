@@ -21,6 +21,7 @@ from napctl.protect.ladder import KINDS, WINDOW_SECONDS, Ladder, Move, StepKind,
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.steps import step_words
 from napctl.protect.steps_in_force import RolledBackByHand, StepsInForce
+from napctl.protect.storm_totals import StormTotals
 
 __all__ = ["Protection"]
 
@@ -75,6 +76,7 @@ class Protection:
         """By device: why it is not protected."""
         self.made: dict[StepKind, int] = dict.fromkeys(KINDS, 0)
         """Steps made by now, of each kind."""
+        self.storm = StormTotals()
 
     # For who drives it.
 
@@ -167,8 +169,12 @@ class Protection:
 
     def let_go(self) -> list[Restored]:
         """Put everything back. Raises what restore() raises; it can be repeated then."""
+        names = {each.ifindex: each.device for each in self.groups}
+        self.storm.add(self._steps.storm_counts())
         self._close()
         self._steps.put_back()
+        for ifindex in self.storm.limiting:
+            self._tell(names.get(ifindex, ""), self.storm.told(ifindex))
         return self.take_restored()
 
     def leave(self) -> None:
@@ -254,7 +260,9 @@ class Protection:
             if self._steps.is_judged_by_old_rules():
                 self._look_at = now
         due: list[_Due] = []
-        for group, seen in zip(self.groups, self._reader.read(self.groups), strict=True):
+        self.storm.add(self._steps.storm_counts())
+        floods = self._reader.read(self.groups, self.storm.by_device)
+        for group, seen in zip(self.groups, floods, strict=True):
             ladder, move = next_move(group.ladder, seen, now, self._steps.possible(group))
             if move is None:
                 group.ladder = ladder
@@ -295,6 +303,7 @@ class Protection:
         ifindex = groups[0].ifindex
         others = [each for each in self.groups if each.ifindex == ifindex and each not in groups]
         limited_for_others = any("storm control" in each.ladder.made for each in others)
+        self.storm.add(self._steps.storm_counts())
         try:
             was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
         except Busy:  # tried again at the next window
@@ -308,6 +317,8 @@ class Protection:
         if was_made:
             back = " and ".join(due[0].move.steps)
             self._tell(groups[0].device, f"overload is over: {back} put back: {due[0].move.why}", "protect")
+            if ifindex in self.storm.limiting and not limited_for_others:
+                self._tell(groups[0].device, self.storm.told(ifindex))
             self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)
 
     def _say(self, device: str, line: str) -> None:

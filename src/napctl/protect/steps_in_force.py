@@ -28,6 +28,7 @@ from napctl.model.change import (
     devices_of,
 )
 from napctl.model.errors import Away, Busy, NapctlError, Unsupported
+from napctl.model.storm import StormCounts
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.steps import changes_of_step, held_elsewhere, of_step
@@ -245,6 +246,12 @@ class StepsInForce:
                 self._tell(lost[0].device, "somebody else has taken storm control away")
             if not any(each in self.changes for each in lost):
                 storm.forget(ifindex)
+
+    def storm_counts(self) -> dict[int, StormCounts]:
+        """Of the devices where storm control limits, by interface index."""
+        if self._storm is None or self.transaction is None:
+            return {}
+        return self._storm.counts(self.transaction)
 
     # To others.
 

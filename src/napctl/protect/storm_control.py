@@ -26,7 +26,6 @@ from napctl.change.after_reset import instances, reset_words, set_again, set_aga
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, restore
 from napctl.kernel import bpf
-from napctl.kernel.links import addresses
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.xdp import XdpDevice, xdp_device
 from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction, XdpProgram
@@ -34,7 +33,7 @@ from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.storm import PASSING, StormCounts, StormLimits
 from napctl.probe.loading import ProbeUnavailable
 from napctl.probe.storm import PROGRAM, StormMaps, StormProgram
-from napctl.protect.storm_facts import PortFactsReader
+from napctl.protect.storm_facts import PortFactsReader, own_addresses
 from napctl.protect.storm_rules import port_doubts
 
 __all__ = ["Armed", "Limited", "StormControl", "arm"]
@@ -158,7 +157,7 @@ class StormControl:
 
     def take_addresses(self) -> None:
         """Tell the program which addresses are the host's own."""
-        own = set().union(*addresses(self._netns).values())
+        own = own_addresses(self._netns)
         with self._maps() as maps:
             maps.set_addresses(own)
 

@@ -60,6 +60,8 @@ def _rules(facts: PortFacts) -> Iterator[str]:
         yield "the services of IPVS cannot be read"
     elif facts.ipvs_services:
         yield f"IPVS has virtual services: {facts.ipvs_services}"
+    if facts.translators:
+        yield f"modules are loaded that translate addresses: {', '.join(sorted(facts.translators))}"
 
 
 def _way_in(facts: PortFacts) -> Iterator[str]:
@@ -72,6 +74,8 @@ def _way_in(facts: PortFacts) -> Iterator[str]:
 def _around(facts: PortFacts) -> Iterator[str]:
     if facts.part_of is not None:
         yield f"the device is a part of {facts.part_of}, to which sockets may be bound"
+    if facts.vrfs:
+        yield f"the namespace has VRFs, whose addresses are not the device's: {', '.join(facts.vrfs)}"
     if facts.carries:
         yield f"other devices stand on it: {', '.join(facts.carries)}"
 

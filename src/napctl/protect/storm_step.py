@@ -1,6 +1,7 @@
 """Storm control as the last step of the ladder: attached when protection is armed, limiting in the storm."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from napctl.change.journal import Journal
 from napctl.kernel.links import addresses
@@ -9,7 +10,7 @@ from napctl.kernel.netfilter import nft_generation
 from napctl.kernel.netlink import Refused
 from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction
 from napctl.model.errors import NapctlError, Unsupported
-from napctl.model.storm import limits_of
+from napctl.model.storm import StormCounts, limits_of
 from napctl.protect.storm_control import StormControl, arm
 
 __all__ = ["StormStep"]
@@ -87,6 +88,15 @@ class StormStep:
                 transaction = limited.transaction
                 said += limited.words
         return transaction, said
+
+    def counts(self, transaction: Transaction) -> dict[int, StormCounts]:
+        """What has been counted where it limits, by interface index; nothing of a program that is gone."""
+        limiting = {each.ifindex for each in transaction.changes if isinstance(each, StormLimitsChange)}
+        found = {}
+        for ifindex in limiting & self._controls.keys():
+            with suppress(NapctlError):
+                found[ifindex] = self._controls[ifindex].counts()
+        return found
 
 
 def _surroundings(netns: NetworkNamespace) -> _Surroundings:

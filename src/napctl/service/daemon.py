@@ -286,6 +286,7 @@ class Service:
             policy_valid=not self._policy.error,
             paused=bool(self._paused_ns()),
             protection_steps=self._keepers.protection.steps_made,
+            storm_drops=self._keepers.protection.storm_drops,
         )
         try:
             self._exposure.turn(

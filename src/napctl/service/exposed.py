@@ -20,11 +20,12 @@ from napctl.model.snapshot import (
     SuspensionTotals,
     TargetTotals,
 )
+from napctl.model.storm import BY_REASON
 from napctl.model.suspension_counts import WAIT_BOUNDS_US
 from napctl.model.window import EmptyPolls
 from napctl.protect.ladder import KINDS
 
-__all__ = ["OF_DEVICES", "OF_MACHINE", "OF_POLLING", "OF_TARGETS", "Buckets", "Exposed", "Polling"]
+__all__ = ["OF_DEVICES", "OF_MACHINE", "OF_POLLING", "OF_TARGETS", "REASONS", "Buckets", "Exposed", "Polling"]
 
 
 class Buckets(NamedTuple):
@@ -78,6 +79,7 @@ HISTOGRAM_SERIES = 12
 
 DIRECTIONS = ("rx", "tx")
 STEP_KINDS = tuple(each.replace(" ", "_") for each in KINDS)
+REASONS = tuple(each.replace(" ", "_").lower() for each in BY_REASON)
 METHODS = ("softirq", "thread", "busy_poll", "netpoll")
 
 
@@ -260,6 +262,8 @@ OF_MACHINE: tuple[Exposed[Snapshot], ...] = (
             lambda of: (((each,), of.policy.decisions.get(each, 0)) for each in DECISIONS)),
     Exposed("napctl_protection_steps_total", "counter", "Steps made against overload.", ("step",), len(STEP_KINDS),
             lambda of: (((each,), of.policy.protection_steps.get(each)) for each in STEP_KINDS)),
+    Exposed("napctl_storm_drops_total", "counter", "Packets that storm control dropped.", ("reason",), len(REASONS),
+            lambda of: (((each,), of.policy.storm_drops.get(each)) for each in REASONS)),
     Exposed("napctl_errors_total", "counter", "Things that failed and were written to the log.", (), 1,
             lambda of: one(of.policy.errors)),
     Exposed("napctl_policy_valid", "gauge", "0: the policy cannot be read; the one before is in force.", (), 1,

@@ -24,7 +24,7 @@ __all__ = ["MetricsServer", "SnapshotCollector", "most_series", "text_of", "writ
 
 SERIES_OF_SERVICE = 4
 """Those that this module adds itself."""
-FINDINGS_OF_MACHINE, FINDINGS_OF_DEVICE = 10, 3
+FINDINGS_OF_MACHINE, FINDINGS_OF_DEVICE = 4, 3
 """So many series of findings for a machine, and as many more for each device; the most serious."""
 LONGEST_SCRAPE_SECONDS = 10
 """After that time without a word from who scrapes, the connection is closed."""

@@ -11,11 +11,13 @@ from napctl.attach.follow_devices import Readable
 from napctl.attach.follow_words import TellOf
 from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.own_cpu import allowed_cpus, away_from
+from napctl.kernel.own_cpu import allowed_cpus, away_from, chosen_cpus
 from napctl.model.change import Guard, Restored
 from napctl.model.cpus import cpus_text
 from napctl.model.errors import NapctlError
 from napctl.model.policy import ProtectEntry
+from napctl.model.storm import BY_REASON, Reason
+from napctl.protect.keep_running import BusyCpus
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.protection import Protection
@@ -41,9 +43,11 @@ class ProtectionKeeper:
         self._wanted: ProtectOptions | None = None
         self._armed: Protection | None = None
         self._again_at = 0.0
-        self._busy: frozenset[int] | None = frozenset()
-        """CPUs that this process keeps away from; None: nobody knows which they are."""
+        self._busy = BusyCpus()
+        """That this process keeps away from."""
+        self._chosen = chosen_cpus()
         self._made_before: dict[StepKind, int] = dict.fromkeys(KINDS, 0)
+        self._dropped_before: dict[Reason, int] = dict.fromkeys(BY_REASON, 0)
         self.rolled_back = False
 
     def keep(self, entry: ProtectEntry | None) -> None:
@@ -71,6 +75,14 @@ class ProtectionKeeper:
             return {}
         return {each.replace(" ", "_"): self._made_before[each] + self._armed.made[each] for each in KINDS}
 
+    @property
+    def storm_drops(self) -> dict[str, int]:
+        """The same of what storm control dropped, by reason."""
+        if self._armed is None or self._armed.options.storm_control_per_second is None:
+            return {}
+        now = self._armed.storm.by_reason
+        return {each.replace(" ", "_").lower(): self._dropped_before[each] + now[each] for each in BY_REASON}
+
     def arm(self) -> None:
         """As it is to be kept, upon what an earlier process of the service has made. Raises NapctlError, OSError."""
         if self._armed is not None and self._armed.options != self._wanted:
@@ -96,20 +108,22 @@ class ProtectionKeeper:
             return
         if self._armed is not None:
             self.rolled_back = not self._armed.turn()
-            busy = self._armed.busy_cpus
-            if not self._armed.is_up and busy != self._busy:
-                self._busy = busy
+            if self._busy.see(self._armed, time.monotonic()):
                 self._keep_away()
 
     def _keep_away(self) -> None:
         """This process runs where none of these packets come, if there is such a CPU."""
-        if self._busy == frozenset():
-            return
-        free = away_from(self._busy) if self._busy is not None else frozenset()
+        busy = self._busy.now
+        free = away_from(busy, self._chosen) if busy is not None else frozenset()
         if free:
             self._tell("", f"runs on CPU {cpus_text(free)}, where none of the packets come that may flood")
         else:
+            self._run_as_before()
             self._tell("", "may be kept from running by a flood: its packets come to each CPU that it may run on")
+
+    def _run_as_before(self) -> None:
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed_cpus() if self._chosen is None else self._chosen)
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due."""
@@ -158,11 +172,12 @@ class ProtectionKeeper:
     def _end(self) -> None:
         if self._armed is not None:
             self._made_before = {each: self._made_before[each] + self._armed.made[each] for each in KINDS}
+            dropped = self._armed.storm.by_reason
+            self._dropped_before = {each: self._dropped_before[each] + dropped[each] for each in BY_REASON}
         self._armed = None
-        if self._busy:
-            with suppress(OSError):
-                os.sched_setaffinity(0, allowed_cpus())
-        self._busy = frozenset()
+        if self._busy.now != frozenset():
+            self._run_as_before()
+        self._busy = BusyCpus()
 
 
 def _options(entry: ProtectEntry) -> ProtectOptions:

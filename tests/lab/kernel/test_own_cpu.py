@@ -1,6 +1,7 @@
 """Where this process runs, and before whom: real scheduling, in processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,14 +11,29 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 BEFORE_OTHERS = """
 import os, time
-from napctl.kernel.own_cpu import before_others
-with before_others() as allowed:
-    print(allowed, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR)
-    end = time.monotonic() + 10
-    while os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR and time.monotonic() < end:
-        pass
-    print(time.monotonic() < end - 8)
+from napctl.kernel.own_cpu import BeforeOthers
+def first():
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+with BeforeOthers() as before:
+    print(before.allowed, first())
+    for _ in range(2):
+        end = time.monotonic() + 10
+        while first() and time.monotonic() < end:
+            pass
+        print(time.monotonic() < end - 8, before.is_ordinary, before.again(), first())
+        time.sleep(0.05)
+        print(first(), before.is_ordinary)
 print(os.sched_getscheduler(0) == os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))
+"""
+NEVER_HEARD = """
+import signal, time
+from napctl.kernel.own_cpu import BeforeOthers
+with BeforeOthers():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXCPU})
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        pass
+print("not killed")
 """
 AWAY = """
 import os
@@ -35,9 +51,15 @@ def lines_of(program: str) -> list[str]:
     ).stdout.splitlines()
 
 
-def test_before_others_it_never_runs_long_without_a_sleep() -> None:
+def test_before_others_it_never_runs_long_without_a_sleep_and_is_so_again_when_asked() -> None:
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    assert lines_of(BEFORE_OTHERS) == ["True True", "True", f"True {nice}"]
+    rounds = ["True True True True", "True False"] * 2
+    assert lines_of(BEFORE_OTHERS) == ["True True", *rounds, f"True {nice}"]
+
+
+def test_what_does_not_even_hear_of_that_is_killed() -> None:
+    ran = subprocess.run([sys.executable, "-c", NEVER_HEARD], check=False, capture_output=True, text=True, timeout=30)
+    assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, "")
 
 
 def test_it_moves_away_from_busy_cpus_wherever_it_was_started_and_stays_where_all_are() -> None:
@@ -48,14 +70,14 @@ def test_it_moves_away_from_busy_cpus_wherever_it_was_started_and_stays_where_al
 
 PROMPT = """
 import time
-from napctl.kernel.own_cpu import before_others
+from napctl.kernel.own_cpu import BeforeOthers
 late = []
-with before_others() as allowed:
+with BeforeOthers() as before:
     for _ in range(100):
         due = time.monotonic() + 0.005
         time.sleep(0.005)
         late.append(time.monotonic() - due)
-print(allowed, max(late) < 0.02)
+print(before.allowed, max(late) < 0.02)
 """
 
 

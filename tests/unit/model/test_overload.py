@@ -176,6 +176,15 @@ def test_overload_is_packet_work_and_waiting_threads_and_late_drops(changes: dic
     assert [each.level for each in overloaded(load(**changes))] == levels
 
 
+def test_what_a_slow_reader_loses_makes_no_cpu_overloaded_that_takes_packets_of_others() -> None:
+    (one,) = load().cpus
+    half = replace(one, packet_share=0.6, packets_per_second=10_000.0)
+    busy = replace(one, cpu=0, packet_share=0.4, packets_per_second=90_000.0)
+    assert overloaded(replace(load(late=2_000.0), cpus=(busy, half))) == ()
+    (found,) = overloaded(replace(load(late=10_000.0), cpus=(busy, half)))
+    assert (found.cpu, found.packets_per_second) == (1, 10_000.0)
+
+
 def test_the_words_have_its_figures() -> None:
     (found,) = overloaded(load(late=12_000.0))
     assert overloaded_words(found) == (

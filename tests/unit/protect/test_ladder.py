@@ -102,6 +102,16 @@ def test_a_ring_of_which_nobody_counts_the_drops_is_not_calm_before_it_is_emptie
     assert len(world.see(REST, 11)) == 1
 
 
+def test_a_first_look_that_saw_a_part_of_the_flood_does_not_keep_it_up_when_the_load_is_as_before() -> None:
+    world = World()
+    world.see(replace(FLOOD, offered_per_second=20_000), WINDOW_SECONDS)
+    world.see(FLOOD, 2)
+    assert world.ladder.cause_per_second == 400_000
+    world.see(replace(FLOOD, offered_per_second=900_000), 60)
+    assert world.ladder.cause_per_second == 400_000
+    assert len(world.see(REST, 11)) == 1
+
+
 def test_a_load_that_is_often_over_what_it_caused_does_not_flap() -> None:
     """The threshold is one that the normal load exceeds: it climbs once, and stays there."""
     world = World()

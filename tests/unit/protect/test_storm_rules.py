@@ -59,14 +59,18 @@ def test_each_other_cause_is_named() -> None:
     facts = PortFacts(
         legacy_tables=frozenset({"nat", "filter"}),
         ipvs_services=2,
+        translators=frozenset({"jool_siit", "jool"}),
         ingress_hooks=frozenset({"tcx"}),
         part_of="bond0",
+        vrfs=("blue",),
         carries=("vlan5", "mac0"),
     )
     assert port_doubts(facts) == (
         "iptables has tables that may change where a packet goes: nat",
         "IPVS has virtual services: 2",
+        "modules are loaded that translate addresses: jool, jool_siit",
         "the device's way in has tcx, which may send a packet elsewhere",
         "the device is a part of bond0, to which sockets may be bound",
+        "the namespace has VRFs, whose addresses are not the device's: blue",
         "other devices stand on it: vlan5, mac0",
     )

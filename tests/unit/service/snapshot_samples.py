@@ -25,6 +25,7 @@ from napctl.model.snapshot import (
 )
 from napctl.model.suspension_counts import WAIT_BUCKETS
 from napctl.model.window import EmptyPolls
+from napctl.service.exposed import REASONS
 
 POLLS = PollTotals(
     softirq=Histogram.of({0: 5, 1: 7, 64: 2, 300: 1}),
@@ -105,7 +106,10 @@ def snapshot(
         findings_monotonic_ns=10**9,
         managers=tuple(OtherManager(name=each.name, pid=9, touches=(Touch(what="rings"),)) for each in KNOWN_MANAGERS),
         policy=PolicyState(
-            decisions={DECISIONS[0]: 3}, errors=1, protection_steps={"threads": 2, "nice": 1, "storm_control": 0}
+            decisions={DECISIONS[0]: 3},
+            errors=1,
+            protection_steps={"threads": 2, "nice": 1, "storm_control": 0},
+            storm_drops=dict.fromkeys(REASONS, 9),
         ),
         own=OwnUse(cpu_seconds=1.0, resident_bytes=50 << 20, open_files=30),
     )
