@@ -258,7 +258,7 @@ class Service:
             return Answer(
                 error=f"paused for {long_duration_text(self._paused_ns())} more; `napctl pause --end` ends that"
             )
-        again = [*sorted(self._objections.left), *(each.name for each in self._keepers.targets if each.by_hand)]
+        again = [*sorted(self._objections.left), *self._keepers.detached_by_hand]
         self._objections.forget()
         self._state = replace(self._state, detached=(), left=())
         self._keep()
