@@ -296,7 +296,8 @@ class Stay:
         if self._target.kind == "pid":
             self._words.say(f"{self._target.text} has ended")
             return False
-        self._words.say(f"waiting for {self._target.text}: it is not running")
+        why = self.members.why
+        self._words.say(f"waiting: {why}" if why else f"waiting for {self._target.text}: it is not running")
         return True
 
     def _attach(self, now: JudgedTarget) -> bool:

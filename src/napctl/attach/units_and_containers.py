@@ -7,7 +7,7 @@ from typing import Literal
 
 from napctl.kernel import cgroups
 from napctl.kernel.container_files import Containers
-from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, NotRunning, Unsupported
 
 __all__ = ["container_names", "in_group", "is_container", "is_unit", "service_of", "unit_names"]
 
@@ -51,9 +51,9 @@ def in_group(text: str, kind: Literal["unit", "cgroup", "container"], value: str
     try:
         pids = {pid for path in find(text, value) for pid in cgroups.processes_in(path)}
     except FileNotFoundError:  # between the two
-        raise BadInput(f"{text}: it ended meanwhile") from None
+        raise NotRunning(f"{text}: it ended meanwhile") from None
     if not pids:
-        raise BadInput(f"{text}: no process runs in it")
+        raise NotRunning(f"{text}: no process runs in it")
     return sorted(pids)
 
 
@@ -61,7 +61,7 @@ def _unit(text: str, unit: str) -> list[str]:
     # What would look like one of the kernel's own files has "_" before it: cg_escape() in systemd's cgroup-util.c.
     found = cgroups.find(lambda name: name in (unit, f"_{unit}"))
     if not found:
-        raise BadInput(f"{text}: no such unit, or it does not run: it has no control group")
+        raise NotRunning(f"{text}: no such unit, or it does not run: it has no control group")
     paths = [cgroups.path_of(each) for each in found]
     if len(paths) > 1:  # of several users
         ways = ", ".join(f"cgroup:{path}" for path in paths)
@@ -71,7 +71,7 @@ def _unit(text: str, unit: str) -> list[str]:
 
 def _cgroup(text: str, path: str) -> list[str]:
     if cgroups.directory_of(path) is None:
-        raise BadInput(f"{text}: no such control group")
+        raise NotRunning(f"{text}: no such control group")
     return [path]
 
 
@@ -105,7 +105,7 @@ def _no_container(text: str, value: str, known: Containers) -> NapctlError:
     """What was looked for in vain, and what could not be looked into."""
     what = "of that image" if value.startswith(IMAGE) else "that is called so, or whose id begins so"
     why = f"; {known.unreadable[0]}" if known.unreadable else ""
-    kind = NotPermitted if known.forbidden else BadInput
+    kind = NotPermitted if known.forbidden else BadInput if known.unreadable else NotRunning
     return kind(f"{text}: no container runs here {what}{why}")
 
 

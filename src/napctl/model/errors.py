@@ -6,6 +6,7 @@ __all__ = [
     "ChangedMeanwhile",
     "NapctlError",
     "NotPermitted",
+    "NotRunning",
     "NotTakenBack",
     "RolledBack",
     "Unsupported",
@@ -25,6 +26,10 @@ class BadInput(NapctlError):
     """The request itself is wrong: no such device, no such process, a malformed file."""
 
     exit_status = 2
+
+
+class NotRunning(BadInput):
+    """Nothing of what is named runs now; it may come, or come back."""
 
 
 class Unsupported(NapctlError):
