@@ -64,8 +64,7 @@ def test_a_container_is_known_by_its_name_and_its_image(
     assert refusal(f"container:not-{name}").endswith("no container runs here that is called so, or whose id begins so")
 
     described(docker, ids[2], ids[0][:12], "other")
-    why = refusal(f"container:{ids[0][:12]}")
-    assert "2 containers are called so, or have an id that begins so" in why, "one by its name, one by its id"
+    assert pids_of(f"container:{ids[0][:12]}") == [pids[2]], "a name comes before the beginning of an id"
 
 
 def test_what_a_runtime_has_written_may_be_malformed_or_forbidden(
@@ -82,7 +81,7 @@ def test_what_a_runtime_has_written_may_be_malformed_or_forbidden(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "stat", forbidden)
+    monkeypatch.setattr(container_files, "_opened", forbidden)
     with pytest.raises(NotPermitted, match=r"no container runs here .*Permission denied"):
         resolve(parse("container:web"))
 
