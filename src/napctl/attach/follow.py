@@ -219,7 +219,10 @@ class Stay:
             if self._transaction is not None and not self._transaction.changes:
                 self._let_go()  # nothing of it fits any more: it waits to be attached anew
             if goes_on and self._pace.due(time.monotonic()):
-                goes_on = self._look()
+                if self._waits_for_another_sweep():
+                    self._pace.put_off(time.monotonic() + PULSE_SECONDS)
+                else:
+                    goes_on = self._look()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error), "retry")
             self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
@@ -361,6 +364,10 @@ class Stay:
             over = self._sweep.turn()
         except Detached as error:
             self._recorded = True  # nothing is left of it
+    def _waits_for_another_sweep(self) -> bool:
+        """Whether it could only begin one of its own, while another target's is under way."""
+        return self._transaction is None and timer_without_trial(self._options) is None and self._sweep.must_wait
+
             self._words.say(str(error))
             return False
         except (NapctlError, OSError) as error:
