@@ -112,7 +112,8 @@ def test_a_container_that_starts_later_is_attached_and_so_is_the_next_of_its_nam
                 group = groups.make(f"docker-{identity}.scope")
                 (group / "cgroup.procs").write_text(str(server.pid))
                 described(docker, identity, target.removeprefix("container:"), "memcached")
-                it.told("attached memcached", since=began)
+                # As a whole, or one after the other, if it has come before the end of the last one was looked at.
+                it.told(f"memcached ({server.pid})", since=began)
                 assert attached_in_kernel(lab, server)
         with another_memcached(lab, port) as server, ask(lab, server):
             (groups.make(f"docker-{token_hex(32)}.scope") / "cgroup.procs").write_text(str(server.pid))
