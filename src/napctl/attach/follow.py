@@ -17,7 +17,7 @@ from napctl.attach.attach_target import attach_with, refuse_unfit, timer_without
 from napctl.attach.attachment import detach
 from napctl.attach.follow_check import Pulse
 from napctl.attach.follow_conflicts import Conflicts
-from napctl.attach.follow_devices import Devices, Readable
+from napctl.attach.follow_devices import Devices, PlacedNotice, Readable
 from napctl.attach.follow_members import Members
 from napctl.attach.follow_memory import Known, key_of, keys_of
 from napctl.attach.follow_pace import PULSE_SECONDS, Pace
@@ -39,7 +39,6 @@ from napctl.change.same_process import running
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel import processes
-from napctl.kernel.monitor import Notice
 from napctl.kernel.priority import in_background
 from napctl.model.change import (
     Change,
@@ -136,22 +135,29 @@ class Stay:
 
     def take_notices(self) -> None:
         """What has happened to an attached device makes turn() due."""
+        if self._read_notices():
+            now = time.monotonic()
+            self._pace.pulse_by(now)
+            self._deaf_until = now + EVENT_SECONDS
+
+    def _read_notices(self) -> bool:
+        """Whether anything has happened to an attached device."""
         try:
             notices = self._devices.notices()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error))
             self._devices.follow(())  # to be opened anew by the next check
-            return
+            self._conflicts.heed_nobody_knows_what()
+            return False
         self._heed(notices)
         if notices:
-            now = time.monotonic()
-            self._pace.want(now, churn=True)  # what it has undone is mended without a look
-            self._pace.pulse_by(now)
-            self._deaf_until = now + EVENT_SECONDS
+            self._pace.want(time.monotonic(), churn=True)  # what it has undone is mended without a look
+        return bool(notices)
 
     def look_anew(self) -> None:
         """The machine has slept: everything may be otherwise, so the next turn is due now, and looks deeply."""
         self._failures = 0
+        self._conflicts.heed_nobody_knows_what()
         self._pace.look_anew(time.monotonic())
 
     def adopt(self, transaction: Transaction) -> None:
@@ -220,7 +226,10 @@ class Stay:
             if self._transaction is not None and not self._transaction.changes:
                 self._let_go()  # nothing of it fits any more: it waits to be attached anew
             if goes_on and self._pace.due(time.monotonic()):
-                goes_on = self._look()
+                if self._waits_for_another_sweep():
+                    self._pace.put_off(time.monotonic() + PULSE_SECONDS)
+                else:
+                    goes_on = self._look()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error), "retry")
             self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
@@ -254,7 +263,7 @@ class Stay:
         if self._recorded and self._in_order == (transaction, present, members):
             return True
         step = cheap_step(transaction, present, members, self._conflicts.left)
-        if self._conflicts.leave(step):
+        if self._is_left(step):
             step = cheap_step(transaction, present, members, self._conflicts.left)
             self._pace.want(time.monotonic())  # what it feeds is not to be attached either
         self._conflicts.see(transaction, present)
@@ -280,6 +289,7 @@ class Stay:
             self._pulse = Pulse(members, self._known.settled, pids=pids, by_name=by_name)
             now = self._known.examined(self.members.examined, self._transaction) if members else None
         took = time.process_time() - began
+        self._conflicts.look(now.found if now is not None else None)
         if now is None:
             goes_on = self._await_members()
         else:
@@ -297,7 +307,8 @@ class Stay:
         if self._target.kind == "pid":
             self._words.say(f"{self._target.text} has ended")
             return False
-        self._words.say(f"waiting for {self._target.text}: it is not running")
+        why = self.members.why
+        self._words.say(f"waiting: {why}" if why else f"waiting for {self._target.text}: it is not running")
         return True
 
     def _attach(self, now: JudgedTarget) -> bool:
@@ -354,6 +365,10 @@ class Stay:
         self._begin_trial(attached.transaction)
         return True
 
+    def _waits_for_another_sweep(self) -> bool:
+        """Whether it could only begin one of its own, while another target's is under way."""
+        return self._transaction is None and timer_without_trial(self._options) is None and self._sweep.must_wait
+
     def _try_timers(self) -> bool:
         """The next one, if a sweep is under way; after the last one it is attached. Whether it is ours to follow:
         somebody may have detached what is only tried."""
@@ -374,7 +389,7 @@ class Stay:
 
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         """Whether it is still ours to follow: somebody may have detached it."""
-        self._conflicts.leave(self._step(transaction, now))
+        self._is_left(self._step(transaction, now))
         now = self._known.without_left(now, self._conflicts.left, transaction)
         if self._step(transaction, now):
             with undisturbed(), Journal(self._directory) as journal:
@@ -408,8 +423,14 @@ class Stay:
         napis = (each for each in transaction.changes if isinstance(each, NapiChange))
         self._heed(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
 
-    def _heed(self, notices: Collection[Notice]) -> None:
-        self._words.tell_notices(notices)
+    def _is_left(self, step: Step) -> bool:
+        """Whether something that was lost is left to somebody else, from now on."""
+        if step.lost:
+            self._read_notices()  # nobody has listened since the last one: what a reset took is nobody's objection
+        return self._conflicts.leave(step)
+
+    def _heed(self, notices: Collection[PlacedNotice]) -> None:
+        self._words.tell_notices(notice for _, notice in notices)
         self._conflicts.heed(notices)
 
     def _others(self, journal: Journal, transaction: Transaction) -> list[Transaction] | None:

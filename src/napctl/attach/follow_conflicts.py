@@ -3,10 +3,11 @@
 import time
 from collections.abc import Collection, Iterable, Mapping
 
+from napctl.attach.follow_devices import PlacedNotice
 from napctl.attach.follow_step import Present, Step, foreign_settings
 from napctl.attach.follow_words import Words
+from napctl.attach.inspect_target import Examination
 from napctl.attach.objections import LostSettings, Objections
-from napctl.kernel.monitor import Notice
 from napctl.model.change import Change, Transaction
 
 __all__ = ["Conflicts"]
@@ -33,11 +34,32 @@ class Conflicts:
         """NAPI and epoll instances that are left to him."""
         return len(self.left | self._foreign.keys())
 
-    def heed(self, notices: Iterable[Notice]) -> None:
+    def heed(self, notices: Iterable[PlacedNotice]) -> None:
         """What is lost by a reset is nobody's doing."""
-        for each in notices:
-            if each.what in RESETS:
-                self._lost.reset(each.ifindex, time.monotonic())
+        for netns, each in notices:
+            if each.what == "lost":
+                self.heed_nobody_knows_what()
+            elif each.what in RESETS:
+                self._lost.reset((netns, each.ifindex), time.monotonic())
+
+    def heed_nobody_knows_what(self) -> None:
+        """Any device may have been reset: notices were lost, or the machine has slept."""
+        self._lost.reset_all(time.monotonic())
+
+    def look(self, found: Examination | None) -> None:
+        """Forget what is not there any more, by a deep look; None: no process of the target is left.
+
+        A device that does not feed the target at the moment is not in it: as long as none does, nothing tells which of
+        their NAPI instances have gone."""
+        processes = (
+            {each.where for each in found.instances} | {each.where for each in found.plain_sockets} if found else ()
+        )
+        napis = {f"NAPI {id_} of {each.device.name}" for id_, each in found.napis.items()} if found else ()
+
+        def is_gone(where: str) -> bool:
+            return bool(napis) and where not in napis if where.startswith("NAPI ") else where not in processes
+
+        self._lost.forget_if(is_gone)
 
     def leave(self, step: Step) -> bool:
         """Whether something that was lost is left to him, from now on."""

@@ -12,11 +12,13 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.machine import Napi
 
-__all__ = ["Devices", "Readable"]
+__all__ = ["Devices", "PlacedNotice", "Readable"]
 
 
 DeviceKey = tuple[int, int]
 """Network namespace and interface index."""
+PlacedNotice = tuple[int, Notice]
+"""With the network namespace of the device."""
 
 
 class Readable(Protocol):
@@ -46,10 +48,10 @@ class Devices:
         self._seen: tuple[dict[DeviceKey, list[Napi]], Present] = {}, Present({})
         """What was read last, and what that means."""
 
-    def follow(self, devices: Collection[DeviceKey]) -> tuple[Notice, ...]:
+    def follow(self, devices: Collection[DeviceKey]) -> tuple[PlacedNotice, ...]:
         """These, from now on; what had happened to those before and was not read yet, as their end. Raises NapctlError
         and OSError; no device is followed then."""
-        unread: tuple[Notice, ...] = ()
+        unread: tuple[PlacedNotice, ...] = ()
         if frozenset(devices) == self._followed:
             return unread
         with suppress(OSError):
@@ -97,6 +99,6 @@ class Devices:
         """What can be read when something may have happened to them."""
         return tuple(source for each in self._namespaces.values() for source in each.monitor.sources)
 
-    def notices(self) -> tuple[Notice, ...]:
+    def notices(self) -> tuple[PlacedNotice, ...]:
         """What has happened to them by now. Raises OSError."""
-        return tuple(notice for each in self._namespaces.values() for notice in each.monitor.waiting())
+        return tuple((inode, notice) for inode, each in self._namespaces.items() for notice in each.monitor.waiting())

@@ -11,7 +11,7 @@ from napctl.kernel import process_tree, processes
 from napctl.kernel.epoll_instances import SAMPLE
 from napctl.kernel.processes import Process
 from napctl.model.change import Transaction
-from napctl.model.errors import NapctlError
+from napctl.model.errors import NapctlError, NotRunning
 
 __all__ = ["Members"]
 
@@ -23,14 +23,21 @@ class Members:
         self._target = target
         self.known: tuple[Process, ...] = ()
         """By the last look."""
+        self.why = ""
+        """The name could not be followed by the last look, though something of it may run."""
 
     def find(self) -> tuple[Process, ...]:
         """Whom the name means now; and those who belonged to it and still run, as workers of a dead master."""
         found: dict[int, Process] = {each.pid: each for each in self.known if running(each)}
         for each in process_tree.descendants(tuple(found)):
             found.setdefault(each.pid, each)
-        with suppress(NapctlError):
+        self.why = ""
+        try:
             found = {each.pid: each for each in resolve(self._target)} | found
+        except NotRunning:
+            pass
+        except NapctlError as error:
+            self.why = str(error)
         self.known = tuple(each for each in found.values() if each.pid != os.getpid())
         return self.known
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_memory import keys_of
@@ -20,6 +21,9 @@ __all__ = ["FollowSweep"]
 class FollowSweep:
     """Of one target; who drives it calls turn() when seconds_left() says so."""
 
+    _in_this_process: ClassVar["FollowSweep | None"] = None
+    """The one that is under way: what one tries would be in the windows of the other."""
+
     def __init__(self, options: AttachOptions, directory: Path, progress: Callable[[str], None]):
         self._options, self._directory, self._progress = options, directory, progress
         self._steps: Sweep | None = None
@@ -29,8 +33,15 @@ class FollowSweep:
         self.choice: TimerChoice | None = None
         """What has come of it, until somebody uses it."""
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether that of another target is under way in this process: then it is not to begin."""
+        return FollowSweep._in_this_process not in (None, self)
+
     def begin(self, target: JudgedTarget, guard: Callable[[], Guard]) -> None:
         """At the next turn(). `guard` tells who restores what is on trial by then."""
+        assert not self.must_wait
+        FollowSweep._in_this_process = self
         self._steps = timer_sweep(
             lambda: Journal(self._directory), target, self._options.suspension,
             budget_ns=self._options.budget_ns, progress=self._progress, guard=guard,
@@ -55,15 +66,25 @@ class FollowSweep:
         steps, self._steps = self._steps, None
         try:
             wait_seconds = next(steps)
+            self._steps, self._due_at = steps, time.monotonic() + wait_seconds
         except StopIteration as over:
             self.choice = over.value
             return True
-        self._steps, self._due_at = steps, time.monotonic() + wait_seconds
+        finally:
+            if self._steps is None:
+                self._make_way()
         return False
 
     def end(self) -> None:
         """Put back what is on trial, if anything is, and forget what was chosen. Raises what a journal does."""
         steps, self._steps, self.choice = self._steps, None, None
-        if steps is not None:
-            with suppress(Detached):
-                steps.close()
+        try:
+            if steps is not None:
+                with suppress(Detached):
+                    steps.close()
+        finally:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        if not self.must_wait:
+            FollowSweep._in_this_process = None

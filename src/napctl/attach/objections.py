@@ -1,6 +1,6 @@
 """What somebody else puts back again and again, and what is therefore left to him. Pure: times are handed in."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from napctl.model.change import Change, NapiChange
@@ -23,6 +23,7 @@ class Objections:
 
     def heard(self, key: str, now: float) -> bool:
         """Somebody has changed it once more. Whether it is to be left to him, from now on."""
+        self._at = {each: times for each, times in self._at.items() if now - times[-1] < WITHIN_SECONDS}
         times = (*(each for each in self._at.get(key, ()) if now - each < WITHIN_SECONDS), now)
         self._at[key] = times
         if len(times) >= INSISTED:
@@ -39,6 +40,11 @@ class Objections:
         self._at.clear()
         self._left.clear()
 
+    def forget_if(self, gone: Callable[[str], bool]) -> None:
+        """Settings of what is not there any more: nobody can object to them, and its number may be given to another."""
+        self._at = {each: times for each, times in self._at.items() if not gone(each)}
+        self._left = {each for each in self._left if not gone(each)}
+
     @property
     def left(self) -> frozenset[str]:
         """What is left to others."""
@@ -52,26 +58,43 @@ class LostSettings:
         self._objections, self._of = objections, f" for {target}"
         self._heard: set[str] = set()
         """What was lost, and has not been made again since: it is heard once."""
-        self._reset_at: dict[int, float] = {}
-        """When a device was last reset, by interface index."""
+        self._reset_at: dict[tuple[int, int], float] = {}
+        """When a device was last reset, by network namespace and interface index."""
+        self._all_reset_at = float("-inf")
 
-    def reset(self, ifindex: int, now: float) -> None:
-        """A device was."""
+    def reset(self, device: tuple[int, int], now: float) -> None:
+        """A device was, by network namespace and interface index."""
         self._reset_at = {each: at for each, at in self._reset_at.items() if now - at < RESET_SECONDS}
-        self._reset_at[ifindex] = now
+        self._reset_at[device] = now
+
+    def reset_all(self, now: float) -> None:
+        """Any device may have been."""
+        self._all_reset_at = now
 
     def hear(self, lost: Iterable[Change], now: float) -> list[Change]:
         """Those among what was lost that are left to him from now on."""
         found = []
         for change in lost:
             key = change.where + self._of
-            reset_at = self._reset_at.get(change.ifindex, float("-inf")) if isinstance(change, NapiChange) else None
-            if key in self._heard or (reset_at is not None and now - reset_at < RESET_SECONDS):
+            if key in self._heard or (isinstance(change, NapiChange) and self._was_reset(change, now)):
                 continue
             self._heard.add(key)
             if self._objections.heard(key, now):
                 found.append(change)
         return found
+
+    def _was_reset(self, change: NapiChange, now: float) -> bool:
+        at = max(self._all_reset_at, self._reset_at.get((change.netns, change.ifindex), float("-inf")))
+        return now - at < RESET_SECONDS
+
+    def forget_if(self, gone: Callable[[str], bool]) -> None:
+        """What has gone, as a change says where."""
+
+        def is_mine_and_gone(key: str) -> bool:
+            return key.endswith(self._of) and gone(key.removesuffix(self._of))
+
+        self._objections.forget_if(is_mine_and_gone)
+        self._heard = {each for each in self._heard if not is_mine_and_gone(each)}
 
     def made(self, changes: Iterable[Change]) -> None:
         """These were made, perhaps once more."""

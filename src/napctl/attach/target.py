@@ -15,7 +15,7 @@ from napctl.kernel.open_files import open_files
 from napctl.kernel.process_tree import ancestors, in_order, parents, tops, with_descendants
 from napctl.kernel.processes import Process, Seen
 from napctl.model.change import EpollChange, SocketChange, Transaction
-from napctl.model.errors import BadInput, NotPermitted
+from napctl.model.errors import BadInput, NotPermitted, NotRunning
 
 __all__ = ["KINDS", "Ambiguous", "Target", "attached_of", "complete", "find_attachments", "parse", "resolve"]
 
@@ -156,9 +156,9 @@ def resolve(target: Target) -> tuple[Process, ...]:
     if not fit and os.getpid() in pids:
         raise BadInput(f"{target.text}: nothing but napctl itself runs in it")
     if not fit and target.kind in ("pid", "name", "port"):
-        raise BadInput(f"{target.text}: it ended meanwhile")
+        raise NotRunning(f"{target.text}: it ended meanwhile")
     if not fit:
-        raise BadInput(f"{target.text}: no process runs in it")
+        raise NotRunning(f"{target.text}: no process runs in it")
     return tuple(seen[pid].process for pid in in_order(fit, seen))
 
 
@@ -189,7 +189,7 @@ def _checked_pid(target: Target, seen: Mapping[int, Seen]) -> int:
     if process is not None and process != pid:
         raise BadInput(f"{target.text}: a thread of process {process}; give that pid")
     if process is None or pid not in seen:
-        raise BadInput(f"{target.text}: no such process")
+        raise NotRunning(f"{target.text}: no such process")
     _refuse_if_unfit(target, seen[pid])
     return pid
 
@@ -197,7 +197,7 @@ def _checked_pid(target: Target, seen: Mapping[int, Seen]) -> int:
 def _tree_of_name(target: Target, seen: Mapping[int, Seen]) -> list[int]:
     having = [pid for pid, each in seen.items() if processes.has_name(each.process, target.value)]
     if not having:
-        raise BadInput(f"{target.text}: no process has that name")
+        raise NotRunning(f"{target.text}: no process has that name")
     live = [pid for pid in having if not seen[pid].ended and not seen[pid].is_kernel_thread and pid != os.getpid()]
     if not live:
         _refuse_if_unfit(target, seen[having[0]])
@@ -214,7 +214,7 @@ def _held_by(target: Target) -> dict[int, set[tuple[str, int]]]:
     found = {each.inode: each for each in listeners(int(target.value))}
     if not found:
         _refuse_if_blind(target, "it cannot be seen who listens on that port")
-        raise BadInput(f"{target.text}: nothing listens on that port in any network namespace that a process is in")
+        raise NotRunning(f"{target.text}: nothing listens on that port in any network namespace that a process is in")
     held: dict[int, set[tuple[str, int]]] = {}
     for inode, holders in processes.holders_of_sockets(found).items():
         for pid, _ in holders:

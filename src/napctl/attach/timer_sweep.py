@@ -74,8 +74,10 @@ def choose_timer(
         return choice
     finally:
         with undisturbed():
-            steps.close()
-            journal.take_again(patience_seconds=PATIENCE_SECONDS)
+            try:
+                steps.close()
+            finally:
+                journal.take_again(patience_seconds=PATIENCE_SECONDS)
 
 
 def timer_sweep(

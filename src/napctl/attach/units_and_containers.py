@@ -1,13 +1,13 @@
 """Units of systemd and containers, known by names of control groups and by files; nobody is asked for them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from napctl.kernel import cgroups
 from napctl.kernel.container_files import Containers
-from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, NotRunning, Unsupported
 
 __all__ = ["container_names", "in_group", "is_container", "is_unit", "service_of", "unit_names"]
 
@@ -51,9 +51,9 @@ def in_group(text: str, kind: Literal["unit", "cgroup", "container"], value: str
     try:
         pids = {pid for path in find(text, value) for pid in cgroups.processes_in(path)}
     except FileNotFoundError:  # between the two
-        raise BadInput(f"{text}: it ended meanwhile") from None
+        raise NotRunning(f"{text}: it ended meanwhile") from None
     if not pids:
-        raise BadInput(f"{text}: no process runs in it")
+        raise NotRunning(f"{text}: no process runs in it")
     return sorted(pids)
 
 
@@ -61,7 +61,7 @@ def _unit(text: str, unit: str) -> list[str]:
     # What would look like one of the kernel's own files has "_" before it: cg_escape() in systemd's cgroup-util.c.
     found = cgroups.find(lambda name: name in (unit, f"_{unit}"))
     if not found:
-        raise BadInput(f"{text}: no such unit, or it does not run: it has no control group")
+        raise NotRunning(f"{text}: no such unit, or it does not run: it has no control group")
     paths = [cgroups.path_of(each) for each in found]
     if len(paths) > 1:  # of several users
         ways = ", ".join(f"cgroup:{path}" for path in paths)
@@ -71,41 +71,67 @@ def _unit(text: str, unit: str) -> list[str]:
 
 def _cgroup(text: str, path: str) -> list[str]:
     if cgroups.directory_of(path) is None:
-        raise BadInput(f"{text}: no such control group")
+        raise NotRunning(f"{text}: no such control group")
     return [path]
 
 
 def _container(text: str, value: str) -> list[str]:
     """By its name or image, as its runtime has written it down, or by the beginning of its id."""
-    running: dict[str, list[Path]] = {}
-    for each in cgroups.find(lambda name: _container_id(name) is not None):
-        running.setdefault(_container_id(each.name) or "", []).append(each)
-    whole = value.lower() in running
-    known = Containers.of({} if whole else {name: _owner(groups[0]) for name, groups in running.items()})
-    image = value.removeprefix(IMAGE) if value.startswith(IMAGE) else None
-    if image is not None:
-        meant = known.of_image(image)
-    else:
-        meant = known.called(value) | {each for each in running if each.startswith(value.lower())}
+    running = _running()
+    owners = {each: user for each, (user, _) in running.items()}
+    known, meant = Containers.of({}), frozenset({value.lower()} & running.keys())
+    # Homes may be far away, and another user's: nobody looks into them for what the system has.
+    for users in (False, True) if any(owners.values()) else (False,):
+        if not meant:
+            known = Containers.of(owners, users=users)
+            meant = _meant(value, owners, known, users=users)
     if len(meant) > 1:  # a group may outlive its container for a moment, or for ever
-        meant = frozenset(each for each in meant if any(map(_has_processes, running[each]))) or meant
+        meant = frozenset(each for each in meant if any(map(_has_processes, running[each][1]))) or meant
     if not meant:
         raise _no_container(text, value, known)
     if len(meant) > 1:
         how, more = (
             ("are of that image", "its name or id")
-            if image
+            if value.startswith(IMAGE)
             else ("are called so, or have an id that begins so", "more of it")
         )
         raise BadInput(f"{text}: {len(meant)} containers {how} ({_listed(meant)}); give {more}")
-    return [cgroups.path_of(each) for each in running[next(iter(meant))]]
+    return [cgroups.path_of(each) for each in running[next(iter(meant))][1]]
+
+
+def _running() -> dict[str, tuple[int, list[Path]]]:
+    """By id: its user, and its control groups. Any user who has been given a group can make one with the name of
+    another's container: of several with one id those of the user with the lowest number count, root's if it has any."""
+    found: dict[str, tuple[int, list[Path]]] = {}
+    for each in cgroups.find(lambda name: _container_id(name) is not None):
+        identity, user = _container_id(each.name) or "", _owner(each)
+        if user is None:
+            continue
+        least, groups = found.get(identity, (user, []))
+        if user < least:
+            least, groups = user, []
+        found[identity] = least, [*groups, each] if user == least else groups
+    return found
+
+
+def _meant(value: str, owners: Mapping[str, int], known: Containers, *, users: bool) -> frozenset[str]:
+    """By image; or by the whole name, and if nothing is called so, by how an id begins. Of what belongs to users only
+    where the system has none."""
+    if value.startswith(IMAGE):
+        return known.of_image(value.removeprefix(IMAGE))
+    systems = {each for each, user in owners.items() if not user} | {each.id for each in known.found if not each.user}
+    of_users = owners.keys() - systems if users else set[str]()
+    for some in (systems, of_users):
+        if meant := known.called(value) & some or {each for each in some if each.startswith(value.lower())}:
+            return frozenset(meant)
+    return frozenset()
 
 
 def _no_container(text: str, value: str, known: Containers) -> NapctlError:
     """What was looked for in vain, and what could not be looked into."""
     what = "of that image" if value.startswith(IMAGE) else "that is called so, or whose id begins so"
     why = f"; {known.unreadable[0]}" if known.unreadable else ""
-    kind = NotPermitted if known.forbidden else BadInput
+    kind = NotPermitted if known.forbidden else BadInput if known.unreadable else NotRunning
     return kind(f"{text}: no container runs here {what}{why}")
 
 
@@ -116,11 +142,12 @@ def _has_processes(group: Path) -> bool:
         return False
 
 
-def _owner(group: Path) -> int:
+def _owner(group: Path) -> int | None:
+    """None: it has gone."""
     try:
         return group.stat().st_uid
     except OSError:
-        return 0
+        return None
 
 
 def _listed(ids: Iterable[str]) -> str:
@@ -132,9 +159,7 @@ def _listed(ids: Iterable[str]) -> str:
 
 def container_names() -> list[str]:
     """Of those that run, as far as it is known; fit to be written behind "container:"."""
-    ids: dict[str, int] = {}
-    for each in cgroups.find(lambda name: _container_id(name) is not None):
-        ids[_container_id(each.name) or ""] = _owner(each)
+    ids = {each: user for each, (user, _) in _running().items()}
     return sorted({name for each in Containers.of(ids).found for name in each.names if is_container(name)})
 
 

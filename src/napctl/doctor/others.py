@@ -43,8 +43,8 @@ def set_by_two(seen: Checkup) -> Iterator[Finding]:
                 Evidence(text=f"in force: {each(f'{one.what} of {one.device}' for one, _ in pairs)}",
                          source="napctl's journal"),
             ),
-            consequence=f"It does so {manager.how}; what napctl has set is lost then. The service sets it again, three "
-            "times within ten minutes at most.",
+            consequence=f"It does so {manager.how}; what napctl has set is lost then. The service sets it again twice, "
+            "and leaves it to the other at the third time within ten minutes.",
             remedy="Let one of them set it: take it out of the named file, or out of the policy.",
             certainty="likely" if sure else "possible",
             basis=BASIS.get(manager.name, "its documentation"),

@@ -4,11 +4,12 @@ import ctypes
 import os
 import signal
 
-__all__ = ["adopt_orphans", "end_with_parent", "pidfd_getfd"]
+__all__ = ["adopt_orphans", "end_with_parent", "open_beneath", "pidfd_getfd"]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-PIDFD_GETFD = 438  # the same number on every architecture
+OPENAT2, PIDFD_GETFD = 437, 438  # the same numbers on every architecture
+RESOLVE_NO_XDEV, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 4, 8  # include/uapi/linux/openat2.h
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -24,6 +25,19 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return copy
+
+
+def open_beneath(directory: int, path: str, flags: int) -> int:
+    """A file below a directory that is open, with no symbolic link and no mount on the way to it (openat2(2)).
+
+    Raises OSError: ELOOP for a link, EXDEV for a mount, and for a way out of the directory.
+    """
+    how = (ctypes.c_uint64 * 3)(flags, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+    file: int = _libc.syscall(OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if file < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return file
 
 
 def adopt_orphans() -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "ChangedMeanwhile",
     "NapctlError",
     "NotPermitted",
+    "NotRunning",
     "NotTakenBack",
     "RolledBack",
     "Unsupported",
@@ -30,6 +31,10 @@ class BadInput(NapctlError):
 
 class Busy(NapctlError):
     """Another napctl is changing settings; it may be over in a moment."""
+
+
+class NotRunning(BadInput):
+    """Nothing of what is named runs now; it may come, or come back."""
 
 
 class Unsupported(NapctlError):

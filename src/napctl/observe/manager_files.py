@@ -4,8 +4,9 @@ Read as they stand, by nobody's leave but the file system's; what cannot be read
 """
 
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,25 +25,39 @@ LONGEST = 64
 
 Lines = Iterator[tuple[str, str, str]]
 """Section, key, value."""
+Section = Mapping[str, tuple[str, str]]
+"""Of merged profiles, by key: its value, and the file that has it."""
+INCLUDED = re.compile(r"[\s,;]+")
+"""Between names of profiles."""
 
 
 def tuned_touches(root: Path) -> Iterator[Touch]:
-    """Of its active profiles, with those that they include (tuned.conf(5))."""
+    """Of its active profiles, with those that they include (tuned.conf(5)): what one says, goes for the sections of
+    the same name of those before it."""
     with suppress(OSError):
-        names = _read(root / "etc/tuned/active_profile").split()
-        seen: list[str] = []
-        while names and len(seen) < MOST_INCLUDED:
-            name = names.pop(0)
-            if name in seen or "/" in name or name.startswith("."):
-                continue
-            seen.append(name)
-            path = next((each for each in _profiles(root, name) if each.is_file()), None)
-            if path is not None:
-                found = list(_lines(path))
-                names += [
-                    each for words in _values(found, "main", "include") for each in words.replace(",", " ").split()
-                ]
-                yield from _of_profile(found, str(path.relative_to(root)))
+        merged: dict[str, Section] = {}
+        for path, found in _chain(root, _read(root / "etc/tuned/active_profile").split(), []):
+            source = f"/{path.relative_to(root)}"
+            for name in dict.fromkeys(section for section, _, _ in found):
+                own = {key: (value, source) for section, key, value in found if section == name}
+                before: Section = {} if _text(own, "replace").lower() in TRUE else merged.get(name, {})
+                merged[name] = {key: each for key, each in before.items() if key not in OF_THE_LAST} | own
+        for name, section in merged.items():
+            yield from _of_section(name, section)
+
+
+def _chain(root: Path, names: Iterable[str], seen: list[str]) -> Iterator[tuple[Path, list[tuple[str, str, str]]]]:
+    """Profiles, each behind those that it includes."""
+    for name in names:
+        if not name or name in seen or "/" in name or name.startswith(".") or len(seen) >= MOST_INCLUDED:
+            continue
+        seen.append(name)
+        path = next((each for each in _profiles(root, name) if each.is_file()), None)
+        if path is not None:
+            found = list(_lines(path))
+            included = [each for words in _values(found, "main", "include") for each in INCLUDED.split(words)]
+            yield from _chain(root, included, seen)
+            yield path, found
 
 
 def _profiles(root: Path, name: str) -> Iterator[Path]:
@@ -52,22 +67,29 @@ def _profiles(root: Path, name: str) -> Iterator[Path]:
 
 NET_KEYS: Mapping[str, Concern] = {"coalesce": "coalescing", "ring": "rings", "channels": "channels"}
 SCHEDULER_KEYS = ("isolated_cores", "default_irq_smp_affinity")
+OF_THE_LAST = ("type", "enabled", "devices")
+"""What a later section of a name says of itself, or leaves at the default, goes for all of it (merger.py in tuned)."""
+TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 
-def _of_profile(found: list[tuple[str, str, str]], source: str) -> Iterator[Touch]:
-    """A section's plugin is its `type`, or its name."""
-    for section in dict.fromkeys(each for each, _, _ in found):
-        own = {key: value for name, key, value in found if name == section}
-        if own.get("enabled", "1").lower() in ("0", "false", "no"):
-            continue
-        plugin = own.get("type", section)
-        if plugin == "net":
-            devices = _patterns(own.get("devices", "*"), ",")
-            for key, what in NET_KEYS.items():
-                if own.get(key):
-                    yield Touch(what=what, devices=devices, source=f"/{source}")
-        elif plugin == "irq" or (plugin == "scheduler" and any(own.get(key) for key in SCHEDULER_KEYS)):
-            yield Touch(what="interrupt affinity", source=f"/{source}")
+def _of_section(name: str, section: Section) -> Iterator[Touch]:
+    """Its plugin is its `type`, or its name."""
+    if _text(section, "enabled").lower() in FALSE:
+        return
+    plugin = _text(section, "type") or name
+    if plugin == "net":
+        devices = _patterns(_text(section, "devices") or "*", ",")
+        for key, what in NET_KEYS.items():
+            if _text(section, key):
+                yield Touch(what=what, devices=devices, source=section[key][1])
+    elif plugin in ("irq", "scheduler"):
+        keys = [key for key in section if plugin == "irq" or (key in SCHEDULER_KEYS and _text(section, key))]
+        if keys:
+            yield Touch(what="interrupt affinity", source=section[keys[0]][1])
+
+
+def _text(section: Section, key: str) -> str:
+    return section.get(key, ("", ""))[0]
 
 
 def network_manager_touches(root: Path) -> Iterator[Touch]:

@@ -17,7 +17,6 @@ from napctl.attach.objections import Objections
 from napctl.change.journal import Journal
 from napctl.change.recovery import recover, restored_each
 from napctl.change.transaction import undisturbed
-from napctl.kernel import running_kernel
 from napctl.kernel.machine_sleep import SleepWatch, now_boot_ns
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_short_slices
@@ -60,7 +59,8 @@ class Service:
         self._decisions = Decisions(write)
         self._policy = WatchedPolicy(path, directory)
         self._state = kept_memory(directory)
-        self._objections = Objections()
+        self._objections, self._of_devices = Objections(), Objections()
+        """To what targets get, and to settings of devices."""
         self._sleep = SleepWatch()
         self._managers = ManagerWatch(netns, lambda line: self._tell("", line))
         self._keepers: ServiceKeepers
@@ -74,7 +74,9 @@ class Service:
             control = open_.enter_context(ControlServer(self._directory))
             self._policy.keep()
             self._guard = open_.enter_context(OwnGuard(self._directory, self._policy.now.service.guard_wait_ns))
-            self._keepers = ServiceKeepers(self._netns, self._guard.now, self._directory, self._objections, self._tell)
+            self._keepers = ServiceKeepers(
+                self._netns, self._guard.now, self._directory, self._objections, self._of_devices, self._tell
+            )  # fmt: skip
             self._expose()
             open_.callback(self._close_exposure)
             self._begin()
@@ -95,16 +97,17 @@ class Service:
 
     def _begin(self) -> None:
         """Take over what an earlier process has left, and put back what nobody wants any more."""
-        before = self._state
+        before, self._state = self._state, self._state.since_boot()
         if self._policy.error:
             self._tell("", f"the policy cannot be read, the one before stays in force: {self._policy.error}")
         if self._state.policy != self._policy.digest:
-            self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
+            self._state = replace(self._state.anew(), policy=self._policy.digest)
         if not self._paused_ns():
             self._state = replace(self._state, paused_until_boot_ns=0)  # it has ended meanwhile
         if self._state != before:
             self._keep()
-        self._objections.leave(frozenset(self._state.left))
+        self._objections.leave(frozenset(self._state.left_of_targets))
+        self._of_devices.leave(frozenset(self._state.left))
         live = Journal.read(self._directory, live=True)
         if self._paused_ns():
             self._tell("", f"paused for {long_duration_text(self._paused_ns())} more")
@@ -206,9 +209,9 @@ class Service:
         notify("READY=1", f"STATUS={self._status()}")
 
     def _change(self) -> None:
-        self._objections.forget()
+        self._forget_objections()
         policy = self._policy.now
-        self._state = replace(self._state, policy=self._policy.digest, detached=(), left=())
+        self._state = replace(self._state.anew(), policy=self._policy.digest)
         self._keep()
         if not self._exposure.is_of(policy.service):
             self._close_exposure()
@@ -235,7 +238,7 @@ class Service:
     def _pause(self, seconds: float) -> Answer:
         """Restore all, and stay out."""
         until = now_boot_ns() + int(seconds * 1e9)
-        self._state = replace(self._state, boot_id=running_kernel.boot_id(), paused_until_boot_ns=until)
+        self._state = replace(self._state, paused_until_boot_ns=until)
         self._keep()
         self._keepers.let_go("paused")
         not_all = "not all" if self._keepers.owed else "all"
@@ -258,13 +261,17 @@ class Service:
             return Answer(
                 error=f"paused for {long_duration_text(self._paused_ns())} more; `napctl pause --end` ends that"
             )
-        again = [*sorted(self._objections.left), *(each.name for each in self._keepers.targets if each.by_hand)]
-        self._objections.forget()
-        self._state = replace(self._state, detached=(), left=())
+        again = [*sorted(self._of_devices.left), *sorted(self._objections.left), *self._keepers.detached_by_hand]
+        self._forget_objections()
+        self._state = self._state.anew()
         self._keep()
         self._keepers.try_anew(self._policy.now)
         self._tell("", "asked to make the policy true")
         return Answer(lines=tuple(f"{each}: tried anew" for each in again) or ("nothing was left out",))
+
+    def _forget_objections(self) -> None:
+        for each in (self._objections, self._of_devices):
+            each.forget()
 
     # What is seen of it.
 
@@ -308,7 +315,8 @@ class Service:
 
     def _keep_what_was_done_by_hand(self) -> None:
         detached = self._keepers.detached_by_hand
-        fresh = replace(self._state, detached=detached, left=tuple(sorted(self._objections.left)))
+        left, of_targets = (tuple(sorted(each.left)) for each in (self._of_devices, self._objections))
+        fresh = replace(self._state, detached=detached, left=left, left_of_targets=of_targets)
         if fresh != self._state:
             by_hand = sorted(set(detached) - set(self._state.detached) - {DEVICES, PROTECTION})
             self._state = fresh

@@ -46,12 +46,13 @@ class ServiceKeepers:
     """Of one service. What goes wrong is told, and tried again."""
 
     def __init__(
-        self, netns: NetworkNamespace, guard: Guard, directory: Path, objections: Objections, tell: TellOf
+        self, netns: NetworkNamespace, guard: Guard, directory: Path, objections: Objections, of_devices: Objections,
+        tell: TellOf,
     ):  # fmt: skip
         self._netns, self._guard, self._directory = netns, guard, directory
         self._objections, self._tell = objections, tell
         self.targets: list[TargetKeeper] = []
-        self.devices = DeviceKeeper(netns, guard, directory, objections, tell, self._held_napis)
+        self.devices = DeviceKeeper(netns, guard, directory, of_devices, tell, self._held_napis)
         self.protection = ProtectionKeeper(netns, guard, directory, tell)
         self.owed: list[Keeper] = []
         """Those of which not all could be put back yet."""

@@ -8,6 +8,7 @@ from typing import Self
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.counts import ProbeCounts
+from napctl.model.errors import NapctlError
 from napctl.model.latency import ProcessLatency
 from napctl.model.overload import LoadReading
 from napctl.model.snapshot import ProbeName
@@ -147,13 +148,17 @@ class OpenPacketLoad:
 
     def read(
         self, watched: Sequence[tuple[NetworkNamespace, Collection[str]]], probe: ProbeCounts | None
-    ) -> LoadReading:
-        """Now. Raises NotPermitted."""
-        wanted = tuple((netns.inode, tuple(names)) for netns, names in watched)
-        if self._reader is None or wanted != self._of:
-            self.close()
-            self._reader, self._of = PacketLoadReader(watched), wanted
-        return self._reader.read(probe.cpus if probe else ())
+    ) -> LoadReading | None:
+        """Now. None: it cannot be read here; what else there is in a snapshot does not wait for it."""
+        wanted = tuple((netns.inode, tuple(sorted(names))) for netns, names in watched)
+        try:
+            if self._reader is None or wanted != self._of:
+                self.close()
+                self._reader, self._of = PacketLoadReader(watched), wanted
+            return self._reader.read(probe.cpus if probe else ())
+        except (NapctlError, OSError):
+            self.close()  # to be opened anew by the next
+            return None
 
     def close(self) -> None:
         """Let the namespaces go."""

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from napctl.kernel import running_kernel
 from napctl.kernel.trusted_paths import read_own, write_whole
 from napctl.model.errors import BadInput
@@ -24,12 +26,26 @@ class ServiceMemory(Value, frozen=True, kw_only=True):
     detached: tuple[str, ...] = ()
     """Targets, as the policy names them, that an administrator has detached by hand."""
     left: tuple[str, ...] = ()
-    """Settings that somebody else insists on."""
+    """Settings of devices that somebody else insists on."""
+    left_of_targets: tuple[str, ...] = ()
+    """The same of targets: by ids, pids and descriptors of that boot."""
     kept: int = 0
     """Number of the devices' transaction that a stop has left in force without a keeper; 0: there is none."""
     boot_id: str = ""
+    """Of the boot in which it was kept."""
     paused_until_boot_ns: int = 0
     """On CLOCK_BOOTTIME of that boot; 0: it is not paused."""
+
+    def since_boot(self) -> "ServiceMemory":
+        """What still holds: in another boot ids and pids mean other objects, and a pause has ended."""
+        boot_id = running_kernel.boot_id()
+        if self.boot_id == boot_id:
+            return self
+        return replace(self, boot_id=boot_id, left_of_targets=(), paused_until_boot_ns=0)
+
+    def anew(self) -> "ServiceMemory":
+        """Everything of the policy is tried anew."""
+        return replace(self, detached=(), left=(), left_of_targets=())
 
     def paused_ns(self, now_boot_ns: int) -> int:
         """How much longer it stays out, ns; a reboot ends every pause."""

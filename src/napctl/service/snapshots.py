@@ -196,7 +196,7 @@ class SnapshotTaker:
 
     def _namespace(
         self, watched: Watched, before: _Namespace | None, probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...],
-        load: LoadReading,
+        load: LoadReading | None,
         now_ns: int,
     ) -> _Namespace:  # fmt: skip
         """As it is now. Settings that were read of late are taken for those in force."""
@@ -336,8 +336,8 @@ def _unknown(probe: ProbeCounts | None, before: _Namespace, netns: int) -> bool:
 
 
 def _reading(
-    probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...], load: LoadReading, now_ns: int, there: Collection[Link],
-    devices: Collection[Device],
+    probe: ProbeCounts | None, cpus: tuple[CpuCounts, ...], load: LoadReading | None, now_ns: int,
+    there: Collection[Link], devices: Collection[Device],
 ) -> CounterReading:  # fmt: skip
     irqs = {napi.irq for device in devices for napi in device.napis if napi.irq is not None}
     lines = interrupts.counts() if irqs else {}

@@ -116,10 +116,10 @@ class TargetKeeper:
 
     def try_anew(self) -> None:
         """What was detached by hand, refused, or left to somebody else."""
-        if self.by_hand:
-            self.begin()
-        elif self._stay is not None:
+        if self._stay is not None:
             self._stay.try_anew()
+        elif not self._ended:
+            self.begin()
 
     def turn(self) -> bool:
         """Always true: what ends may come back, and what was detached may be asked for."""
@@ -139,7 +139,12 @@ class TargetKeeper:
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of time.monotonic()."""
-        return self._stay.seconds_left(now) if self._stay is not None else self._backoff.seconds_left(now)
+        if self._stay is not None:
+            return self._stay.seconds_left(now)
+        if self.by_hand or self._ended:
+            return float("inf")
+        # Nothing has failed, and it is not followed: look_anew() has forgotten what had, or let_go() could not end.
+        return 0.0 if self._backoff.is_due(self.name, now) else self._backoff.seconds_left(now)
 
     def sources(self, now: float) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""

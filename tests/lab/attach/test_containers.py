@@ -64,8 +64,7 @@ def test_a_container_is_known_by_its_name_and_its_image(
     assert refusal(f"container:not-{name}").endswith("no container runs here that is called so, or whose id begins so")
 
     described(docker, ids[2], ids[0][:12], "other")
-    why = refusal(f"container:{ids[0][:12]}")
-    assert "2 containers are called so, or have an id that begins so" in why, "one by its name, one by its id"
+    assert pids_of(f"container:{ids[0][:12]}") == [pids[2]], "a name comes before the beginning of an id"
 
 
 def test_what_a_runtime_has_written_may_be_malformed_or_forbidden(
@@ -82,7 +81,7 @@ def test_what_a_runtime_has_written_may_be_malformed_or_forbidden(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "stat", forbidden)
+    monkeypatch.setattr(container_files, "_opened", forbidden)
     with pytest.raises(NotPermitted, match=r"no container runs here .*Permission denied"):
         resolve(parse("container:web"))
 
@@ -113,7 +112,8 @@ def test_a_container_that_starts_later_is_attached_and_so_is_the_next_of_its_nam
                 group = groups.make(f"docker-{identity}.scope")
                 (group / "cgroup.procs").write_text(str(server.pid))
                 described(docker, identity, target.removeprefix("container:"), "memcached")
-                it.told("attached memcached", since=began)
+                # As a whole, or one after the other, if it has come before the end of the last one was looked at.
+                it.told(f"memcached ({server.pid})", since=began)
                 assert attached_in_kernel(lab, server)
         with another_memcached(lab, port) as server, ask(lab, server):
             (groups.make(f"docker-{token_hex(32)}.scope") / "cgroup.procs").write_text(str(server.pid))

@@ -30,7 +30,8 @@ def test_that_a_device_was_removed_is_told_also_by_who_does_not_follow_it_any_mo
         assert devices.follow([(netns.inode, link.ifindex)]) == ()
         in_namespace(netns, "ip", "link", "del", "wire0")
         told = devices.follow(())
-        assert (told[-1].what, told[-1].device) == ("device gone", "wire0")
+        inode, notice = told[-1]
+        assert (inode, notice.what, notice.device) == (netns.inode, "device gone", "wire0")
         assert devices.sources == ()
         assert devices.follow(()) == (), "once"
     finally:

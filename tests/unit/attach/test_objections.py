@@ -51,7 +51,7 @@ def test_what_is_lost_thrice_is_left_and_each_time_is_heard_once() -> None:
 def test_what_a_reset_took_is_nobodys_objection() -> None:
     losses = LostSettings(Objections(), "nginx")
     for now in range(0, 100, 10):
-        losses.reset(NAPI.ifindex, float(now))
+        losses.reset((NAPI.netns, NAPI.ifindex), float(now))
         assert losses.hear([NAPI], now + RESET_SECONDS - 1) == []
         losses.made([NAPI])
     assert losses.left == set()
@@ -59,3 +59,38 @@ def test_what_a_reset_took_is_nobodys_objection() -> None:
         assert losses.hear([EPOLL], 95.0) == []
         losses.made([EPOLL])
     assert losses.hear([EPOLL], 96.0) == [EPOLL], "no reset of a device takes that"
+
+
+def test_a_reset_elsewhere_excuses_nobody_and_one_of_everything_all() -> None:
+    losses = LostSettings(Objections(), "nginx")
+    for now in (0.0, 10.0, 20.0):
+        losses.reset_all(now)
+        assert losses.hear([NAPI], now + 1) == []
+        losses.made([NAPI])
+    for now in (30.0, 40.0):
+        losses.reset((NAPI.netns + 1, NAPI.ifindex), now)
+        assert losses.hear([NAPI], now) == []
+        losses.made([NAPI])
+    losses.reset((NAPI.netns + 1, NAPI.ifindex), 50.0)
+    assert losses.hear([NAPI], 50.0) == [NAPI], "an interface index counts within its network namespace"
+
+
+def test_what_has_gone_is_forgotten_and_what_another_target_has_is_not() -> None:
+    objections = Objections()
+    losses, others = LostSettings(objections, "nginx"), LostSettings(objections, "memcached")
+    for now in range(3):
+        for each in (losses, others):
+            each.hear([NAPI, EPOLL], float(now))
+            each.made([NAPI, EPOLL])
+    assert losses.left == others.left == {NAPI.where, EPOLL.where}
+    losses.forget_if(NAPI.where.__eq__)
+    assert losses.left == {EPOLL.where}
+    assert others.left == {NAPI.where, EPOLL.where}
+    assert losses.hear([NAPI], 10.0) == [], "another one with that id begins anew"
+
+
+def test_what_nobody_insists_on_is_forgotten_with_the_time() -> None:
+    objections = Objections()
+    for number in range(1000):
+        objections.heard(f"NAPI {number}", number * WITHIN_SECONDS)
+    assert len(objections._at) == 1

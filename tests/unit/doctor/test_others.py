@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from napctl.attach.objections import INSISTED, WITHIN_SECONDS
 from napctl.doctor.rules import diagnose
 from napctl.model.finding import Checkup
 from napctl.model.other_manager import Concern, Held, OtherManager, Touch
@@ -24,6 +25,8 @@ def test_who_sets_the_same_is_named_with_his_file_and_when_he_does_it() -> None:
     assert found.title == "tuned sets coalescing of eth0, and so does napctl"
     assert found.evidence[0].source == FILE
     assert "when its profile is applied" in found.consequence
+    assert "sets it again twice, and leaves it to the other at the third time within ten minutes" in found.consequence
+    assert (INSISTED, WITHIN_SECONDS) == (3, 600), "as the service does"
 
 
 def test_whose_devices_are_not_known_may_set_it() -> None:

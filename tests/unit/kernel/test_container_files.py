@@ -7,6 +7,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,11 +16,17 @@ from napctl.kernel import container_files
 from napctl.kernel.container_files import Containers, is_image
 
 A, B = (token_hex(32) for _ in range(2))
+USER = os.geteuid() or 1000
+"""Somebody who is not root, and whose files this process can make."""
+MINE = ".local/share/containers/storage"
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(container_files, "ROOT", tmp_path)
+    one = pwd.struct_passwd(("one", "x", USER, USER, "", "/home/one", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", {USER: one}.__getitem__)
+    monkeypatch.setattr(container_files, "_homes", {})
     return tmp_path
 
 
@@ -43,7 +50,9 @@ def by_docker(root: Path, container: str, name: str, image: str) -> Path:
     return written(root / f"var/lib/docker/containers/{container}/config.v2.json", content)
 
 
-def by_podman(home: Path, *containers: tuple[str, str, str], storage: str = "var/lib/containers/storage") -> Path:
+def by_podman(
+    home: Path, *containers: tuple[str, str, str], storage: str = "var/lib/containers/storage", owner: int | None = None
+) -> Path:
     """As containers/storage has them, with the metadata of podman: a text in JSON's JSON."""
     content = [
         {
@@ -57,7 +66,10 @@ def by_podman(home: Path, *containers: tuple[str, str, str], storage: str = "var
         }
         for container, name, image in containers
     ]
-    return written(home / storage / "overlay-containers/containers.json", content)
+    path = written(home / storage / "overlay-containers/containers.json", content)
+    if owner is not None:
+        os.chown(path, owner, -1)
+    return path
 
 
 def by_containerd(root: Path, container: str, annotations: dict[str, str], namespace: str = "k8s.io") -> Path:
@@ -110,18 +122,66 @@ def test_containers_that_share_a_name_or_an_image_are_all_told(root: Path) -> No
     assert found.called("web-x/web") == {B}
 
 
-def test_a_users_container_is_found_in_his_home_and_never_in_the_place_of_the_systems(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = pwd.struct_passwd(("one", "x", 1000, 1000, "", "/home/one", "/bin/sh"))
-    monkeypatch.setattr(pwd, "getpwuid", {1000: user}.__getitem__)
-    by_podman(root / "home/one", (B, "web", "nginx"), storage=".local/share/containers/storage")
-    assert Containers.of({B: 1000}).called("web") == {B}
+def test_a_users_container_is_found_in_his_home_and_never_in_the_place_of_the_systems(root: Path) -> None:
+    by_podman(root / "home/one", (B, "web", "nginx"), storage=MINE, owner=USER)
+    assert Containers.of({B: USER}).called("web") == {B}
+    assert Containers.of({B: USER}, users=False).called("web") == frozenset()
     assert Containers.of({B: 0}).called("web") == frozenset(), "its control group is the system's"
     assert Containers.of({B: 4711}).called("web") == frozenset(), "nobody has that number"
     by_docker(root, A, "web", "nginx:1")
-    both = Containers.of({A: 0, B: 1000})
+    both = Containers.of({A: 0, B: USER})
     assert [both.called("web"), both.of_image("nginx")] == [{A}, {A}]
+
+
+def test_in_a_home_no_link_is_followed_and_only_what_is_his_is_read(root: Path) -> None:
+    storage = root / "home/one" / MINE
+    secret = by_podman(root, (B, "web", "nginx"), storage="root/storage", owner=USER)
+    storage.mkdir(parents=True)
+    links = {storage / "overlay-containers": secret.parent, storage / "vfs-containers/containers.json": secret}
+    for link, to in links.items():
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(to)
+        found = Containers.of({B: USER})
+        assert found.found == (), link
+        assert "a symbolic link, which is not followed in a user's home" in found.unreadable[0]
+        link.unlink()
+    by_podman(root / "home/one", (B, "web", "nginx"), storage=MINE, owner=USER)
+    assert Containers.of({B: USER}).called("web") == {B}
+    if os.geteuid() == 0:
+        by_podman(root / "home/one", (B, "web", "nginx"), storage=MINE, owner=0)
+        os.utime(storage / "overlay-containers/containers.json", ns=(1, 1))
+        assert Containers.of({B: USER}).found == (), "another's, whether linked there or put in its place"
+
+
+def test_what_a_user_puts_in_a_files_place_keeps_nobody_waiting(root: Path) -> None:
+    storage = root / "home/one" / MINE / "overlay-containers"
+    storage.mkdir(parents=True)
+    os.mkfifo(storage / "containers.json")
+    found = Containers.of({B: USER})
+    assert [each.rpartition(": ")[2] for each in found.unreadable] == ["it is no file of a runtime"]
+
+
+def test_of_a_users_files_only_so_much_is_read_at_once_and_each_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def decode(content: bytes, *, type: Any) -> Any:  # noqa: A002 - as msgspec calls it
+        decoded.append(len(content))
+        return msgspec.json.Decoder(type).decode(content)
+
+    monkeypatch.setattr(msgspec.json, "decode", decode)
+    monkeypatch.setattr(container_files, "MOST_USER_BYTES", 1000)
+    ids = dict.fromkeys((token_hex(32) for _ in range(3)), USER)
+    docker = root / "home/one/.local/share/docker/containers"
+    for number, each in enumerate(ids):
+        os.chown(written(docker / each / "config.v2.json", {"Name": f"n{number}", "Odd": "x" * 600}), USER, -1)
+    os.chown(written(docker.parents[1] / "containers/storage/vfs-containers/containers.json", "x" * 200), USER, -1)
+    for looked in range(1, 5):
+        found = Containers.of(ids)
+        assert len(found.found) == min(looked, 3)
+        assert sum("left for the next time" in each for each in found.unreadable) == max(0, 3 - looked)
+    assert len(decoded) == 4, "three of Docker's, and the malformed one once"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +226,26 @@ def test_a_huge_file_and_one_that_is_none_are_named(root: Path) -> None:
     found = Containers.of({A: 0, B: 0})
     assert [each.rpartition(": ")[2] for each in found.unreadable] == ["it is no file of a runtime"] * 2
     assert not found.forbidden
+
+
+def test_what_is_kept_of_files_does_not_grow_with_what_was_there_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_files, "MOST_KEPT", 10)
+    for number in range(50):
+        path = by_podman(root, *((token_hex(32), "old", "x") for _ in range(20)), (A, "web", "x"))
+        os.utime(path, ns=(number, number))
+        identity = token_hex(32)
+        by_docker(root, identity, "web", "nginx")
+        assert [len(Containers.of({each: 0}).found) for each in (A, identity)] == [1, 1]
+    assert len(container_files._kept) == 10
+    assert all(len(each.found) <= 1 for each in container_files._kept.values()), "only what was asked for"
+
+
+def test_a_container_that_was_not_asked_for_before_is_found_in_the_same_file(root: Path) -> None:
+    by_podman(root, (A, "web", "nginx"), (B, "db", "postgres"))
+    assert Containers.of({A: 0}).called("web") == {A}
+    assert Containers.of({B: 0, A: 0}).called("db") == {B}
 
 
 def test_another_file_in_the_place_of_the_first_is_read_again(root: Path) -> None:

@@ -42,11 +42,33 @@ def test_of_tuned_the_active_profile_counts_with_what_it_includes_and_the_admini
     fast = "/usr/lib/tuned/profiles/fast/tuned.conf"
 
     assert said("tuned", tmp_path) == [
-        Touch(what="coalescing", devices=("*",), source="/etc/tuned/web/tuned.conf"),
         Touch(what="rings", devices=("eth0", "ens*"), source=fast),
         Touch(what="channels", devices=("eth0", "ens*"), source=fast),
         Touch(what="interrupt affinity", source=fast),
+        Touch(what="coalescing", devices=("*",), source="/etc/tuned/web/tuned.conf"),
     ]
+
+
+def test_what_a_profile_of_tuned_says_goes_for_the_section_that_it_includes(tmp_path: Path) -> None:
+    place = "etc/tuned/profiles"
+    base = "[net]\ndevices=eth0\ncoalesce=rx-usecs 50\nring=rx 4096\n[nics]\ntype=net\nchannels=rx 2\n[irq]\nmode=set\n"
+    written(tmp_path, f"{place}/base/tuned.conf", base)
+    written(tmp_path, "etc/tuned/active_profile", "web\n")
+    web = f"{place}/web/tuned.conf"
+    cases: list[tuple[str, list[Touch]]] = [
+        ("[net]\nenabled=0\n[nics]\nenabled=false\n[irq]\nenabled=no\n", []),
+        (
+            "[net]\nring=\n[nics]\ntype=cpu\n[irq]\nenabled=0\n",
+            [Touch(what="coalescing", devices=("*",), source=f"/{place}/base/tuned.conf")],
+        ),
+        (
+            "[net]\nreplace=1\nring=rx 256\ndevices=ens3\n[nics]\nreplace=true\n[irq]\nenabled=0\n",
+            [Touch(what="rings", devices=("ens3",), source=f"/{web}")],
+        ),
+    ]
+    for own, touches in cases:
+        written(tmp_path, web, f"[main]\ninclude=base\n{own}")
+        assert said("tuned", tmp_path) == touches, own
 
 
 def test_a_profile_of_tuned_that_sets_no_device_touches_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.kernel import running_kernel
 from napctl.model.errors import BadInput
@@ -11,7 +12,10 @@ from napctl.service.service_memory import FILE, ServiceMemory, keep_memory, kept
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert kept_memory(tmp_path) == ServiceMemory()
-    state = ServiceMemory(policy="abc", detached=("memcached",), left=("eth0 rx-usecs",), paused_until_boot_ns=7)
+    state = ServiceMemory(
+        policy="abc", detached=("memcached",), left=("eth0 rx-usecs",), left_of_targets=("NAPI 5 of eth0 for nginx",),
+        paused_until_boot_ns=7,
+    )  # fmt: skip
     keep_memory(tmp_path, state)
     keep_memory(tmp_path, state)
     assert kept_memory(tmp_path) == state
@@ -47,3 +51,17 @@ def test_a_pause_ends_with_its_time_and_with_a_reboot() -> None:
     paused = ServiceMemory(boot_id=running_kernel.boot_id(), paused_until_boot_ns=100)
     assert (paused.paused_ns(40), paused.paused_ns(100), paused.paused_ns(200)) == (60, 0, 0)
     assert ServiceMemory(boot_id="another", paused_until_boot_ns=100).paused_ns(40) == 0
+
+
+def test_after_a_reboot_what_was_known_by_an_id_or_a_pid_is_forgotten() -> None:
+    state = ServiceMemory(
+        policy="abc", detached=("memcached",), left=("eth0 rx-usecs",), left_of_targets=("NAPI 5 of eth0 for nginx",),
+        boot_id="another", paused_until_boot_ns=7,
+    )  # fmt: skip
+    now = state.since_boot()
+    assert (now.policy, now.detached, now.left) == (state.policy, state.detached, state.left)
+    assert (now.left_of_targets, now.paused_until_boot_ns) == ((), 0)
+    assert now.boot_id == running_kernel.boot_id()
+    same = replace(state, boot_id=now.boot_id)
+    assert same.since_boot() == same
+    assert (same.anew().detached, same.anew().left, same.anew().left_of_targets) == ((), (), ())

@@ -1,0 +1,79 @@
+"""What counts as left to somebody else, and whose doing a loss is."""
+
+from dataclasses import replace as but
+
+import pytest
+
+from napctl.attach.follow_conflicts import RESETS, Conflicts
+from napctl.attach.follow_step import Step
+from napctl.attach.follow_words import Words
+from napctl.attach.objections import Objections
+from napctl.kernel.monitor import Notice
+from napctl.model.change import EpollChange, NapiChange
+from tests.unit.attach.steps import attached
+from tests.unit.attach.targets import NETNS, examination, instance
+
+FOUND = examination(instance(5, {300: 1}))
+CHANGES = attached(FOUND).changes
+(NAPI,) = (each for each in CHANGES if isinstance(each, NapiChange))
+(EPOLL,) = (each for each in CHANGES if isinstance(each, EpollChange))
+
+
+def conflicts() -> tuple[Conflicts, Objections]:
+    objections = Objections()
+    return Conflicts(objections, "nginx", Words(lambda *_: None)), objections
+
+
+def lost(of: Conflicts, times: int = 3) -> bool:
+    """Both, so many times, and set again each time; whether they were left in the end."""
+    is_left = False
+    for _ in range(times):
+        is_left = of.leave(Step(lost=[NAPI, EPOLL]))
+        of.made([NAPI, EPOLL])
+    return is_left
+
+
+def test_who_insists_is_counted_for_as_long_as_there_is_something_that_is_left_to_him() -> None:
+    mine, objections = conflicts()
+    assert lost(mine)
+    assert (mine.left, mine.count) == ({NAPI.where, EPOLL.where}, 2)
+    mine.look(FOUND)
+    assert mine.count == 2
+    mine.look(but(FOUND, napis={}))
+    assert mine.count == 2, "no device feeds it at the moment"
+    renumbered = examination(instance(6, {301: 1}))
+    mine.look(but(renumbered, napis={301: FOUND.napis[300]}))
+    assert (mine.count, objections.left) == (0, frozenset())
+
+
+def test_of_a_target_that_does_not_run_nothing_of_its_processes_is_left() -> None:
+    mine, _ = conflicts()
+    lost(mine)
+    mine.look(None)
+    assert mine.left == {NAPI.where}
+
+
+@pytest.mark.parametrize("what", [*RESETS, "lost"])
+def test_what_was_lost_by_a_reset_or_amid_notices_that_were_is_nobodys_doing(what: str) -> None:
+    mine, _ = conflicts()
+    ifindex = 0 if what == "lost" else NAPI.ifindex
+    for _ in range(5):
+        mine.heed([(NETNS, Notice(what=what, ifindex=ifindex))])  # type: ignore[arg-type] # each of them is one
+        lost(mine, 1)
+    assert NAPI.where not in mine.left
+
+
+def test_a_reset_in_another_network_namespace_excuses_nobody() -> None:
+    mine, _ = conflicts()
+    for _ in range(3):
+        mine.heed([(NETNS + 1, Notice(what="link up", ifindex=NAPI.ifindex))])
+        lost(mine, 1)
+    assert NAPI.where in mine.left
+
+
+def test_what_was_lost_while_the_machine_slept_is_nobodys_doing() -> None:
+    mine, _ = conflicts()
+    for _ in range(5):
+        mine.heed_nobody_knows_what()
+        lost(mine, 1)
+    assert NAPI.where not in mine.left

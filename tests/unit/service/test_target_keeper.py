@@ -1,0 +1,57 @@
+"""When the keeper of a target is due, where what is attached could not be taken over."""
+
+import math
+import time
+from pathlib import Path
+
+from napctl.attach.objections import Objections
+from napctl.model.change import Guard
+from napctl.model.policy import AttachEntry, Origin
+from napctl.service.retries import FIRST_SECONDS
+from napctl.service.target_keeper import TargetKeeper
+
+ENTRY = AttachEntry(origin=Origin(file="policy.toml", line=1), target="name:no-such-server")
+WAITING = "waiting for name:no-such-server: it is not running"
+
+
+def refused(directory: Path) -> tuple[TargetKeeper, list[str]]:
+    """One that has tried in vain, as others may write to the directory, until somebody mended that; what it told."""
+    told: list[str] = []
+    guard = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
+    keeper = TargetKeeper(ENTRY, guard, directory, lambda line, *_: told.append(line), Objections())
+    directory.chmod(0o777)
+    (directory / "journal.sqlite").touch()
+    keeper.begin()
+    directory.chmod(0o700)
+    (directory / "journal.sqlite").unlink()
+    assert len(told) == 1
+    assert told[0].endswith("tried again in 1s"), told
+    return keeper, told
+
+
+def test_what_failed_is_due_again_after_a_while_and_at_once_when_the_machine_has_slept(tmp_path: Path) -> None:
+    keeper, told = refused(tmp_path)
+    assert 0 < keeper.seconds_left(time.monotonic()) <= FIRST_SECONDS
+    assert keeper.seconds_left(time.monotonic() + FIRST_SECONDS) == 0
+    keeper.look_anew()
+    assert keeper.seconds_left(time.monotonic()) == 0
+    keeper.turn()
+    keeper.turn()
+    assert told[1:] == [WAITING]
+
+
+def test_what_failed_is_tried_at_once_when_somebody_asks_for_it(tmp_path: Path) -> None:
+    keeper, told = refused(tmp_path)
+    keeper.try_anew()
+    keeper.turn()
+    assert told[1:] == [WAITING]
+
+
+def test_what_was_detached_by_hand_is_not_due(tmp_path: Path) -> None:
+    keeper, _ = refused(tmp_path)
+    keeper.by_hand = True
+    assert keeper.seconds_left(time.monotonic() + 1e6) == math.inf
+    keeper.look_anew()
+    assert keeper.seconds_left(time.monotonic()) == math.inf
+    keeper.try_anew()
+    assert keeper.state == "waiting"
