@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
-from napctl.probe.napi import online_cpus
+from napctl.probe.napi import possible_cpus
 
 __all__ = ["MOST_PARTS", "PartTime", "SoftirqPartsProbe"]
 
@@ -74,8 +74,8 @@ class SoftirqPartsProbe:
         return cls(*loaded("softirq_parts", constants, ctypes.sizeof(_Parts), prepare=number), len(parts))
 
     def read(self) -> tuple[PartTime, ...]:
-        """Of each part in its order, from memory."""
-        cpus = [self._parts.cpus[cpu] for cpu in online_cpus()]
+        """Of each part in its order, from memory. A CPU that goes offline takes nothing of it along."""
+        cpus = [self._parts.cpus[cpu] for cpu in possible_cpus()]
         return tuple(
             PartTime(sum(cpu.polled_ns[place] for cpu in cpus), sum(cpu.on_ns[place] for cpu in cpus))
             for place in range(1, self._count + 1)
