@@ -152,8 +152,10 @@ class Adapting:
         return tuple(each.way for each in self._groups)
 
     def way_of(self, part: Part | None) -> Way:
-        """That is in force there; without a part, where most packets are."""
-        return next((each.way for each in self._groups if each.part == part), self._groups[0].way)
+        """That is in force there, which may be a piece of a group; without a part, where most packets are."""
+        if part is None:
+            return self._groups[0].way
+        return next((each.way for each in self._groups if each.part.napis & part.napis), self._groups[0].way)
 
     @property
     def tries(self) -> bool:

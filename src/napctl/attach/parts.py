@@ -31,6 +31,10 @@ class Part:
                 return any(each.pid in self.servers for each in change.holders)
         return False
 
+    def without(self, other: "Part") -> "Part":
+        """What of it is not the other's."""
+        return Part(self.napis - other.napis, self.servers - other.servers)
+
     def __str__(self) -> str:
         ids = [str(napi_id) for _, napi_id in sorted(self.napis)]
         more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED + 1 else ""

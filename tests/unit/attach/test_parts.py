@@ -80,3 +80,10 @@ def test_a_part_is_named_by_its_napi_instances_some_of_them_if_they_are_many() -
     assert str(part({301, 300}, {10})) == "NAPI 300, 301"
     assert str(part(set(range(300, 305)), {10})) == "NAPI 300, 301, 302, 303, 304"
     assert str(part(set(range(300, 364)), {10})) == "NAPI 300, 301, 302, 303 and 60 more"
+
+
+@given(st.sets(st.integers(300, 306)), st.sets(st.integers(300, 306)))
+def test_what_is_left_of_a_part_without_another_has_nothing_of_that(napis: set[int], others: set[int]) -> None:
+    one, other = part(napis, {each - 290 for each in napis}), part(others, {each - 290 for each in others})
+    left = one.without(other)
+    assert left == part(napis - others, {each - 290 for each in napis - others})
