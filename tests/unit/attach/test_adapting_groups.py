@@ -11,6 +11,7 @@ from napctl.adapt.grouping import DIFFER_SECONDS
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way
 from napctl.attach import adapting as module
+from napctl.attach import window_probes
 from napctl.attach.adapting import Adapting
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.packet_cost import CostReading, PartReading
@@ -117,9 +118,9 @@ class Server:
         self.divisions: list[tuple[float, int]] = []
         self.changes: list[tuple[float, str, str]] = []
 
-        monkeypatch.setattr(module, "CostProbe", lambda _pids: world)
-        monkeypatch.setattr(module, "LatencyProbe", SimpleNamespace(load=lambda _pids: Latencies(world)))
-        monkeypatch.setattr(module, "napi_threads", lambda _transaction: {})
+        monkeypatch.setattr(window_probes, "CostProbe", lambda _pids: world)
+        monkeypatch.setattr(window_probes, "LatencyProbe", SimpleNamespace(load=lambda _pids: Latencies(world)))
+        monkeypatch.setattr(window_probes, "napi_threads", lambda _transaction: {})
         monkeypatch.setattr(module, "server_identity", lambda _transaction: "a world")
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: world.now))
         self.adapting = Adapting(GOAL, attachment(), tmp_path, self.said.append, INTERRUPTS)
