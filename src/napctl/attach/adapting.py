@@ -234,23 +234,22 @@ class Adapting:
         loads = [_packets(cost, unit) / len(unit.napis) / cost.seconds for unit in units]
         if len(units) != len(self._grouping.groups):
             self._grouping = Grouping.together(len(units))
-        before, self._grouping = self._grouping, regrouped(self._grouping, loads, cost.at)
-        if self._grouping.groups == before.groups:
-            return Turn((), ())
-        if not apart and len(set(self._grouping.groups)) > 1:
+        grouping = regrouped(self._grouping, loads, cost.at)
+        changed = grouping.groups != self._grouping.groups
+        if changed and apart:
+            numbers = sorted(set(grouping.groups))
+            pairs = [*zip(units, grouping.groups, strict=True)]
+            parts = [joined_parts(unit for unit, number in pairs if number == each) for each in numbers]
+            return self._divided(sorted(parts, key=lambda part: -_packets(cost, part)), grouping, cost)
+        if changed and len(set(grouping.groups)) > 1:
             self._say(
                 "the loads of its NAPI instances differ, but which process takes in what cannot be told apart (one has "
                 "to do with several of them): one decision for all"
             )
-        if not apart:
-            return Turn((), ())
-        numbers = sorted(set(self._grouping.groups))
-        pairs = [*zip(units, self._grouping.groups, strict=True)]
-        parts = [joined_parts(unit for unit, number in pairs if number == each) for each in numbers]
-        parts.sort(key=lambda part: -_packets(cost, part))
-        return self._divided(parts, cost)
+        self._grouping = grouping
+        return Turn((), ())
 
-    def _divided(self, parts: Sequence[Part], cost: Cost) -> Turn:
+    def _divided(self, parts: Sequence[Part], grouping: Grouping, cost: Cost) -> Turn:
         """Each part is a group from now on, with the way that most of its packets had."""
         groups, states, wanted = [], [], []
         for part in parts:
@@ -271,7 +270,7 @@ class Adapting:
             ways = {each.way for each in self._groups}
             self._together()
             return Turn((WantedWay(self._groups[0].way, "one decision for all"),) if len(ways) > 1 else (), ())
-        self._groups, self._states = groups, states
+        self._groups, self._states, self._grouping = groups, states, grouping
         self._begin_in(0.0)
         loads = ", ".join(
             f"{part}: {_packets(cost, part) / len(part.napis) / cost.seconds:,.0f} packets/s" for part in parts

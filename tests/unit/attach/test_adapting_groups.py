@@ -16,6 +16,7 @@ from napctl.attach.adapting import Adapting
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.packet_cost import CostReading, PartReading
 from napctl.model.change import Transaction
+from napctl.model.errors import NapctlError
 from napctl.model.latency import BOUNDS_NS, LatencyHistogram, ProcessLatency
 from napctl.model.suspension_counts import WAIT_BUCKETS, SuspensionCounts
 from napctl.probe import ProbeUnavailable
@@ -229,6 +230,24 @@ def test_a_probe_that_cannot_tell_them_apart_leaves_one_decision(
     server.run(300)
     assert server.divisions == []
     assert any("cannot be told apart: no BPF here; one decision for all" in each for each in server.said)
+
+
+def test_groups_that_could_not_be_made_are_made_the_next_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was that went wrong: they are not taken for made."""
+    divide, errors = server.world.divide, [NapctlError("out of something")]
+
+    def divide_at_last(parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]]) -> None:
+        if parts and errors:
+            raise errors.pop()
+        divide(parts)
+
+    monkeypatch.setattr(server.world, "divide", divide_at_last)
+    server.adapting.told(FEEDS)
+    with pytest.raises(NapctlError):
+        server.run(300)
+    assert len(server.adapting.ways) == 1
+    server.run(DIFFER_SECONDS + 10)
+    assert len(server.adapting.ways) == 2
 
 
 def test_windows_of_groups_are_longer_as_the_lightest_has_few_samples(server: Server) -> None:
