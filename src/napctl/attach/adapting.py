@@ -97,6 +97,8 @@ class Adapting:
         self._states: list[State] = [start(way, learned)]
         """In the order of the groups."""
         self._probes = WindowProbes(transaction, say)
+        self._divisible_at = 0.0
+        """When it may be tried to tell groups apart, of time.monotonic()."""
         self._renewed_at = time.monotonic()
         self._span: WindowSpan | None = None
         """Of the window at hand; None: it is to begin."""
@@ -229,6 +231,8 @@ class Adapting:
 
     def _regrouped(self, cost: Cost) -> Turn:
         """Other groups, if their loads have asked for them long enough; ways that this makes necessary."""
+        if time.monotonic() < self._divisible_at:
+            return Turn((), ())
         apart = len(self._units) > 1
         units = self._units if apart else [Part(frozenset({key}), frozenset()) for key in sorted(self._all.napis)]
         loads = [_packets(cost, unit) / len(unit.napis) / cost.seconds for unit in units]
@@ -265,8 +269,9 @@ class Adapting:
                 wanted.append(WantedWay(first.way, "its loads are alike again", part if len(parts) > 1 else None))
         try:
             self._probes.tell_apart(parts)
-        except ProbeUnavailable as error:
-            self._say(f"NAPI instances of unlike loads cannot be told apart: {error.reason}; one decision for all")
+        except (ProbeUnavailable, OSError) as error:  # or a full table of descriptors
+            self._say(f"NAPI instances of unlike loads cannot be told apart: {error}; one decision for all")
+            self._divisible_at = time.monotonic() + RENEW_SECONDS  # trying costs as much as succeeding
             ways = {each.way for each in self._groups}
             self._together()
             return Turn((WantedWay(self._groups[0].way, "one decision for all"),) if len(ways) > 1 else (), ())

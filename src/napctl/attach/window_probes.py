@@ -143,6 +143,7 @@ class WindowProbes:
 
         One that is full of what is in use would be full again.
         """
+        self._cost.free_unused()
         renewed = False
         try:
             if self._cost.is_full:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,9 @@ class World:
     is_full = False
 
     def follow(self, _pids: Collection[int]) -> None:
+        pass
+
+    def free_unused(self) -> None:
         pass
 
     def divide(self, parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]]) -> None:
@@ -218,18 +222,26 @@ def test_another_worker_makes_it_one_group(server: Server) -> None:
     assert len(server.adapting.ways) == 2
 
 
-def test_a_probe_that_cannot_tell_them_apart_leaves_one_decision(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [ProbeUnavailable("no BPF here"), OSError("no BPF here")])
+def test_a_probe_that_cannot_tell_them_apart_leaves_one_decision_and_is_not_loaded_all_the_time(
+    error: Exception, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries: list[float] = []
+
     def divide(parts: Sequence[object]) -> None:
         if parts:
-            raise ProbeUnavailable("no BPF here")
+            tries.append(server.world.now)
+            raise error
 
     monkeypatch.setattr(server.world, "divide", divide)
     server.adapting.told(FEEDS)
-    server.run(300)
+    server.run(2.5 * window_probes.RENEW_SECONDS)
     assert server.divisions == []
-    assert any("cannot be told apart: no BPF here; one decision for all" in each for each in server.said)
+    assert set(server.said) == {
+        "NAPI instances of unlike loads cannot be told apart: no BPF here; one decision for all"
+    }
+    assert len(tries) == 3
+    assert all(later - earlier >= window_probes.RENEW_SECONDS for earlier, later in pairwise(tries))
 
 
 def test_groups_that_could_not_be_made_are_made_the_next_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
