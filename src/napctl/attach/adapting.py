@@ -20,7 +20,7 @@ from napctl.adapt.ways import Way
 from napctl.attach.attached_devices import server_identity
 from napctl.attach.learned_file import keep_learned, kept_learned
 from napctl.attach.packet_cost import Cost
-from napctl.attach.parts import Part, joined_parts, parts_of, whole
+from napctl.attach.parts import Feeds, Part, joined_parts, parts_of, whole
 from napctl.attach.window_probes import RENEW_SECONDS, ProbeReading, WindowProbes
 from napctl.model.change import Transaction
 from napctl.model.errors import BadInput
@@ -87,7 +87,7 @@ class Adapting:
         self._transaction = transaction
         self._all = whole(transaction)
         self._groups = [_Group(self._all, way)]
-        self._feeds: Mapping[int, frozenset[int]] = {}
+        self._feeds = Feeds()
         self._units: tuple[Part, ...] = (self._all,)
         """The smallest that can be told apart."""
         self._grouping = Grouping.together(1)
@@ -149,14 +149,26 @@ class Adapting:
         self._begin_in(0.0)
 
     def told(self, feeds: Mapping[int, frozenset[int]]) -> bool:
-        """Which NAPI instances have fed which process, by a look just now; one that none feeds now keeps those it had.
-        Whether there was more than one group, and is not any more."""
-        self._feeds = {pid: ids for pid, ids in {**self._feeds, **feeds}.items() if pid in self._all.servers}
-        if parts_of(self._transaction, self._feeds) == self._units:
+        """Which NAPI instances have fed which process, by a look just now. Whether there was more than one group, and
+        is not any more: something has to do with two of them."""
+        self._feeds.told(feeds, self._all)
+        units = parts_of(self._transaction, self._feeds.by_process)
+        if units == self._units:
             return False
-        were = len(self._groups)
-        self._together()
-        return were > 1
+        places = [self._place_of(unit) for unit in units]
+        if None in places:
+            self._together()
+            return True
+        numbers = tuple(list(dict.fromkeys(places)).index(each) for each in places)
+        self._units, self._grouping = units, Grouping(groups=numbers)
+        return False
+
+    def _place_of(self, unit: Part) -> int | None:
+        """Of the group that has all of it."""
+        for place, part in enumerate(each.part for each in self._groups):
+            if unit.napis <= part.napis and unit.servers <= part.servers:
+                return place
+        return None
 
     def switched(self, way: Way, part: Part | None = None) -> None:
         """What turn() asked for has been tried, and this way is in force there."""
@@ -290,7 +302,7 @@ class Adapting:
         if len(self._groups) > 1:
             self._states = [begun_anew(self._states[0], way)]
         self._groups = [_Group(self._all, way)]
-        self._units = parts_of(self._transaction, self._feeds)
+        self._units = parts_of(self._transaction, self._feeds.by_process)
         self._grouping = Grouping.together(len(self._units))
         self._begin_in(0.0)
 

@@ -16,6 +16,7 @@ from napctl.attach import window_probes
 from napctl.attach.adapting import Adapting
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.packet_cost import CostReading, PartReading
+from napctl.attach.parts import FORGET_LOOKS
 from napctl.model.change import Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.latency import BOUNDS_NS, LatencyHistogram, ProcessLatency
@@ -207,6 +208,40 @@ def test_a_look_that_finds_other_feeds_makes_it_one_group_and_what_is_not_known_
     assert server.adapting.told({11: frozenset({300, 301})})
     assert list(server.adapting.ways) == [first]
     server.run(10)
+
+
+@pytest.fixture
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Workers, of which one has little to do."""
+    server = Server(tmp_path, monkeypatch, {300: 100_000, 301: 3_000, 302: 90_000})
+    server.adapting.follow(attachment((10, 11, 12)))
+    return server
+
+
+def test_a_connection_that_some_looks_see_and_others_do_not_keeps_no_groups_from_being_made(three: Server) -> None:
+    for _ in range(5):
+        for ids in ({300}, {300, 302}):
+            three.adapting.told({**FEEDS, 10: frozenset(ids)})
+            three.run(DIFFER_SECONDS / 3)
+    ((_, groups),) = three.divisions
+    assert groups == 2
+
+
+def test_groups_stay_where_parts_join_or_come_apart_within_them(three: Server) -> None:
+    three.adapting.told(FEEDS)
+    three.run(300)
+    heavy, light = three.adapting.ways
+    assert heavy != light
+    assert not three.adapting.told({10: frozenset({300, 302})}), "both are of the heavy one"
+    three.run(120)
+    assert [groups for _, groups in three.divisions] == [2]
+    for _ in range(FORGET_LOOKS):
+        assert not three.adapting.told({10: frozenset({300})})
+    assert len(three.adapting._units) == 3
+    three.world.loads[302] = 3_000
+    three.run(120)
+    assert {three.world.ways.get(napi_id, INTERRUPTS) for napi_id in (301, 302)} == {INTERRUPTS}
+    assert three.world.ways[300] != INTERRUPTS
 
 
 def test_another_worker_makes_it_one_group(server: Server) -> None:
