@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Self
 
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, State, start
-from napctl.adapt.grouping import Grouping, regrouped
+from napctl.adapt.grouping import Grouping, Groups, regrouped
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.together import begun_anew, decide_each
 from napctl.adapt.ways import Way
 from napctl.attach.attached_devices import server_identity
+from napctl.attach.follow_step import NapiKey
 from napctl.attach.learned_file import keep_learned, kept_learned
 from napctl.attach.packet_cost import Cost
 from napctl.attach.parts import Feeds, Part, joined_parts, parts_of, whole
 from napctl.attach.window_probes import RENEW_SECONDS, ProbeReading, WindowProbes
-from napctl.model.change import Transaction
+from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import BadInput
 from napctl.probe import ProbeUnavailable
+from napctl.probe.softirq_parts import MOST_PARTS
 
 __all__ = ["Adapting", "Turn", "WantedWay", "unmeasured"]
 
@@ -35,6 +37,8 @@ KEEP_SECONDS = 300.0
 """Between two times that what was learned is written to disk."""
 GROUPS_SECONDS = 1.0
 """Of a window at least where there are several groups: the samples are of all, and the lightest has the fewest."""
+TOLD_SECONDS = 30.0
+"""Within which looks are to tell who belongs to groups that another napctl has left; else they become one."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Adapting:
         self._goal, self._directory, self._say = goal, directory, say
         self._transaction = transaction
         self._all = whole(transaction)
-        self._groups = [_Group(self._all, way)]
+        self._groups = _groups_left(transaction, way)
         self._feeds = Feeds()
         self._units: tuple[Part, ...] = (self._all,)
         """The smallest that can be told apart."""
@@ -94,7 +98,7 @@ class Adapting:
         learned, lost = kept_learned(directory, server_identity(transaction))
         if lost:
             say(lost)
-        self._states: list[State] = [start(way, learned)]
+        self._states: list[State] = [start(each.way, learned) for each in self._groups]
         """In the order of the groups."""
         self._probes = WindowProbes(transaction, say)
         self._divisible_at = 0.0
@@ -106,7 +110,10 @@ class Adapting:
         """What was read then."""
         self._glance = _Glance(time.monotonic(), 0, 0.0)
         self._kept_at = time.monotonic()
-        self._due_at = self._kept_at + SETTLE_SECONDS
+        several = len(self._groups) > 1
+        self._untold_until = self._kept_at + TOLD_SECONDS if several else None
+        """Until then a look is awaited that tells who feeds whom, of groups that another napctl has left."""
+        self._due_at = self._untold_until or self._kept_at + SETTLE_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -155,13 +162,19 @@ class Adapting:
         units = parts_of(self._transaction, self._feeds.by_process)
         if units == self._units:
             return False
-        places = [self._place_of(unit) for unit in units]
-        if None in places:
+        if self._untold_until is not None:
+            return not self._took_up(units)
+        numbers = self._numbers(units)
+        if numbers is None:
             self._together()
             return True
-        numbers = tuple(list(dict.fromkeys(places)).index(each) for each in places)
         self._units, self._grouping = units, Grouping(groups=numbers)
         return False
+
+    def _numbers(self, units: Sequence[Part]) -> Groups | None:
+        """Of the groups that they are of; None where one has to do with two."""
+        places = [self._place_of(unit) for unit in units]
+        return None if None in places else tuple(list(dict.fromkeys(places)).index(each) for each in places)
 
     def _place_of(self, unit: Part) -> int | None:
         """Of the group that has all of it."""
@@ -170,9 +183,27 @@ class Adapting:
                 return place
         return None
 
+    def _took_up(self, units: tuple[Part, ...]) -> bool:
+        """Go on with groups that another napctl has left, if that tells who belongs to them; else more looks are
+        awaited. False: they cannot be told apart, and are one now."""
+        parts = [joined_parts(unit for unit in units if unit.napis <= each.part.napis) for each in self._groups]
+        told = all(part.napis == each.part.napis for part, each in zip(parts, self._groups, strict=True))
+        if not told or len(parts) > MOST_PARTS:
+            return True
+        if not self._can_tell_apart(parts):
+            return False
+        self._groups = [_Group(part, each.way) for part, each in zip(parts, self._groups, strict=True)]
+        numbers = self._numbers(units)
+        assert numbers is not None
+        self._units, self._grouping, self._untold_until = units, Grouping(groups=numbers), None
+        self._begin_in(0.0)
+        return True
+
     def switched(self, way: Way, part: Part | None = None) -> None:
         """What turn() asked for has been tried, and this way is in force there."""
         self._groups = [_Group(each.part, way) if part in (None, each.part) else each for each in self._groups]
+        if self._untold_until is not None:
+            self._together()
         self._begin_in(SETTLE_SECONDS)
 
     def turn(self) -> Turn | None:
@@ -182,6 +213,8 @@ class Adapting:
             self._keep()
         if now - self._renewed_at >= RENEW_SECONDS:
             self._renew_full(now)
+        if self._untold_until is not None:
+            return self._awaited(now, self._untold_until)
         if not (self._all.napis and self._all.servers):
             self._due_at = now + DOZE_SECONDS
             return None
@@ -198,6 +231,14 @@ class Adapting:
                 self._span = self._followed(now)
             return turn
         return None
+
+    def _awaited(self, now: float, until: float) -> Turn | None:
+        """What comes of waiting for a look that tells groups apart."""
+        self._due_at = until
+        if now < until:
+            return None
+        self._together()
+        return Turn((WantedWay(self._groups[0].way, "it is not known what each worker takes in: one way for all"),), ())
 
     def _followed(self, now: float) -> WindowSpan | None:
         """The next window: that of the group that is most in a hurry."""
@@ -279,13 +320,8 @@ class Adapting:
             states.append(begun_anew(self._states[self._groups.index(first)], first.way))
             if any(self._groups[place].way != first.way for _, place in origins):
                 wanted.append(WantedWay(first.way, "its loads are alike again", part if len(parts) > 1 else None))
-        try:
-            self._probes.tell_apart(parts)
-        except (ProbeUnavailable, OSError) as error:  # or a full table of descriptors
-            self._say(f"NAPI instances of unlike loads cannot be told apart: {error}; one decision for all")
-            self._divisible_at = time.monotonic() + RENEW_SECONDS  # trying costs as much as succeeding
-            ways = {each.way for each in self._groups}
-            self._together()
+        ways = {each.way for each in self._groups}
+        if not self._can_tell_apart(parts):
             return Turn((WantedWay(self._groups[0].way, "one decision for all"),) if len(ways) > 1 else (), ())
         self._groups, self._states, self._grouping = groups, states, grouping
         self._begin_in(0.0)
@@ -294,6 +330,17 @@ class Adapting:
         )
         apart, alike = f"loads differ, so there is a decision for each ({loads})", "loads are alike again: one for all"
         return Turn(tuple(wanted), (apart if len(parts) > 1 else alike,))
+
+    def _can_tell_apart(self, parts: Sequence[Part]) -> bool:
+        """Whether they are told apart from now on; if not, all is one group, and no other ones are made for a while."""
+        try:
+            self._probes.tell_apart(parts)
+        except (ProbeUnavailable, OSError) as error:  # or a full table of descriptors
+            self._say(f"NAPI instances of unlike loads cannot be told apart: {error}; one decision for all")
+            self._divisible_at = time.monotonic() + RENEW_SECONDS  # trying costs as much as succeeding
+            self._together()
+            return False
+        return True
 
     def _together(self) -> None:
         """One group, with the way of the first."""
@@ -304,6 +351,7 @@ class Adapting:
         self._groups = [_Group(self._all, way)]
         self._units = parts_of(self._transaction, self._feeds.by_process)
         self._grouping = Grouping.together(len(self._units))
+        self._untold_until = None
         self._begin_in(0.0)
 
     def _begin_in(self, seconds: float) -> None:
@@ -316,6 +364,18 @@ class Adapting:
             keep_learned(self._directory, self._states[0].learned)
         except (OSError, BadInput) as error:
             self._say(f"what was learned cannot be kept: {error}")
+
+
+def _groups_left(transaction: Transaction, way: Way) -> list[_Group]:
+    """All of it, which has that way; or groups of NAPI instances with a way of their own, as they were left, that one
+    first: who belongs to them is to be told."""
+    napis: dict[Way, set[NapiKey]] = {way: set()}
+    for change in transaction.changes:
+        if isinstance(change, NapiChange) and change.after.gro_flush_timeout_ns is not None:
+            its = Way(gro_flush_timeout_ns=change.after.gro_flush_timeout_ns or None)
+            napis.setdefault(its, set()).add((change.netns, change.napi_id))
+    several = [_Group(Part(frozenset(keys), frozenset()), its) for its, keys in napis.items() if keys]
+    return several if len(several) > 1 else [_Group(whole(transaction), way)]
 
 
 def unmeasured(goal: LatencyGoal) -> Way:

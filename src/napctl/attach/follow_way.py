@@ -76,11 +76,18 @@ class FollowWay:
                 self._wanted = [WantedWay(Way(gro_flush_timeout_ns=timer_ns), "asked for")]
         if not self._wanted and self.suspension != in_way(self._options.suspension, way.gro_flush_timeout_ns):
             self._wanted = [WantedWay(way, "other settings are asked for")]
-        elif any(map(may_have_either, transaction.changes)):
-            self._unsettled, self._again_at = {None: way}, time.monotonic()
-        elif not self._wanted and not has_one_way(transaction):
-            self._wanted = [WantedWay(way, "one for all, until it is known what each takes in")]
+        elif has_one_way(transaction):
+            if any(map(may_have_either, transaction.changes)):
+                self._unsettled, self._again_at = {None: way}, time.monotonic()
+        elif not self._wanted and not self._can_go_on_apart(transaction):
+            self._wanted = [WantedWay(way, "one for all, as its parts cannot be decided upon apart")]
         return way
+
+    def _can_go_on_apart(self, transaction: Transaction) -> bool:
+        """Whether the groups that were left can stay, once a look has told who feeds whom."""
+        if any(map(may_have_either, transaction.changes)):
+            return False
+        return self._to_adapt is not None or (self._adapting is not None and len(self._adapting.ways) > 1)
 
     @property
     def _way(self) -> Way:
@@ -176,6 +183,8 @@ class FollowWay:
             self.suspension = suspension
         for line in done.left:
             self._words.say(line)
+        if self._to_adapt is not None:
+            self._to_adapt = done.transaction
         if self._adapting is not None and (why or (made and way != before)):
             self._adapting.switched(way if made else before, part)
             self._take_first()

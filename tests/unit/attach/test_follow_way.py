@@ -105,6 +105,7 @@ def in_which(wanted: Suspension) -> Transaction:
 
 
 TIMER = in_way(Suspension(), 50_000)
+OFF = in_way(Suspension(), None).napi
 
 
 @pytest.mark.parametrize("gro_flush_timeout_ns", [None, 20_000, 200_000])
@@ -260,17 +261,68 @@ def test_when_it_has_other_parts_all_get_the_way_of_the_heaviest(
     assert way.polls
 
 
-def test_an_attachment_that_was_left_in_two_ways_gets_one(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
-    mixed = tuple(
+TWO_WAYS = replace(
+    TWO_QUEUES,
+    changes=tuple(
         replace(each, after=in_way(Suspension(), None).napi)
         if LIGHT.has(each) and isinstance(each, NapiChange)
         else each
         for each in TWO_QUEUES.changes
-    )
-    way.adopt(replace(TWO_QUEUES, changes=mixed))
+    ),
+)
+
+
+def test_groups_that_were_left_stay_as_they_are(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of them is for Adapting to say: nothing is written, until a look has told more."""
+    monkeypatch.setattr(TwoGroups, "turn", lambda _self: None)
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    assert way.adopt(TWO_WAYS) == Way(gro_flush_timeout_ns=200_000)
+    assert not way.is_another_wanted()
+
+
+def test_groups_that_were_left_stay_where_adapting_can_only_begin_later(
+    way: FollowWay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Transaction] = []
+
+    def adapting(*arguments: object) -> None:
+        transaction = arguments[1]
+        assert isinstance(transaction, Transaction)
+        begun.append(transaction)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(follow_way, "Adapting", adapting)
+    way.adopt(TWO_WAYS)
+    assert not way.is_another_wanted()
+    assert begun[-1] == TWO_WAYS
+
+    way._wanted = [WantedWay(INTERRUPTS, "asked for")]
+    monkeypatch.setattr(follow_way, "switch_way", lambda *_arguments: Exchanged(TWO_QUEUES, ()))
+    with Journal(tmp_path / "state") as journal:
+        way.switch(journal, TWO_WAYS)
+    assert not way.is_another_wanted()
+    assert begun[-1] == TWO_QUEUES, "not as it was left"
+
+
+@pytest.mark.parametrize("goal", [None, GOAL])
+def test_without_a_probe_or_a_goal_an_attachment_that_was_left_in_two_ways_gets_one(
+    goal: LatencyGoal | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_way, "Adapting", unavailable)
+    way = FollowWay(AttachOptions(Suspension(), goal=goal), tmp_path, Words(lambda _line, _kind=None: None))
+    way.adopt(TWO_WAYS)
     assert way.is_another_wanted()
     assert [each.part for each in way._wanted] == [None]
+
+
+def test_groups_of_which_one_was_cut_off_amid_a_switch_get_one_way(
+    way: FollowWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    unsure = (replace(each, leaving=OFF) if isinstance(each, NapiChange) else each for each in TWO_WAYS.changes)
+    way.adopt(replace(TWO_WAYS, changes=tuple(unsure)))
+    assert way.is_another_wanted()
+    assert [(each.part, bool(each.why)) for each in way._wanted] == [(None, True)]
 
 
 @pytest.fixture
