@@ -15,6 +15,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.webservers import nginx
 from napctl.observe.checkup import take_checkup
 from napctl.observe.window import Observer
+from napctl.probe.softirq_parts import SoftirqPartsProbe
 from napctl.probe.softirq_time import SoftirqTimeProbe
 from tests.lab.following import Clients, attached, settings_of
 from tests.lab.helpers import PREFERS, Napctl, at_server, params_of, until
@@ -25,6 +26,8 @@ from tests.vm.wire import Wire, run
 ONLINE = Path("/sys/devices/system/cpu/cpu1/online")
 PATIENCE_S = 120
 COUNTED = re.compile(r"_(total|count|sum|bucket)(\{|$)")
+BACKLOG = 0
+"""The id of who polls what loopback delivers."""
 
 
 @contextmanager
@@ -118,6 +121,16 @@ def test_time_in_softirqs_is_a_sum_that_never_falls() -> None:
             during = probe.read()
         after = probe.read()
     assert 0 < before.ns <= during.ns <= after.ns
+
+
+def test_so_is_what_of_it_belongs_to_a_part() -> None:
+    with SoftirqPartsProbe.load([([BACKLOG], [])]) as probe:
+        run("taskset", "--cpu-list", "1", "ping", "-q", "-c", "30", "-i", "0.01", "127.0.0.1")
+        (before,) = probe.read()
+        with offline():
+            (during,) = probe.read()
+        (after,) = probe.read()
+    assert 0 < before.polled_ns <= during.polled_ns <= after.polled_ns
 
 
 def test_windows_and_checkups_bear_it(wire: Wire) -> None:

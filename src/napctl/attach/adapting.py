@@ -5,31 +5,28 @@ parts differ, there is a decision for each group of them (docs/adapt.md).
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as but
-from operator import sub
 from pathlib import Path
 from typing import Self
 
-from msgspec.structs import replace
-
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, State, start
-from napctl.adapt.grouping import Grouping, regrouped
+from napctl.adapt.grouping import Grouping, Groups, regrouped
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.together import begun_anew, decide_each
-from napctl.adapt.ways import Way, WayWindow
-from napctl.attach.attached_devices import napi_threads, server_identity
+from napctl.adapt.ways import Way
+from napctl.attach.attached_devices import server_identity
+from napctl.attach.follow_step import NapiKey
 from napctl.attach.learned_file import keep_learned, kept_learned
-from napctl.attach.packet_cost import Cost, CostProbe, CostReading, cost_between, costs_of_parts
-from napctl.attach.parts import Part, joined_parts, parts_of, whole
-from napctl.model.change import Transaction
+from napctl.attach.packet_cost import Cost
+from napctl.attach.parts import Feeds, Part, joined_parts, parts_of, whole
+from napctl.attach.window_probes import RENEW_SECONDS, ProbeReading, WindowProbes
+from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import BadInput
-from napctl.model.latency import LatencyHistogram
 from napctl.probe import ProbeUnavailable
-from napctl.probe.latency import LatencyProbe
+from napctl.probe.softirq_parts import MOST_PARTS
 
 __all__ = ["Adapting", "Turn", "WantedWay", "unmeasured"]
 
@@ -38,12 +35,10 @@ DOZE_SECONDS = 1.0
 """Between two looks at a server that idles."""
 KEEP_SECONDS = 300.0
 """Between two times that what was learned is written to disk."""
-UNSEEN_PACKETS, UNSEEN_WINDOWS = 1_000, 6
-"""So many packets in so many windows without a single sample: the server does not read by recv."""
-RENEW_SECONDS = 600.0
-"""Between two looks whether a probe is full: to load it anew takes most of a second of CPU time."""
 GROUPS_SECONDS = 1.0
 """Of a window at least where there are several groups: the samples are of all, and the lightest has the fewest."""
+TOLD_SECONDS = 30.0
+"""Within which looks are to tell who belongs to groups that another napctl has left; else they become one."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +67,6 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """Of one moment."""
-
-    cost: CostReading
-    latency: Mapping[int, LatencyHistogram] | None
-    """By process; None: it cannot be measured."""
-
-
-@dataclass(frozen=True)
 class _Glance:
     """At the packets alone."""
 
@@ -104,34 +90,30 @@ class Adapting:
         self._goal, self._directory, self._say = goal, directory, say
         self._transaction = transaction
         self._all = whole(transaction)
-        self._groups = [_Group(self._all, way)]
-        self._feeds: Mapping[int, frozenset[int]] = {}
+        self._groups = _groups_left(transaction, way)
+        self._feeds = Feeds()
         self._units: tuple[Part, ...] = (self._all,)
         """The smallest that can be told apart."""
         self._grouping = Grouping.together(1)
         learned, lost = kept_learned(directory, server_identity(transaction))
         if lost:
             say(lost)
-        self._states: list[State] = [start(way, learned)]
+        self._states: list[State] = [start(each.way, learned) for each in self._groups]
         """In the order of the groups."""
-        self._threads = napi_threads(transaction)
-        with ExitStack() as undo:
-            self._cost = undo.enter_context(CostProbe(self._all.servers | set(self._threads.values())))
-            self._latency = self._loaded_latency()
-            self._open = undo.pop_all()
+        self._probes = WindowProbes(transaction, say)
+        self._divisible_at = 0.0
+        """When it may be tried to tell groups apart, of time.monotonic()."""
         self._renewed_at = time.monotonic()
         self._span: WindowSpan | None = None
         """Of the window at hand; None: it is to begin."""
-        self._began: _Reading | None = None
+        self._began: ProbeReading | None = None
         """What was read then."""
         self._glance = _Glance(time.monotonic(), 0, 0.0)
-        self._unseen = 0
-        """Busy windows without a sample, one after the other;"""
-        self._blind = False
-        """so many that the wait for a poll counts, until as many had samples."""
-        self._seen_again = 0
         self._kept_at = time.monotonic()
-        self._due_at = self._kept_at + SETTLE_SECONDS
+        several = len(self._groups) > 1
+        self._untold_until = self._kept_at + TOLD_SECONDS if several else None
+        """Until then a look is awaited that tells who feeds whom, of groups that another napctl has left."""
+        self._due_at = self._untold_until or self._kept_at + SETTLE_SECONDS
 
     def __enter__(self) -> Self:
         return self
@@ -142,9 +124,7 @@ class Adapting:
     def close(self) -> None:
         """What was learned is kept."""
         self._keep()
-        if self._latency is not None:
-            self._latency.close()
-        self._open.close()
+        self._probes.close()
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -152,8 +132,10 @@ class Adapting:
         return tuple(each.way for each in self._groups)
 
     def way_of(self, part: Part | None) -> Way:
-        """That is in force there; without a part, where most packets are."""
-        return next((each.way for each in self._groups if each.part == part), self._groups[0].way)
+        """That is in force there, which may be a piece of a group; without a part, where most packets are."""
+        if part is None:
+            return self._groups[0].way
+        return next((each.way for each in self._groups if each.part.napis & part.napis), self._groups[0].way)
 
     @property
     def tries(self) -> bool:
@@ -167,32 +149,61 @@ class Adapting:
     def follow(self, transaction: Transaction) -> None:
         """It has other parts now, or has had a part made anew: what the window at hand has seen does not count. It is
         one group then, whose way is that of the one that had most packets."""
-        before = self._all
         self._transaction, self._all = transaction, whole(transaction)
-        self._threads = napi_threads(transaction)
-        self._cost.follow(self._all.servers | set(self._threads.values()))
-        if self._latency is not None:
-            for pid in self._all.servers:
-                self._latency.add(pid)
-            for pid in before.servers - self._all.servers:
-                self._latency.drop(pid)
+        self._probes.follow(transaction)
         self._together()
         self._glance = self._glance_anew()
         self._begin_in(0.0)
 
     def told(self, feeds: Mapping[int, frozenset[int]]) -> bool:
-        """Which NAPI instances have fed which process, by a look just now; one that none feeds now keeps those it had.
-        Whether there was more than one group, and is not any more."""
-        self._feeds = {pid: ids for pid, ids in {**self._feeds, **feeds}.items() if pid in self._all.servers}
-        if parts_of(self._transaction, self._feeds) == self._units:
+        """Which NAPI instances have fed which process, by a look just now. Whether there was more than one group, and
+        is not any more: something has to do with two of them."""
+        self._feeds.told(feeds, self._all)
+        units = parts_of(self._transaction, self._feeds.by_process)
+        if units == self._units:
             return False
-        were = len(self._groups)
-        self._together()
-        return were > 1
+        if self._untold_until is not None:
+            return not self._took_up(units)
+        numbers = self._numbers(units)
+        if numbers is None:
+            self._together()
+            return True
+        self._units, self._grouping = units, Grouping(groups=numbers)
+        return False
+
+    def _numbers(self, units: Sequence[Part]) -> Groups | None:
+        """Of the groups that they are of; None where one has to do with two."""
+        places = [self._place_of(unit) for unit in units]
+        return None if None in places else tuple(list(dict.fromkeys(places)).index(each) for each in places)
+
+    def _place_of(self, unit: Part) -> int | None:
+        """Of the group that has all of it."""
+        for place, part in enumerate(each.part for each in self._groups):
+            if unit.napis <= part.napis and unit.servers <= part.servers:
+                return place
+        return None
+
+    def _took_up(self, units: tuple[Part, ...]) -> bool:
+        """Go on with groups that another napctl has left, if that tells who belongs to them; else more looks are
+        awaited. False: they cannot be told apart, and are one now."""
+        parts = [joined_parts(unit for unit in units if unit.napis <= each.part.napis) for each in self._groups]
+        told = all(part.napis == each.part.napis for part, each in zip(parts, self._groups, strict=True))
+        if not told or len(parts) > MOST_PARTS:
+            return True
+        if not self._can_tell_apart(parts):
+            return False
+        self._groups = [_Group(part, each.way) for part, each in zip(parts, self._groups, strict=True)]
+        numbers = self._numbers(units)
+        assert numbers is not None
+        self._units, self._grouping, self._untold_until = units, Grouping(groups=numbers), None
+        self._begin_in(0.0)
+        return True
 
     def switched(self, way: Way, part: Part | None = None) -> None:
         """What turn() asked for has been tried, and this way is in force there."""
         self._groups = [_Group(each.part, way) if part in (None, each.part) else each for each in self._groups]
+        if self._untold_until is not None:
+            self._together()
         self._begin_in(SETTLE_SECONDS)
 
     def turn(self) -> Turn | None:
@@ -201,23 +212,33 @@ class Adapting:
         if now - self._kept_at >= KEEP_SECONDS:
             self._keep()
         if now - self._renewed_at >= RENEW_SECONDS:
-            self._renew_full()
+            self._renew_full(now)
+        if self._untold_until is not None:
+            return self._awaited(now, self._untold_until)
         if not (self._all.napis and self._all.servers):
             self._due_at = now + DOZE_SECONDS
             return None
-        before, self._glance = self._glance, self._glance.next(now, self._cost.packets(self._all.napis))
+        before, self._glance = self._glance, self._glance.next(now, self._probes.packets())
         span = next_span(self._span, now, before.per_second, self._glance.per_second, tries=self.tries)
         self._due_at = now + (WINDOW_SECONDS if span else DOZE_SECONDS)
         if span is None or span != self._span:
-            self._span, self._began = self._long_enough(span), self._read() if span else None
+            self._span, self._began = self._long_enough(span), self._probes.read() if span else None
         elif has_ended(span, now):
             assert self._began is not None
-            before_it, self._began = self._began, self._read()
+            before_it, self._began = self._began, self._probes.read()
             turn = self._decided(before_it, self._began)
             if self._span is not None:  # else another begins, of other groups
                 self._span = self._followed(now)
             return turn
         return None
+
+    def _awaited(self, now: float, until: float) -> Turn | None:
+        """What comes of waiting for a look that tells groups apart."""
+        self._due_at = until
+        if now < until:
+            return None
+        self._together()
+        return Turn((WantedWay(self._groups[0].way, "it is not known what each worker takes in: one way for all"),), ())
 
     def _followed(self, now: float) -> WindowSpan | None:
         """The next window: that of the group that is most in a hurry."""
@@ -231,23 +252,18 @@ class Adapting:
 
     def _glance_anew(self) -> _Glance:
         """Other counters, which cannot be compared with those before."""
-        return _Glance(time.monotonic(), self._cost.packets(self._all.napis), self._glance.per_second)
+        return _Glance(time.monotonic(), self._probes.packets(), self._glance.per_second)
 
-    def _read(self) -> "_Reading":
-        latency = {each.pid: each.until_read for each in self._latency.read()} if self._latency else None
-        return _Reading(self._cost.read(self._all.napis), latency)
+    def _renew_full(self, now: float) -> None:
+        self._renewed_at = now
+        if self._probes.renew_full():
+            self._span = None
+        self._glance = self._glance_anew()
 
-    def _decided(self, before: "_Reading", now: "_Reading") -> Turn:
-        together = cost_between(before.cost, now.cost)
-        costs = (together,) if len(self._groups) == 1 else costs_of_parts(before.cost, now.cost)
-        if len(costs) != len(self._groups):
+    def _decided(self, before: ProbeReading, now: ProbeReading) -> Turn:
+        together, windows = self._probes.between(before, now, [(each.part, each.way) for each in self._groups])
+        if not windows:
             return Turn((), ())
-        if self._latency is not None:
-            self._look_for_samples(together, _between(before.latency, now.latency, self._all.servers))
-        windows = [
-            self._seen(cost, _between(before.latency, now.latency, group.part.servers), group.way)
-            for cost, group in zip(costs, self._groups, strict=True)
-        ]
         decisions = decide_each(self._states, windows, self._goal)
         self._states = [each.state for each in decisions]
         several = len(self._groups) > 1
@@ -268,28 +284,29 @@ class Adapting:
 
     def _regrouped(self, cost: Cost) -> Turn:
         """Other groups, if their loads have asked for them long enough; ways that this makes necessary."""
+        if time.monotonic() < self._divisible_at:
+            return Turn((), ())
         apart = len(self._units) > 1
         units = self._units if apart else [Part(frozenset({key}), frozenset()) for key in sorted(self._all.napis)]
         loads = [_packets(cost, unit) / len(unit.napis) / cost.seconds for unit in units]
         if len(units) != len(self._grouping.groups):
             self._grouping = Grouping.together(len(units))
-        before, self._grouping = self._grouping, regrouped(self._grouping, loads, cost.at)
-        if self._grouping.groups == before.groups:
-            return Turn((), ())
-        if not apart and len(set(self._grouping.groups)) > 1:
+        grouping = regrouped(self._grouping, loads, cost.at)
+        changed = grouping.groups != self._grouping.groups
+        if changed and apart:
+            numbers = sorted(set(grouping.groups))
+            pairs = [*zip(units, grouping.groups, strict=True)]
+            parts = [joined_parts(unit for unit, number in pairs if number == each) for each in numbers]
+            return self._divided(sorted(parts, key=lambda part: -_packets(cost, part)), grouping, cost)
+        if changed and len(set(grouping.groups)) > 1:
             self._say(
                 "the loads of its NAPI instances differ, but which process takes in what cannot be told apart (one has "
                 "to do with several of them): one decision for all"
             )
-        if not apart:
-            return Turn((), ())
-        numbers = sorted(set(self._grouping.groups))
-        pairs = [*zip(units, self._grouping.groups, strict=True)]
-        parts = [joined_parts(unit for unit, number in pairs if number == each) for each in numbers]
-        parts.sort(key=lambda part: -_packets(cost, part))
-        return self._divided(parts, cost)
+        self._grouping = grouping
+        return Turn((), ())
 
-    def _divided(self, parts: Sequence[Part], cost: Cost) -> Turn:
+    def _divided(self, parts: Sequence[Part], grouping: Grouping, cost: Cost) -> Turn:
         """Each part is a group from now on, with the way that most of its packets had."""
         groups, states, wanted = [], [], []
         for part in parts:
@@ -303,14 +320,10 @@ class Adapting:
             states.append(begun_anew(self._states[self._groups.index(first)], first.way))
             if any(self._groups[place].way != first.way for _, place in origins):
                 wanted.append(WantedWay(first.way, "its loads are alike again", part if len(parts) > 1 else None))
-        try:
-            self._tell_apart(parts)
-        except ProbeUnavailable as error:
-            self._say(f"NAPI instances of unlike loads cannot be told apart: {error.reason}; one decision for all")
-            ways = {each.way for each in self._groups}
-            self._together()
+        ways = {each.way for each in self._groups}
+        if not self._can_tell_apart(parts):
             return Turn((WantedWay(self._groups[0].way, "one decision for all"),) if len(ways) > 1 else (), ())
-        self._groups, self._states = groups, states
+        self._groups, self._states, self._grouping = groups, states, grouping
         self._begin_in(0.0)
         loads = ", ".join(
             f"{part}: {_packets(cost, part) / len(part.napis) / cost.seconds:,.0f} packets/s" for part in parts
@@ -318,93 +331,32 @@ class Adapting:
         apart, alike = f"loads differ, so there is a decision for each ({loads})", "loads are alike again: one for all"
         return Turn(tuple(wanted), (apart if len(parts) > 1 else alike,))
 
-    def _tell_apart(self, parts: Sequence[Part]) -> None:
-        self._cost.divide(
-            [
-                (part.napis, part.servers | {pid for key, pid in self._threads.items() if key in part.napis})
-                for part in parts
-            ]
-            if len(parts) > 1
-            else []
-        )
+    def _can_tell_apart(self, parts: Sequence[Part]) -> bool:
+        """Whether they are told apart from now on; if not, all is one group, and no other ones are made for a while."""
+        try:
+            self._probes.tell_apart(parts)
+        except (ProbeUnavailable, OSError) as error:  # or a full table of descriptors
+            self._say(f"NAPI instances of unlike loads cannot be told apart: {error}; one decision for all")
+            self._divisible_at = time.monotonic() + RENEW_SECONDS  # trying costs as much as succeeding
+            self._together()
+            return False
+        return True
 
     def _together(self) -> None:
         """One group, with the way of the first."""
-        self._cost.divide([])
+        self._probes.tell_apart(())
         way = self._groups[0].way
         if len(self._groups) > 1:
             self._states = [begun_anew(self._states[0], way)]
         self._groups = [_Group(self._all, way)]
-        self._units = parts_of(self._transaction, self._feeds)
+        self._units = parts_of(self._transaction, self._feeds.by_process)
         self._grouping = Grouping.together(len(self._units))
+        self._untold_until = None
         self._begin_in(0.0)
 
     def _begin_in(self, seconds: float) -> None:
         self._span = None
         self._due_at = time.monotonic() + seconds
-
-    def _seen(self, cost: Cost, latency: LatencyHistogram | None, way: Way) -> WayWindow:
-        instances = max(1, sum(bool(each.packets) for each in cost.napis.values()))
-        seen = WayWindow(
-            way=way, seconds=cost.seconds, at=cost.at, packets=cost.packets, cpu_seconds=cost.cpu_seconds,
-            p99_ns=None, p50_ns=None, samples=0, instances=instances,
-        )  # fmt: skip
-        if self._latency is None or self._blind:
-            p99_us, p50_us = (cost.waits.wait_percentile_us(each) if cost.waits else None for each in (0.99, 0.5))
-            return replace(
-                seen,
-                p99_ns=None if p99_us is None else p99_us * 1000,
-                p50_ns=None if p50_us is None else p50_us * 1000,
-                samples=cost.packets,
-                until_poll_only=True,
-            )
-        if latency is None:
-            return seen
-        p99_ns, p50_ns = latency.percentile_ns(0.99), latency.percentile_ns(0.5)
-        return replace(seen, p99_ns=p99_ns, p50_ns=p50_ns, samples=latency.samples)
-
-    def _look_for_samples(self, cost: Cost, latency: LatencyHistogram | None) -> None:
-        """A server that reads by other means is judged by the wait for a poll, until it is seen to read by recv."""
-        if latency is not None and latency.samples:
-            self._unseen, self._seen_again = 0, self._seen_again + 1
-        elif cost.packets >= UNSEEN_PACKETS:
-            self._unseen, self._seen_again = self._unseen + 1, 0
-        if self._unseen >= UNSEEN_WINDOWS:
-            self._blind = True
-            self._say("the server is not seen to read by recv; adapting by the wait for a poll until it does")
-        elif self._seen_again >= UNSEEN_WINDOWS:
-            self._blind = False
-
-    def _renew_full(self) -> None:
-        """What follows for weeks meets more processes and NAPI instances than the probes have places for.
-
-        One that is full of what is in use would be full again.
-        """
-        self._renewed_at = time.monotonic()
-        try:
-            if self._cost.is_full:
-                if self._cost.holds_unused(RENEW_SECONDS):
-                    self._cost.renew()
-                    self._span = None
-                else:
-                    self._say("there are more NAPI instances than the probe has places for: not all is measured")
-            if self._latency is not None and self._latency.is_full:
-                if self._latency.holds_unused:
-                    fresh = LatencyProbe.load(self._all.servers)
-                    self._latency.close()
-                    self._latency, self._span = fresh, None
-                elif self._latency.is_full_of_processes:
-                    self._say("the server has more processes than the probe has places for: not all are measured")
-        except ProbeUnavailable as error:
-            self._say(f"a probe is full, and cannot be loaded anew: {error.reason}")
-        self._glance = self._glance_anew()
-
-    def _loaded_latency(self) -> LatencyProbe | None:
-        try:
-            return LatencyProbe.load(self._all.servers)
-        except ProbeUnavailable as error:
-            self._say(f"server-side latency cannot be measured: {error.reason}; adapting by the wait for a poll")
-            return None
 
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
@@ -414,21 +366,16 @@ class Adapting:
             self._say(f"what was learned cannot be kept: {error}")
 
 
-def _between(
-    before: Mapping[int, LatencyHistogram] | None, after: Mapping[int, LatencyHistogram] | None, pids: Collection[int]
-) -> LatencyHistogram | None:
-    """Of these processes together; None where there is none, or counts of a process were given up meanwhile."""
-    if before is None or after is None:
-        return None
-    now, then = ([each for pid, each in found.items() if pid in pids] for found in (after, before))
-    counts = tuple(map(sub, _summed(now), _summed(then)))
-    return LatencyHistogram(counts=counts) if min(counts) >= 0 else None
-
-
-def _summed(histograms: Sequence[LatencyHistogram]) -> tuple[int, ...]:
-    if not histograms:
-        return LatencyHistogram().counts
-    return tuple(map(sum, zip(*(each.counts for each in histograms), strict=True)))
+def _groups_left(transaction: Transaction, way: Way) -> list[_Group]:
+    """All of it, which has that way; or groups of NAPI instances with a way of their own, as they were left, that one
+    first: who belongs to them is to be told."""
+    napis: dict[Way, set[NapiKey]] = {way: set()}
+    for change in transaction.changes:
+        if isinstance(change, NapiChange) and change.after.gro_flush_timeout_ns is not None:
+            its = Way(gro_flush_timeout_ns=change.after.gro_flush_timeout_ns or None)
+            napis.setdefault(its, set()).add((change.netns, change.napi_id))
+    several = [_Group(Part(frozenset(keys), frozenset()), its) for its, keys in napis.items() if keys]
+    return several if len(several) > 1 else [_Group(whole(transaction), way)]
 
 
 def unmeasured(goal: LatencyGoal) -> Way:

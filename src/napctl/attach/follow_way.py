@@ -9,7 +9,7 @@ from napctl.attach.adapting import Adapting, WantedWay, unmeasured
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
 from napctl.attach.judge_target import JudgedTarget
-from napctl.attach.parts import Part, feeds_of
+from napctl.attach.parts import Part, feeds_of, whole
 from napctl.attach.switch_way import has_one_way, in_force, in_way, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
@@ -36,8 +36,9 @@ class FollowWay:
         """Other ways, one after the other."""
         self._to_adapt: Transaction | None = None
         """What is to be adapted, which went wrong; it is tried again"""
-        self._unsettled: tuple[Way, Part | None] | None = None
-        """The last one that was switched to, if some objects may still have the one before; they are tried again"""
+        self._unsettled: dict[Part | None, Way] = {}
+        """What was switched to, by part (None: all), where some objects may still have what was before; that is tried
+        again"""
         self._again_at = 0.0
         """then, of time.monotonic()."""
         self.suspension = options.suspension
@@ -75,11 +76,18 @@ class FollowWay:
                 self._wanted = [WantedWay(Way(gro_flush_timeout_ns=timer_ns), "asked for")]
         if not self._wanted and self.suspension != in_way(self._options.suspension, way.gro_flush_timeout_ns):
             self._wanted = [WantedWay(way, "other settings are asked for")]
-        elif any(map(may_have_either, transaction.changes)):
-            self._unsettled, self._again_at = (way, None), time.monotonic()
-        elif not self._wanted and not has_one_way(transaction):
-            self._wanted = [WantedWay(way, "one for all, until it is known what each takes in")]
+        elif has_one_way(transaction):
+            if any(map(may_have_either, transaction.changes)):
+                self._unsettled, self._again_at = {None: way}, time.monotonic()
+        elif not self._wanted and not self._can_go_on_apart(transaction):
+            self._wanted = [WantedWay(way, "one for all, as its parts cannot be decided upon apart")]
         return way
+
+    def _can_go_on_apart(self, transaction: Transaction) -> bool:
+        """Whether the groups that were left can stay, once a look has told who feeds whom."""
+        if any(map(may_have_either, transaction.changes)):
+            return False
+        return self._to_adapt is not None or (self._adapting is not None and len(self._adapting.ways) > 1)
 
     @property
     def _way(self) -> Way:
@@ -103,7 +111,7 @@ class FollowWay:
 
     def end(self) -> None:
         """Nothing is attached any more."""
-        self._wanted, self._to_adapt, self._unsettled = [], None, None
+        self._wanted, self._to_adapt, self._unsettled = [], None, {}
         if self._adapting is not None:
             self._adapting.close()
             self._adapting = None
@@ -132,15 +140,16 @@ class FollowWay:
             return 0.0
         if self._to_adapt is not None:
             return max(0.0, self._again_at - now)
-        again = max(0.0, self._again_at - now) if self._unsettled is not None else float("inf")
+        again = max(0.0, self._again_at - now) if self._unsettled else float("inf")
         return again if self._adapting is None else min(again, self._adapting.seconds_left(now))
 
     def is_another_wanted(self) -> bool:
         """Whether switch() is to be called; to be asked when it is time."""
-        if self._to_adapt is not None and self._options.goal and time.monotonic() >= self._again_at:
+        due = time.monotonic() >= self._again_at
+        if due and self._to_adapt is not None and self._options.goal:
             self._adapt(self._options.goal, self._to_adapt)
-        if self._unsettled is not None and not self._wanted and time.monotonic() >= self._again_at:
-            self._wanted = [WantedWay(self._unsettled[0], "", self._unsettled[1])]
+        if due and not self._wanted:
+            self._wanted = [WantedWay(way, "", part) for part, way in self._unsettled.items()]
         adapting = self._adapting
         if self._wanted or adapting is None or adapting.seconds_left(time.monotonic()):
             return bool(self._wanted)
@@ -165,8 +174,7 @@ class FollowWay:
         done = switch_way(journal, transaction, suspension, switch if why else None, part)
         self._wanted = self._wanted[1:]
         changes = [each for each in done.transaction.changes if part is None or part.has(each)]
-        unsure = any(map(may_have_either, changes))
-        self._unsettled, self._again_at = (way, part) if unsure else None, time.monotonic() + AGAIN_SECONDS
+        self._note_unsettled(done.transaction, wanted, unsure=any(map(may_have_either, changes)))
         made = any(_has(each, suspension) for each in changes)
         other = before != way or (part is None and self.suspension != suspension)
         if made and (other or (why and done.transaction.changes != transaction.changes)):
@@ -175,10 +183,24 @@ class FollowWay:
             self.suspension = suspension
         for line in done.left:
             self._words.say(line)
+        if self._to_adapt is not None:
+            self._to_adapt = done.transaction
         if self._adapting is not None and (why or (made and way != before)):
             self._adapting.switched(way if made else before, part)
             self._take_first()
         return done.transaction
+
+    def _note_unsettled(self, transaction: Transaction, done: WantedWay, *, unsure: bool) -> None:
+        """After a switch: what was to be tried again is so still where this switch was not."""
+        if done.part is None:
+            self._unsettled = {}
+        else:
+            everything = whole(transaction)
+            rest = [((part or everything).without(done.part), way) for part, way in self._unsettled.items()]
+            self._unsettled = {part: way for part, way in rest if part.napis or part.servers}
+        if unsure:
+            self._unsettled[done.part] = done.way
+        self._again_at = time.monotonic() + AGAIN_SECONDS
 
     def _way_of(self, part: Part | None) -> Way:
         return self._way if self._adapting is None else self._adapting.way_of(part)

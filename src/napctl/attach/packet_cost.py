@@ -87,12 +87,13 @@ class CostProbe:
         with ExitStack() as undo:
             self._softirqs = undo.enter_context(SoftirqTimeProbe.load(self._pids))
             self._suspension = SuspensionProbe.load()
-            self._divided: tuple[SoftirqPartsProbe, Sequence[PartReading]] | None = None
+            self._softirq_parts: SoftirqPartsProbe | None = None
+            self._parts: Sequence[PartReading] = ()
             self._open = undo.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.divide(())
+        self._drop_softirq_parts()
         self._suspension.close()
         self._open.close()
 
@@ -107,12 +108,23 @@ class CostProbe:
     def divide(self, parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]]) -> None:
         """Tell apart what these NAPI instances and processes cost, or not any more (no parts). What was read before
         tells of the parts before. Raises ProbeUnavailable: it tells nothing apart then."""
-        if self._divided is not None:
-            self._divided[0].close()
-            self._divided = None
-        if parts:
-            probe = SoftirqPartsProbe.load([({napi_id for _, napi_id in napis}, pids) for napis, pids in parts])
-            self._divided = probe, [PartReading(napis, pids, 0.0) for napis, pids in parts]
+        numbered = [({napi_id for _, napi_id in napis}, pids) for napis, pids in parts]
+        self._parts = ()
+        if self._softirq_parts is not None:
+            self._softirq_parts.choose(numbered)
+        elif parts:
+            self._softirq_parts = SoftirqPartsProbe.load(numbered)
+        self._parts = [PartReading(napis, pids, 0.0) for napis, pids in parts]
+
+    def free_unused(self) -> None:
+        """What tells nothing apart costs each softirq a little; to load it anew at each divide() costs much more."""
+        if not self._parts:
+            self._drop_softirq_parts()
+
+    def _drop_softirq_parts(self) -> None:
+        if self._softirq_parts is not None:
+            self._softirq_parts.close()
+            self._softirq_parts = None
 
     @property
     def is_full(self) -> bool:
@@ -142,9 +154,8 @@ class CostProbe:
         return CostReading(time.monotonic(), ran, ns / 1e9, self._suspension.read(napis), parts)
 
     def _read_parts(self) -> Iterator[PartReading]:
-        if self._divided is not None:
-            probe, parts = self._divided
-            for part, found in zip(parts, probe.read(), strict=True):
+        if self._softirq_parts is not None and self._parts:
+            for part, found in zip(self._parts, self._softirq_parts.read(), strict=True):
                 ns = found.polled_ns - (0 if self._counted_apart else found.on_ns)
                 yield replace(part, seconds=ns / 1e9)
 

@@ -7,9 +7,11 @@ from napctl.attach.follow_step import NapiKey
 from napctl.attach.judge_target import Choice
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Transaction
 
-__all__ = ["Part", "feeds_of", "joined_parts", "parts_of", "whole"]
+__all__ = ["Feeds", "Part", "feeds_of", "joined_parts", "parts_of", "whole"]
 
 
+FORGET_LOOKS = 5
+"""Looks, one after the other, that see a process fed by others and not by this NAPI instance, until it is not its."""
 LISTED = 4
 """NAPI instances that are named in a line."""
 
@@ -31,6 +33,10 @@ class Part:
                 return any(each.pid in self.servers for each in change.holders)
         return False
 
+    def without(self, other: "Part") -> "Part":
+        """What of it is not the other's."""
+        return Part(self.napis - other.napis, self.servers - other.servers)
+
     def __str__(self) -> str:
         ids = [str(napi_id) for _, napi_id in sorted(self.napis)]
         more = f" and {len(ids) - LISTED} more" if len(ids) > LISTED + 1 else ""
@@ -44,6 +50,28 @@ def whole(transaction: Transaction) -> Part:
         napis=frozenset((each.netns, each.napi_id) for each in transaction.changes if isinstance(each, NapiChange)),
         servers=frozenset(holder.pid for each in polled for holder in each.holders),
     )
+
+
+class Feeds:
+    """Which NAPI instances feed which process, by the last looks: each sees a sample of its sockets."""
+
+    def __init__(self) -> None:
+        self._missed: dict[int, dict[int, int]] = {}
+        """By process and NAPI id: looks that did not see it, one after the other."""
+
+    def told(self, seen: Mapping[int, frozenset[int]], attached: Part) -> None:
+        """By a look just now. Who is fed by none just now keeps what he had."""
+        there = {napi_id for _, napi_id in attached.napis}
+        for pid, ids in seen.items():
+            missed = {napi_id: looks + 1 for napi_id, looks in self._missed.get(pid, {}).items() if napi_id in there}
+            kept = {napi_id: looks for napi_id, looks in missed.items() if looks < FORGET_LOOKS}
+            self._missed[pid] = kept | dict.fromkeys(ids, 0)
+        self._missed = {pid: looks for pid, looks in self._missed.items() if pid in attached.servers}
+
+    @property
+    def by_process(self) -> dict[int, frozenset[int]]:
+        """Of those of which it is known."""
+        return {pid: frozenset(looks) for pid, looks in self._missed.items()}
 
 
 def feeds_of(choice: Choice) -> dict[int, frozenset[int]]:

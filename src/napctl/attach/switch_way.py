@@ -12,7 +12,7 @@ from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.change.undoing_order import SUSPENSION, resumed_seconds
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
@@ -20,6 +20,7 @@ __all__ = ["has_one_way", "in_force", "in_way", "switch_way", "way_words"]
 
 
 B = TypeVar("B", NapiSettings, EpollParams)
+P = TypeVar("P", EpollParams, SocketPolling)
 DEFERRAL = ("defer_hard_irqs", "gro_flush_timeout_ns")
 POLLING = ("busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll")
 
@@ -44,13 +45,20 @@ def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
     settled = [each for each in transaction.changes if not may_have_either(each)] or transaction.changes
     found: dict[str, int | bool] = {}
     napis = Counter(each.after for each in settled if isinstance(each, NapiChange))
-    epolls = Counter(each.after for each in settled if isinstance(each, EpollChange))
+    epolls = Counter(_of_the_group([each.after for each in settled if isinstance(each, EpollChange)], napis))
     for block in (*_most(napis), *_most(epolls)):
         found |= {name: value for name in block.__struct_fields__ if (value := getattr(block, name)) is not None}
-    polls = [each.after.prefer_busy_poll for each in settled if isinstance(each, SocketChange)]
+    polls = _of_the_group([each.after for each in settled if isinstance(each, SocketChange)], napis)
     if polls and not epolls:
-        found |= {"prefer_busy_poll": True} if polls[0] else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
+        own = polls[0].prefer_busy_poll
+        found |= {"prefer_busy_poll": True} if own else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
     return replace(otherwise, **found)
+
+
+def _of_the_group(polling: list[P], napis: Counter[NapiSettings]) -> list[P]:
+    """Of several groups in ways of their own: that which goes with what most NAPI instances have."""
+    defers = any(each.gro_flush_timeout_ns for each in _most(napis))
+    return [each for each in polling if napis and each.prefer_busy_poll == defers] or polling
 
 
 def has_one_way(transaction: Transaction) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
-from napctl.probe.napi import online_cpus
+from napctl.probe.napi import possible_cpus
 
 __all__ = ["MOST_PARTS", "PartTime", "SoftirqPartsProbe"]
 
@@ -53,32 +53,36 @@ class PartTime(NamedTuple):
 class SoftirqPartsProbe:
     """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
 
-    def __init__(self, program: BpfObject, memory: mmap.mmap, count: int) -> None:
-        self._program, self._memory, self._count = program, memory, count
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        self._program, self._memory = program, memory
         self._parts = _Parts.from_buffer(memory)
+        self._chosen: Sequence[tuple[Collection[int], Collection[int]]] = ()
 
     @classmethod
     def load(cls, parts: Sequence[tuple[Collection[int], Collection[int]]]) -> Self:
-        """Of these parts: NAPI ids, and pids in the initial PID namespace. Raises ProbeUnavailable."""
-        assert len(parts) <= MOST_PARTS
-
-        def number(memory: mmap.mmap) -> None:
-            found = _Parts.from_buffer(memory)
-            for place, (napi_ids, pids) in enumerate(parts, 1):
-                for napi_id in napi_ids:
-                    found.of_napi[napi_id % NAPI_IDS] = place
-                for pid in pids:
-                    found.of_pid[pid] = place
-
+        """Of these parts, as of choose(). Raises ProbeUnavailable."""
         constants = struct.pack("=I", net_rx_softirq(kernel_btf()))
-        return cls(*loaded("softirq_parts", constants, ctypes.sizeof(_Parts), prepare=number), len(parts))
+        probe = cls(*loaded("softirq_parts", constants, ctypes.sizeof(_Parts)))
+        probe.choose(parts)
+        return probe
+
+    def choose(self, parts: Sequence[tuple[Collection[int], Collection[int]]]) -> None:
+        """These parts from now on: NAPI ids, and pids in the initial PID namespace. The counts of the first one go on
+        from those of the first one before, and so on: what was read before can only be compared by who knows both."""
+        assert len(parts) <= MOST_PARTS
+        for place, (napi_ids, pids) in [*((0, each) for each in self._chosen), *enumerate(parts, 1)]:
+            for napi_id in napi_ids:
+                self._parts.of_napi[napi_id % NAPI_IDS] = place
+            for pid in pids:
+                self._parts.of_pid[pid] = place
+        self._chosen = [(tuple(napi_ids), tuple(pids)) for napi_ids, pids in parts]
 
     def read(self) -> tuple[PartTime, ...]:
-        """Of each part in its order, from memory."""
-        cpus = [self._parts.cpus[cpu] for cpu in online_cpus()]
+        """Of each part in its order, from memory. A CPU that goes offline takes nothing of it along."""
+        cpus = [self._parts.cpus[cpu] for cpu in possible_cpus()]
         return tuple(
             PartTime(sum(cpu.polled_ns[place] for cpu in cpus), sum(cpu.on_ns[place] for cpu in cpus))
-            for place in range(1, self._count + 1)
+            for place in range(1, len(self._chosen) + 1)
         )
 
     def prog_fds(self) -> dict[str, int]:

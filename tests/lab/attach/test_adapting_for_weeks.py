@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, ways_between
-from napctl.attach.adapting import RENEW_SECONDS, UNSEEN_PACKETS, UNSEEN_WINDOWS, Adapting
+from napctl.attach.adapting import Adapting
 from napctl.attach.packet_cost import Cost
+from napctl.attach.window_probes import RENEW_SECONDS, UNSEEN_PACKETS, UNSEEN_WINDOWS
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.latency import LatencyHistogram
@@ -76,13 +77,13 @@ def test_a_probe_that_is_full_of_what_has_gone_is_loaded_anew_and_goes_on_measur
     adapting: Adapting, load: LoadStarter, said: list[str]
 ) -> None:
     load(5_000)
-    before = adapting._cost._suspension
+    before = adapting._probes._cost._suspension
     full(before, polled_at=1)
 
     look_for_full_probes(adapting)
 
-    assert adapting._cost._suspension is not before
-    assert not adapting._cost.is_full
+    assert adapting._probes._cost._suspension is not before
+    assert not adapting._probes._cost.is_full
     assert measures(adapting)
     assert said == []
 
@@ -91,13 +92,13 @@ def test_one_that_is_full_of_what_is_polled_is_kept_and_that_is_said(
     adapting: Adapting, load: LoadStarter, said: list[str]
 ) -> None:
     load(5_000)
-    before = adapting._cost._suspension
+    before = adapting._probes._cost._suspension
     full(before, polled_at=time.monotonic_ns())
 
     for _ in range(2):
         look_for_full_probes(adapting)
 
-    assert adapting._cost._suspension is before
+    assert adapting._probes._cost._suspension is before
     assert set(said) == {"there are more NAPI instances than the probe has places for: not all is measured"}
     assert measures(adapting)
 
@@ -107,7 +108,7 @@ def test_one_that_is_full_of_processes_is_loaded_anew_only_if_some_of_them_are_f
     dropped: bool, adapting: Adapting, load: LoadStarter, said: list[str]
 ) -> None:
     load(5_000)
-    before = adapting._latency
+    before = adapting._probes._latency
     assert before is not None
     full_of_processes(before)
     if dropped:
@@ -116,7 +117,7 @@ def test_one_that_is_full_of_processes_is_loaded_anew_only_if_some_of_them_are_f
     for _ in range(2):
         look_for_full_probes(adapting)
 
-    assert (adapting._latency is not before) == dropped
+    assert (adapting._probes._latency is not before) == dropped
     told = {"the server has more processes than the probe has places for: not all are measured"}
     assert set(said) == (set() if dropped else told)
     assert measures(adapting)
@@ -131,8 +132,8 @@ def test_a_server_that_is_seen_to_read_by_recv_again_is_judged_by_that_again(
     busy = Cost(seconds=1.0, at=1.0, cpu_seconds=0.1, napis={(1, 300): replace(counts, waits=waits)})
 
     def by_the_wait_for_a_poll(latency: LatencyHistogram) -> bool:
-        adapting._look_for_samples(busy, latency)
-        return adapting._seen(busy, latency, INTERRUPTS).until_poll_only
+        adapting._probes._look_for_samples(busy, latency)
+        return adapting._probes._window(busy, latency, INTERRUPTS).until_poll_only
 
     assert [by_the_wait_for_a_poll(none) for _ in range(UNSEEN_WINDOWS)] == [*[False] * (UNSEEN_WINDOWS - 1), True]
     (line,) = said

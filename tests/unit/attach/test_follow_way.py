@@ -105,6 +105,7 @@ def in_which(wanted: Suspension) -> Transaction:
 
 
 TIMER = in_way(Suspension(), 50_000)
+OFF = in_way(Suspension(), None).napi
 
 
 @pytest.mark.parametrize("gro_flush_timeout_ns", [None, 20_000, 200_000])
@@ -192,7 +193,7 @@ class TwoGroups:
         return tuple(self.of.values())
 
     def way_of(self, part: Part | None) -> Way:
-        return self.of[part or HEAVY]
+        return next(way for of, way in self.of.items() if part is None or of.napis & part.napis)
 
     def seconds_left(self, _now: float) -> float:
         return 0.0
@@ -260,14 +261,135 @@ def test_when_it_has_other_parts_all_get_the_way_of_the_heaviest(
     assert way.polls
 
 
-def test_an_attachment_that_was_left_in_two_ways_gets_one(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
-    mixed = tuple(
+TWO_WAYS = replace(
+    TWO_QUEUES,
+    changes=tuple(
         replace(each, after=in_way(Suspension(), None).napi)
         if LIGHT.has(each) and isinstance(each, NapiChange)
         else each
         for each in TWO_QUEUES.changes
-    )
-    way.adopt(replace(TWO_QUEUES, changes=mixed))
+    ),
+)
+
+
+def test_groups_that_were_left_stay_as_they_are(way: FollowWay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of them is for Adapting to say: nothing is written, until a look has told more."""
+    monkeypatch.setattr(TwoGroups, "turn", lambda _self: None)
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    assert way.adopt(TWO_WAYS) == Way(gro_flush_timeout_ns=200_000)
+    assert not way.is_another_wanted()
+
+
+def test_groups_that_were_left_stay_where_adapting_can_only_begin_later(
+    way: FollowWay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Transaction] = []
+
+    def adapting(*arguments: object) -> None:
+        transaction = arguments[1]
+        assert isinstance(transaction, Transaction)
+        begun.append(transaction)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(follow_way, "Adapting", adapting)
+    way.adopt(TWO_WAYS)
+    assert not way.is_another_wanted()
+    assert begun[-1] == TWO_WAYS
+
+    way._wanted = [WantedWay(INTERRUPTS, "asked for")]
+    monkeypatch.setattr(follow_way, "switch_way", lambda *_arguments: Exchanged(TWO_QUEUES, ()))
+    with Journal(tmp_path / "state") as journal:
+        way.switch(journal, TWO_WAYS)
+    assert not way.is_another_wanted()
+    assert begun[-1] == TWO_QUEUES, "not as it was left"
+
+
+@pytest.mark.parametrize("goal", [None, GOAL])
+def test_without_a_probe_or_a_goal_an_attachment_that_was_left_in_two_ways_gets_one(
+    goal: LatencyGoal | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_way, "Adapting", unavailable)
+    way = FollowWay(AttachOptions(Suspension(), goal=goal), tmp_path, Words(lambda _line, _kind=None: None))
+    way.adopt(TWO_WAYS)
     assert way.is_another_wanted()
     assert [each.part for each in way._wanted] == [None]
+
+
+def test_groups_of_which_one_was_cut_off_amid_a_switch_get_one_way(
+    way: FollowWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_way, "Adapting", TwoGroups)
+    unsure = (replace(each, leaving=OFF) if isinstance(each, NapiChange) else each for each in TWO_WAYS.changes)
+    way.adopt(replace(TWO_WAYS, changes=tuple(unsure)))
+    assert way.is_another_wanted()
+    assert [(each.part, bool(each.why)) for each in way._wanted] == [(None, True)]
+
+
+@pytest.fixture
+def away(two: TwoGroups, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """NAPI instances that are hidden, as their device is down: they may have what was before."""
+    hidden: set[int] = set()
+
+    def switch(
+        _journal: Journal, was: Transaction, to: Suspension, _record: Switch | None, part: Part | None
+    ) -> Exchanged:
+        changes = (
+            replace(each, after=to.napi, leaving=each.after if each.napi_id in hidden else None)
+            if isinstance(each, NapiChange) and (part is None or part.has(each))
+            else each
+            for each in was.changes
+        )
+        return Exchanged(replace(was, changes=tuple(changes)), ())
+
+    assert two.wanted
+    monkeypatch.setattr(follow_way, "AGAIN_SECONDS", 60.0)
+    monkeypatch.setattr(follow_way, "switch_way", switch)
+    return hidden
+
+
+def test_what_was_away_in_one_group_is_tried_again_after_a_switch_of_the_other(
+    way: FollowWay, two: TwoGroups, away: set[int], told: list[str], tmp_path: Path
+) -> None:
+    two.wanted = (WantedWay(Way(gro_flush_timeout_ns=100_000), "its load is heavy", HEAVY), *two.wanted)
+    away.add(300)
+    with Journal(tmp_path / "state") as journal:
+        done = TWO_QUEUES
+        for _ in range(2):
+            assert way.is_another_wanted()
+            done = way.switch(journal, done)
+        assert not way.is_another_wanted()
+        assert 0 < way._again_at - time.monotonic() <= 60
+
+        away.clear()
+        way._again_at = 0.0
+        assert way.is_another_wanted()
+        done = way.switch(journal, done)
+        way._again_at = 0.0
+        assert not way.is_another_wanted(), "nothing is left to try"
+    way._words.tell_all()
+    assert [(each.after.gro_flush_timeout_ns, each.leaving) for each in napis(done)] == [(100_000, None), (0, None)]
+    assert sorted(told) == [
+        f"changed to gro-flush-timeout 100us for {HEAVY}",
+        f"changed to interrupts for {LIGHT}: its load is light",
+    ]
+
+
+def test_what_was_away_when_all_was_switched_is_tried_again_but_for_a_group_that_got_another_way_since(
+    way: FollowWay, two: TwoGroups, away: set[int], tmp_path: Path
+) -> None:
+    away |= {300, 301}
+    way._wanted = [WantedWay(Way(gro_flush_timeout_ns=50_000), "asked for")]
+    with Journal(tmp_path / "state") as journal:
+        done = way.switch(journal, TWO_QUEUES)
+        away.clear()
+        assert way.is_another_wanted()
+        assert [each.part for each in way._wanted] == [LIGHT]
+        done = way.switch(journal, done)
+        way._again_at = 0.0
+        assert way.is_another_wanted()
+        done = way.switch(journal, done)
+    assert [(each.after.gro_flush_timeout_ns, each.leaving) for each in napis(done)] == [(50_000, None), (0, None)]
+
+
+def napis(transaction: Transaction) -> list[NapiChange]:
+    return [each for each in transaction.changes if isinstance(each, NapiChange)]

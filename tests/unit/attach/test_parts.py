@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.attach.parts import Part, parts_of, whole
+from napctl.attach.parts import FORGET_LOOKS, Feeds, Part, parts_of, whole
 from napctl.model.change import EpollChange, Holder, NapiChange, Transaction
 from napctl.model.settings import EpollParams, NapiSettings
 
@@ -80,3 +80,41 @@ def test_a_part_is_named_by_its_napi_instances_some_of_them_if_they_are_many() -
     assert str(part({301, 300}, {10})) == "NAPI 300, 301"
     assert str(part(set(range(300, 305)), {10})) == "NAPI 300, 301, 302, 303, 304"
     assert str(part(set(range(300, 364)), {10})) == "NAPI 300, 301, 302, 303 and 60 more"
+
+
+@given(st.sets(st.integers(300, 306)), st.sets(st.integers(300, 306)))
+def test_what_is_left_of_a_part_without_another_has_nothing_of_that(napis: set[int], others: set[int]) -> None:
+    one, other = part(napis, {each - 290 for each in napis}), part(others, {each - 290 for each in others})
+    left = one.without(other)
+    assert left == part(napis - others, {each - 290 for each in napis - others})
+
+
+def test_a_feed_that_a_sample_of_the_sockets_misses_is_forgotten_after_several_looks() -> None:
+    known, all_of_it = Feeds(), part({300, 301}, {10, 11})
+    known.told(feeds(p10={300, 301}, p11={301}), all_of_it)
+    for _ in range(FORGET_LOOKS - 1):
+        known.told(feeds(p10={300}), all_of_it)
+    assert known.by_process == feeds(p10={300, 301}, p11={301})
+    known.told(feeds(p10={301}), all_of_it)
+    for _ in range(FORGET_LOOKS - 1):
+        known.told(feeds(p10={300}), all_of_it)
+        assert known.by_process[10] == {300, 301}
+    known.told(feeds(p10={300}), all_of_it)
+    assert known.by_process == feeds(p10={300}, p11={301}), "of the other no look has told anything"
+
+
+def test_a_feed_is_forgotten_at_once_where_its_napi_instance_or_its_process_is_attached_no_more() -> None:
+    known = Feeds()
+    known.told(feeds(p10={300}, p11={301}), part({300, 301}, {10, 11}))
+    known.told(feeds(p10={400}), part({400, 301}, {10}))
+    assert known.by_process == feeds(p10={400})
+
+
+@given(st.lists(st.dictionaries(st.integers(10, 12), st.frozensets(st.integers(300, 303), min_size=1)), max_size=12))
+def test_what_the_last_look_has_seen_is_always_known(looks: list[dict[int, frozenset[int]]]) -> None:
+    known, all_of_it = Feeds(), part({300, 301, 302, 303}, {10, 11, 12})
+    for seen in looks:
+        known.told(seen, all_of_it)
+        assert all(ids <= known.by_process[pid] for pid, ids in seen.items())
+    ever = {pid: frozenset[int]().union(*(seen.get(pid, frozenset()) for seen in looks)) for pid in known.by_process}
+    assert all(ids <= ever[pid] for pid, ids in known.by_process.items())

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.attach import switch_way as module
 from napctl.attach.parts import Part
-from napctl.attach.switch_way import has_one_way, in_way, switch_way
+from napctl.attach.switch_way import has_one_way, in_force, in_way, switch_way
 from napctl.change.exchange import Block, Exchanged
 from napctl.change.journal import Journal
-from napctl.model.change import Change, NapiChange, Transaction
+from napctl.model.change import Change, EpollChange, NapiChange, Transaction
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import attached
 from tests.unit.attach.targets import NETNS, examination, instance
@@ -41,3 +42,25 @@ def test_a_part_alone_is_written_to(part: Part | None, monkeypatch: pytest.Monke
 
 def test_what_was_given_the_same_has_one_way() -> None:
     assert has_one_way(TRANSACTION)
+
+
+@pytest.mark.parametrize("first", [300, 301])
+def test_of_two_groups_what_is_in_force_is_all_of_one(first: int) -> None:
+    """Not the deferral of one and the polling of the other, whichever comes first."""
+    changes = [
+        replace(change, after=OFF.napi if isinstance(change, NapiChange) else OFF.epoll)
+        if LIGHT.has(change) and isinstance(change, NapiChange | EpollChange)
+        else change
+        for change in TRANSACTION.changes
+    ]
+    napis = [each for each in changes if isinstance(each, NapiChange)]
+    napis.sort(key=lambda each: each.napi_id != first)
+    for epolls in ([each for each in changes if not isinstance(each, NapiChange)][::step] for step in (1, -1)):
+        found = in_force(replace(TRANSACTION, changes=(*napis, *epolls)), Suspension())
+        assert found == (Suspension() if first == 300 else OFF)
+
+
+def test_where_no_napi_instance_is_attached_most_who_poll_say_what_is_in_force() -> None:
+    (first, *others) = (each for each in TRANSACTION.changes if isinstance(each, EpollChange))
+    changes = (replace(first, after=OFF.epoll), *others, *others)
+    assert in_force(replace(TRANSACTION, changes=changes), Suspension()).prefer_busy_poll
