@@ -44,7 +44,7 @@ enum {
 	SLOW = BE16(0x8809), LLDP = BE16(0x88cc), EAPOL = BE16(0x888e), PTP = BE16(0x88f7), CFM = BE16(0x8902),
 };
 /* include/uapi/linux/in.h */
-enum { HOPOPTS = 0, IGMP = 2, TCP = 6, UDP = 17, ICMPV6 = 58, OSPF = 89, PIM = 103, VRRP = 112 };
+enum { HOPOPTS = 0, IGMP = 2, TCP = 6, UDP = 17, ICMPV6 = 58, EIGRP = 88, OSPF = 89, PIM = 103, VRRP = 112 };
 enum { ROUTER_SOLICITATION = 133, ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT };
 
 struct ethernet {
@@ -193,7 +193,32 @@ static __always_inline int is_dhcp(const struct ports *ports)
 
 static __always_inline int is_of_routers(__u8 protocol)
 {
-	return protocol == IGMP || protocol == OSPF || protocol == PIM || protocol == VRRP;
+	return protocol == IGMP || protocol == EIGRP || protocol == OSPF || protocol == PIM || protocol == VRRP;
+}
+
+/* RIP, RIPng, LDP, HSRP, that for IPv6, GLBP. */
+static __always_inline int is_to_routers(const struct ports *ports)
+{
+	return ports->to == BE16(520) || ports->to == BE16(521) || ports->to == BE16(646) || ports->to == BE16(1985) ||
+	       ports->to == BE16(2029) || ports->to == BE16(3222);
+}
+
+static __always_inline enum reason of_group_port(const struct ports *ports, enum reason group)
+{
+	if (is_dhcp(ports))
+		return DHCP;
+	return is_to_routers(ports) ? CONTROL : group;
+}
+
+/*
+ * 01:80:c2:00:00:00 to 2f: what no bridge hands on (STP, LACP, LLDP, 802.1X), registrations (GARP), and IS-IS.
+ * 01:00:0c:cc:cc:c0 to cf: the same of Cisco (CDP, VTP, PVST+).
+ */
+static __always_inline int is_of_switches(const __u8 *to)
+{
+	if (to[0] == 0x01 && to[1] == 0x80 && to[2] == 0xc2)
+		return !to[3] && !to[4] && to[5] < 0x30;
+	return to[0] == 0x01 && !to[1] && to[2] == 0x0c && to[3] == 0xcc && to[4] == 0xcc && (to[5] & 0xf0) == 0xc0;
 }
 
 static __always_inline enum reason of_group_ipv4(const struct place *place, enum reason group)
@@ -208,7 +233,7 @@ static __always_inline enum reason of_group_ipv4(const struct place *place, enum
 	ports = behind(ip);
 	if (ip->protocol != UDP || !is_whole(ip) || !ports || (void *)(ports + 1) > place->end)
 		return group;
-	return is_dhcp(ports) ? DHCP : group;
+	return of_group_port(ports, group);
 }
 
 static __always_inline enum reason of_group_ipv6(const struct place *place, enum reason group)
@@ -224,7 +249,7 @@ static __always_inline enum reason of_group_ipv6(const struct place *place, enum
 		return CONTROL;
 	ports = (void *)(ip + 1);
 	if (ip->protocol == UDP && (void *)(ports + 1) <= place->end)
-		return is_dhcp(ports) ? DHCP : group;
+		return of_group_port(ports, group);
 	icmp = (void *)(ip + 1);
 	if (ip->protocol != ICMPV6 || (void *)(icmp + 1) > place->end)
 		return group;
@@ -240,8 +265,7 @@ static __always_inline enum reason of_group(const struct ethernet *head, const s
 {
 	const struct arp *arp = place->at;
 
-	/* 01:80:c2:00:00:0x: no bridge hands it on (STP, LACP, LLDP, 802.1X). */
-	if (head->to[0] == 0x01 && head->to[1] == 0x80 && head->to[2] == 0xc2 && !head->to[3] && !head->to[4] && head->to[5] < 16)
+	if (is_of_switches(head->to))
 		return CONTROL;
 	switch (place->type) {
 	case ARP:

@@ -28,7 +28,7 @@ OURS, OURS6, OTHERS, OTHERS6 = "10.199.0.1", "fd00::1", "10.199.0.77", "fd00::77
 OPEN, CLOSED = 7_000, 7_001
 ALL = limits_of(1)
 BURST = ALL.burst_packets
-ICMPV6, IGMP, VRRP, HOPOPTS = 58, 2, 112, 0
+ICMPV6, IGMP, EIGRP, VRRP, HOPOPTS = 58, 2, 88, 112, 0
 ACK = 16
 
 
@@ -109,9 +109,19 @@ LIMITED: dict[str, tuple[bytes, Reason]] = {
     "a stream to an IPv6 group": (group6(UDP, udp(5_000)), "multicast"),
     "IGMP": (group4(IGMP, bytes(8)), "control"),
     "VRRP": (group4(VRRP, bytes(8)), "control"),
+    "EIGRP": (group4(EIGRP, bytes(8)), "control"),
+    "RIP": (group4(UDP, udp(520)), "control"),
+    "RIPng": (group6(UDP, udp(521)), "control"),
+    "LDP": (group4(UDP, udp(646)), "control"),
+    "HSRP": (group4(UDP, udp(1985)), "control"),
+    "HSRP for IPv6": (group6(UDP, udp(2029)), "control"),
     "MLD, behind options": (group6(HOPOPTS, bytes([ICMPV6, 0, 5, 2, 0, 0, 1, 0])), "control"),
     "a spanning tree": (ethernet(BRIDGES, 38, b"BB"), "control"),
     "LLDP": (ethernet(bytes.fromhex("0180c200000e"), 0x88CC, b""), "control"),
+    "IS-IS": (ethernet(bytes.fromhex("0180c2000014"), 38, b"BB"), "control"),
+    "what is behind the addresses of bridges": (ethernet(bytes.fromhex("0180c2000030"), 38, b"BB"), "multicast"),
+    "a spanning tree of Cisco": (ethernet(bytes.fromhex("01000ccccccd"), 38, b"BB"), "control"),
+    "what is behind the addresses of Cisco": (ethernet(bytes.fromhex("01000cccccd0"), 38, b"BB"), "multicast"),
     "a router's advertisement": (group6(ICMPV6, bytes([134]).ljust(24, b"\0")), "control"),
     "a solicitation for us": (group6(ICMPV6, solicitation(OURS6)), "neighbours"),
     "a solicitation for another host": (group6(ICMPV6, solicitation(OTHERS6)), "multicast"),
