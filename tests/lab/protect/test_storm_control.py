@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from msgspec.structs import replace
 
+from napctl.change.after_reset import reset_words, set_again
 from napctl.change.journal import Journal
 from napctl.change.transaction import apply, begun, restore
 from napctl.kernel import bpf
@@ -16,7 +17,6 @@ from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.settings import NapiSettings
 from napctl.model.storm import limits_of
 from napctl.probe.storm import StormProgram
-from napctl.change.after_reset import reset_words, set_again
 from napctl.protect.storm_control import StormControl, arm
 from tests.lab.helpers import Napctl, machine_of, set_napi
 from tests.lab.protect.conftest import (
