@@ -46,6 +46,7 @@ def napctl(state: Path) -> Napctl:
     return Napctl(state)
 
 
+@pytest.mark.long
 def test_who_is_attached_stays_so_and_no_metric_falls(napctl: Napctl, tmp_path: Path) -> None:
     port = free_port()
     with (

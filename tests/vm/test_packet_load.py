@@ -65,6 +65,7 @@ def test_two_threads_on_one_cpu_wait_for_each_other_and_no_packet_is_blamed(read
     assert [each for load in found for each in overloaded(load)] == []
 
 
+@pytest.mark.long
 def test_a_flood_of_real_interrupts_is_overload(wire: Wire, reader: PacketLoadReader) -> None:
     for line in Path("/proc/interrupts").read_text().splitlines():
         if wire.device in line:

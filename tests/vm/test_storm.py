@@ -47,6 +47,7 @@ def armed(journal: Journal, namespace: NetworkNamespace, device: str) -> Iterato
     assert found.programs == ()
 
 
+@pytest.mark.long
 def test_virtio_net_drops_a_storm_in_its_driver_and_answers_beside_it(
     wire: Wire, far: NetworkNamespace, journal: Journal
 ) -> None:
@@ -75,6 +76,7 @@ def test_virtio_net_drops_a_storm_in_its_driver_and_answers_beside_it(
             assert tally.passed_packets <= 2 * (limits.burst_packets + limits.packets_per_second * (seconds + 1))
 
 
+@pytest.mark.long
 def test_what_was_set_on_virtio_net_outlives_it(wire: Wire, far: NetworkNamespace, journal: Journal) -> None:
     """Its driver stops its queues for a native program, and has the same NAPI instances after it."""
     with armed(journal, far, wire.peer) as here:
@@ -94,6 +96,7 @@ def test_e1000e_has_no_native_mode_and_says_so(wire: Wire, journal: Journal) -> 
     assert journal.live() == []
 
 
+@pytest.mark.long
 def test_generic_mode_does_for_e1000e(wire: Wire, journal: Journal) -> None:
     with NetworkNamespace.current() as near:
         ifindex = socket.if_nametoindex(wire.device)

@@ -158,6 +158,7 @@ def test_what_two_parts_cost_is_told_apart_and_is_all_of_it_together(lab: Lab, s
         assert it.end() == 0
 
 
+@pytest.mark.long
 def test_where_one_process_has_to_do_with_both_queues_there_is_one_decision_for_all_and_that_is_said(
     lab: Lab, napctl: Napctl
 ) -> None:

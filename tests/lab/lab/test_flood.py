@@ -29,6 +29,7 @@ def test_below_its_peak_the_server_answers_every_packet(waits_in: str) -> None:
     assert len(found.answered_by_tenth) == 10
 
 
+@pytest.mark.long
 def test_dear_packets_lower_the_peak_and_overload_lowers_it_more() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab):
         take_as_softirq(lab.server)

@@ -83,6 +83,7 @@ def test_overload_is_seen_within_a_second_and_half_the_peak_is_none(
     assert on_cpu_1(after) == []
 
 
+@pytest.mark.long
 def test_a_storm_to_a_port_where_nobody_listens_is_late_drops_too(flooded: tuple[Lab, Server]) -> None:
     lab, _ = flooded
     spec = FloodSpec(rate_per_second=20_000, seconds=1.5, port=9)

@@ -69,6 +69,7 @@ def protecting(napctl: Napctl, bed: Bed, *arguments: object, under: Sequence[str
         yield it
 
 
+@pytest.mark.long
 def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_after_the_flood_all_is_as_before(
     bed: Bed, napctl: Napctl
 ) -> None:
@@ -97,6 +98,7 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
     assert it.errors == ""
 
 
+@pytest.mark.long
 def test_storm_control_is_the_last_step_where_it_is_allowed(bed: Bed, napctl: Napctl) -> None:
     nobodys = FloodSpec(rate_per_second=4 * bed.peak, seconds=20, port=9)
     with protecting(napctl, bed, "--storm-control", 100) as it:
@@ -135,6 +137,7 @@ def test_killed_amid_a_flood_its_guard_puts_all_back(bed: Bed, napctl: Napctl) -
         until(lambda: napctl.live() == [], "the journal to say so")
 
 
+@pytest.mark.long
 def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Napctl) -> None:
     with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
         running.wait_until_sending()
@@ -146,6 +149,7 @@ def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Na
         running.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [2, 4])
 def test_with_nothing_attached_the_server_keeps_its_throughput(bed: Bed, napctl: Napctl, times: int) -> None:
     unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=3))

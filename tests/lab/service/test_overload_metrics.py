@@ -15,6 +15,7 @@ MUCH = 300_000.0
 """Packets per second: several times what the server can answer."""
 
 
+@pytest.mark.long
 def test_the_time_of_a_flood_and_its_late_drops_are_counted() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab), SnapshotTaker("test") as taker:
         make_packets_dear(lab.server)

@@ -24,6 +24,7 @@ def bed() -> Iterator[Bed]:
         yield bed
 
 
+@pytest.mark.long
 def test_the_service_protects_says_why_and_tells_its_metrics(bed: Bed, napctl: Napctl, tmp_path: Path) -> None:
     port = free_port()
     policy = write(tmp_path / "policy.toml", f'{PROTECT}[service]\nmetrics = "127.0.0.1:{port}"\n')

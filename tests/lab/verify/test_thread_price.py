@@ -64,6 +64,7 @@ def test_at_a_normal_load_threads_are_affordable_and_applied(
     assert napctl("rollback").status == 0
 
 
+@pytest.mark.long
 def test_beside_a_program_that_never_leaves_the_cpu_they_are_too_dear_and_not_applied(
     lab: Lab, server: Server, napctl: Napctl, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_beside_a_program_that_never_leaves_the_cpu_they_are_too_dear_and_not_ap
     assert napctl.live() == []
 
 
+@pytest.mark.long
 def test_a_thread_in_the_place_of_a_softirq_has_a_price_too(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:
