@@ -127,7 +127,9 @@ def _teller(*, as_json: bool) -> TellOf:
 def _begin(protection: Protection, tell: TellOf, *, dry_run: bool) -> None:
     """Say what is watched, with storm control attached where it is to be. Raises Unsupported if that is nothing."""
     protection.look_for_devices()
-    if not dry_run:
+    if dry_run:
+        protection.leave_out_impossible()
+    else:
         protection.mind_storm_control()
     if not protection.groups:
         raise Unsupported("; ".join(f"{name}: {why}" for name, why in protection.obstacles.items()))

@@ -17,7 +17,7 @@ from napctl.model.settings import THREADED, NapiSettings
 __all__ = ["NAPI", "NAPI_SET", "Netdev"]
 
 
-QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 10, 11, 12, 14
+DEV_GET, QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 1, 10, 11, 12, 14
 ENODEV, EOPNOTSUPP = 19, 95
 QUEUE_TYPES = ("rx", "tx")
 
@@ -33,6 +33,8 @@ NAPI = table(
         "threaded": "u32",
     }
 )
+DEV = {1: Attr("ifindex", "u32"), 3: Attr("xdp-features", "uint")}
+XDP_BASIC = 1
 QUEUE = table({"id": "u32", "ifindex": "u32", "type": "u32", "napi-id": "u32"})
 QSTATS = table({"ifindex": "u32", "queue-type": "u32", "queue-id": "u32", "scope": "uint"}) | table(
     {
@@ -75,6 +77,16 @@ class Netdev:
             found = sorted((_napi(decode(NAPI, each)) for each in told), key=lambda napi: napi.napi_id)
             self._napis[ifindex] = told, found
         return found
+
+    def has_native_xdp(self, ifindex: int) -> bool | None:
+        """Whether its driver says that it takes XDP programs (since Linux 6.3, commit d3d854fd6a1d); None: it cannot be
+        told."""
+        try:
+            replies = list(self._family.ask(DEV_GET, DEV, {"ifindex": ifindex}, what=f"reading device {ifindex}"))
+        except Refused:
+            return None
+        features = replies[0].get("xdp-features") if replies else None
+        return None if features is None else bool(features & XDP_BASIC)
 
     def napi(self, napi_id: int) -> Napi | None:
         """One NAPI instance; None if this namespace has none with that id."""

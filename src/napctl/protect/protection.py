@@ -212,6 +212,10 @@ class Protection:
                 left = tuple(kind for kind in each.ladder.made if kind != "storm control")
                 each.ladder = replace(each.ladder, made=left)
 
+    def leave_out_impossible(self) -> None:
+        """Storm control, of the steps, where mind_storm_control() would be refused; nothing is changed."""
+        self._steps.leave_out_impossible(self.groups)
+
     def _put_back_strays(self, wanted: set[int]) -> None:
         back = self._steps.put_back_strays(self.groups, wanted)
         instances = {(each.ifindex, each.napi_id) for each in back if isinstance(each, InstanceChange)}

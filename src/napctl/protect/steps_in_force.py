@@ -32,6 +32,7 @@ from napctl.model.storm import StormCounts
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.steps import changes_of_step, held_elsewhere, of_step
+from napctl.protect.storm_control import refuse_impossible
 from napctl.protect.storm_step import StormStep
 
 __all__ = ["PROTECTION", "RolledBackByHand", "StepsInForce", "strays"]
@@ -92,7 +93,7 @@ class StepsInForce:
     def possible(self, group: Protected) -> tuple[StepKind, ...]:
         """Steps that can be made there by now: storm control has to be attached before."""
         is_armed = self._storm is not None and self._storm.is_armed(group.ifindex)
-        return tuple(each for each in group.steps if each != "storm control" or is_armed)
+        return group.steps if is_armed else _without_storm_control(group.steps)
 
     def is_judged_by_old_rules(self) -> bool:
         """Whether addresses or rules have changed since limits were set: one that was taken over, or translated, by now
@@ -236,7 +237,18 @@ class StepsInForce:
                 self._tell("", line)
         for each in groups:
             if not self._storm.is_armed(each.ifindex):
-                each.steps = tuple(step for step in each.steps if step != "storm control")
+                each.steps = _without_storm_control(each.steps)
+
+    def leave_out_impossible(self, groups: Sequence[Protected]) -> None:
+        """As mind_storm_control(), and nothing is attached."""
+        for ifindex in {each.ifindex: None for each in groups} if self._storm is not None else ():
+            some = [each for each in groups if each.ifindex == ifindex]
+            try:
+                refuse_impossible(self._netns, ifindex)
+            except NapctlError as error:
+                self._tell(some[0].device, f"no storm control: {error}")
+                for each in some:
+                    each.steps = _without_storm_control(each.steps)
 
     def _drop_taken_away(self, storm: StormStep) -> None:
         """A program that somebody else has taken away is no part of what is in force, nor are its limits."""
@@ -318,6 +330,10 @@ def strays(changes: Sequence[Change], groups: Sequence[Protected], stormy: Colle
         each for each in changes
         if each in found or (isinstance(each, InstanceChange) and each.ifindex in switched)
     ]  # fmt: skip
+
+
+def _without_storm_control(steps: Sequence[StepKind]) -> tuple[StepKind, ...]:
+    return tuple(each for each in steps if each != "storm control")
 
 
 def _by_device(changes: Sequence[Change]) -> Iterator[list[Change]]:

@@ -27,6 +27,7 @@ from napctl.change.journal import Journal
 from napctl.change.transaction import amend, apply, restore
 from napctl.kernel import bpf
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
 from napctl.kernel.xdp import XdpDevice, xdp_device
 from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction, XdpProgram
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
@@ -36,7 +37,7 @@ from napctl.probe.storm import PROGRAM, StormMaps, StormProgram
 from napctl.protect.storm_facts import PortFactsReader, own_addresses
 from napctl.protect.storm_rules import port_doubts
 
-__all__ = ["Armed", "Limited", "StormControl", "arm"]
+__all__ = ["Armed", "Limited", "StormControl", "arm", "refuse_impossible"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,7 @@ def arm(
     """
     device = _free_device(netns, ifindex)
     before = instances(netns, ifindex)
-    try:
-        program = StormProgram.load(device.mac)
-    except ProbeUnavailable as error:
-        raise Unsupported(f"storm control of {device.name}: {error.reason}") from None
-    with program:
+    with _loaded(device) as program:
         change = StormControlChange(
             netns=netns.inode,
             device=device.name,
@@ -94,6 +91,15 @@ def arm(
     after = instances(netns, ifindex)
     words = (*reset_words(device.name, before, after), *set_again(journal, netns, ifindex, before, after))
     return Armed(control, made, words)
+
+
+def refuse_impossible(netns: NetworkNamespace, ifindex: int) -> None:
+    """Raises what arm() would, as far as that can be told without attaching anything."""
+    device = _free_device(netns, ifindex)
+    with _loaded(device):
+        pass
+    if _has_native_xdp(netns, ifindex) is False:
+        raise Unsupported(f"storm control of {device.name}: its driver has no native XDP")
 
 
 class StormControl:
@@ -193,6 +199,19 @@ def _explained(change: Change, error: OSError) -> NapctlError:
     if error.errno in (errno.EPERM, errno.EACCES):
         return NotPermitted(f"{change.where}: bpf() is refused; it needs CAP_SYS_ADMIN")
     return Unsupported(f"{change.where}: {error.strerror}")
+
+
+def _has_native_xdp(netns: NetworkNamespace, ifindex: int) -> bool | None:
+    with suppress(Unsupported), Netdev(netns) as netdev:
+        return netdev.has_native_xdp(ifindex)
+    return None
+
+
+def _loaded(device: XdpDevice) -> StormProgram:
+    try:
+        return StormProgram.load(device.mac)
+    except ProbeUnavailable as error:
+        raise Unsupported(f"storm control of {device.name}: {error.reason}") from None
 
 
 def _free_device(netns: NetworkNamespace, ifindex: int) -> XdpDevice:

@@ -1,5 +1,6 @@
 """Storm control as a change like any other: attached, limiting, passing, taken away; and never in the way of others."""
 
+import os
 import socket
 import subprocess
 
@@ -10,14 +11,16 @@ from napctl.change.after_reset import reset_words, set_again
 from napctl.change.journal import Journal
 from napctl.change.transaction import apply, begun, restore
 from napctl.kernel import bpf
+from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.xdp import xdp_device
 from napctl.lab.bed import Lab
 from napctl.model.change import NapiChange, Transaction
 from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
 from napctl.model.settings import NapiSettings
 from napctl.model.storm import limits_of
 from napctl.probe.storm import StormProgram
-from napctl.protect.storm_control import StormControl, arm
+from napctl.protect.storm_control import StormControl, arm, refuse_impossible
 from tests.lab.helpers import Napctl, machine_of, set_napi
 from tests.lab.protect.conftest import (
     armed,
@@ -294,3 +297,33 @@ def test_rules_that_come_later_switch_the_judging_of_ports_off(journal: Journal,
     assert again.limits == replace(limits_of(100), no_listener=False)
     assert any("nat (DNAT or SNAT)" in each for each in again.words)
     assert here.control.refresh(journal, again.transaction) is None
+
+
+def test_what_attaching_would_be_refused_for_is_told_without_attaching(lab: Lab) -> None:
+    inside(lab.server, "ip", "link", "add", "br9", "type", "bridge")
+    with lab.server.namespace.entered():
+        ifindex = socket.if_nametoindex("br9")
+    with pytest.raises(Unsupported, match=r"^storm control of br9: its driver has no native XDP$"):
+        refuse_impossible(lab.server.namespace, ifindex)
+    refuse_impossible(lab.server.namespace, ifindex_of(lab.server))
+    assert xdp_of(lab.server).programs == ()
+    with somebody_elses_program() as fd:
+        attach_somebody_elses(lab.server, fd)
+        with pytest.raises(Unsupported, match="another XDP program"):
+            refuse_impossible(lab.server.namespace, ifindex_of(lab.server))
+
+
+def test_a_device_that_was_moved_to_another_namespace_loses_it_there(journal: Journal, lab: Lab) -> None:
+    here = armed(journal, lab)
+    limited = here.control.limit(journal, here.transaction, limits_of(100))
+    with NetworkNamespace.create() as elsewhere:
+        place = f"/proc/{os.getpid()}/fd/{elsewhere.fd}"
+        inside(lab.server, "ip", "link", "set", "dev", lab.server.device, "netns", place)
+        assert not here.control.is_attached
+        rows = restore(journal, limited.transaction)
+        assert "restored" in {row.outcome for row in rows}
+        with elsewhere.entered():
+            ifindex = socket.if_nametoindex(lab.server.device)
+        moved = xdp_device(elsewhere, ifindex)
+        assert moved is not None
+        assert moved.programs == ()

@@ -18,6 +18,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Transaction
 from napctl.model.errors import Away, Busy, Unsupported
 from napctl.model.value import Value
+from napctl.protect.ladder import KINDS
 from napctl.protect.steps_in_force import RolledBackByHand, StepsInForce
 from tests.unit.change.keeping import OURS
 from tests.unit.protect.test_protection import CONTROL, LIMITS, group, nice
@@ -193,3 +194,17 @@ def test_another_napctl_that_changes_settings_is_not_waited_for(
     assert time.monotonic() - began < 3
     assert steps.take_back([group(1)], pass_again=True)
     assert recorded(tmp_path) == (CONTROL,)
+
+
+def test_a_dry_run_promises_no_storm_control_where_it_is_impossible(
+    steps: StepsInForce, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_netns: object, ifindex: int) -> None:
+        if ifindex == 3:
+            raise Unsupported("storm control of eth1: its driver has no native XDP")
+
+    monkeypatch.setattr("napctl.protect.steps_in_force.refuse_impossible", refuse)
+    able, unable = group(1), group(2, ifindex=3)
+    steps.leave_out_impossible([able, unable])
+    assert (able.steps, unable.steps) == (KINDS, ("threads", "nice"))
+    assert said == [("eth1", "no storm control: storm control of eth1: its driver has no native XDP")]
