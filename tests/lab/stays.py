@@ -44,6 +44,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--anew", action="store_true", help="adopt nothing")
     parser.add_argument("--timer-us", type=int, default=200)
     parser.add_argument("--budget-us", type=int, help="adapt within it, instead of one timer")
+    parser.add_argument("--steer", action="store_true")
     parser.add_argument("--by-service", action="store_true", help="no guard of its own")
     parser.add_argument("--keep", action="store_true", help="leave all in force at the end")
     return parser.parse_args(words)
@@ -58,10 +59,10 @@ def main(words: Sequence[str]) -> None:
         return
     again: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _frame: again.append(number))
-    options = AttachOptions(suspension=Suspension(), timer_ns=asked.timer_us * 1000)
+    options = AttachOptions(suspension=Suspension(), timer_ns=asked.timer_us * 1000, steer=asked.steer)
     if asked.budget_us:
         goal = LatencyGoal(ways=ways_between(20_000, 200_000), budget_ns=asked.budget_us * 1000, prefer="cpu")
-        options = AttachOptions(suspension=Suspension(), goal=goal)
+        options = AttachOptions(suspension=Suspension(), goal=goal, steer=asked.steer)
     wait_ns = int(asked.wait * 1e9)
     guarding = nullcontext(service_guard(wait_ns)) if asked.by_service else watched(None, asked.state, wait_ns)
     with guarding as guard:

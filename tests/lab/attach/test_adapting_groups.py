@@ -15,14 +15,22 @@ from msgspec.structs import replace
 from napctl.adapt.grouping import DIFFER_SECONDS
 from napctl.adapt.learned import Learned, LearnedWay, Pool
 from napctl.adapt.ways import INTERRUPTS, Way
+from napctl.attach.adapting import TOLD_SECONDS
 from napctl.attach.packet_cost import CostProbe, cost_between, costs_of_parts
+from napctl.attach.parts import Part
+from napctl.attach.switch_way import in_way, switch_way
+from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, memcached
 from napctl.lab.webservers import nginx
+from napctl.model.change import EpollChange, Switch
+from napctl.model.suspension import Suspension
 from napctl.model.value import from_json, to_json
-from tests.lab.following import Following, connections, following, get, get_again, queues_of, settings_of
+from tests.lab.following import Following, connections, following, get, get_again, killed, queues_of, settings_of
 from tests.lab.helpers import Napctl, ask, ending, params_of, until
+from tests.lab.kernel_writes import TRACED, writes_in
+from tests.lab.stays import staying
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.timeout(150)]
 
@@ -174,3 +182,43 @@ def test_where_one_process_has_to_do_with_both_queues_there_is_one_decision_for_
                 it.told("with several of them): one decision for all", patience_s=DIFFER_SECONDS + 20)
                 assert len(set(settings_of(lab))) == 1
             assert it.end() == 0
+
+
+def test_two_groups_of_a_killed_one_are_taken_over_without_a_write(
+    lab: Lab, server: Server, napctl: Napctl, tmp_path: Path
+) -> None:
+    """It idles, so nothing is decided either; looks tell which worker each queue feeds."""
+    before = napctl.machine(lab.server)
+    words, trace = ("follow", napctl.state, server.pid, "--steer"), tmp_path / "trace"
+    with ExitStack() as stack:
+        with staying(*words) as it:
+            with connections(lab, server, 12):
+                it.told("1 steered group")
+            until(lambda: not queues_of(*server.workers), "the workers to close their connections")
+            for _ in range(40):
+                stack.enter_context(get(lab, server))
+                if len(queues_of(*server.workers)) == 2:
+                    break
+            until(lambda: len(polled(napctl)) == 2, "both workers to be attached")
+            killed(it)
+        until(lambda: napctl.live()[0].guard.deadline_boot_ns, "the guard to see it")  # type: ignore[union-attr]
+        (left,) = napctl.live()
+        pid, (napi_id,) = next(iter(sorted(queues_of(*server.workers).items())))
+        light = Part(frozenset({(lab.server.namespace.inode, napi_id)}), frozenset({pid}))
+        switch = Switch(unix_ns=time.time_ns(), to=f"interrupts for {light}", why="its load is light")
+        with Journal(napctl.state) as journal:
+            switch_way(journal, left, in_way(Suspension(), None), switch, light)
+        two = settings_of(lab)
+        assert sorted(each.gro_flush_timeout_ns or 0 for each in two) == [0, 200_000]
+        with staying(*words, "--budget-us", 100_000, under=[*TRACED, str(trace)]) as it:
+            it.told("took over nginx")
+            time.sleep(TOLD_SECONDS + 4)
+            assert writes_in(trace) == set()
+            assert settings_of(lab) == two
+            assert it.since() == [each for each in it.since() if "took over" in each]
+            assert it.end(signal.SIGTERM) == 0
+    assert napctl.machine(lab.server) == before
+
+
+def polled(napctl: Napctl) -> list[EpollChange]:
+    return [each for transaction in napctl.live() for each in transaction.changes if isinstance(each, EpollChange)]

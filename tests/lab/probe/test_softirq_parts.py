@@ -29,3 +29,13 @@ def test_polls_are_of_their_instances_part_and_softirqs_of_the_process_below() -
     assert below[0] == 0
     assert 20_000 * 100 <= below[1] <= 1.2 * (found.on_chosen_ns - there.on_chosen_ns)
     assert 20_000 * 50 <= polled[0] <= 1.2 * (found.ns - there.ns)
+
+
+def test_other_parts_are_told_apart_without_loading_it_anew() -> None:
+    with sender() as process, SoftirqPartsProbe.load([([NOBODY], [free_pid()]), ([BACKLOG], [])]) as probe:
+        probe.choose([([BACKLOG], [process.pid])])
+        (before,) = probe.read()
+        turn(process)
+        (after,) = probe.read()
+    assert after.polled_ns - before.polled_ns >= 20_000 * 50
+    assert after.on_ns - before.on_ns >= 20_000 * 100
