@@ -115,16 +115,13 @@ def _running() -> dict[str, tuple[int, list[Path]]]:
 
 
 def _meant(value: str, owners: Mapping[str, int], known: Containers, *, users: bool) -> frozenset[str]:
-    """By image; or by the whole name, and if nothing is called so, by how an id begins. Of what belongs to users only
-    where the system has none."""
+    """By image; or by the whole name, and if nothing is called so, by how an id begins. `users`: also of theirs, which
+    are asked for where the system has none."""
     if value.startswith(IMAGE):
         return known.of_image(value.removeprefix(IMAGE))
     systems = {each for each, user in owners.items() if not user} | {each.id for each in known.found if not each.user}
-    of_users = owners.keys() - systems if users else set[str]()
-    for some in (systems, of_users):
-        if meant := known.called(value) & some or {each for each in some if each.startswith(value.lower())}:
-            return frozenset(meant)
-    return frozenset()
+    some = owners.keys() if users else systems
+    return frozenset(known.called(value) & some or (each for each in some if each.startswith(value.lower())))
 
 
 def _no_container(text: str, value: str, known: Containers) -> NapctlError:

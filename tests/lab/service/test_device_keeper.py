@@ -429,6 +429,19 @@ def written(path: Path, frames: int) -> Path:
     return path
 
 
+def test_what_was_rolled_back_is_named_by_who_asks_for_the_policy(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
+    before = machine_of(bed.server)
+    with daemon(napctl, written(tmp_path / "policy.toml", 16), bed.server.namespace) as it:
+        it.told("rx-max-frames 0 → 16, as the policy wants")
+        (in_force,) = napctl.live()
+        assert napctl("rollback", in_force.number).status == 0
+        it.told("somebody has rolled their settings back")
+        assert napctl("policy", "apply").stdout == "devices: tried anew\n"
+        until(lambda: frames_of(bed.server.namespace) == 16, "it to be set anew")
+        assert it.end() == 0, it.lines
+    assert machine_of(bed.server) == before
+
+
 def test_killed_and_started_again_it_adopts_and_remembers_what_it_has_left_to_others(
     bed: Lab, napctl: Napctl, tmp_path: Path
 ) -> None:

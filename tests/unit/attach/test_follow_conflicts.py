@@ -1,15 +1,23 @@
 """What counts as left to somebody else, and whose doing a loss is."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import replace as but
+from pathlib import Path
 
 import pytest
 
+from napctl.attach.follow import Stay
 from napctl.attach.follow_conflicts import RESETS, Conflicts
+from napctl.attach.follow_devices import PlacedNotice
 from napctl.attach.follow_step import Step
 from napctl.attach.follow_words import Words
 from napctl.attach.objections import Objections
+from napctl.attach.target import parse
 from napctl.kernel.monitor import Notice
-from napctl.model.change import EpollChange, NapiChange
+from napctl.model.change import EpollChange, Guard, NapiChange
+from napctl.model.policy import AttachEntry, Origin
+from napctl.service.policy_keys import attach_options_of
 from tests.unit.attach.steps import attached
 from tests.unit.attach.targets import NETNS, examination, instance
 
@@ -77,3 +85,29 @@ def test_what_was_lost_while_the_machine_slept_is_nobodys_doing() -> None:
         mine.heed_nobody_knows_what()
         lost(mine, 1)
     assert NAPI.where not in mine.left
+
+
+def reset_of_the_device() -> tuple[PlacedNotice, ...]:
+    return ((NETNS, Notice(what="link up", ifindex=NAPI.ifindex)),)
+
+
+def unreadable() -> tuple[PlacedNotice, ...]:
+    raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+@pytest.mark.parametrize("notices", [reset_of_the_device, unreadable, None])
+def test_a_follower_hears_what_has_happened_before_it_counts_what_was_lost(
+    notices: Callable[[], tuple[PlacedNotice, ...]] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: nothing was told, as the machine slept."""
+    options = attach_options_of(AttachEntry(origin=Origin(file="", line=1), target="nginx"))
+    guard = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
+    stay = Stay(parse("nginx"), options, guard, tmp_path, lambda *_: None)
+    if notices is not None:
+        monkeypatch.setattr(stay._devices, "notices", notices)
+    for _ in range(5):
+        if notices is None:
+            stay.look_anew()
+        assert not stay._is_left(Step(lost=[NAPI]))
+        stay._conflicts.made([NAPI])
+    assert stay.conflicts == 0

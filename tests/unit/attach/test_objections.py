@@ -78,15 +78,20 @@ def test_a_reset_elsewhere_excuses_nobody_and_one_of_everything_all() -> None:
 def test_what_has_gone_is_forgotten_and_what_another_target_has_is_not() -> None:
     objections = Objections()
     losses, others = LostSettings(objections, "nginx"), LostSettings(objections, "memcached")
-    for now in range(3):
+    for first in (0.0, 1.0, 2.0):
         for each in (losses, others):
-            each.hear([NAPI, EPOLL], float(now))
+            each.hear([NAPI, EPOLL], first)
             each.made([NAPI, EPOLL])
     assert losses.left == others.left == {NAPI.where, EPOLL.where}
     losses.forget_if(NAPI.where.__eq__)
     assert losses.left == {EPOLL.where}
     assert others.left == {NAPI.where, EPOLL.where}
-    assert losses.hear([NAPI], 10.0) == [], "another one with that id begins anew"
+    for now in (10.0, 11.0):
+        assert losses.hear([NAPI], now) == [], "another one with that id begins anew"
+        losses.forget_if(NAPI.where.__eq__)  # what has gone was not made again
+    for now in (20.0, 21.0, 22.0):
+        assert losses.hear([NAPI], now) == ([NAPI] if now == 22.0 else [])
+        losses.made([NAPI])
 
 
 def test_what_nobody_insists_on_is_forgotten_with_the_time() -> None:
