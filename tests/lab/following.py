@@ -167,7 +167,7 @@ def without_ids(machine: dict[str, Any]) -> Any:
     """What `status --json` says, but for what a reset renumbers, and where the lab had put NAPI threads."""
     devices = [
         device
-        | {"napis": [napi | {"napi_id": 0, "thread_pid": 0, "cpus": ""} for napi in device["napis"]]}
+        | {"napis": [napi | {"napi_id": 0, "thread_pid": 0, "thread": None, "cpus": ""} for napi in device["napis"]]}
         | {"queues": [queue | {"napi_id": 0} for queue in device["queues"]]}
         for device in machine["devices"]
     ]
