@@ -99,6 +99,7 @@ def test_a_thread_that_spins_takes_its_cpu_until_it_is_rolled_back(wire: Wire, n
     assert now.thread_pid is not None
     assert os.sched_getaffinity(now.thread_pid) == {0}
     try:
+        wire.ping(5)  # it spins from its first packet on
         before = run_seconds(now.thread_pid)
         time.sleep(1)
         assert run_seconds(now.thread_pid) - before > 0.2

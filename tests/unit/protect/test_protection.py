@@ -13,7 +13,7 @@ from napctl.model.change import Change, StormControlChange, StormLimitsChange, T
 from napctl.model.errors import BadInput, Busy
 from napctl.model.machine import Napi
 from napctl.model.settings import NapiSettings, ThreadSettings
-from napctl.model.storm import PASSING, limits_of
+from napctl.model.storm import PASSING, StormCounts, limits_of
 from napctl.protect import protection as protection_module
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, Flood, Ladder
@@ -65,6 +65,9 @@ class Steps:
     def is_judged_by_old_rules(self) -> bool:
         return self.judged_by_old_rules
 
+    def storm_counts(self) -> dict[int, StormCounts]:
+        return {}
+
     def possible(self, group: Protected) -> Sequence[str]:
         return [each for each in group.steps if each != "storm control" or group.ifindex in self.armed]
 
@@ -89,7 +92,7 @@ class Reader:
     def __init__(self, *_arguments: object) -> None:
         pass
 
-    def read(self, groups: Sequence[Protected]) -> list[Flood]:
+    def read(self, groups: Sequence[Protected], _limited: object) -> list[Flood]:
         return [Flood(offered_per_second=1e6, overload="CPU 0 is taken") for _ in groups]
 
 
