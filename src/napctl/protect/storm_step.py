@@ -1,10 +1,9 @@
 """Storm control as the last step of the ladder: attached when protection is armed, limiting in the storm."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from napctl.change.journal import Journal
-from napctl.kernel.links import addresses
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netfilter import nft_generation
 from napctl.kernel.netlink import Refused
@@ -12,12 +11,13 @@ from napctl.model.change import Change, StormControlChange, StormLimitsChange, T
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.storm import StormCounts, limits_of
 from napctl.protect.storm_control import StormControl, arm
+from napctl.protect.storm_facts import own_addresses
 
 __all__ = ["StormStep"]
 
 
-_Surroundings = tuple[int | None, Mapping[int, frozenset[str]]]
-"""Generation of the rules of nftables (None: it cannot be read), and addresses by interface index."""
+_Surroundings = tuple[int | None, frozenset[str]]
+"""Generation of the rules of nftables (None: it cannot be read), and addresses to which packets are the host's own."""
 
 
 class StormStep:
@@ -104,4 +104,4 @@ def _surroundings(netns: NetworkNamespace) -> _Surroundings:
         generation = nft_generation(netns)
     except (OSError, Refused):
         generation = None
-    return generation, addresses(netns)
+    return generation, own_addresses(netns)

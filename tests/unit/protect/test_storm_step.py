@@ -17,9 +17,9 @@ IN_FORCE = Transaction(state="applied", boot_id="", made_unix_ns=1, name="eth0",
 
 @pytest.fixture
 def around(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    around: dict[str, Any] = {"rules": 1, "addresses": {2: frozenset({"192.0.2.1"})}}
+    around: dict[str, Any] = {"rules": 1, "addresses": frozenset({"192.0.2.1"})}
     monkeypatch.setattr(storm_step, "nft_generation", lambda _netns: around["rules"])
-    monkeypatch.setattr(storm_step, "addresses", lambda _netns: dict(around["addresses"]))
+    monkeypatch.setattr(storm_step, "own_addresses", lambda _netns: around["addresses"])
     return around
 
 
@@ -29,7 +29,7 @@ def step() -> Iterator[StormStep]:
         yield StormStep(netns, 100)
 
 
-@pytest.mark.parametrize("what", [{"rules": 2}, {"addresses": {2: frozenset({"192.0.2.1", "192.0.2.9"})}}])
+@pytest.mark.parametrize("what", [{"rules": 2}, {"addresses": frozenset({"192.0.2.1", "192.0.2.9"})}])
 def test_other_rules_or_addresses_are_a_reason_to_judge_anew_while_something_is_limited(
     what: dict[str, Any], around: dict[str, Any], step: StormStep
 ) -> None:
