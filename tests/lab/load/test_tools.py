@@ -106,6 +106,7 @@ def test_redis_benchmark(shared_lab: Lab, bench: Bench, options: str) -> None:
     assert rises(reading)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["ping-pong", "under-load --mps={rate} --reply-every=1"])
 def test_sockperf(shared_lab: Lab, bench: Bench, mode: str) -> None:
     with sockperf_server(shared_lab) as server:

@@ -203,6 +203,7 @@ def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: 
     assert all(len(line) <= 80 for line in words.splitlines())
 
 
+@pytest.mark.alone
 def test_attached_tells_it(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load(5_000)
     napctl.attach_quickly(server.pid)
