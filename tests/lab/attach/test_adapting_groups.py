@@ -108,6 +108,7 @@ def steered(lab: Lab, server: Server, napctl: Napctl) -> Iterator[Following]:
         yield it
 
 
+@pytest.mark.long
 def test_where_one_worker_has_thirty_times_the_load_of_another_two_ways_are_in_force_and_ctrl_c_puts_all_back(
     lab: Lab, server: Server, napctl: Napctl
 ) -> None:
@@ -184,6 +185,7 @@ def test_where_one_process_has_to_do_with_both_queues_there_is_one_decision_for_
             assert it.end() == 0
 
 
+@pytest.mark.long
 def test_two_groups_of_a_killed_one_are_taken_over_without_a_write(
     lab: Lab, server: Server, napctl: Napctl, tmp_path: Path
 ) -> None:

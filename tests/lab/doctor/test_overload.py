@@ -16,6 +16,7 @@ from tests.lab.helpers import Napctl
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 
+@pytest.mark.long
 def test_watch_and_doctor_name_the_cpu_that_packets_take(napctl: Napctl) -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
         take_as_softirq(lab.server)

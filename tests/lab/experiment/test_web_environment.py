@@ -26,6 +26,7 @@ def queues(environment: Environment) -> list[int]:
         ]
 
 
+@pytest.mark.long
 def test_workers_have_a_queue_each_also_after_a_treatment_that_adapts(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with watched(None, state) as guard, web_environment(state, guard, workers=WORKERS, warmup_seconds=2.0) as it:

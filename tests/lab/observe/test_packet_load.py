@@ -51,7 +51,7 @@ def on_cpu_1(load: PacketLoad | None) -> list[OverloadedCpu]:
     return [each for each in overloaded(load) if each.cpu == 1] if load else []
 
 
-@pytest.mark.parametrize("take", [take_as_softirq, take_in_softirq])
+@pytest.mark.parametrize("take", [take_as_softirq, pytest.param(take_in_softirq, marks=pytest.mark.long)])
 def test_overload_is_seen_within_a_second_and_half_the_peak_is_none(
     flooded: tuple[Lab, Server], take: Callable[[End], None]
 ) -> None:

@@ -175,6 +175,7 @@ def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(b
     assert machine_of(bed.lab.server) == before
 
 
+@pytest.mark.long
 def test_a_device_that_goes_away_in_the_flood_is_forgotten(napctl: Napctl) -> None:
     with built() as bed, protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
         running.wait_until_sending()
