@@ -139,6 +139,7 @@ def test_udp_held_by_tx_delay(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> No
 def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:
     with napi_set(wire, NapiSettings(threaded="busy-poll"), NapiSettings(threaded="disabled")):
         assert f" {napi_of(wire).thread_pid} busy-polls " in napctl("status", wire.device, timeout_s=60).stdout
+        wire.ping(5)  # it spins from its first packet on
         found = doctor(napctl, wire)
 
     assert rules(found) == ["napi-thread-polling-while-idle"]
