@@ -18,7 +18,7 @@ from napctl.kernel import running_kernel
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.machine import Machine
-from tests.lab.helpers import Napctl, Sampled, Step, at, machine_of, open_files, victims
+from tests.lab.helpers import Napctl, Ran, Sampled, Step, at, machine_of, open_files, victims
 
 pytestmark = pytest.mark.lab
 
@@ -92,6 +92,14 @@ def attached_machine(napctl: Napctl, lab: Lab, server: Server) -> Machine:
     return found
 
 
+def never_reached(victim: Napctl, server: Server, step: Step, done: Ran) -> bool:
+    """Whether it made such a call less than in the trial before: it asks others' epoll instances, which come and go."""
+    if done.status != 0 or step[0] not in ("ioctl", "pidfd_getfd"):
+        return False
+    assert victim("detach", server.pid).status == 0
+    return True
+
+
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_attach_killed_at_any_step_leaves_a_way_back(
@@ -102,7 +110,10 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
 
     changed, picked = 0, some(steps, sampled, 4)
     for step, victim in victims(napctl, picked):
-        assert victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9, step
+        done = victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL"))
+        if never_reached(victim, server, step, done):
+            continue
+        assert done.status == -9, (step, done)
         changed += machine_of(lab.server) != before
         assert brought_back(victim, lab, server, before), step
 
@@ -231,6 +242,8 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
         interruption = next(interruptions)
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
 
+        if never_reached(victim, server, step, done):
+            continue
         assert done.status == 128 + interruption, (step, done)
         assert "Traceback" not in done.stderr, (step, done)
         if sane(victim, lab, attach.before, attach.attached) == "attached":

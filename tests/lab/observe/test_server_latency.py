@@ -212,6 +212,7 @@ def test_attached_tells_it(lab: Lab, server: Server, load: LoadStarter, napctl: 
     assert "server-side latency: read p50 " in napctl("attached").stdout
 
 
+@pytest.mark.alone
 def test_two_servers_are_told_apart(lab: Lab, server: Server, load: LoadStarter) -> None:
     load(5_000)
     with ending(server), LatencyMeter([server.pid, os.getpid()]) as meter:
