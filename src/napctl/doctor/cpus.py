@@ -12,6 +12,7 @@ from napctl.doctor.facts import (
     PROC_STAT,
     SCHEDSTAT,
     Rule,
+    application_on,
     busy,
     cpu_busy,
     cpu_names,
@@ -22,7 +23,7 @@ from napctl.doctor.facts import (
     no_traffic,
     single_cpu,
 )
-from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse, ThreadUse
+from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.machine import Device, Napi
 from napctl.model.text import each
 from napctl.model.units import percent
@@ -94,7 +95,7 @@ def interrupt_on_application_cpu(seen: Checkup) -> Iterator[Finding]:
         share = None if cpu is None else cpu_busy(seen, cpu)
         if cpu is None or share is None or share < SATURATED or not idle or _polled_by_application(row):
             continue
-        for process, thread in _applications(seen, napi, cpu):
+        for process, thread in application_on(seen, napi, cpu, APPLICATION_CPU):
             other = next(others)
             yield Finding(
                 rule="interrupt-on-application-cpu",
@@ -199,19 +200,6 @@ def _busy(seen: Checkup) -> Iterator[Place]:
 
 def _polled_by_application(row: NapiWindow) -> bool:
     return row.busy_poll is not None and row.busy_poll.polls >= OWN_POLLS * row.polls.polls
-
-
-def _applications(seen: Checkup, napi: Napi, cpu: int) -> Iterator[tuple[ProcessUse, ThreadUse]]:
-    """The process fed by this NAPI instance whose thread uses that CPU most."""
-    found = [
-        (process, thread)
-        for process in seen.processes
-        if napi.napi_id in process.napi_ids and process.pid != napi.thread_pid
-        for thread in process.threads
-        if thread.cpus == (cpu,) and thread.cpu_share >= APPLICATION_CPU
-    ]
-    if found:
-        yield max(found, key=lambda pair: pair[1].cpu_share)
 
 
 def _taken(place: Place, seen: Checkup) -> Evidence:

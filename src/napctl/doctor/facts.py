@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from shlex import quote
 
-from napctl.model.finding import Checkup, Finding
+from napctl.model.finding import Checkup, Finding, ProcessUse, ThreadUse
 from napctl.model.machine import Device, EpollPoller, Napi
 from napctl.model.text import each
 from napctl.model.window import NapiWindow
@@ -25,6 +25,7 @@ __all__ = [
     "SYSFS",
     "Lack",
     "Rule",
+    "application_on",
     "busy",
     "cpu_busy",
     "cpu_names",
@@ -96,6 +97,19 @@ def cpu_busy(seen: Checkup, cpu: int) -> float | None:
 def single_cpu(napi: Napi) -> int | None:
     """The one CPU on which a NAPI instance is polled unless an application polls it; None if that is not one."""
     return int(napi.cpus) if napi.cpus is not None and napi.cpus.isdigit() else None
+
+
+def application_on(seen: Checkup, napi: Napi, cpu: int, least_share: float) -> Iterator[tuple[ProcessUse, ThreadUse]]:
+    """The process fed by this NAPI instance whose thread uses that CPU most, if any uses so much of it."""
+    found = [
+        (process, thread)
+        for process in seen.processes
+        if napi.napi_id in process.napi_ids and process.pid != napi.thread_pid
+        for thread in process.threads
+        if thread.cpus == (cpu,) and thread.cpu_share >= least_share
+    ]
+    if found:
+        yield max(found, key=lambda pair: pair[1].cpu_share)
 
 
 def pollers_of(seen: Checkup, pid: int) -> list[EpollPoller]:

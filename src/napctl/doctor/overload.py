@@ -11,6 +11,7 @@ from napctl.doctor.facts import (
     SOFTNET,
     Lack,
     Rule,
+    application_on,
     busy,
     cpu_names,
     napi_name,
@@ -18,7 +19,7 @@ from napctl.doctor.facts import (
     no_probe,
     single_cpu,
 )
-from napctl.model.finding import Checkup, Evidence, Finding, ProcessUse
+from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.machine import Device, Napi, attached
 from napctl.model.overload import PACKETS_TAKE, CpuLoad, OverloadedCpu, late_words, overloaded, overloaded_words
 from napctl.model.units import percent
@@ -91,7 +92,7 @@ def packets_beside_their_server(seen: Checkup) -> Iterator[Finding]:
         load = None if cpu is None else _load_of(seen, cpu)
         if cpu is None or load is None or load.packet_share is None or not HALF_WAY <= load.packet_share < PACKETS_TAKE:
             continue
-        for process in _servers(seen, napi, cpu):
+        for process, _ in application_on(seen, napi, cpu, LEAST_THREAD):
             yield Finding(
                 rule="packets-beside-their-server",
                 severity="risk",
@@ -156,19 +157,6 @@ def _in_softirq(seen: Checkup) -> Iterator[tuple[Device, Napi, NapiWindow]]:
 def _load_of(seen: Checkup, cpu: int) -> CpuLoad | None:
     load = seen.window.packet_load
     return next((each for each in load.cpus if each.cpu == cpu), None) if load else None
-
-
-def _servers(seen: Checkup, napi: Napi, cpu: int) -> Iterator[ProcessUse]:
-    """The process fed by this NAPI instance that uses that CPU most."""
-    found = [
-        (thread.cpu_share, process)
-        for process in seen.processes
-        if napi.napi_id in process.napi_ids and process.pid != napi.thread_pid
-        for thread in process.threads
-        if thread.cpus == (cpu,) and thread.cpu_share >= LEAST_THREAD
-    ]
-    if found:
-        yield max(found, key=lambda pair: pair[0])[1]
 
 
 def _attach(seen: Checkup, cpu: int) -> Iterator[str]:

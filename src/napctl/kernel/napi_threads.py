@@ -7,13 +7,13 @@ from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.settings import DISABLED, THREADED
 
-__all__ = ["device_threaded", "new_thread", "scheduled", "set_cpus", "set_device_threaded", "set_nice"]
+__all__ = ["THREAD_NAME", "device_threaded", "new_thread", "scheduled", "set_cpus", "set_device_threaded", "set_nice"]
 
 
 NEW_NICE = 0
 """Of a new kernel thread (kthread() in kernel/kthread.c)."""
 KTHREADD = 2
-NAME = "napi/"
+THREAD_NAME = "napi/"
 """How the names of NAPI threads begin: napi_kthread_create() in net/core/dev.c."""
 
 
@@ -24,7 +24,7 @@ def scheduled(pid: int) -> tuple[int, str] | None:
     The CPUs include those that are offline, so that a CPU's going and coming is no change.
     """
     seen = look(pid)
-    if seen is None or not seen.is_kernel_thread or not seen.process.name.startswith(NAME):
+    if seen is None or not seen.is_kernel_thread or not seen.process.name.startswith(THREAD_NAME):
         return None
     try:
         return os.getpriority(os.PRIO_PROCESS, pid), _allowed(pid)

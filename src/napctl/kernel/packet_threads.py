@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from napctl.kernel.napi_threads import THREAD_NAME
 from napctl.kernel.processes import last_cpu, look, pids
 from napctl.kernel.schedstat import ran_and_waited_ns
 from napctl.model.overload import PacketThread
@@ -11,8 +12,6 @@ __all__ = ["NapiThreads"]
 
 CHILDREN = Path("/proc/2/task/2/children")
 KTHREADD = Path("/proc/2/comm")
-NAPI = "napi/"
-"""How their names begin: napi_kthread_create() in net/core/dev.c."""
 RAN_NS = 1_000_000
 """Of less it does not matter where it was."""
 
@@ -32,7 +31,7 @@ class NapiThreads:
             return None
         for pid in there - self._known.keys():
             seen = look(pid)
-            is_napi = seen is not None and seen.is_kernel_thread and seen.process.name.startswith(NAPI)
+            is_napi = seen is not None and seen.is_kernel_thread and seen.process.name.startswith(THREAD_NAME)
             self._known[pid] = seen.process.name if seen is not None and is_napi else None
         self._known = {pid: name for pid, name in self._known.items() if pid in there}
         found = [self._thread(pid, name) for pid, name in self._known.items() if name is not None]
