@@ -108,15 +108,17 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
     before, steps = attach.before, attach.steps
     assert {"pwrite64", "fdatasync", "sendto", "ioctl", "pidfd_getfd"} <= {name for name, _ in steps}
 
-    changed, picked = 0, some(steps, sampled, 4)
+    killed, changed, picked = 0, 0, some(steps, sampled, 4)
     for step, victim in victims(napctl, picked):
         done = victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL"))
         if never_reached(victim, server, step, done):
             continue
         assert done.status == -9, (step, done)
+        killed += 1
         changed += machine_of(lab.server) != before
         assert brought_back(victim, lab, server, before), step
 
+    assert killed > len(picked) // 2
     assert changed or picked != steps, "some of the kills came between the first and the last change"
     name, count = steps[-1]
     survivor = fresh(napctl, "survivor")
@@ -238,17 +240,20 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
 ) -> None:
     interruptions = cycle(INTERRUPTIONS)
     steps = attach.steps[:-1]  # exit_group comes after the last chance to speak
-    for step, victim in victims(napctl, some(steps, sampled, 4)):
+    interrupted, picked = 0, some(steps, sampled, 4)
+    for step, victim in victims(napctl, picked):
         interruption = next(interruptions)
         done = victim("attach", server.pid, *QUICKLY, under=at(step, f"signal={interruption.name}"))
 
         if never_reached(victim, server, step, done):
             continue
+        interrupted += 1
         assert done.status == 128 + interruption, (step, done)
         assert "Traceback" not in done.stderr, (step, done)
         if sane(victim, lab, attach.before, attach.attached) == "attached":
             assert victim("detach", server.pid).status == 0
             assert machine_of(lab.server) == attach.before
+    assert interrupted > len(picked) // 2
 
 
 @pytest.mark.trials
