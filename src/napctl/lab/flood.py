@@ -73,8 +73,8 @@ class FloodResult(Value, frozen=True, kw_only=True):
 
     @property
     def sent_per_second(self) -> float:
-        """What was offered in fact."""
-        return self.sent / self.seconds
+        """What was offered in fact; 0 if it was ended before it began."""
+        return self.sent / self.seconds if self.seconds else 0.0
 
     def answered_per_second(self, after_seconds: float = 0.0) -> float:
         """Goodput, from so many seconds on. Raises ValueError if it was over by then."""

@@ -132,9 +132,10 @@ static void report(void)
 	getrusage(RUSAGE_SELF, &u);
 	double cpu = u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 	int64_t count = opt.seconds * 10;
+	double share = opt.seconds > 0 ? cpu / opt.seconds : 0; // ended before it began: no time, and no share of it
 	printf("{\"seconds\":%.6f,\"asked_per_second\":%.3f,\"sent\":%" PRIu64 ",\"left_out\":%" PRIu64, opt.seconds,
 	       opt.rate, sent, left_out);
-	printf(",\"answered\":%" PRIu64 ",\"cpu_share\":%.4f,\"answered_by_tenth\":[", answered, cpu / opt.seconds);
+	printf(",\"answered\":%" PRIu64 ",\"cpu_share\":%.4f,\"answered_by_tenth\":[", answered, share);
 	for (int64_t i = 0; i < count && i < MOST_TENTHS; i++)
 		printf("%s%" PRIu64, i ? "," : "", tenths[i]);
 	printf("]}\n");

@@ -67,6 +67,7 @@ def test_a_flood_that_is_ended_says_what_came_of_it_until_then() -> None:
         running.wait_until_sending()
         found = running.stop()
     assert found.seconds < 10
+    assert found.sent_per_second < 3000  # also where it was ended before it sent anything
 
 
 @pytest.mark.parametrize(
