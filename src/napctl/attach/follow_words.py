@@ -4,7 +4,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
+from napctl.attach.switch_way import way_words
 from napctl.kernel.monitor import Notice
+from napctl.model.activity import Attached
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.snapshot import Decision
@@ -44,6 +46,16 @@ class Words:
     def tell(self, line: str, kind: Decision | None = None) -> None:
         """A line, at the next tell_all()."""
         self._lines.append((line, kind))
+
+    def tell_attached(self, attached: Attached, whom: str, *, chosen: bool) -> None:
+        """`chosen`: its timer was, and not asked for."""
+        what, attach_ms = counted(attached.transaction), attached.attach_seconds * 1000
+        self.tell(f"attached {whom}: {what}, in {attach_ms:.0f} ms", "attach")
+        if chosen:
+            timer = f"chose {way_words(attached.timer.gro_flush_timeout_ns)}"
+            self.tell(f"{timer}: {attached.timer.why}" if attached.timer.why else timer, "adapt")
+        for warning in attached.warnings:
+            self.tell(warning)
 
     def tell_notices(self, notices: Iterable[Notice]) -> None:
         """What has happened to devices, each once."""
