@@ -1,59 +1,108 @@
 """The command line in a fork of the tests: each start of the program imports it anew, an emulated CPU takes seconds."""
 
+import ctypes
+import faulthandler
 import gc
 import importlib
 import os
+import pkgutil
 import select
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NoReturn, TextIO
 
+import napctl
 from napctl.__main__ import main
-from napctl.cli.main import COMMANDS
-from tests.lab.helpers import Napctl, Ran
+from tests.lab.helpers import PROGRAM, Napctl, Ran
 
 PRINTING = ("rich.console", "rich.progress", "rich.table")
 """What commands import only when they print."""
 FILES = 1 << 16
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_MM, PR_SET_MM_ENV_START, PR_SET_MM_ENV_END = 35, 10, 11
+"""prctl(2)"""
+HELD: list[object] = []
+"""Until this process ends."""
 
 
 @dataclass(frozen=True)
 class ForkedNapctl(Napctl):
-    """As Napctl, unless it is run `under` another program or only started."""
+    """As Napctl, unless it is run `under` another program."""
 
-    def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 30, **environment: str) -> Ran:
+    def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 60, **environment: str) -> Ran:
         if under:
             return super().__call__(*arguments, under=under, timeout_s=timeout_s, **environment)
+        import_all()
         words = [str(each) for each in arguments]
-        for module in (*PRINTING, *(f"napctl.cli.{word}" for word in words[:1] if word in COMMANDS)):
-            importlib.import_module(module)
         with TemporaryFile() as output, TemporaryFile() as errors:
-            pid = os.fork()
-            if pid == 0:
-                become(["napctl", *words], self.environment | environment, output, errors)
+            with forking():
+                pid = os.fork()
+                if pid == 0:
+                    become(words, self.environment | environment, (os.open(os.devnull, os.O_RDONLY), output, errors))
             status = waited_for(pid, timeout_s)
             return Ran(os.waitstatus_to_exitcode(status), text_of(output), text_of(errors))
 
+    def start(self, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        if under:
+            return super().start(*arguments, under=under)
+        import_all()
+        words = [str(each) for each in arguments]
+        with forking():
+            return subprocess.Popen(
+                [PROGRAM],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                restore_signals=False,  # as the interpreter has them, which it would make so anew
+                preexec_fn=lambda: become(words, self.environment),  # noqa: PLW1509 - so PROGRAM is never executed
+            )
 
-def become(words: list[str], environment: dict[str, str], output: IO[bytes], errors: IO[bytes]) -> NoReturn:
-    """Of this fork: run that command line and end, as a new process would."""
+
+@cache
+def import_all() -> None:
+    """Once for all forks; what only printing needs, too."""
+    for each in pkgutil.walk_packages(napctl.__path__, "napctl."):
+        importlib.import_module(each.name)
+    for name in PRINTING:
+        importlib.import_module(name)
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """A signal that comes too early is for the program, not for what it is a fork of."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the threads, which read what others tell
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def become(words: Sequence[str], environment: Mapping[str, str], streams: Sequence[int | IO[bytes]] = ()) -> NoReturn:
+    """Of this fork: run that command line and end, as a new process would. `streams`: unless they are in place."""
     status = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output.fileno(), 1)
-        os.dup2(errors.fileno(), 2)
+        for number, stream in enumerate(streams):
+            os.dup2(stream if isinstance(stream, int) else stream.fileno(), number)
         gc.freeze()  # what the tests hold open is closed here, and no object of theirs closes those numbers once more
         os.closerange(3, FILES)
-        sys.stdin, sys.stdout, sys.stderr = (stream(number) for number in range(3))
-        os.environ.update(environment)
-        sys.argv = words
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        sys.stdin, sys.stdout, sys.stderr = (opened(number) for number in range(3))
+        sys.argv, sys.orig_argv = ["napctl", *words], [sys.executable, str(PROGRAM), *words]
         warnings.simplefilter("ignore")
+        faulthandler.disable()
+        show(environment)
+        as_if_executed()
         main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -65,9 +114,35 @@ def become(words: list[str], environment: dict[str, str], output: IO[bytes], err
         os._exit(status)
 
 
-def stream(number: int) -> TextIO:
+def opened(number: int) -> TextIO:
     """As the interpreter makes it: whoever replaces it does not close the descriptor."""
     return open(number, "w" if number else "r", buffering=1 if number == 2 else -1, closefd=False)
+
+
+def show(environment: Mapping[str, str]) -> None:
+    """Have that environment, also in /proc/PID/environ, and be called napctl there."""
+    os.environ.update(environment)
+    block = b"".join(os.fsencode(f"{name}={value}\0") for name, value in os.environ.items())
+    kept = ctypes.create_string_buffer(block, len(block))
+    HELD.append(kept)
+    libc, begin = ctypes.CDLL(None), ctypes.addressof(kept)
+    for field, address in ((PR_SET_MM_ENV_START, begin), (PR_SET_MM_ENV_END, begin + len(block))):
+        libc.prctl(PR_SET_MM, ctypes.c_ulong(field), ctypes.c_ulong(address), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("napctl")
+
+
+def as_if_executed() -> None:
+    """What the tests catch has its default effect, but for Ctrl-C: the interpreter catches that as well."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)) and number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+    caught = signal.getsignal(signal.SIGINT)
+    if callable(caught):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # whatever has come by now ends this process
+    if callable(caught):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def waited_for(pid: int, seconds: float) -> int:

@@ -70,7 +70,7 @@ def measures(adapting: Adapting) -> bool:
         time.sleep(adapting.seconds_left(time.monotonic()))
         return adapting.turn() is not None
 
-    return until(decided, "a decision", 20)
+    return until(decided, "a decision")
 
 
 def test_a_probe_that_is_full_of_what_has_gone_is_loaded_anew_and_goes_on_measuring(

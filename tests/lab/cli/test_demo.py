@@ -39,7 +39,7 @@ def test_the_demo_compares_five_ways_at_four_loads_and_leaves_a_report_alone(nap
     sudo = ("env", "SUDO_UID=12345", "SUDO_GID=23456")
 
     with napctl.start("demo", *QUICK, "--seed", 7, "--output", tmp_path / "run", under=sudo) as running:
-        until(lambda: len(namespaces() - before) >= 2, "the lab", 20)
+        until(lambda: len(namespaces() - before) >= 2, "the lab")
         output, errors = running.communicate(timeout=110)
     done = Ran(running.returncode, output, errors)
 
@@ -59,9 +59,9 @@ def test_a_demo_that_is_interrupted_leaves_its_run_to_who_typed_sudo(napctl: Nap
     sudo = ("env", "SUDO_UID=12345", "SUDO_GID=23456")
     with napctl.start("demo", *QUICK, "--output", tmp_path / "run", under=sudo) as running:
         cells = tmp_path / "run" / "cells.jsonl"
-        until(lambda: cells.exists() and cells.stat().st_size, "the first cell", 30)
+        until(lambda: cells.exists() and cells.stat().st_size, "the first cell")
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=30)
+        running.communicate(timeout=60)
     assert running.returncode == 128 + signal.SIGINT
     belongs_to_who_typed_sudo(tmp_path / "run")
 

@@ -115,7 +115,7 @@ def test_a_namesake_in_a_namespace_with_the_same_inode_number_is_left_alone(napc
         assert napctl("apply", tmp_path / "plan.toml", "--netns", f"/proc/{os.getpid()}/fd/{netns.fd}").status == 0
         left_half_done(napctl)
     with ExitStack() as others:
-        namesake = until(lambda: with_inode(inode, others), "a namespace with the same inode number", patience_s=20)
+        namesake = until(lambda: with_inode(inode, others), "a namespace with the same inode number")
         assert namesake is not None
         in_namespace(namesake, "ip", "tuntap", "add", "dev", "tun0", "mode", "tun")
         set_frames(namesake, 7)

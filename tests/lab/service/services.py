@@ -88,7 +88,7 @@ def guarding(napctl: Napctl) -> Iterator[list[str]]:
         yield told
     finally:
         guard.terminate()
-        output, errors = guard.communicate(timeout=10)
+        output, errors = guard.communicate(timeout=60)
         told += output.splitlines()
         assert (guard.returncode, errors) == (0, "")
 
