@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -44,28 +44,41 @@ class ForkedNapctl(Napctl):
         import_all()
         words = [str(each) for each in arguments]
         with TemporaryFile() as output, TemporaryFile() as errors:
+            streams = (os.devnull, output, errors)
             with forking():
                 pid = os.fork()
                 if pid == 0:
-                    become(words, self.environment | environment, (os.open(os.devnull, os.O_RDONLY), output, errors))
+                    become(main, ["napctl", *words], started_as(words), self.environment | environment, streams)
             status = waited_for(pid, timeout_s)
             return Ran(os.waitstatus_to_exitcode(status), text_of(output), text_of(errors))
 
     def start(self, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
         if under:
             return super().start(*arguments, under=under)
-        import_all()
         words = [str(each) for each in arguments]
-        with forking():
-            return subprocess.Popen(
-                [PROGRAM],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                restore_signals=False,  # as the interpreter has them, which it would make so anew
-                preexec_fn=lambda: become(words, self.environment),  # noqa: PLW1509 - so PROGRAM is never executed
-            )
+        return forked(main, ["napctl", *words], started_as(words), self.environment)
+
+
+def started_as(words: Sequence[str]) -> list[str]:
+    return [sys.executable, str(PROGRAM), *words]
+
+
+def forked(
+    run: Callable[[], object], words: Sequence[str], command: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    """A process that runs this with these words as its command line, as if it had been executed by that command. The
+    caller ends it."""
+    import_all()
+    with forking():
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            restore_signals=False,  # they are as the interpreter makes them
+            preexec_fn=lambda: become(run, words, command, environment),  # noqa: PLW1509 - does not return: no exec
+        )
 
 
 @cache
@@ -89,28 +102,33 @@ def forking() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def become(words: Sequence[str], environment: Mapping[str, str], streams: Sequence[int | IO[bytes]] = ()) -> NoReturn:
-    """Of this fork: run that command line and end, as a new process would. `streams`: unless they are in place."""
-    status = 1
+def become(
+    run: Callable[[], object], words: Sequence[str], command: Sequence[str], environment: Mapping[str, str],
+    streams: Sequence[str | IO[bytes]] = (),
+) -> NoReturn:  # fmt: skip
+    """Of this fork: run that, and end, as a new process would. `streams`: unless they are in place."""
+    status = 0
     try:
         for number, stream in enumerate(streams):
-            os.dup2(stream if isinstance(stream, int) else stream.fileno(), number)
+            os.dup2(os.open(stream, os.O_RDONLY) if isinstance(stream, str) else stream.fileno(), number)
         gc.freeze()  # what the tests hold open is closed here, and no object of theirs closes those numbers once more
         os.closerange(3, FILES)
         sys.stdin, sys.stdout, sys.stderr = (opened(number) for number in range(3))
-        sys.argv, sys.orig_argv = ["napctl", *words], [sys.executable, str(PROGRAM), *words]
+        sys.argv, sys.orig_argv = [*words], [*command]
         warnings.simplefilter("ignore")
         faulthandler.disable()
         show(environment)
         as_if_executed()
-        main()
+        run()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
+        status = 1
         traceback.print_exc()
     finally:
         for each in (sys.stdout, sys.stderr):
-            each.flush()
+            with suppress(OSError):  # who would read it has gone
+                each.flush()
         os._exit(status)
 
 

@@ -20,6 +20,7 @@ from napctl.lab.servers import Server
 from napctl.model.overload import OverloadedCpu, PacketLoad, overloaded
 from napctl.observe.packet_load import PacketLoadReader
 from tests.lab.flooded import FloodBed
+from tests.lab.helpers import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -126,9 +127,14 @@ def test_it_leaves_nothing_open_that_would_hold_a_namespace() -> None:
 
 def test_the_calm_of_a_machine_is_told_with_what_is_not_known() -> None:
     with NetworkNamespace.current() as netns, PacketLoadReader([(netns, ["lo"])]) as reader:
-        found = [load for _, load in watched(reader, 5) if load]  # NAPI threads of labs that have gone end late
-    load = found[-1]
-    assert load.cpus
-    assert all(each.packet_share is not None for each in load.cpus)
+
+        def whole() -> PacketLoad | None:
+            """NAPI threads of labs that have gone end late."""
+            time.sleep(PAUSE_S)
+            load = reader.load()
+            return load if load and load.cpus and all(each.packet_share is not None for each in load.cpus) else None
+
+        load = until(whole, "a reading in which no thread ends")
+    assert load is not None
     waits = {each.waited_share is None for each in load.cpus}
     assert waits == {any("/proc/schedstat" in lack for lack in load.lacks)}
