@@ -76,8 +76,10 @@ def _possible(request: pytest.FixtureRequest) -> None:
 
 AS_A_PROGRAM = {f"tests.lab.{name}" for name in (
     "attach.test_reused_pids", "attach.test_surprises", "cli.test_bad_input", "cli.test_demo", "cli.test_output",
+    "service.test_executed_anew", "service.test_soak",
 )}  # fmt: skip
-"""Their promises are of how the program starts and ends; all others' of what a command does, in hundreds of calls."""
+"""Their promises are of how the program starts and ends, and what it takes; all others' of what a command does, in
+hundreds of calls."""
 
 
 @pytest.fixture
