@@ -38,7 +38,7 @@ COLUMNS = {
     "requests_per_second": "requests/s", "latency_p50_us": "p50, µs", "latency_p99_us": "p99, µs",
     "server_latency_p99_us": "at server", "cpu_share": "CPU, %",
 }  # fmt: skip
-WARMUP_SECONDS = 4.0
+WARMUP_SECONDS = 8.0
 """In which connections are seen and attached, and the adapting one finds its way."""
 
 

@@ -1,5 +1,7 @@
 """The decision: from a window and what is known to the next way, and why. docs/adapt.md says how, in a page."""
 
+from math import log
+
 from msgspec.structs import replace
 
 from napctl.adapt import reasons
@@ -22,6 +24,7 @@ from napctl.adapt.preference import (
     SOONER,
     STAY,
     LatencyGoal,
+    alike,
     change,
     clear,
     keeps,
@@ -51,6 +54,8 @@ TRIAL_WINDOWS = 3
 """After which a new way has helped, or is taken back."""
 PATIENCE = 6
 """Windows after which a trial ends anyway, where most of them showed nothing."""
+LONGEST_CURE = 10
+"""Windows after which a cure that only looks as if it helped must have shown it."""
 MOST_TO_TRY = 10
 """Changes within a minute, from which nothing new is tried,"""
 MOST_IN_A_MINUTE = 24
@@ -61,6 +66,8 @@ LEAST_RECENT = 4
 """And without which none is begun."""
 BREAKING = 2
 """Windows that must break the budget together, before the way is left: the machine's noise spoils single ones."""
+VAIN = 2
+"""Cures in a row that clearly changed nothing, from which ways are taken to be alike, whatever they look like."""
 SURPRISE = 5.0
 """Standard errors by which they must differ from what the way is known for, to be more than the worst of many."""
 SATURATED = 0.8
@@ -111,6 +118,8 @@ def _with_another(state: State, goal: LatencyGoal) -> Decision:
     """After a window that tells something, at the octave of those before."""
     if state.trial:
         over = len(state.recent) >= TRIAL_WINDOWS or state.trial.windows >= PATIENCE
+        if over and _promising(state):
+            return _stay(state)
         return _ended(state, goal) if over or _spoiled(state, goal) else _stay(state)
     if breaking := _breaking(state, goal):
         return _cured(state, goal, breaking)
@@ -166,6 +175,17 @@ def _spoiled(state: State, goal: LatencyGoal) -> bool:
     assert state.trial is not None
     limit, before = limit_ns(state, goal), pooled(state.trial.before, state.octave, state.trial.origin)
     return before.p99.typical <= limit and safely_beyond(_here(state).p99, limit)
+
+
+def _promising(state: State) -> bool:
+    """Whether a cure looks as if it helped, but for the noise: a broken budget is worth some windows more to know."""
+    assert state.trial is not None
+    trial, after = state.trial, _here(state)
+    before, usual = pooled(trial.before, state.octave, trial.origin), state.learned.cell(state.octave, trial.origin)
+    if trial.kind != "cure" or trial.windows >= LONGEST_CURE or not (before.p99.weight and after.p99.weight):
+        return False
+    looks = change(before.p99, after.p99, usual.p99.spread(P99))
+    return looks.mean <= log(1 - SOONER) and not looks.gains(SOONER) and len(state.recent) < RECENT
 
 
 def _breaking(state: State, goal: LatencyGoal) -> tuple[WayWindow, ...]:
@@ -238,9 +258,12 @@ def _ended(state: State, goal: LatencyGoal) -> Decision:
     if trial.kind == "cure" and after.p99.weight and not keeps(after.p99, limit, ENTER):  # a saving is no cure
         helped = helped and change(before.p99, after.p99, usual.p99.spread(P99)).gains(SOONER)
     differ = clear(before, after, usual)
-    if not differ and trial.kind in ("trial", "cure"):
+    if trial.kind == "cure":
+        state = replace(state, vain=0 if differ or helped else state.vain + 1)
+    few = trial.kind == "cure" and state.vain < VAIN
+    if trial.kind in ("trial", "cure") and not differ and not (few and not alike(before, after, usual)):
         p99_ns = max(before.p99.typical, usual.p99.typical)
-        state = replace(state, alike_until=state.clock + BARRED_SECONDS, alike_p99_ns=p99_ns)
+        state = replace(state, alike_until=state.clock + BARRED_SECONDS, alike_p99_ns=p99_ns, vain=0)
     if helped:
         if trial.kind in ("budget", "cure"):
             state = barred(state, trial.origin, in_need_too=True, seconds=LEFT_SECONDS)

@@ -78,6 +78,8 @@ class State(Value, frozen=True, kw_only=True):
     """No trial before, as the last one showed that ways hardly differ; at no load, lest each has its own,"""
     alike_p99_ns: float = 0.0
     """unless a broken budget asks for a cure, and the p99 is well above what it was then."""
+    vain: int = 0
+    """Cures in a row that did not clearly change anything."""
     credit: float = SAVED_SECONDS
     """Seconds of trials that may be spent."""
     changes: tuple[float, ...] = ()

@@ -17,6 +17,7 @@ __all__ = [
     "Change",
     "LatencyGoal",
     "Prefer",
+    "alike",
     "change",
     "clear",
     "keeps",
@@ -37,6 +38,8 @@ CERTAIN = 2.33
 CLEAR = 5.0
 """And those that make it worth looking further: each of many trials is compared with what came just before it, which
 may have been the worst of many windows."""
+ALIKE = 0.2
+"""Of the p99: a cure that looks further off than that was one of noise, and does not tell that no other would help."""
 DRIFT = 0.02
 """Standard error that more windows do not take away: what is compared was not seen at the same time."""
 ENTER = 1.645
@@ -100,6 +103,14 @@ def clear(before: LearnedWay, after: LearnedWay, usual: LearnedWay) -> bool:
         (before.p99, after.p99, usual.p99.spread(P99)),
     )
     return any(change(one, other, noise).is_there(CLEAR) for one, other, noise in pairs if one.weight and other.weight)
+
+
+def alike(before: LearnedWay, after: LearnedWay, usual: LearnedWay) -> bool:
+    """Whether the p99 of two ways that do not differ clearly looks about the same."""
+    if not (before.p99.weight and after.p99.weight):
+        return True
+    looks = change(before.p99, after.p99, usual.p99.spread(P99))
+    return abs(looks.mean) < max(log(1 + ALIKE), 1.5 * looks.error)
 
 
 def keeps(p99: Pool, limit_ns: float, margin: float, prior: float = P99) -> bool:
