@@ -30,12 +30,15 @@ def start(program: str, grace_seconds: float = 0.3) -> subprocess.Popen[str]:
 
 
 def test_a_wait_for_a_child_that_does_not_end_comes_to_an_end() -> None:
-    running = start("""
+    running = start(
+        """
 subprocess.Popen(["sh", "-c", "sleep 1000; true"], start_new_session=True).wait()
 watchdog.end()
 time.sleep(1)
 print("went on")
-""", grace_seconds=2)
+""",
+        grace_seconds=2,
+    )
     output, errors = running.communicate(timeout=60)
 
     assert (running.returncode, output.splitlines()[1:]) == (0, ["went on"])
@@ -68,12 +71,15 @@ time.sleep(1000)
 
 
 def test_what_a_killed_pytest_started_ends_with_it() -> None:
-    running = start("""
+    running = start(
+        """
 subprocess.Popen(["setsid", "sh", "-c", "sleep 1000; true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 watchdog.end()
 print("started", flush=True)
 time.sleep(1000)
-""", grace_seconds=2)
+""",
+        grace_seconds=2,
+    )
     assert running.stdout
     mark, started = (running.stdout.readline().strip() for _ in range(2))
     assert started == "started"
