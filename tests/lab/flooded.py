@@ -1,4 +1,4 @@
-"""A bed in which a flood can take the server's CPU; how much the server answers at most is measured once for all tests."""
+"""A bed in which a flood can take the CPU of a server; how much that answers at most is measured once for all tests."""
 
 import os
 from collections.abc import Iterator

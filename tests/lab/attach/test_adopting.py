@@ -116,10 +116,10 @@ def test_not_taken_over_in_time_it_is_restored(
         began = time.monotonic()
         assert napctl("recover").stdout == "nothing to recover\n"
         until(lambda: napctl.live()[0].guard.deadline_boot_ns, "the moment to be recorded")  # type: ignore[union-attr]
-        time.sleep(1.5)
-        assert attached_in_kernel(lab, server) or time.monotonic() - began > 2.5
+        time.sleep(1)
+        assert attached_in_kernel(lab, server) or time.monotonic() - began > 2
         until(lambda: not napctl.live(), "the guard")
-        assert 2.5 < time.monotonic() - began < 30, "or it waits for a minute, as it does unless told otherwise"
+        assert 1 < time.monotonic() - began < 30, "or it waits for a minute, as it does unless told otherwise"
         assert machine_of(lab.server) == before
         if by_service:
             assert guard.told("put back memcached")

@@ -108,8 +108,8 @@ def test_detaching_everything_leaves_plans_in_force(bed: Lab, napctl: Napctl, pl
 
 @pytest.mark.alone
 def test_a_namesake_in_a_namespace_with_the_same_inode_number_is_left_alone(napctl: Napctl, tmp_path: Path) -> None:
-    """The kernel gives the inode number of a namespace that has gone to one of the next; if that is somebody else's, the
-    next try has another."""
+    """The kernel gives the inode number of a namespace that has gone to one of the next; unless somebody else has got
+    it: then once more."""
     (tmp_path / "plan.toml").write_text(HEAD + TUN.format(frames=16))
     for _ in range(5):
         with NetworkNamespace.create() as netns:
