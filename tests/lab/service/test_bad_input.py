@@ -161,7 +161,8 @@ def test_without_the_right_to_look_into_a_server_it_says_so_and_keeps_the_device
     before = machine_of(bed.server)
     policy = policy_of(tmp_path, server.pid)
     write(policy, f'{policy.read_text()}[[device]]\nname = "tun0"\ncoalescing.rx-max-frames = 16\n')
-    with serving(napctl, policy, *at_server(bed), under=without("sys_ptrace")) as it:
+    inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{bed.server.namespace.fd}"]
+    with serving(napctl, policy, under=[*inside, *without("sys_ptrace")]) as it:
         it.told("tun0: rx-max-frames 0 → 16, as the policy wants")
         assert "CAP_SYS_PTRACE" in it.told(f"pid:{server.pid}: ").text
         assert frames_of(bed.server.namespace) == 16
