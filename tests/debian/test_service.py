@@ -1,5 +1,6 @@
 """The service under real systemd: what it has attached outlives it, and nothing of it outlives its end."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,10 @@ from tests.debian.service import (
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
+LOOKED_SECONDS = 35.0
+"""A settled target is looked at every 30 s,"""
+SHORTLY_SECONDS = 5.0
+"""and the end of a pause waited for."""
 TAKEN_OVER = ("took over nginx", "took over the settings of e1000e0")
 NO_RESTART = "/run/systemd/system/napctl.service.d/no-restart.conf"
 
@@ -155,6 +160,34 @@ def test_it_stays_attached_over_a_reload_and_a_reset_of_the_link(service: Guest)
     until(lambda: settings(service) == during and is_attached(service), log.lines)
     assert pid_of(service) == daemon
     service.run("napctl attached")
+
+
+def test_a_restart_restores_and_attaches_again(service: Guest) -> None:
+    during, log = all_settings(service), Log(service, DAEMON)
+    with every_request_succeeds(service):
+        service.run(f"systemctl restart {DAEMON}")
+        assert log.await_line("stopped: all is put back") < log.await_line("attached nginx")
+        until(lambda: is_policy_true(service), log.lines)
+    assert all_settings(service) == during
+
+
+def test_a_clock_that_jumps_changes_nothing_and_ends_no_pause(service: Guest) -> None:
+    during, log = all_settings(service), Log(service, DAEMON)
+    trace_writes(service)
+
+    with every_request_succeeds(service):
+        service.run("date --set '+1 day'")
+        time.sleep(LOOKED_SECONDS)
+        service.run("date --set '-2 days'")
+        time.sleep(LOOKED_SECONDS)
+    assert (written(service), log.lines()) == ([], [])
+    assert all_settings(service) == during
+
+    service.run("napctl pause 10m; date --set '+1 day'")
+    time.sleep(SHORTLY_SECONDS)
+    assert not is_attached(service)
+    service.run("napctl pause --end")
+    until(lambda: is_policy_true(service), log.lines)
 
 
 def worker_of(guest: Guest) -> str:

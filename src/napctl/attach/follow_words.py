@@ -1,14 +1,17 @@
 """What --stay tells: each line when nobody waits for it, and what has not changed once."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from napctl.attach.switch_way import way_words
+from napctl.change.one_change import value_words
 from napctl.kernel.monitor import Notice
 from napctl.model.activity import Attached
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.plan import settings
+from napctl.model.settings import kernel_name
 from napctl.model.snapshot import Decision
 
 __all__ = ["Tell", "TellOf", "Words", "counted", "in_words"]
@@ -54,8 +57,8 @@ class Words:
         if chosen:
             timer = f"chose {way_words(attached.timer.gro_flush_timeout_ns)}"
             self.tell(f"{timer}: {attached.timer.why}" if attached.timer.why else timer, "adapt")
-        for warning in attached.warnings:
-            self.tell(warning)
+        for line in (*found_before(attached.transaction), *attached.warnings):
+            self.tell(line)
 
     def tell_notices(self, notices: Iterable[Notice]) -> None:
         """What has happened to devices, each once."""
@@ -89,6 +92,21 @@ def counted(transaction: Transaction) -> str:
         count = sum(isinstance(each, kind) for each in transaction.changes)
         found += [f"{count} {name}{'s' if count > 1 else ''}"] if count else []
     return ", ".join(found)
+
+
+def found_before(transaction: Transaction) -> Iterator[str]:
+    """A line for what somebody had set of what is attached, NAPI or epoll instances alike in one."""
+    alike: dict[str, list[str]] = {}
+    for change in transaction.changes:
+        if isinstance(change, NapiChange | EpollChange):
+            before = (
+                (name, was) for name, was in settings(change.before) if was and was != getattr(change.after, name)
+            )
+            if words := ", ".join(f"{kernel_name(name)} {value_words(name, was)}" for name, was in before):
+                alike.setdefault(words, []).append(change.where)
+    for words, places in alike.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        yield f"{places[0]}{more} had {words}, which comes back in the end"
 
 
 def in_words(error: NapctlError | OSError) -> str:

@@ -199,6 +199,6 @@ def apply(file: Path, netns: NetworkNamespace) -> int:
         return 0
     problems = 0
     for about, line, good in made_true_once(read_policy(file), state_directory(), netns):
-        echo(f"{about}: {line}")
+        echo(line if line.startswith(f"{about}: ") else f"{about}: {line}")
         problems += not good
     return 1 if problems else 0

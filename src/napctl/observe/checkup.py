@@ -21,6 +21,7 @@ from napctl.model.machine import EpollPoller, Machine
 from napctl.observe.machine import DISAPPEARED, epoll_pollers, take_machine
 from napctl.observe.other_managers import other_managers
 from napctl.observe.window import Observer
+from napctl.probe import ProbeReader
 
 __all__ = ["take_checkup"]
 
@@ -31,16 +32,17 @@ IRQBALANCE = "irqbalance"
 
 
 def take_checkup(
-    netns: NetworkNamespace, names: Collection[str], seconds: float, progress: Callable[[float], None]
-) -> Checkup:
+    netns: NetworkNamespace, names: Collection[str], seconds: float, progress: Callable[[float], None],
+    probe: ProbeReader | None = None,
+) -> Checkup:  # fmt: skip
     """Look at the named devices (all but loopback by default) for that long. Changes nothing.
 
-    `progress` is called now and then with the seconds that are left. Raises BadInput for a device that is not there,
-    ChangedMeanwhile for one that goes meanwhile.
+    `progress` is called now and then with the seconds that are left; `probe`: as of an Observer. Raises BadInput for a
+    device that is not there, ChangedMeanwhile for one that goes meanwhile.
     """
     before = take_machine(netns, names, with_pollers=False)
     watched, pollers, lacks = _watched(before)
-    with Observer(netns, names) as observer:
+    with Observer(netns, names, probe) as observer:
         observer.restart()
         start = _usage(watched)
         _wait(seconds, progress)

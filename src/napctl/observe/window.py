@@ -19,7 +19,7 @@ from napctl.model.machine import Device
 from napctl.model.window import Window
 from napctl.observe.machine import DISAPPEARED, take_devices, take_devices_again
 from napctl.observe.packet_load import PacketLoadReader
-from napctl.probe import Probe, ProbeUnavailable
+from napctl.probe import Probe, ProbeReader, ProbeUnavailable
 
 __all__ = ["Observer", "device_counts", "run_window"]
 
@@ -31,14 +31,15 @@ class Observer:
     loopback by default). Raises BadInput for a device that is not there.
     """
 
-    def __init__(self, netns: NetworkNamespace, names: Collection[str] = ()):
+    def __init__(self, netns: NetworkNamespace, names: Collection[str] = (), probe: ProbeReader | None = None):
+        """`probe`: one that counts already, instead of one of its own; whoever has it closes it."""
         self._netns = netns
         self._lacks: list[str] = []
         self._devices = take_devices(netns, names, self._lacks)
+        self._probe, self._own_probe = probe, probe is None
         try:
-            self._probe: Probe | None = Probe.load()
+            self._probe = probe or Probe.load()
         except ProbeUnavailable as error:
-            self._probe = None
             self._lacks.append(f"packets per poll, who polled, and softirq times: {error.reason}")
         self._named = {device.ifindex: device.name for device in self._devices} if names else {}
         self._load = PacketLoadReader([(netns, [device.name for device in self._devices])])
@@ -49,7 +50,7 @@ class Observer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._probe:
+        if self._probe and self._own_probe:
             self._probe.close()
         self._load.close()
 

@@ -2,6 +2,6 @@
 
 from napctl.probe.deliveries import DeliveryProbe
 from napctl.probe.loading import ProbeUnavailable
-from napctl.probe.napi import Probe
+from napctl.probe.napi import Probe, ProbeReader
 
-__all__ = ["DeliveryProbe", "Probe", "ProbeUnavailable"]
+__all__ = ["DeliveryProbe", "Probe", "ProbeReader", "ProbeUnavailable"]

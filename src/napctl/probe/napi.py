@@ -16,25 +16,19 @@ from napctl.probe.layout import SLOTS, Counters
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
 
-__all__ = ["Probe", "joined", "online_cpus", "possible_cpus"]
+__all__ = ["Probe", "ProbeReader", "joined", "online_cpus", "possible_cpus"]
 
 
 NO_DEVICE = "(no_device)"
 """What the kernel itself prints for an instance without a device (include/trace/events/napi.h)."""
 
 
-class Probe:
-    """The loaded and attached probe; a context manager. Its counts are its own: any number may run at once."""
+class ProbeReader:
+    """Reads what a probe counts; once that is closed, nothing more is counted. A context manager."""
 
-    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program = program
+    def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
         self._counters = Counters.from_buffer(memory)
-
-    @classmethod
-    def load(cls) -> Self:
-        """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
-        return cls(*loaded("napi", struct.pack("=I", net_rx_softirq(kernel_btf())), ctypes.sizeof(Counters)))
 
     def read(self) -> ProbeCounts:
         """The counts since load(), from memory: no system call but for the list of online CPUs.
@@ -51,13 +45,8 @@ class Probe:
             lost_pollers=self._counters.lost_pollers,
         )
 
-    def prog_fds(self) -> dict[str, int]:
-        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
-        return self._program.program_fds()
-
     def close(self) -> None:
-        """Detach and free; may be called again. read() cannot be called any more."""
-        self._program.close()
+        """May be called again. read() cannot be called any more."""
         if not self._memory.closed:
             del self._counters
             self._memory.close()
@@ -123,6 +112,32 @@ class Probe:
             net_rx_softirqs=counts.net_rx_softirqs,
             net_rx_softirq_ns=counts.net_rx_softirq_ns,
         )
+
+
+class Probe(ProbeReader):
+    """The loaded and attached probe; a context manager. Its counts are its own: any number may run at once."""
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        super().__init__(memory)
+        self._program = program
+
+    @classmethod
+    def load(cls) -> Self:
+        """Load and attach; counting begins with this call, from zero. Raises ProbeUnavailable."""
+        return cls(*loaded("napi", struct.pack("=I", net_rx_softirq(kernel_btf())), ctypes.sizeof(Counters)))
+
+    def reader(self) -> ProbeReader:
+        """One more, for another thread: it does not end with this."""
+        return ProbeReader(mmap.mmap(*self._program.map_fd(".bss")))
+
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
+    def close(self) -> None:
+        """Detach and free; may be called again. read() cannot be called any more."""
+        self._program.close()
+        super().close()
 
 
 @cache

@@ -20,7 +20,7 @@ from napctl.service.attach_drift import coverage_drift, settings_drift
 from napctl.service.device_drift import device_drift
 from napctl.service.policy_keys import attach_options_of
 
-__all__ = ["attachments_in_force", "find_drift"]
+__all__ = ["attachments_in_force", "find_drift", "target_drift"]
 
 
 def find_drift(policy: Policy, netns: NetworkNamespace) -> Drift:
@@ -30,7 +30,7 @@ def find_drift(policy: Policy, netns: NetworkNamespace) -> Drift:
     """
     live = attachments_in_force()
     with Places() as places:
-        parts = [_of_target(entry, live, places) for entry in policy.attach]
+        parts = [target_drift(entry, live, places) for entry in policy.attach]
     if policy.devices:
         machine = take_machine(netns)
         held = {napi_id for each in live for inode, napi_id in napis_of(each) if inode == netns.inode}
@@ -44,7 +44,8 @@ def attachments_in_force() -> list[Transaction]:
     return [each for each in live if alive(each)]
 
 
-def _of_target(entry: AttachEntry, live: Sequence[Transaction], places: Places) -> Drift:
+def target_drift(entry: AttachEntry, live: Sequence[Transaction], places: Places) -> Drift:
+    """Of one entry. `live`: what is attached."""
     try:
         running = resolve(parse(entry.target))
     except Ambiguous as error:

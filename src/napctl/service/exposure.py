@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +19,7 @@ from napctl.model.other_manager import Held, OtherManager
 from napctl.model.policy import ServiceEntry
 from napctl.model.snapshot import PolicyState
 from napctl.observe.checkup import take_checkup
+from napctl.probe import ProbeReader
 from napctl.service.metrics import MetricsServer, SnapshotCollector, write_textfile
 from napctl.service.snapshots import DeviceState, ServiceState, SnapshotTaker, Watched, WatchedTarget
 
@@ -27,6 +28,10 @@ __all__ = ["Exposure"]
 
 SNAPSHOT_SECONDS = 15.0
 """Nobody scrapes more often than that by default."""
+RARE_SECONDS = 60.0
+"""The same while nobody has scraped for"""
+UNASKED_NS = 300 * 10**9
+"""so long: who begins to sees one that is no older, and fresh ones from then on."""
 CHANGED_SECONDS = 1.0
 """Between a decision, after which there may be more, and a snapshot that shows it."""
 DOCTOR_SECONDS = 300.0
@@ -38,13 +43,16 @@ LOOK_SECONDS = 2.0
 class Exposure:
     """Of one service; nothing is loaded, counted or served where the policy names no place. A context manager."""
 
-    def __init__(self, service: ServiceEntry, netns: NetworkNamespace):
-        self._service, self._netns = service, netns
+    def __init__(self, service: ServiceEntry, netns: NetworkNamespace, clock_ns: Callable[[], int] = time.monotonic_ns):
+        self._service, self._netns, self._clock_ns = service, netns, clock_ns
         self._open = ExitStack()
         self._taker: SnapshotTaker | None = None
         self._served = False
-        self._collector = SnapshotCollector(per_napi=service.metrics_per_napi)
-        self._due_at = time.monotonic()
+        self._collector = SnapshotCollector(per_napi=service.metrics_per_napi, clock_ns=clock_ns)
+        self._taken_at = float("-inf")
+        """When the last snapshot was, of the clock in s,"""
+        self._wanted_at = float("inf")
+        """and when the next is to be there at the latest, as something has changed since."""
         self._doctor = Doctor(netns)
 
     def __enter__(self) -> Self:
@@ -53,20 +61,27 @@ class Exposure:
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
+    def _now(self) -> float:
+        return self._clock_ns() / 1e9
+
     def is_of(self, service: ServiceEntry) -> bool:
         """Whether that asks for the same."""
         mine = (self._service.metrics, self._service.metrics_per_napi)
         return mine == (service.metrics, service.metrics_per_napi)
 
     def seconds_left(self, now: float) -> float:
-        """Until turn() is due, of time.monotonic()."""
-        return float("inf") if self._service.metrics is None else max(0.0, self._due_at - now)
+        """Until turn() is due, of the clock in s."""
+        if self._service.metrics is None:
+            return float("inf")
+        unasked = self._served and self._collector.unasked_ns > UNASKED_NS  # who reads a textfile is not known
+        pause = RARE_SECONDS if unasked else SNAPSHOT_SECONDS
+        return max(0.0, min(self._taken_at + pause, self._wanted_at) - now)
 
     def changed(self) -> None:
         """Something is otherwise now: it is to be seen soon."""
         if self._taker is not None:
             self._taker.reread()
-            self._due_at = min(self._due_at, time.monotonic() + CHANGED_SECONDS)
+            self._wanted_at = min(self._wanted_at, self._now() + CHANGED_SECONDS)
 
     def turn(
         self,
@@ -81,8 +96,8 @@ class Exposure:
         if self._taker is None:
             per_napi = self._service.metrics_per_napi
             self._taker = self._open.enter_context(SnapshotTaker(__version__, per_napi=per_napi))
-        self._due_at = time.monotonic() + SNAPSHOT_SECONDS
-        self._doctor.look_if_due(devices, held)
+        self._taken_at, self._wanted_at = self._now(), float("inf")
+        self._doctor.look_if_due(devices, held, self._taker.polls_reader)
         state = ServiceState(
             policy=policy,
             devices={(self._netns.inode, name): each for name, each in states.items()},
@@ -118,19 +133,21 @@ class Doctor:
         self.looked_ns: int | None = None
         """CLOCK_MONOTONIC of the last look; None: there was none yet."""
 
-    def look_if_due(self, devices: Collection[str], held: Sequence[Held]) -> None:
-        """At these devices, of which napctl has set what `held` says, and not twice at a time."""
+    def look_if_due(
+        self, devices: Collection[str], held: Sequence[Held], counted: Callable[[], ProbeReader | None]
+    ) -> None:
+        """At these devices, of which napctl has set what `held` says, and not twice at a time. `counted`: by what polls
+        are counted already."""
         now = time.monotonic()
         if now < self._due_at or not devices or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_at = now + DOCTOR_SECONDS
-        self._thread = threading.Thread(
-            target=self._look, args=(tuple(devices), tuple(held)), daemon=True, name="napctl-doctor"
-        )
+        arguments = tuple(devices), tuple(held), counted()
+        self._thread = threading.Thread(target=self._look, args=arguments, daemon=True, name="napctl-doctor")
         self._thread.start()
 
-    def _look(self, devices: tuple[str, ...], held: tuple[Held, ...]) -> None:
-        with suppress(NapctlError, OSError), in_background():
-            checkup = take_checkup(self._netns, devices, LOOK_SECONDS, lambda _left: None)
+    def _look(self, devices: tuple[str, ...], held: tuple[Held, ...], probe: ProbeReader | None) -> None:
+        with suppress(NapctlError, OSError), in_background(), probe or nullcontext():
+            checkup = take_checkup(self._netns, devices, LOOK_SECONDS, lambda _left: None, probe)
             self.findings = diagnose(replace(checkup, held=held))
             self.looked_ns = time.monotonic_ns()

@@ -58,10 +58,16 @@ class SnapshotCollector(Collector):
         """`per_napi`: series of each NAPI instance instead of each device."""
         self._per_napi, self._clock_ns = per_napi, clock_ns
         self._last: Snapshot | None = None
+        self._asked_ns = clock_ns()
 
     def show(self, snapshot: Snapshot) -> None:
         """From now on this one."""
         self._last = snapshot
+
+    @property
+    def unasked_ns(self) -> int:
+        """For how long nobody has scraped, since this began."""
+        return self._clock_ns() - self._asked_ns
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: who registers it need not have a snapshot yet."""
@@ -69,7 +75,7 @@ class SnapshotCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics of the last snapshot, napctl_up alone before the first."""
-        last = self._last
+        last, self._asked_ns = self._last, self._clock_ns()
         yield _single("napctl_up", "1: the service has taken a snapshot.", float(last is not None))
         if last is None:
             return

@@ -8,14 +8,16 @@ from napctl.attach.follow_words import counted
 from napctl.attach.judge_target import judge_target
 from napctl.attach.target import attached_of, parse, resolve
 from napctl.change.journal import Journal
+from napctl.change.objects import Places
 from napctl.change.recovery import recover, refuse_unsettled
 from napctl.change.transaction import amend, apply, begun, undisturbed
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import ChannelsChange, NapiChange, devices_of
-from napctl.model.errors import NapctlError
+from napctl.model.errors import BadInput, NapctlError
 from napctl.model.policy import AttachEntry, Policy
 from napctl.observe.machine import take_machine
 from napctl.service.device_plan import wanted_changes
+from napctl.service.drift import target_drift
 from napctl.service.policy_keys import options_for_once
 
 __all__ = ["made_true_once"]
@@ -43,7 +45,12 @@ def _attached(entry: AttachEntry, directory: Path) -> str:
     processes = resolve(parse(entry.target))
     options = options_for_once(entry)
     with Journal(directory) as journal:
-        if attached_of(processes, (each for each in journal.live() if each.kind == "attach")):
+        live = [each for each in journal.live() if each.kind == "attach"]
+        if attached_of(processes, live):
+            with Places() as places:
+                differing = target_drift(entry, live, places).differences
+            if differing:
+                raise BadInput(f"attached, but {differing[0].words}: `napctl detach {entry.target}` first")
             return "attached already"
         judged = judge_target(entry.target, processes, options)
         attached = attach_target(journal, judged, options, lambda _line: None)

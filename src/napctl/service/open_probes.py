@@ -14,7 +14,7 @@ from napctl.model.overload import LoadReading
 from napctl.model.snapshot import ProbeName
 from napctl.model.suspension_counts import SuspensionCounts, suspended_between
 from napctl.observe.packet_load import PacketLoadReader
-from napctl.probe import Probe, ProbeUnavailable
+from napctl.probe import Probe, ProbeReader, ProbeUnavailable
 from napctl.probe.latency import LatencyProbe
 from napctl.probe.suspension import SuspensionProbe
 
@@ -89,6 +89,10 @@ class OpenProbes:
             return None
         before, self._suspended = self._suspended, self._suspension.read()
         return suspended_between(before, self._suspended)
+
+    def polls_reader(self) -> ProbeReader | None:
+        """For another thread, whatever becomes of these probes meanwhile; None: nobody counts."""
+        return self._napi.reader() if self._napi else None
 
     def latencies(self, pids: set[int]) -> tuple[tuple[ProcessLatency, ...], tuple[ProcessLatency, ...]]:
         """The last reading and this one. `pids` are the processes that are looked at from now on."""

@@ -26,6 +26,7 @@ from napctl.model.snapshot import DeviceTotals, NapiTotals, OwnUse, PolicyState,
 from napctl.model.window import Window, own_polls
 from napctl.observe.machine import take_devices_again
 from napctl.observe.window import device_counts
+from napctl.probe import ProbeReader
 from napctl.service.open_probes import OpenPacketLoad, OpenProbes, Suspended
 from napctl.service.totals import DeviceSums, NapiSums, OverloadSums, TargetSums, found_rules, grown_by, kept
 
@@ -130,6 +131,10 @@ class SnapshotTaker:
     def unavailable(self) -> Mapping[ProbeName, str]:
         """Why a probe could not be loaded."""
         return self._probes.unavailable
+
+    def polls_reader(self) -> ProbeReader | None:
+        """As of OpenProbes."""
+        return self._probes.polls_reader()
 
     def reread(self) -> None:
         """Ask for all settings anew at the next snapshot: the service, or an event, says that some have changed."""

@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -16,9 +17,10 @@ import pytest
 from napctl.attach.target import complete, parse, resolve
 from napctl.kernel import container_files
 from napctl.lab.bed import Lab
+from napctl.lab.servers import connected
 from napctl.model.errors import BadInput, NotPermitted
-from tests.lab.following import all_unset, attached_in_kernel
-from tests.lab.helpers import Napctl, another_memcached, ask
+from tests.lab.following import all_unset, attached, attached_in_kernel, settings_of
+from tests.lab.helpers import PREFERS, Napctl, another_memcached, answers, ask, params_of, until
 from tests.lab.service.services import policy_of, serving
 from tests.lab.targets import Groups, groups_here, pids_of, refusal
 
@@ -98,10 +100,12 @@ def docker_place() -> Iterator[Path]:
             place.rmdir()
 
 
-def test_a_container_that_starts_later_is_attached_and_so_is_the_next_of_its_name(
-    lab: Lab, port: int, groups: Groups, napctl: Napctl, tmp_path: Path, docker_place: Path
+@pytest.mark.parametrize("by", ["name", "image"])
+def test_a_container_that_starts_later_is_attached_and_so_is_the_next_of_its_kind(
+    by: str, lab: Lab, port: int, groups: Groups, napctl: Napctl, tmp_path: Path, docker_place: Path
 ) -> None:
-    target, docker = f"container:web-{token_hex(4)}", tmp_path / "docker"
+    name, image, docker = f"web-{token_hex(4)}", f"lab/{token_hex(4)}", tmp_path / "docker"
+    target = f"container:{name}" if by == "name" else f"container:image={image}"
     docker.mkdir()
     under = [*UNDER, str(docker), str(docker_place)]
     with serving(napctl, policy_of(tmp_path, target), under=under) as it:
@@ -111,7 +115,7 @@ def test_a_container_that_starts_later_is_attached_and_so_is_the_next_of_its_nam
                 began, identity = time.time(), token_hex(32)
                 group = groups.make(f"docker-{identity}.scope")
                 (group / "cgroup.procs").write_text(str(server.pid))
-                described(docker, identity, target.removeprefix("container:"), "memcached")
+                described(docker, identity, name if by == "name" else token_hex(8), f"{image}:1")
                 # As a whole, or one after the other, if it has come before the end of the last one was looked at.
                 it.told(f"memcached ({server.pid})", since=began)
                 assert attached_in_kernel(lab, server)
@@ -156,11 +160,16 @@ def podman(tmp_path: Path) -> Iterator[Podman]:
     shutil.rmtree(short, ignore_errors=True)
 
 
+SLEEP = ("/busybox", "sleep", "60")
+
+
 @contextmanager
-def contained(podman: Podman, name: str, image: str) -> Iterator[str]:
-    """The id of a container that sleeps."""
-    options = ("--detach", "--name", name, "--network", "none", *LITTLE)
-    identity = podman("run", *options, image, "/busybox", "sleep", "60")
+def contained(
+    podman: Podman, name: str, image: str, *, command: Sequence[str] = SLEEP, network: str = "none"
+) -> Iterator[str]:
+    """The id of a running container."""
+    options = ("--detach", "--name", name, "--network", network, *LITTLE)
+    identity = podman("run", *options, image, *command)
     try:
         yield identity
     finally:
@@ -187,3 +196,47 @@ def test_what_podman_runs_is_known_by_name_image_and_id(
             assert pids_of(f"container:{name}") == [pid]
     with pytest.raises(BadInput, match="no container runs here that is called so"):
         resolve(parse(f"container:{name}"))
+
+
+def imported(podman: Podman, directory: Path, program: str, image: str) -> None:
+    """An image of that program, with the libraries that it is linked to."""
+    found = shutil.which(program)
+    assert found is not None
+    linked = subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout
+    libraries = [word for word in linked.split() if word.startswith("/")]
+    archive = directory / "image.tar"
+    subprocess.run(["tar", "--dereference", "-C", "/", "-cf", archive, found, *libraries, "/etc/passwd"], check=True)
+    podman("import", str(archive), image)
+
+
+def connected_once(lab: Lab, port: int) -> socket.socket | None:
+    with suppress(OSError):
+        return connected(lab, port)
+    return None
+
+
+@pytest.mark.long
+def test_what_podman_starts_later_is_attached_and_so_is_the_next_of_its_name(
+    podman: Podman, lab: Lab, port: int, napctl: Napctl, tmp_path: Path
+) -> None:
+    groups_here()
+    imported(podman, tmp_path, "memcached", "lab/memcached:1")
+    command = (str(shutil.which("memcached")), "-t", "1", "-u", "root", "-l", "0.0.0.0", "-p", str(port), "-U", "0")
+    network = f"ns:/proc/{os.getpid()}/fd/{lab.server.namespace.fd}"
+    under = [*UNDER, str(tmp_path / "var/lib/containers"), "/var/lib/containers"]
+    name = f"web-{token_hex(4)}"
+    with serving(napctl, policy_of(tmp_path, f"container:{name}"), under=under) as it:
+        it.told(f"waiting for container:{name}: it is not running")
+        for _ in range(2):
+            began = time.time()
+            with contained(podman, name, "lab/memcached:1", command=command, network=network) as identity:
+                pid = int(podman("inspect", "--format", "{{.State.Pid}}", identity))
+                connection = until(lambda: connected_once(lab, port), "it to listen")
+                assert connection is not None
+                with connection:
+                    assert answers(connection)
+                    it.told(f"memcached ({pid})", since=began)
+                    assert all(map(attached, settings_of(lab)))
+                    assert PREFERS in params_of(pid).values()
+            until(lambda: not any(map(attached, settings_of(lab))), "its end to be seen", 40)
+        assert it.end(signal.SIGTERM) == 0

@@ -11,7 +11,7 @@ from napctl.lab.servers import Server
 from napctl.model.activity import Now
 from napctl.model.window import Window
 from napctl.observe.window import Observer
-from napctl.probe import Probe
+from napctl.probe import ProbeReader
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl
@@ -19,13 +19,13 @@ from tests.lab.helpers import Napctl
 pytestmark = pytest.mark.lab
 
 
-def full(probe: Probe | SuspensionProbe) -> None:
+def full(probe: ProbeReader | SuspensionProbe) -> None:
     """Take every free place, by instances at address 1, where there is none."""
     for slot in probe._counters.slots:
         slot.napi = slot.napi or 1
 
 
-def full_of_pollers(probe: Probe) -> None:
+def full_of_pollers(probe: ProbeReader) -> None:
     for place, key in enumerate(probe._counters.poller_keys):
         probe._counters.poller_keys[place] = key or 1 << 63 | 1
 

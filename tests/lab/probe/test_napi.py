@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from napctl.model.counts import NapiCounts
-from napctl.probe import Probe, ProbeUnavailable
+from napctl.probe import Probe, ProbeReader, ProbeUnavailable
 from tests.lab.helpers import bpftrace_command
 from tests.lab.probe.loading import load_in
 
@@ -100,11 +100,11 @@ class Wire:
         self._sockets += [sender, receiver]
         return sender, receiver
 
-    def counts(self, probe: Probe) -> NapiCounts:
+    def counts(self, probe: ProbeReader) -> NapiCounts:
         """Of the receiver's one NAPI instance, the newest if there were several."""
         return self.all_counts(probe)[-1]
 
-    def all_counts(self, probe: Probe) -> list[NapiCounts]:
+    def all_counts(self, probe: ProbeReader) -> list[NapiCounts]:
         return [napi for napi in probe.read().napis if napi.device == self.receiver_dev]
 
 
@@ -163,6 +163,20 @@ def test_histograms_hold_exactly_the_packets_received(wire: Wire, probe: Probe) 
     assert napi.all.packets == arrived
     assert napi.all.polls >= arrived / BURST
     assert probe.read().lost_polls == 0
+
+
+def test_another_reader_reads_the_same_and_goes_on_when_the_probe_is_closed(wire: Wire) -> None:
+    sender, receiver = wire.sockets()
+    with Probe.load() as probe:
+        with probe.reader() as reader:
+            transfer(sender, receiver, 100)
+            assert wire.counts(reader) == wire.counts(probe)
+        transfer(sender, receiver, 100)
+        last, reader = wire.counts(probe), probe.reader()
+        assert last.all.packets == 200, "whoever closes a reader leaves the probe open"
+    with reader:
+        transfer(sender, receiver, 100)
+        assert wire.counts(reader) == last, "nobody counts any more"
 
 
 def test_an_instance_is_named_by_id_device_and_namespace(wire: Wire, probe: Probe) -> None:

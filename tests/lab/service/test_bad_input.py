@@ -31,7 +31,9 @@ from tests.lab.helpers import (
     steps_in,
     until,
     victims,
+    without,
 )
+from tests.lab.plans import frames_of
 from tests.lab.service.services import free_port, guarding, guards_gone, policy_of, scraped, serving, write
 
 pytestmark = pytest.mark.lab
@@ -141,7 +143,34 @@ def test_metrics_at_a_port_that_another_process_has_are_served_later_and_nothing
         with serving(napctl, policy) as it:
             it.told(f"metrics at 127.0.0.1:{port}: another process listens there")
             it.told("attached memcached")
+            taken.close()
+            assert napctl("policy", "apply").status == 0  # a decision, after which a snapshot is taken
+            until(lambda: is_served(port), "metrics")
             assert it.end(signal.SIGTERM) == 0
+
+
+def is_served(port: int) -> bool:
+    with suppress(OSError):
+        return scraped(port)["napctl_up"] == 1
+    return False
+
+
+def test_without_the_right_to_look_into_a_server_it_says_so_and_keeps_the_devices(
+    bed: Lab, lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    before = machine_of(bed.server)
+    policy = policy_of(tmp_path, server.pid)
+    write(policy, f'{policy.read_text()}[[device]]\nname = "tun0"\ncoalescing.rx-max-frames = 16\n')
+    inside = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{bed.server.namespace.fd}"]
+    with serving(napctl, policy, under=[*inside, *without("sys_ptrace")]) as it:
+        it.told("tun0: rx-max-frames 0 → 16, as the policy wants")
+        assert "CAP_SYS_PTRACE" in it.told(f"pid:{server.pid}: ").text
+        assert frames_of(bed.server.namespace) == 16
+        assert all_unset(server.pid)
+        assert it.end(signal.SIGTERM) == 0
+        assert len([each for each in it.since() if "CAP_SYS_PTRACE" in each]) == 1, "told once"
+        assert it.errors == ""
+    assert machine_of(bed.server) == before
 
 
 def test_targets_that_never_come_are_one_line_each_and_cost_nothing(napctl: Napctl, tmp_path: Path) -> None:

@@ -104,3 +104,28 @@ def test_what_could_not_be_put_back_is_put_back_as_soon_as_it_can_be(
         assert napctl.live() == []
         assert machine_of(lab.server) == before
         assert it.end(signal.SIGTERM) == 0
+
+
+def test_without_a_service_the_policy_is_made_true_once_and_what_is_not_is_said(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    before, name = machine_of(lab.server), f"pid:{server.pid}"
+    policy = policy_of(tmp_path, server.pid)
+    ran = napctl("policy", "apply", policy)
+    assert (ran.status, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"{name}: attached memcached ({server.pid}): 1 NAPI instance")
+    assert attached_in_kernel(lab, server)
+    assert napctl("policy", "drift", policy).status == 0
+    assert napctl("policy", "apply", policy).stdout == f"{name}: attached already\n"
+
+    policy_of(tmp_path, (server.pid, 50), "no-such-server-x")
+    ran = napctl("policy", "apply", policy)
+    assert ran.status == 1
+    otherwise, absent = ran.stdout.splitlines()
+    assert otherwise.startswith(f"{name}: attached, but NAPI ")
+    assert "is 200us, policy wants 50us" in otherwise
+    assert otherwise.endswith(f"`napctl detach {name}` first")
+    assert absent == "no-such-server-x: no process has that name"
+
+    assert napctl("detach", server.pid).status == 0
+    assert machine_of(lab.server) == before

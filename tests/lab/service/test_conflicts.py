@@ -27,6 +27,20 @@ def figure(port: int, name: str) -> float | None:
         return None
 
 
+def test_what_he_had_set_before_is_named_when_it_is_overwritten_and_is_back_in_the_end(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
+) -> None:
+    (napi,) = lab.server.napis()
+    set_napi(lab, napi.napi_id, replace(napi.settings, defer_hard_irqs=3, gro_flush_timeout_ns=777_000))
+    before = machine_of(lab.server)
+    with serving(napctl, policy_of(tmp_path, server.pid)) as it:
+        it.told("attached memcached")
+        had = "had defer-hard-irqs 3, gro-flush-timeout 777us, which comes back in the end"
+        it.told(f"NAPI {napi.napi_id} of server0 {had}")
+        assert it.end(signal.SIGTERM) == 0
+    assert machine_of(lab.server) == before
+
+
 @pytest.mark.alone
 def test_what_he_puts_back_thrice_is_left_to_him_and_counted_until_it_is_asked_for(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path

@@ -52,4 +52,5 @@ def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(napctl: Na
         assert share < 0.005
         assert memory < 60e6
         assert cost.long_looks == 0, "no system calls are traced"
+        assert cost.programs == 0, "what looks for findings finds its probe loaded"
         assert it.end(signal.SIGTERM, 20) == 0

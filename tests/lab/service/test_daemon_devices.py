@@ -32,7 +32,8 @@ def test_what_was_rolled_back_is_named_by_who_asks_for_the_policy(bed: Lab, napc
     with daemon(napctl, written(tmp_path / "policy.toml", 16), bed.server.namespace) as it:
         it.told("rx-max-frames 0 → 16, as the policy wants")
         (in_force,) = napctl.live()
-        assert napctl("rollback", in_force.number).status == 0
+        done = napctl("rollback", in_force.number)
+        assert (done.status, "was the service's" in done.stderr) == (0, True)
         it.told("somebody has rolled their settings back")
         assert napctl("policy", "apply").stdout == "devices: tried anew\n"
         until(lambda: frames_of(bed.server.namespace) == 16, "it to be set anew")

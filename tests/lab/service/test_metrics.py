@@ -18,10 +18,12 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, memcached
 from napctl.model.finding import Finding
+from napctl.model.policy import MetricsPlace, ServiceEntry
 from napctl.model.snapshot import PolicyState, Snapshot
 from napctl.observe.machine import take_devices
 from napctl.probe import Probe
 from napctl.probe.suspension import SuspensionProbe
+from napctl.service import exposure
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.conftest import LoadStarter
@@ -273,6 +275,27 @@ def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
     assert polls[2] > polls[1] + 500
     waits = [sum(each.devices[0].suspension.waits) for each in found if each.devices[0].suspension]
     assert waits[1] > waits[0]
+
+
+def test_a_look_for_findings_loads_no_probe_of_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded, load = list[Probe](), Probe.load
+
+    def counted() -> Probe:
+        loaded.append(load())
+        return loaded[-1]
+
+    monkeypatch.setattr(Probe, "load", counted)
+    monkeypatch.setattr(exposure, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(exposure, "DOCTOR_SECONDS", 0.0)
+    place = MetricsPlace(textfile=str(tmp_path / "napctl.prom"))
+    with exposure.Exposure(ServiceEntry(metrics=place), lab.server.namespace) as exposed:
+        exposed.turn(("server0",), (), {}, PolicyState())
+        until(lambda: exposed._doctor.looked_ns, "a look")
+        exposed.turn((), (), {}, PolicyState())
+    assert "napctl_findings_age_seconds" in Path(place.textfile or "").read_text()
+    assert len(loaded) == 1
 
 
 WITHOUT = """

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 import time
 import urllib.request
@@ -178,6 +179,20 @@ def test_before_the_first_snapshot_it_says_so_and_no_more() -> None:
 def test_the_age_is_that_of_the_snapshot_when_it_is_asked_for() -> None:
     (age,) = families(showing(snapshot(), now_ns=65 * 10**9))["napctl_snapshot_age_seconds"].samples
     assert age.value == 60.0
+
+
+def test_a_scrape_touches_neither_the_kernel_nor_the_journal() -> None:
+    """By what Python tells of files, sockets and databases (sys.addaudithook())."""
+    collector, touched, armed = showing(snapshot()), list[str](), [False]
+    text_of(collector)  # imports what it needs
+    kinds = ("open", "os.", "socket.", "sqlite3.", "fcntl.", "mmap.", "subprocess.")
+    sys.addaudithook(lambda event, _: touched.append(event) if armed[0] and event.startswith(kinds) else None)
+    armed[0] = True
+    try:
+        text = text_of(collector)
+    finally:
+        armed[0] = False
+    assert (touched, b"napctl_polls_total" in text) == ([], True)
 
 
 def test_what_a_probe_would_count_is_missing_without_it_and_it_says_which() -> None:
