@@ -5,7 +5,15 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from napctl.kernel.monitor import Notice
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    NapiChange,
+    SocketChange,
+    SteeringChange,
+    ThreadChange,
+    Transaction,
+)
 from napctl.model.errors import NapctlError
 from napctl.model.snapshot import Decision
 
@@ -16,7 +24,8 @@ RENUMBERED = "NAPI instances have new ids"
 REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
-    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", SteeringChange: "steered group",
+    NapiChange: "NAPI instance", ThreadChange: "NAPI thread", EpollChange: "epoll instance", SocketChange: "socket",
+    SteeringChange: "steered group",
 }  # fmt: skip
 
 

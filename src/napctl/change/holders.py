@@ -18,7 +18,7 @@ def refuse_second_holder(wanted: Iterable[Change], live: Iterable[Transaction], 
     never lets it go (commit c18d4b190a46).
     """
     instances = (each for each in wanted if isinstance(each, InstanceChange))
-    deciding = [each for each in instances if isinstance(each, ThreadChange) or _suspends(each)]
+    deciding = [each for each in instances if isinstance(each, ThreadChange) or _is_attached(each)]
     for other in live if deciding else ():
         if other.number == own:
             continue
@@ -39,13 +39,14 @@ def _refusal(change: InstanceChange, held: Change, other: Transaction) -> str:
         return f"its thread spins, by {other.title}, so that no task can poll it; {_way_out(other)} first" * _spins(
             held
         )
-    if isinstance(change, ThreadChange) and _suspends(held):
-        return f"it is held by {other.title}, whose tasks poll it; {_way_out(other)} first"
+    if isinstance(change, ThreadChange) and held.is_attached:
+        whose = ", whose tasks poll it" if held.after.irq_suspend_timeout_ns else ""
+        return f"it is held by {other.title}{whose}; {_way_out(other)} first"
     return ""
 
 
-def _suspends(change: Change) -> bool:
-    return isinstance(change, NapiChange) and bool(change.after.irq_suspend_timeout_ns)
+def _is_attached(change: Change) -> bool:
+    return isinstance(change, NapiChange) and change.is_attached
 
 
 def _spins(change: ThreadChange) -> bool:

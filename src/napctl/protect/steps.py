@@ -95,7 +95,7 @@ def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
         for each in live
         if each.number != own
         for change in each.changes
-        if isinstance(change, ThreadChange) or (isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns)
+        if isinstance(change, ThreadChange) or (isinstance(change, NapiChange) and change.is_attached)
     )
 
 
