@@ -19,13 +19,14 @@ from napctl.model.activity import Attached
 from napctl.model.change import Guard, Keeper, NapiChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.modes import OF_INSTANCES, mode_of
-from napctl.model.next_best import NextBest
+from napctl.model.next_best import NextBest, Offer
 from napctl.model.timer_choice import TimerChoice
 
 __all__ = [
     "as_chosen",
     "attach_target",
     "attach_with",
+    "chosen_options",
     "in_best_mode",
     "refuse_unfit",
     "several_queues",
@@ -97,10 +98,14 @@ def as_chosen(target: JudgedTarget, options: AttachOptions, found: NextBest) -> 
             f"{who(target.found)}: suspension does not fit: {unfit_words(target)}; of what fits else, "
             f"{found.unmeasured or found.why}; nothing was changed"
         )
-    chosen = options_for(options, found.best)
-    if chosen.mode != "thread":
-        chosen = but(chosen, timer_ns=found.gro_flush_timeout_ns)
+    chosen = chosen_options(options, found, found.best)
     return judge(target.found, chosen), chosen
+
+
+def chosen_options(options: AttachOptions, found: NextBest, offer: Offer) -> AttachOptions:
+    """To attach in the mode that was offered, with the timer that it was tried with."""
+    chosen = options_for(options, offer)
+    return chosen if chosen.mode == "thread" else but(chosen, timer_ns=found.gro_flush_timeout_ns)
 
 
 def timer_without_trial(options: AttachOptions) -> TimerChoice | None:

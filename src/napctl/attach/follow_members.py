@@ -26,6 +26,11 @@ class Members:
         self.why = ""
         """The name could not be followed by the last look, though something of it may run."""
 
+    
+    def pids(self) -> frozenset[int]:
+        """Of those that are known."""
+        return frozenset(each.pid for each in self.known)
+
     def find(self) -> tuple[Process, ...]:
         """Whom the name means now; and those who belonged to it and still run, as workers of a dead master."""
         found: dict[int, Process] = {each.pid: each for each in self.known if running(each)}

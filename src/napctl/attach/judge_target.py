@@ -65,6 +65,11 @@ class Choice:
             return not self.napis
         return not (self.instances or self.sockets or self.steered)
 
+    def without(self, napi_ids: Container[int]) -> "Choice":
+        """Of a mode of NAPI instances."""
+        napis = tuple(each for each in self.napis if each not in napi_ids)
+        return but(self, napis=napis, threads=tuple(each for each in self.threads if each.napi_id not in napi_ids))
+
 
 @dataclass(frozen=True)
 class JudgedTarget:

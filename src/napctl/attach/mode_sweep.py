@@ -89,10 +89,13 @@ def mode_sweep(
     if not any(each.fits for each in found.offers):
         return replace(found, unmeasured="nothing else fits")
     try:
-        with _Windows(target) as windows:
-            quiet = yield from windows.one()
-            if quiet.packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+        with CostProbe({each.pid for each in target.found.processes}) as cost:
+            keys = {_key(each) for each in fed_napis(target.found)}
+            before = cost.packets(keys)
+            yield WINDOW_SECONDS
+            if cost.packets(keys) - before < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
                 return replace(found, unmeasured=TOO_LITTLE)
+        with _Windows(target) as windows:
             ways = [None, *(each for each in found.offers if each.fits)]
             seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * rounds * len(ways)
             progress(f"trying what fits instead of suspension for about {seconds:.0f} s")

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, ThreadChange
+from napctl.model.settings import BUSY_POLL
 
-__all__ = ["ASKED", "MODES", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies"]
+__all__ = ["ASKED", "MODES", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies", "spins"]
 
 
 Mode = Literal["suspend", "poll", "thread", "defer"]
@@ -35,3 +36,8 @@ def mode_of(changes: Sequence[Change]) -> Mode:
 def satisfies(mode: Mode, asked: AskedMode) -> bool:
     """Whether an attachment in that mode is what was asked for."""
     return asked in (mode, "auto") or (asked, mode) == ("suspend", "poll")
+
+
+def spins(changes: Sequence[Change]) -> bool:
+    """Whether a thread of an attachment never sleeps."""
+    return any(isinstance(each, ThreadChange) and each.after.threaded == BUSY_POLL for each in changes)

@@ -65,7 +65,7 @@ class TargetKeeper:
     @property
     def pids(self) -> Collection[int]:
         """Of its processes, as far as they are known."""
-        return {each.pid for each in self._stay.members.known} if self._stay is not None else ()
+        return self._stay.members.pids if self._stay is not None else ()
 
     @property
     def conflicts(self) -> int:

@@ -104,7 +104,7 @@ def test_a_follower_hears_what_has_happened_before_it_counts_what_was_lost(
     guard = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
     stay = Stay(parse("nginx"), options, guard, tmp_path, lambda *_: None)
     if notices is not None:
-        monkeypatch.setattr(stay._devices, "notices", notices)
+        monkeypatch.setattr(stay._settings._devices, "notices", notices)
     for _ in range(5):
         if notices is None:
             stay.look_anew()

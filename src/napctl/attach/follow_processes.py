@@ -1,0 +1,84 @@
+"""The processes of a followed target: cheap checks of them and deep looks at them, and when which of them is due."""
+
+import time
+from contextlib import nullcontext
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.follow_check import Pulse
+from napctl.attach.follow_members import Members
+from napctl.attach.follow_memory import Known
+from napctl.attach.follow_pace import PULSE_SECONDS, Pace
+from napctl.attach.judge_target import JudgedTarget
+from napctl.attach.target import Target
+from napctl.kernel import processes
+from napctl.kernel.priority import in_background
+from napctl.model.change import Transaction
+
+__all__ = ["FollowedProcesses"]
+
+
+WAITING_SHARE = 0.01
+"""Of one CPU that looking for a target takes of which no process runs."""
+
+
+class FollowedProcesses:
+    """Of one target. A look is from look() to looked(): what it leads to is between the two."""
+
+    def __init__(self, target: Target, options: AttachOptions, known: Known):
+        self._target, self._options, self._known = target, options, known
+        self.members, self.pace = Members(target), Pace()
+        self._pulse = Pulse(())
+        self._look_seconds = 0.0
+        """Of CPU time, of the last look."""
+
+    @property
+    def running(self) -> frozenset[int]:
+        """Pids, by the last check."""
+        return self._pulse.members
+
+    def check(self) -> None:
+        """Cheaply; a difference makes a look due."""
+        began = time.process_time()
+        with in_background():
+            difference = self._pulse.take()
+        self.pace.pulsed(time.monotonic(), time.process_time() - began - self._pulse.listing_seconds)
+        gone = bool(difference.ended) and self._pulse.all_gone
+        if difference.connected or gone or (difference.born and self._options.steer):
+            self.pace.want(time.monotonic())
+        elif difference.changed:
+            self.pace.want(time.monotonic(), churn=True)
+
+    def look(self, attached: Transaction | None) -> JudgedTarget | None:
+        """Deeply; None: no process of the target runs. At ease, where somebody is attached and nobody new waits."""
+        began = time.process_time()
+        nobody_waits = attached is not None and not self.pace.urgent
+        with in_background() if nobody_waits else nullcontext():
+            pids = processes.pids()  # before the look: what comes meanwhile is a difference
+            members = self.members.find()
+            by_name = self._target.kind == "name"
+            self._pulse = Pulse(members, self._known.settled, pids=pids, by_name=by_name)
+            now = self.examined(attached) if members else None
+        self._look_seconds = time.process_time() - began
+        return now
+
+    def examined(self, attached: Transaction | None) -> JudgedTarget:
+        """Those that are known by now."""
+        return self._known.examined(self.members.examined, attached)
+
+    def looked(self) -> None:
+        """What a look has led to is done."""
+        moment = time.monotonic()
+        self.pace.looked(moment, self._look_seconds)
+        if not self.members.known:
+            self.pace.again_at(moment + max(PULSE_SECONDS, self._look_seconds / WAITING_SHARE))
+        if (again := self._known.next_try()) is not None:
+            self.pace.again_at(again)
+
+    def settle(self, now: JudgedTarget) -> None:
+        """What is attached by now is not looked for any more."""
+        self._known.settle(now)
+        self._pulse.settled = self._known.settled
+
+    def unsettle(self) -> None:
+        """Nothing is attached any more."""
+        self._known.settled = self._pulse.settled = frozenset()

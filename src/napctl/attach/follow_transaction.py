@@ -1,0 +1,145 @@
+"""The transaction of a followed target, as the journal has it: made, taken over, amended step by step, put back."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from napctl.attach.attach_options import AttachOptions
+from napctl.attach.attach_target import attach_with
+from napctl.attach.attachment import detach
+from napctl.attach.follow_memory import Known, key_of
+from napctl.attach.follow_step import Step
+from napctl.attach.follow_words import Words
+from napctl.attach.judge_target import JudgedTarget
+from napctl.change.guard import myself
+from napctl.change.journal import Journal
+from napctl.change.recovery import alive, recover
+from napctl.change.same_process import running
+from napctl.change.takeover import leave, take_over
+from napctl.change.transaction import amend, undisturbed
+from napctl.kernel.processes import Process
+from napctl.model.activity import Attached
+from napctl.model.change import Change, Guard, Restored, Transaction
+from napctl.model.errors import NapctlError
+from napctl.model.timer_choice import TimerChoice
+
+__all__ = ["FollowedTransaction"]
+
+
+class FollowedTransaction:
+    """Of one target; the next one when that is over. `entry`: as of a Keeper. `known` remembers what is refused."""
+
+    def __init__(self, directory: Path, guard: Guard, entry: str, known: Known, words: Words):
+        self._directory, self._known, self._words = directory, known, words
+        self.guard, self._keeper = guard, myself(entry)
+        self.current: Transaction | None = None
+        """What is attached by now."""
+        self.recorded = True
+        """Whether the journal has all of it, in the state in which it is: not if the disk was full amid a step."""
+        self.left_out = False
+        """Whether the kernel has refused a change of the last step."""
+        self._restored: list[Restored] = []
+
+    @property
+    def settled(self) -> bool:
+        """Whether the journal has it as it is, by the name of a process that runs: else it is taken for orphaned."""
+        return self.recorded and (self.current is None or alive(self.current))
+
+    @contextmanager
+    def journal(self) -> Iterator[Journal]:
+        """Locked; the signals that end napctl are held back meanwhile."""
+        with undisturbed(), Journal(self._directory) as journal:
+            yield journal
+
+    def attach(self, journal: Journal, now: JudgedTarget, options: AttachOptions, timer: TimerChoice) -> Attached:
+        """What fits. Raises what attach_with() raises."""
+        attached = attach_with(
+            journal, now, options, timer, guard=self.guard, keeper=self._keeper, leave_out=self._leave_out
+        )
+        self.current, self.recorded = attached.transaction, True
+        return attached
+
+    def adopt(self, transaction: Transaction) -> Transaction:
+        """Go on with one that a napctl has left: as it is recorded then. Raises what take_over() raises."""
+        assert self.current is None
+        with self.journal() as journal:
+            taken = take_over(journal, transaction, self.guard, self._keeper)
+        self.current = taken
+        return taken
+
+    def change_guard(self, guard: Guard) -> None:
+        """That one is to restore what is attached, from now on. Raises what take_over() raises."""
+        self.guard = guard
+        if self.current is not None:
+            with self.journal() as journal:
+                self.current = take_over(journal, self.current, guard, self._keeper)
+
+    def others(self, journal: Journal) -> list[Transaction] | None:
+        """What else is in force; None if this is not any more: somebody else has detached it, which is told."""
+        assert self.current is not None
+        transaction, live = self.current, journal.live()
+        if all(each.number != transaction.number for each in live):
+            self.current = None
+            self._words.say(f"{transaction.title}: somebody else has detached it")
+            return None
+        return [each for each in live if each.number != transaction.number]
+
+    def amend(self, journal: Journal, step: Step, members: Sequence[Process]) -> Transaction:
+        """Make a step, one change after the other; as it is recorded then. It takes the name of the first of `members`
+        when the process that it was named for has ended."""
+        assert self.current is not None
+        transaction = self.current
+        first = next((each for each in members if running(each)), None)
+        if not running(transaction) and first is not None:
+            transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
+        self.recorded = self.left_out = False
+        self.current = amend(
+            journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
+        )
+        self.recorded = True
+        return self.current
+
+    def _leave_out(self, change: Change, error: NapctlError) -> bool:
+        """One worker that cannot be set does not keep the others from being attached."""
+        if (key := key_of(change)) is None:
+            return False
+        self.left_out = True
+        self._known.refuse([key], str(error))
+        self._words.say(f"{change.where} cannot be attached: {error}", "retry")
+        return True
+
+    def recover(self, journal: Journal, pids: Collection[int]) -> None:
+        """Also what is left of an attach of ours, or of a trial, that could not be undone: to others it is followed.
+        `pids`: of the target's processes."""
+        keepers = (self._keeper, myself())
+        ours = [each for each in journal.live() if each.keeper in keepers and each.pid in pids]
+        detach(journal, [each for each in ours if each.state in ("changing", "attached")])
+        for orphan, _ in recover(journal):
+            self._words.tell(f"put back what was left of {orphan.title}", "restore")
+        self.recorded = True
+
+    def leave(self, *, kept: bool) -> None:
+        """It stays in force without a keeper, until somebody detaches or adopts it; `kept`: with this one."""
+        if self.current is not None and not kept:
+            with self.journal() as journal:
+                leave(journal, self.current)
+        self.current = None
+
+    def detach(self, pids: Collection[int]) -> None:
+        """Put everything back, if anything is attached. Raises what detach() raises; it can be repeated then. `pids`:
+        as of recover()."""
+        if (transaction := self.current) is not None:
+            with self.journal() as journal:
+                ours = [each for each in journal.live() if each.number == transaction.number]
+                self._restored += detach(journal, ours)
+        elif not self.recorded:
+            with self.journal() as journal:
+                self.recover(journal, pids)
+        self.current = None
+
+    def take_restored(self) -> list[Restored]:
+        """What became of each setting that was put back since the last time."""
+        restored, self._restored = self._restored, []
+        return restored
