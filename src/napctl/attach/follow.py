@@ -277,6 +277,9 @@ class Stay:
                     self._attach_chosen(journal, now)
                     return
         elif self._mode.is_open and self._sweep.begin_modes(now, lambda: self._attachment.guard):
+            with self._attachment.journal() as journal:
+                self._attachment.recover(journal, self.members.pids)
+            self._attachment.recorded = False  # until what is tried is put back
             return
         self._words.say(f"waiting: {who(now.found)}: {unfit_words(now)}")
 

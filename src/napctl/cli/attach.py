@@ -1,6 +1,7 @@
 """napctl attach: give a running server IRQ suspension, or the next best, and say what really happens then."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -88,7 +89,7 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
             judged = judge_target(meant.text, processes, options)
             found: NextBest | None = None
             if not (as_json and options.mode == "suspend"):
-                show = _no_table if as_json else lambda found: show_next_best(found, target)
+                show = partial(_show_next_best, target=target, as_json=as_json)
                 judged, options, found = in_best_mode(
                     journal, judged, options, note, show=show, measure=window_ns > 0
                 )
@@ -123,7 +124,10 @@ def _explain(meant: Target, options: AttachOptions, *, as_json: bool) -> int:
     show_fitness(target.fitness)
     if target.choice.empty:
         return _explain_unfit(target, options, offers)
-    show_changes(planned(target, options.suspension))
+    changes = planned(target, options.suspension)
+    show_changes(changes)
+    if line := mode_line(changes):
+        paragraph(line)
     if options.timer_ns is None and target.choice.mode != "thread":
         paragraph("gro-flush-timeout: `attach` tries several under the traffic that is there, and takes the best")
     for warning in target.warnings:
@@ -143,8 +147,10 @@ def _explain_unfit(target: JudgedTarget, options: AttachOptions, offers: Sequenc
     return 1
 
 
-def _no_table(_found: NextBest) -> None:
-    """The report has it."""
+def _show_next_best(found: NextBest, *, target: str, as_json: bool) -> None:
+    """As JSON the report has it."""
+    if not as_json:
+        show_next_best(found, target)
 
 
 def _measured(attached: Attached, processes: tuple[Process, ...], window_ns: int, *, force: bool) -> Attached:
