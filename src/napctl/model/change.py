@@ -114,13 +114,6 @@ class NapiChange(Value, frozen=True, kw_only=True, tag="napi"):
         """For messages."""
         return f"NAPI {self.napi_id} of {self.device}"
 
-    @property
-    def is_attached(self) -> bool:
-        """Whether attaching has set it so: it says always whether there is suspension, which a plan leaves alone. What
-        an attachment has put on plain interrupts is not."""
-        suspends_ns = self.after.irq_suspend_timeout_ns
-        return suspends_ns is not None and bool(suspends_ns or self.after.gro_flush_timeout_ns)
-
 
 class ThreadChange(Value, frozen=True, kw_only=True, tag="thread"):
     """The kernel thread of one NAPI instance: whether it has one, its nice value and its CPUs. None as of a NapiChange.

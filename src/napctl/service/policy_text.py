@@ -40,6 +40,8 @@ ATTACH = """\
 #   timer-range = "20us..200us"   # among these timers, and interrupts
 #   prefer = "cpu"                # or "latency"
 # For one that suspension does not fit:
+#   [[attach]]
+#   target = "caddy.service"
 #   mode = "auto"                 # the best of what fits; or "poll", "thread", "defer"
 """
 DEVICE = """\
