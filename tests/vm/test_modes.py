@@ -70,7 +70,10 @@ def served(wire: Wire) -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.mark.parametrize("spins", [False, True])
 def test_a_thread_beside_the_server_polls_and_goes_again(
-    spins: bool, wire: Wire, served: "subprocess.Popen[bytes]", napctl: Napctl  # noqa: FBT001 - parametrised
+    spins: bool,
+    wire: Wire,
+    served: "subprocess.Popen[bytes]",
+    napctl: Napctl,
 ) -> None:
     options = ["--spin"] if spins else []
     assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)

@@ -1,4 +1,4 @@
-"""An attachment: the one transaction that gives a running server IRQ suspension or what fits it else, and the way back."""
+"""An attachment: the one transaction that gives a running server IRQ suspension, or the next best; and the way back."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -219,8 +219,8 @@ def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
 
 
 def napis_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
-    """NAPI instances that it changes: network namespace and id. Of those that are not attached, threads do not count: who
-    attaches to one leaves its thread."""
+    """NAPI instances that it changes: network namespace and id. Threads count if it attaches: who attaches leaves alone
+    those that a plan gave."""
     threads = transaction.kind == "attach"
     changes = (each for each in transaction.changes if isinstance(each, InstanceChange))
     return ((each.netns, each.napi_id) for each in changes if threads or isinstance(each, NapiChange))

@@ -84,20 +84,12 @@ def next_step(
     step = Step()
     kept: set[tuple[object, ...]] = set()
     misfits = outgrown_listeners(transaction, now.found)
-    of_instances = now.choice.mode in OF_INSTANCES  # then nothing of the target polls, nor is to
     for change in transaction.changes:
         match change:
             case EpollChange():
                 stays = _epoll(change, now, misfits, step)
-            case NapiChange():
-                stays = _napi(change, present, step) and not (
-                    (not of_instances and _feeds_only_unfit(change, now, step))
-                    or _is_deserted(change, now, present, step)
-                )
-            case ThreadChange():
-                stays = _thread(change, present, thread_there(change, now.found), step, left) and not _is_deserted(
-                    change, now, present, step
-                )
+            case NapiChange() | ThreadChange():
+                stays = _instance(change, now, present, step, left)
             case SocketChange():
                 stays = _socket(change, now, step)
             case SteeringChange():
@@ -111,15 +103,16 @@ def next_step(
         if not kept & set(_keys(change)) and not _is_away(change, present) and change.where not in left:
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
-    polled = any(key[0] in ("epoll", "socket", "listener") for key in kept) or not now.choice.empty
-    if not (polled or of_instances):
-        _let_go_of_all_napis(transaction, step)
+    if not any(key[0] in ("epoll", "socket", "listener") for key in kept) and now.choice.empty:
+        _let_go_of_all_napis(transaction, now, step)
     _say_what_is_new(step)
     return step
 
 
-def _let_go_of_all_napis(transaction: Transaction, step: Step) -> None:
-    """Deferral without anybody who polls only delays packets."""
+def _let_go_of_all_napis(transaction: Transaction, now: JudgedTarget, step: Step) -> None:
+    """Deferral without anybody who polls only delays packets, unless that is what was asked for."""
+    if now.choice.mode in OF_INSTANCES:
+        return
     step.more = [each for each in step.more if not isinstance(each, NapiChange)]
     left = [each for each in transaction.changes if isinstance(each, NapiChange)]
     left = [each for each in left if each not in step.without and each not in step.forget]
@@ -207,6 +200,15 @@ def _epoll(change: EpollChange, now: JudgedTarget, misfits: Mapping[int, str], s
     return True
 
 
+def _instance(change: InstanceChange, now: JudgedTarget, present: Present, step: Step, left: Collection[str]) -> bool:
+    """Whether it stays as it is."""
+    if isinstance(change, ThreadChange):
+        stays = _thread(change, present, thread_there(change, now.found), step, left)
+    else:
+        stays = _napi(change, present, step) and not _feeds_only_unfit(change, now, step)
+    return stays and not _is_deserted(change, now, present, step)
+
+
 def _napi(change: NapiChange, present: Present, step: Step) -> bool:
     there = present.napis.get((change.netns, change.napi_id))
     if there is None:
@@ -269,6 +271,8 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
 
     Those need not be of the transaction: a program may have set its epoll instance itself.
     """
+    if now.choice.mode in OF_INSTANCES:
+        return False  # nothing of the target polls, nor is to
     chosen = {id(each) for each in now.choice.instances}
     unfit = [each for each in now.verdicts if each.judgement == "does not fit" and id(each.instance) not in chosen]
     feeds = [each for each in unfit if change.napi_id in each.instance.sockets_by_napi]

@@ -21,8 +21,7 @@ __all__ = ["FollowSweep"]
 
 
 MODES_AGAIN_SECONDS, TRAFFIC_AGAIN_SECONDS = 300.0, 60.0
-"""After modes were tried and none was better than what is there, as by other traffic one may be; and after there was too
-little."""
+"""After modes were tried and none was better than what is there; and after there was too little traffic."""
 
 
 class FollowSweep:

@@ -1,4 +1,4 @@
-"""The next best for a target that suspension does not fit: each mode that does, tried under the traffic that is there."""
+"""The next best for a target that suspension does not fit: each mode that does, tried under its traffic."""
 
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import ExitStack, suppress
@@ -50,9 +50,7 @@ def next_best(
     journal: Journal, target: JudgedTarget, options: AttachOptions, *, rounds: int, progress: Callable[[str], None]
 ) -> NextBest:
     """A whole sweep at once. While it measures, the journal is free for others. Raises what mode_sweep() does."""
-    return swept_at_once(
-        journal, lambda locked: mode_sweep(locked, target, options, rounds=rounds, progress=progress)
-    )
+    return swept_at_once(journal, lambda locked: mode_sweep(locked, target, options, rounds=rounds, progress=progress))
 
 
 def offered(target: JudgedTarget, options: AttachOptions) -> NextBest:

@@ -52,12 +52,16 @@ def chosen(trials: Sequence[Trial]) -> TimerChoice:
 def _saving(shorter: Trial, longer: Trial, alpha: float) -> Saving | None:
     """None where nothing can be told."""
     found = saved(shorter.cpu_us_per_packet, longer.cpu_us_per_packet, alpha)
-    return found and Saving(
-        gro_flush_timeout_ns=longer.gro_flush_timeout_ns,
-        against_ns=shorter.gro_flush_timeout_ns,
-        share=found.share,
-        least=found.least,
-        most=found.most,
+    return (
+        None
+        if found is None
+        else Saving(
+            gro_flush_timeout_ns=longer.gro_flush_timeout_ns,
+            against_ns=shorter.gro_flush_timeout_ns,
+            share=found.share,
+            least=found.least,
+            most=found.most,
+        )
     )
 
 

@@ -46,7 +46,7 @@ def _refusal(change: InstanceChange, held: Change, other: Transaction) -> str:
 
 
 def holds_instance(transaction: Transaction, change: Change) -> bool:
-    """Whether it is one by which an attachment has an instance: suspended, or deferred; not while it is on interrupts."""
+    """Whether by it an attachment has an instance: suspended or deferred, and not while it is on interrupts."""
     if not isinstance(change, NapiChange):
         return False
     defers = transaction.kind == "attach" and bool(change.after.gro_flush_timeout_ns)

@@ -90,9 +90,7 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
             found: NextBest | None = None
             if not (as_json and options.mode == "suspend"):
                 show = partial(_show_next_best, target=target, as_json=as_json)
-                judged, options, found = in_best_mode(
-                    journal, judged, options, note, show=show, measure=window_ns > 0
-                )
+                judged, options, found = in_best_mode(journal, judged, options, note, show=show, measure=window_ns > 0)
             attached = attach_target(journal, judged, options, note, in_force=in_force.append)
             attached = replace(attached, next_best=found)
         if not as_json:

@@ -10,12 +10,12 @@ from napctl.model.fitness import Fitness
 from napctl.model.histogram import total
 from napctl.model.latency import LatencySummary
 from napctl.model.machine import SCHEMA
-from napctl.model.modes import Mode, mode_of
+from napctl.model.modes import OF_INSTANCES, Mode, mode_of
 from napctl.model.next_best import NextBest
 from napctl.model.suspension_counts import SuspensionCounts
 from napctl.model.timer_choice import TimerChoice
 from napctl.model.value import Value
-from napctl.model.window import Window, own_polls
+from napctl.model.window import NapiWindow, Window, own_polls
 
 __all__ = ["Attached", "Now", "Standing", "attached_pids", "judge", "only"]
 
@@ -25,7 +25,7 @@ FEW_POLLS = 20
 OWN_PER_FRUITFUL = 0.1
 """A server that waits in epoll polls once for every time it found events; one that never does is at 0."""
 BY_THREADS = 0.5
-"""Share of the polls: the first after an interrupt is the softirq's on some drivers, and whoever busy polls takes his own."""
+"""Share of the polls: others may busy poll, too, and take their own."""
 STARVED_SHARE, FEW_RESCUES = 0.1, 3
 """From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
 with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
@@ -111,7 +111,7 @@ def judge(
     is no longer as it was attached.
 
     `uncounted`: polls for whose NAPI instance the suspension probe had no place, so that what it lacks is not 0.
-    Active means: the processes poll their NAPI instances themselves whenever they have work.
+    Active means: the processes poll their NAPI instances themselves whenever they have work; or their threads do.
     """
     if window is None or window.source != "bpf":
         return Now(verdict="not active", why=lost) if lost else Now(verdict="not measured")
@@ -127,8 +127,6 @@ def judge(
     if mode != "suspend":  # then nobody suspends, and nothing is claimed of it
         figures = {name: value for name, value in figures.items() if name.startswith("wait_")}
     threads = total(napi.thread for napi in napis if napi.thread)
-    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
-    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
     starving = tuple(_starving(transaction, suspended or {}, seconds))
     if lost:
         verdict, why = "not active", lost
@@ -139,16 +137,11 @@ def judge(
         verdict, why = "interrupts", transaction.switches[-1].why if transaction.switches else "it begins with them"
     elif fruitful < FEW_POLLS:
         verdict, why = "quiet", "too little traffic to tell"
-    elif mode == "defer" or (mode == "thread" and threads.polls >= BY_THREADS * polls.polls):
-        verdict, why = "active", ""
-    elif mode == "thread":
-        verdict, why = "not active", "its NAPI threads do not poll"
-    elif own_count >= OWN_PER_FRUITFUL * fruitful:
-        verdict, why = "active", ""
-    elif own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
-        verdict, why = "not measured", "who made the busy polls found no place in the probe's table"
+    elif mode in OF_INSTANCES:
+        polled = mode == "defer" or threads.polls >= BY_THREADS * polls.polls
+        verdict, why = ("active", "") if polled else ("not active", "its NAPI threads do not poll")
     else:
-        verdict, why = _unpolled(transaction)
+        verdict, why = _by_own_polls(transaction, napis, own_count, fruitful)
     told = fruitful >= FEW_POLLS and verdict != "not measured"
     found = Now(
         verdict=verdict,
@@ -163,6 +156,19 @@ def judge(
         lacks=window.lacks,
     )
     return replace(found, **figures)
+
+
+def _by_own_polls(
+    transaction: Transaction, napis: Sequence[NapiWindow], own_count: int, fruitful: int
+) -> tuple[str, str]:
+    """What it is called, and why, by the polls that its processes made themselves."""
+    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
+    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
+    if own_count >= OWN_PER_FRUITFUL * fruitful:
+        return "active", ""
+    if own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
+        return "not measured", "who made the busy polls found no place in the probe's table"
+    return _unpolled(transaction)
 
 
 def _unpolled(transaction: Transaction) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from napctl.change.holders import holds_instance
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, StormLimitsChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, StormLimitsChange, ThreadChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
@@ -96,7 +96,7 @@ def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
         for each in live
         if each.number != own
         for change in each.changes
-        if isinstance(change, ThreadChange) or holds_instance(each, change)
+        if isinstance(change, InstanceChange) and (isinstance(change, ThreadChange) or holds_instance(each, change))
     )
 
 

@@ -208,7 +208,7 @@ ACTIVE = {"active": True, "not active": False, "starving": False}
 
 OF_TARGETS: tuple[Exposed[TargetTotals], ...] = (
     Exposed("napctl_target_attached", "gauge", "1: the target is attached.", (), 1, lambda of: one(of.attached)),
-    Exposed("napctl_target_active", "gauge", "1: its mode has its effect. Missing with too little traffic to tell.", (), 1,
+    Exposed("napctl_target_active", "gauge", "1: its mode works. Missing with too little traffic to tell.", (), 1,
             lambda of: one(ACTIVE.get(of.verdict))),
     Exposed("napctl_target_starving", "gauge", "1: the safety timer had to rescue its packets again and again.", (), 1,
             lambda of: one(of.verdict == "starving")),

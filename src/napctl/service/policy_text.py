@@ -142,14 +142,9 @@ def policy_text(policy: Policy, advice: Advice | None = None) -> str:
 def _attach_lines(entry: AttachEntry) -> Iterator[str]:
     yield "[[attach]]"
     yield f"target = {quoted(entry.target)}"
-    if entry.steer:
-        yield "steer = true"
-    if entry.force:
-        yield "force = true"
+    yield from (f"{name} = true" for name in ("steer", "force", "spin") if getattr(entry, name))
     if entry.mode is not None:
         yield f"mode = {quoted(entry.mode)}"
-    if entry.spin:
-        yield "spin = true"
     if entry.timer_ns is not None:
         yield f"defer-us = {quoted(duration_text(entry.timer_ns))}"
     if entry.latency_budget_ns is not None:

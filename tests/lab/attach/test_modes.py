@@ -39,9 +39,7 @@ pytestmark = pytest.mark.lab
 
 LOAD = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds=0.1, sleeps=True)
 HTTP = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds=0.1, protocol="http", sleeps=True)
-DEFERS = NapiSettings(
-    defer_hard_irqs=100, gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0, threaded="enabled"
-)
+DEFERS = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0, threaded="enabled")
 MODES: list[tuple[Mode, tuple[object, ...]]] = [("thread", ()), ("defer", ("--defer-us", 50))]
 
 
@@ -82,12 +80,24 @@ def test_a_server_that_is_pinned_shares_its_cpu_with_no_thread(napctl: Napctl) -
         assert napctl("detach", server.pid).status == 0
 
 
+def test_an_event_loop_over_several_queues_gets_a_thread_for_each(napctl: Napctl) -> None:
+    with Lab.build(queues=2) as lab, ending(loops(lab, "usual")) as server, connections(lab, server, 12):
+        before = state_of(lab.server)
+        assert napctl("attach", server.pid, "--window", 0).failed_with(3, "2 NAPI instances")
+        assert napctl("attach", server.pid, "--mode", "thread", "--window", 0).status == 0
+        changes = napctl.live()[0].changes
+        assert {type(each) for each in changes} == {ThreadChange}
+        assert {each.napi_id for each in changes if isinstance(each, ThreadChange)} == {
+            napi.napi_id for napi in lab.server.napis()
+        }
+        assert napctl("detach", server.pid).status == 0
+        assert state_of(lab.server) == before
+
+
 def test_deferral_is_of_exactly_the_instance_that_feeds_it(napctl: Napctl) -> None:
     with Lab.build(queues=2) as lab, another_memcached(lab, MEMCACHED_PORT) as server, ask(lab, server):
         before = state_of(lab.server)
-        report = napctl(
-            "attach", server.pid, "--mode", "defer", "--defer-us", 50, "--window", 0, "--json"
-        ).json
+        report = napctl("attach", server.pid, "--mode", "defer", "--defer-us", 50, "--window", 0, "--json").json
         (change,) = napctl.live()[0].changes
 
         assert isinstance(change, NapiChange)
@@ -116,6 +126,7 @@ def test_what_is_said_of_it_is_who_polls_and_never_suspension(
             return told
 
         report = until(active, "a window in which it is active", 20)
+        assert report is not None
         told = napctl("attached", "--interval", 0.3)
         (standing,) = napctl("attached", "--json", "--interval", 0.3).json["attachments"]
 

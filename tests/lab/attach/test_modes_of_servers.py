@@ -95,10 +95,13 @@ def row(name: str, way: Way, rate: float, cells: list[Cell]) -> str:
     def of(figure: Callable[[Cell], float]) -> str:
         return rounded(median(map(figure, mine)))
 
-    figures = (
-        rounded(rate), of(lambda each: each.p50_us), of(lambda each: each.p99_us), of(lambda each: 100 * each.cpu_share),
-        of(lambda each: each.polls_per_second),
-    )  # fmt: skip
+    shown: tuple[Callable[[Cell], float], ...] = (
+        lambda each: each.p50_us,
+        lambda each: each.p99_us,
+        lambda each: 100 * each.cpu_share,
+        lambda each: each.polls_per_second,
+    )
+    figures = (rounded(rate), *map(of, shown))
     return f"| {name} | {way} | {' | '.join(figures)} |"
 
 
@@ -110,15 +113,17 @@ def test_each_mode_has_its_price(tmp_path: Path, trials: Callable[[int, int], in
     rounds = trials(3, 5)
     lines, late, count = [], 0, 0
     for name, (start, protocol) in SERVERS.items():
-        with Lab.build(queues=QUEUES) as lab, start(lab) as server, TemporaryDirectory(dir=tmp_path) as state:
-            with Journal(Path(state)) as journal:
-                bench = Bench(lab, server, protocol, journal)
-                rate = LOAD * bench.saturating_rate()
-                cells = [
-                    cell(bench, way, bench.spec(rate, 1, number))
-                    for number in range(1, rounds + 1)
-                    for way in WAYS[:: 1 if number % 2 else -1]
-                ]
+        with ExitStack() as stack:
+            lab = stack.enter_context(Lab.build(queues=QUEUES))
+            server = stack.enter_context(start(lab))
+            journal = stack.enter_context(Journal(Path(stack.enter_context(TemporaryDirectory(dir=tmp_path)))))
+            bench = Bench(lab, server, protocol, journal)
+            rate = LOAD * bench.saturating_rate()
+            cells = [
+                cell(bench, way, bench.spec(rate, 1, number))
+                for number in range(1, rounds + 1)
+                for way in WAYS[:: 1 if number % 2 else -1]
+            ]
         lines += [row(name, way, rate, cells) for way in WAYS]
         late, count = late + sum(each.late for each in cells), count + len(cells)
     text = "\n".join([

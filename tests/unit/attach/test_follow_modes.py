@@ -98,6 +98,9 @@ CHANGE = next(each for each in attached("thread").changes if isinstance(each, Th
     ],
 )
 def test_what_has_become_of_a_thread(
-    there: NapiSettings | None, thread: ThreadSettings | None, down: bool, state: str  # noqa: FBT001 - parametrised
+    there: NapiSettings | None,
+    thread: ThreadSettings | None,
+    down: bool,
+    state: str,
 ) -> None:
     assert state_of_thread(CHANGE, there, thread, down=down) == state

@@ -106,7 +106,9 @@ def test_what_a_kernel_or_a_target_lacks_is_said(found: Examination, mode: Mode,
     said = misfit(mode, found)
     assert bool(said) == bool(words)
     assert words in said
-    (made,) = (each for each in offers_of(found, (), 1, unpollable="no", cpus=4) if (each.mode, each.spins) == (mode, 0))
+    (made,) = (
+        each for each in offers_of(found, (), 1, unpollable="no", cpus=4) if (each.mode, each.spins) == (mode, 0)
+    )
     assert (made.fits, made.why == said) == (not words, bool(words))
 
 
@@ -215,7 +217,10 @@ def test_the_mode_is_read_off_the_changes() -> None:
 
 
 def test_suspension_is_satisfied_by_the_busy_polling_that_it_brings_along_and_auto_by_all() -> None:
-    assert [each for each in ("suspend", "poll", "thread", "defer") if satisfies(each, "suspend")] == ["suspend", "poll"]
+    assert [each for each in ("suspend", "poll", "thread", "defer") if satisfies(each, "suspend")] == [
+        "suspend",
+        "poll",
+    ]
     assert all(satisfies(each, "auto") for each in ("suspend", "poll", "thread", "defer"))
     assert not satisfies("suspend", "thread")
 
@@ -237,7 +242,7 @@ def test_options_without_a_meaning_in_a_mode_are_refused(values: dict[str, objec
 
 
 @given(st.sampled_from(["poll", "thread", "defer"]), st.booleans())
-def test_no_mode_but_suspension_suspends(mode: Mode, stays: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+def test_no_mode_but_suspension_suspends(mode: Mode, stays: bool) -> None:
     options = options_of({"mode": mode}, stays=stays)
     assert options.mode == mode
     assert options.suspension.irq_suspend_timeout_ns == 0

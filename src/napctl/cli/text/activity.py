@@ -89,7 +89,6 @@ def _cpus(threads: Sequence[ThreadChange]) -> str:
     return f"CPU{'s' * (len(cpus) > 1)} {cpus_text(cpus)}"
 
 
-
 def wait(us: float | None) -> str:
     """A wait in µs."""
     if us is None:

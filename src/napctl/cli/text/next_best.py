@@ -10,7 +10,17 @@ __all__ = ["show_next_best", "show_offers"]
 
 
 AS_IT_IS = "as it is"
-COLUMNS = ("mode", "CPU µs/\npacket", "least", "most", "CPU\n%", "polls/s", "packets/\ns", "p50 µs until\npolled", "read")
+COLUMNS = (
+    "mode",
+    "CPU µs/\npacket",
+    "least",
+    "most",
+    "CPU\n%",
+    "polls/s",
+    "packets/\ns",
+    "p50 µs until\npolled",
+    "read",
+)
 
 
 def show_next_best(found: NextBest, target: str) -> None:
