@@ -54,7 +54,8 @@ class Conflicts:
         processes = (
             {each.where for each in found.instances} | {each.where for each in found.plain_sockets} if found else ()
         )
-        napis = {f"NAPI {id_} of {each.device.name}" for id_, each in found.napis.items()} if found else ()
+        places = [f"{id_} of {each.device.name}" for id_, each in found.napis.items()] if found else []
+        napis = {f"NAPI {each}" for each in places} | {f"NAPI thread {each}" for each in places}
 
         def is_gone(where: str) -> bool:
             return bool(napis) and where not in napis if where.startswith("NAPI ") else where not in processes

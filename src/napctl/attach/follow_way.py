@@ -55,6 +55,10 @@ class FollowWay:
         """Whether who is attached is meant to poll, and that is not on trial."""
         return self.polls and not (self._adapting and self._adapting.tries)
 
+    def become(self, options: AttachOptions) -> None:
+        """These are in force, before it is attached or taken over."""
+        self._options, self.suspension = options, options.suspension
+
     def begin(self, transaction: Transaction, gro_flush_timeout_ns: int) -> None:
         """It was attached with that timer; 0: with interrupts, from which it adapts. Without the probes it cannot, and
         one timer is kept."""

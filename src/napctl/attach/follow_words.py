@@ -8,8 +8,17 @@ from napctl.attach.switch_way import way_words
 from napctl.change.one_change import value_words
 from napctl.kernel.monitor import Notice
 from napctl.model.activity import Attached
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    NapiChange,
+    SocketChange,
+    SteeringChange,
+    ThreadChange,
+    Transaction,
+)
 from napctl.model.errors import NapctlError
+from napctl.model.modes import mode_of
 from napctl.model.plan import settings
 from napctl.model.settings import kernel_name
 from napctl.model.snapshot import Decision
@@ -21,7 +30,8 @@ RENUMBERED = "NAPI instances have new ids"
 REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
-    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", SteeringChange: "steered group",
+    NapiChange: "NAPI instance", ThreadChange: "NAPI thread", EpollChange: "epoll instance", SocketChange: "socket",
+    SteeringChange: "steered group",
 }  # fmt: skip
 
 
@@ -54,11 +64,16 @@ class Words:
         """`chosen`: its timer was, and not asked for."""
         what, attach_ms = counted(attached.transaction), attached.attach_seconds * 1000
         self.tell(f"attached {whom}: {what}, in {attach_ms:.0f} ms", "attach")
-        if chosen:
+        if chosen and attached.mode != "thread":
             timer = f"chose {way_words(attached.timer.gro_flush_timeout_ns)}"
             self.tell(f"{timer}: {attached.timer.why}" if attached.timer.why else timer, "adapt")
         for line in (*found_before(attached.transaction), *attached.warnings):
             self.tell(line)
+
+    def tell_adopted(self, taken: Transaction, gro_flush_timeout_ns: int | None) -> None:
+        """What somebody else had left is followed, as it is."""
+        way = "" if mode_of(taken.changes) == "thread" else f", with {way_words(gro_flush_timeout_ns)}"
+        self.tell(f"took over {taken.title}: {counted(taken)}{way}", "adopt")
 
     def tell_notices(self, notices: Iterable[Notice]) -> None:
         """What has happened to devices, each once."""

@@ -10,13 +10,28 @@ from napctl.attach.fitness import InstanceVerdict, verdicts
 from napctl.attach.fitness_report import explain
 from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket
 from napctl.attach.inspect_target import Examination, examine
-from napctl.attach.plain_sockets import socket_fitness
+from napctl.attach.next_best import fed_napis, misfit
+from napctl.attach.placement import places_for_threads
+from napctl.attach.plain_sockets import socket_fitness, why_unpollable
 from napctl.attach.steering import Group, groups
+from napctl.attach.thread_places import ThreadPlace
 from napctl.kernel.processes import Process
 from napctl.kernel.sysctl import read_global
 from napctl.model.fitness import Fitness
+from napctl.model.modes import OF_INSTANCES, Mode
 
-__all__ = ["WATCH_SECONDS", "Choice", "JudgedTarget", "choose", "judge", "judge_target", "who", "why_not"]
+__all__ = [
+    "WATCH_SECONDS",
+    "Choice",
+    "JudgedTarget",
+    "choose",
+    "choose_napis",
+    "judge",
+    "judge_target",
+    "unfit_words",
+    "who",
+    "why_not",
+]
 
 
 STILL_OPEN = (
@@ -37,11 +52,23 @@ class Choice:
     steered: tuple[Group, ...]
     """Groups that are given a program."""
     napis: tuple[int, ...]
+    mode: Mode = "suspend"
+    """In one of OF_INSTANCES these NAPI instances alone are."""
+    threads: tuple[ThreadPlace, ...] = ()
+    """Where those of `thread` run."""
+    spins: bool = False
 
     @property
     def empty(self) -> bool:
-        """Whether nothing would be polled by anybody."""
+        """Whether nothing is chosen."""
+        if self.mode in OF_INSTANCES:
+            return not self.napis
         return not (self.instances or self.sockets or self.steered)
+
+    def without(self, napi_ids: Container[int]) -> "Choice":
+        """Of a mode of NAPI instances."""
+        napis = tuple(each for each in self.napis if each not in napi_ids)
+        return but(self, napis=napis, threads=tuple(each for each in self.threads if each.napi_id not in napi_ids))
 
 
 @dataclass(frozen=True)
@@ -59,6 +86,8 @@ class JudgedTarget:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What of a target was left alone, and why: one sentence each."""
+        if self.choice.mode != "suspend":
+            return ()
         chosen = {(each.process.pid, each.fd) for each in self.choice.instances}
         left: dict[str, list[str]] = {}
         for each in self.verdicts:
@@ -100,21 +129,27 @@ def judge(
         else each
         for each in verdicts(found, steered)
     )
-    choice = choose(found, judged, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused)
+    if options.mode in OF_INSTANCES:
+        choice = choose_napis(found, options)
+    else:
+        mode: Mode = "poll" if options.mode == "poll" else "suspend"
+        choice = choose(
+            found, judged, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused, mode=mode
+        )
     return JudgedTarget(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl))
 
 
 def choose(
     found: Examination, judged: Iterable[InstanceVerdict], *, steer: bool, force: bool, poll_sysctl: int | None = None,
-    without: Container[Key] = (),
+    without: Container[Key] = (), mode: Mode = "suspend",
 ) -> Choice:  # fmt: skip
     """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take; but
-    nothing `without` which it is to be.
+    nothing `without` which it is to be. In the mode `poll` no epoll instance.
 
     A worker that has connections from before is left alone when it is steered: they may be of another queue than the
     one that it gets, and one of the two would wait for the suspend timer.
     """
-    judged = tuple(each for each in judged if each.instance.key not in without)
+    judged = tuple(each for each in judged if each.instance.key not in without and mode != "poll")
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
     chosen = [each.instance for each in judged if each.judgement == "fits"]
     if force:
@@ -131,7 +166,16 @@ def choose(
     for group in groups(found) if steer else ():
         if group in steered or any(id(member.instance) in unfed for member in group.members):
             ids |= set(group.napis)
-    return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)))
+    return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)), mode)
+
+
+def choose_napis(found: Examination, options: AttachOptions) -> Choice:
+    """Of a mode of NAPI instances: those that feed it, unless that mode cannot be had for one of them."""
+    mode: Mode = "thread" if options.mode == "thread" else "defer"
+    napis = () if misfit(mode, found) else fed_napis(found)
+    places = places_for_threads(found, napis) if mode == "thread" else ()
+    ids = tuple(each.napi.napi_id for each in napis)
+    return Choice((), (), (), ids, mode, places, options.spin)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -141,6 +185,14 @@ def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
     return bool(ids) and len(located) == len(ids) and all(
         each.napi.settings.irq_suspend_timeout_ns is not None for each in located
     )  # fmt: skip
+
+
+def unfit_words(target: JudgedTarget) -> str:
+    """Why nothing of it can be attached in the mode that is asked for, in one clause."""
+    mode = target.choice.mode
+    if mode in OF_INSTANCES:
+        return misfit(mode, target.found)
+    return why_unpollable(target.found) if mode == "poll" else why_not(target.found, target.verdicts)
 
 
 def why_not(found: Examination, judged: Iterable[InstanceVerdict]) -> str:

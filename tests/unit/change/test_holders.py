@@ -26,6 +26,12 @@ def suspension(napi_id: int = 7, suspend_ns: int = 20_000_000) -> NapiChange:
     return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
 
 
+def deferral(napi_id: int = 7) -> NapiChange:
+    """As attaching makes it, without suspension."""
+    after = NapiSettings(gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0)
+    return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
+
+
 def holding(*changes: Change, kind: Kind = "apply") -> Transaction:
     return Transaction(
         number=3, kind=kind, boot_id="b", made_unix_ns=1, name="nginx", pid=42, state="applied", changes=changes
@@ -50,6 +56,9 @@ def refusal(wanted: Sequence[Change], live: Sequence[Transaction], own: int = 0)
         (suspension(), holding(thread(leaving=SPINS)), "its thread spins"),
         (suspension(), holding(thread()), ""),
         (thread(), holding(suspension(suspend_ns=0)), ""),
+        (thread(), holding(deferral(), kind="attach"), "it is held by nginx (42); `napctl detach 42` first"),
+        (deferral(), holding(thread(after=SPINS)), "its thread spins"),
+        (deferral(), holding(thread()), ""),
         (thread(napi_id=8), holding(thread()), ""),
         (suspension(), holding(suspension(), kind="attach"), ""),
     ],

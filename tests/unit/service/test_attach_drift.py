@@ -124,3 +124,22 @@ def test_steering_that_nobody_asked_for_differs() -> None:
     transaction = attached(found, steer=True)
     assert drift_of(entry(steer=True), transaction) == []
     assert drift_of(entry(), transaction) == ["server: steer is on, policy wants off (policy.toml:3)"]
+
+
+# Modes.
+
+
+def test_another_mode_than_the_policys_differs_and_auto_takes_any() -> None:
+    transaction = attached(FED)
+    wanted = entry(mode="thread")
+    (line,) = told(settings_drift(wanted, attach_options_of(wanted), transaction, dict.fromkeys(transaction.changes)))
+    assert line == "server: mode is suspend, policy wants thread (policy.toml:3)"
+    auto = entry(mode="auto")
+    found: dict[Change, Value | None] = {each: each.after for each in transaction.changes}
+    assert settings_drift(auto, attach_options_of(auto), transaction, found) == Drift()
+
+
+def test_a_target_for_which_nothing_may_be_better_is_waited_for() -> None:
+    drift = coverage_drift(entry(mode="auto"), judged(SPINNING), [])
+    assert drift.differences == ()
+    assert drift.waiting[0].startswith("server: in no mode yet: ")
