@@ -188,11 +188,11 @@ def test_another_napctl_that_changes_settings_is_not_waited_for(
     began = time.monotonic()
     with Journal(tmp_path):
         with pytest.raises(Busy):
-            steps.take_back([group(1)], pass_again=True)
+            steps.take_back([group(1)], KINDS, pass_again=True)
         with pytest.raises(Busy):
             steps.put_back_strays([], {2})
     assert time.monotonic() - began < 3
-    assert steps.take_back([group(1)], pass_again=True)
+    assert steps.take_back([group(1)], KINDS, pass_again=True)
     assert recorded(tmp_path) == (CONTROL,)
 
 
