@@ -5,6 +5,7 @@ dies with this process. So the kernel itself removes everything, also after kill
 """
 
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -39,9 +40,14 @@ class End:
         return "02:00:00:00:00:" + self.address.rsplit(".", 1)[1].zfill(2)
 
     def napis(self) -> list[Napi]:
-        """NAPI instances of the device, one for each queue, by id."""
+        """NAPI instances of the device, one for each queue, by id; none if it has gone."""
+        try:
+            with self.namespace.entered():
+                ifindex = socket.if_nametoindex(self.device)
+        except OSError:
+            return []
         with Netdev(self.namespace) as netdev:
-            return netdev.napis()
+            return netdev.napis(ifindex)
 
     def start(
         self,
