@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -19,6 +20,7 @@ from napctl.model.machine import Napi
 from tests.lab.following import Following, ended_by
 from tests.lab.helpers import Napctl
 from tests.vm.test_apply import ifindex_of
+from tests.vm.test_cpu_hotplug import offline
 from tests.vm.wire import Wire, run
 
 PORT, SERVED_US = 7000, 60
@@ -96,3 +98,47 @@ def test_a_softirq_device_gets_threads_at_nice_19_in_a_flood_and_loses_them_afte
     assert it.errors == ""
     print("\n".join(it.since()))
     wire.ping(5)
+
+
+@pytest.mark.long
+def test_a_cpu_that_goes_offline_in_the_flood_leaves_it_protected_and_all_is_put_back(
+    wire: Wire, napctl: Napctl
+) -> None:
+    """The flooded one, on which the server and the thread ran."""
+    compiled("udpserver"), compiled("udpflood")
+    with ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it:
+        it.told("napctl runs", patience_s=PATIENCE_S)
+        with flooded(wire):
+            it.told("overload: nice 19 for the thread of NAPI", patience_s=PATIENCE_S)
+            for turn in (offline, nullcontext):
+                with turn():
+                    sleep(5)
+                    napi = napi_of(wire.device)
+                    assert napi.settings.threaded == "enabled"
+                    assert napi.thread_pid is not None
+                    assert os.getpriority(os.PRIO_PROCESS, napi.thread_pid) == 19
+        it.told("overload is over: nice and threads put back", patience_s=PATIENCE_S)
+        assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)
+        assert napctl.live() == []
+        assert it.end(signal.SIGINT, patience_s=PATIENCE_S) == 0
+    assert it.errors == ""
+    wire.ping(5)
+
+
+@pytest.mark.long
+def test_beside_programs_that_never_wait_the_thread_is_not_left_at_nice_19(wire: Wire, napctl: Napctl) -> None:
+    """One on each CPU: the thread may run on both."""
+    compiled("udpserver"), compiled("udpflood")
+    spins = ("sh", "-c", "while :; do :; done")
+    with ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it:
+        it.told("napctl runs", patience_s=PATIENCE_S)
+        with flooded(wire), on(FLOOD_CPU, *spins), on(FLOODED_CPU, *spins):
+            it.told("overload: NAPI threads for NAPI", patience_s=PATIENCE_S)
+            said = it.told("overload, and nice ", patience_s=PATIENCE_S)
+            assert "never waits" in said.text
+            napi = napi_of(wire.device)
+            assert napi.thread_pid is not None
+            assert os.getpriority(os.PRIO_PROCESS, napi.thread_pid) == 0
+        it.told("overload is over: threads put back", patience_s=PATIENCE_S)
+        assert it.end(signal.SIGINT, patience_s=PATIENCE_S) == 0
+    print("\n".join(it.since()))

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from platform import machine
@@ -17,6 +18,7 @@ __all__ = [
     "OpenFiles",
     "Place",
     "distinct",
+    "has_network_socket",
     "inode_of",
     "open_files",
     "order_of_files",
@@ -27,6 +29,8 @@ __all__ = [
 
 EPOLL, SOCKET = "anon_inode:[eventpoll]", SOCKET_LINK
 RING, PROGRAM = "anon_inode:[io_uring]", "anon_inode:bpf-prog"
+LOCAL_PROTOCOLS = ("UNIX", "NETLINK", "ALG", "AF_VSOCK")
+"""How the names of protocols begin over which no packet of a network comes (sk_prot_creator->name)."""
 KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(machine())
 KCMP_FILE, KCMP_EPOLL_TFD = 0, 7
 WATCHED = re.compile(rb"^tfd: *(\d+) .* ino:([0-9a-f]+)", re.M)
@@ -78,6 +82,19 @@ def open_files(pid: int) -> OpenFiles:
     for descriptors in (found.epolls, found.rings, found.programs):
         descriptors.sort()
     return found
+
+
+def has_network_socket(pid: int) -> bool:
+    """Whether packets of a network may come to it by a socket. Raises as open_files().
+
+    The name of a socket's protocol is an attribute of the file (sockfs_xattr_get() in net/socket.c).
+    """
+    for fd in open_files(pid).sockets:
+        with suppress(FileNotFoundError, ProcessLookupError):  # closed meanwhile
+            name = os.getxattr(PROC / str(pid) / "fd" / str(fd), "system.sockprotoname").decode(errors="replace")
+            if not name.startswith(LOCAL_PROTOCOLS):
+                return True
+    return False
 
 
 def watched(pid: int, epoll_fd: int) -> tuple[tuple[int, int], ...]:

@@ -57,6 +57,8 @@ class Seen:
     """Pid of its parent; 0 if it has none, or none in this PID namespace."""
     is_kernel_thread: bool
     threads: int
+    run_ticks: int
+    """CPU time of all its threads since its start, in steps of the tick (machine_stat.TICKS_PER_SECOND)."""
 
     @property
     def ended(self) -> bool:
@@ -78,6 +80,7 @@ def look(pid: int) -> Seen | None:
         parent=int(fields[1]),
         is_kernel_thread=bool(int(fields[6]) & PF_KTHREAD),
         threads=int(fields[17]),
+        run_ticks=int(fields[11]) + int(fields[12]),
     )
 
 

@@ -5,6 +5,7 @@ dies with this process. So the kernel itself removes everything, also after kill
 """
 
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from napctl.lab.children import Children, require
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Napi
 
-__all__ = ["End", "Lab", "run_inside"]
+__all__ = ["End", "Lab", "join", "run_inside"]
 
 
 AUTOCORKING = Path("/proc/sys/net/ipv4/tcp_autocorking")
@@ -37,10 +38,20 @@ class End:
     cpu: int
     children: Children
 
+    @property
+    def mac(self) -> str:
+        """Of the device."""
+        return "02:00:00:00:00:" + self.address.rsplit(".", 1)[1].zfill(2)
+
     def napis(self) -> list[Napi]:
-        """NAPI instances of the device, one for each queue, by id."""
+        """NAPI instances of the device, one for each queue, by id; none if it has gone."""
+        try:
+            with self.namespace.entered():
+                ifindex = socket.if_nametoindex(self.device)
+        except OSError:
+            return []
         with Netdev(self.namespace) as netdev:
-            return netdev.napis()
+            return netdev.napis(ifindex)
 
     def start(
         self,
@@ -82,11 +93,7 @@ class Lab:
             server = undo.enter_context(NetworkNamespace.create())
             client = undo.enter_context(NetworkNamespace.create())
             lab = undo.enter_context(Lab(server, client, server_cpu=server_cpu, client_cpu=client_cpu))
-            _connect(lab.server, lab.client, queues)
-            for end, other in ((lab.server, lab.client), (lab.client, lab.server)):
-                _configure(end, other, queues)
-            for end in (lab.server, lab.client):
-                _process_packets_on_its_cpu(end, queues)
+            join(lab.server, lab.client, queues)
             undo.pop_all()
         return lab
 
@@ -102,6 +109,15 @@ class Lab:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def join(one: End, other: End, queues: int = 1) -> None:
+    """By a veth with that many RX and TX queues. Raises as Lab.build()."""
+    _connect(one, other, queues)
+    for end, far in ((one, other), (other, one)):
+        _configure(end, far, queues)
+    for end in (one, other):
+        _process_packets_on_its_cpu(end, queues)
 
 
 def _connect(server: End, client: End, queues: int) -> None:
@@ -120,10 +136,10 @@ def _configure(end: End, other: End, queues: int) -> None:
     lines = (
         "link set dev lo up",
         # Fixed addresses and neighbours, and no IPv6: an idle bed is silent, nothing but the load travels.
-        f"link set dev {end.device} address {_mac(end)} addrgenmode none",
+        f"link set dev {end.device} address {end.mac} addrgenmode none",
         f"address add {end.address}/24 dev {end.device}",
         f"link set dev {end.device} up",
-        f"neighbour add {other.address} lladdr {_mac(other)} nud permanent dev {end.device}",
+        f"neighbour add {other.address} lladdr {other.mac} nud permanent dev {end.device}",
     )
     run_inside(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
     # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
@@ -147,10 +163,6 @@ def _process_packets_on_its_cpu(end: End, queues: int) -> None:
             os.setpriority(os.PRIO_PROCESS, napi.thread_pid, os.getpriority(os.PRIO_PROCESS, 0))  # as what is started
         except PermissionError:
             raise NotPermitted("keeping the lab's NAPI threads on their CPU needs CAP_SYS_NICE") from None
-
-
-def _mac(end: End) -> str:
-    return "02:00:00:00:00:" + end.address.rsplit(".", 1)[1].zfill(2)
 
 
 def run_inside(namespace: NetworkNamespace, command: list[str], text: str = "", pass_fds: Sequence[int] = ()) -> None:

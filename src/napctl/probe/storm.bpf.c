@@ -271,7 +271,9 @@ static __always_inline enum reason of_group(const struct ethernet *head, const s
 	case ARP:
 		if ((void *)(arp + 1) > place->end)
 			return group;
-		return is_our_ipv4(arp->to) ? NEIGHBOURS : group;
+		if (is_our_ipv4(arp->to))
+			return NEIGHBOURS;
+		return arp->from == arp->to ? CONTROL : group;	/* an address has moved, as after a failover */
 	case IPV4:
 		return of_group_ipv4(place, group);
 	case IPV6:

@@ -36,21 +36,21 @@ class CpusOfGroups:
 
     def read(self, groups: Sequence[Protected]) -> list[Cpus]:
         """Of each group, now."""
-        pids = {pid for group in groups for pid in _threads(group)}
+        pids = {pid for group in groups for pid in group.thread_pids}
         before, self._threads = self._threads, {pid: ran for pid in pids if (ran := self._ran(pid)) is not None}
         late = {pid: _between(before.get(pid), now) for pid, now in self._threads.items()}
         former, self._late = self._late, late
         found = [self._of(each, former) for each in groups]
-        kept = {_key(each): self._before_steps.get(_key(each), frozenset()) for each in groups if each.ladder.made}
-        fresh = {_key(each): cpus for each, cpus in zip(groups, found, strict=True) if not each.ladder.made and cpus}
+        kept = {each.key: self._before_steps.get(each.key, frozenset()) for each in groups if each.ladder.made}
+        fresh = {each.key: cpus for each, cpus in zip(groups, found, strict=True) if not each.ladder.made and cpus}
         self._before_steps = kept | fresh
         return found
 
     def _of(self, group: Protected, former: dict[int, frozenset[int]]) -> Cpus:
-        of_late = [at.get(pid, frozenset()) for at in (former, self._late) for pid in _threads(group)]
+        of_late = [at.get(pid, frozenset()) for at in (former, self._late) for pid in group.thread_pids]
         ran: frozenset[int] = frozenset().union(*of_late)
         if group.ladder.made:
-            ran |= self._before_steps.get(_key(group), frozenset())
+            ran |= self._before_steps.get(group.key, frozenset())
         return ran or group.cpus
 
 
@@ -81,11 +81,3 @@ def _between(before: Ran | None, now: Ran) -> frozenset[int]:
 def _ran(pid: int) -> Ran | None:
     cpu, times = last_cpu(pid, pid), ran_and_waited_ns(pid)
     return None if cpu is None or times is None else (cpu, times[0])
-
-
-def _threads(group: Protected) -> list[int]:
-    return [each.thread_pid for each in group.napis if each.thread_pid is not None]
-
-
-def _key(group: Protected) -> Key:
-    return group.ifindex, group.napi_ids

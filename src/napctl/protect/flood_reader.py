@@ -11,6 +11,7 @@ from napctl.observe.packet_load import PacketLoadReader
 from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import Flood
+from napctl.protect.nice_watch import NiceWatch
 from napctl.protect.offered import Offered, OfferedRate, PacketsCounted
 from napctl.protect.veth_peer import VethPeer
 
@@ -29,6 +30,7 @@ class FloodReader:
         self._netns, self._threshold = netns, threshold
         self._load = PacketLoadReader([(netns, ())])
         self._cpus = CpusOfGroups()
+        self._nice = NiceWatch(netns)
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
         self._rates: dict[int, OfferedRate] = {}
@@ -81,14 +83,15 @@ class FloodReader:
         if any(each.ladder.made for each in groups):
             self._find_peers()
         offered = {each: self._offered(each, limited.get(each, 0)) for each in {group.ifindex for group in groups}}
-        slept = self._slept({pid for group in groups if group.ladder.made for pid in _threads(group)})
+        slept = self._slept({pid for group in groups if group.ladder.made for pid in group.thread_pids})
         late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
         cpus = self._cpus.read(groups)
-        return [
+        floods = [
             self._flood(group, to_blame(found, its_cpus, seen.offered, seen.dropped), seen, slept, late)
             for group, its_cpus in zip(groups, cpus, strict=True)
             for seen in [offered[group.ifindex]]
         ]
+        return self._nice.read(groups, floods)
 
     def _flood(
         self,
@@ -98,7 +101,7 @@ class FloodReader:
         slept: Mapping[int, bool],
         late: float,
     ) -> Flood:
-        is_whole = bool(offered.dropped) or all(slept.get(pid, True) for pid in _threads(group))
+        is_whole = bool(offered.dropped) or all(slept.get(pid, True) for pid in group.thread_pids)
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
@@ -138,7 +141,3 @@ class FloodReader:
 def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
     """Also one that has slept all the time."""
     return now is None or now.now or (before is not None and now.times > before.times)
-
-
-def _threads(group: Protected) -> list[int]:
-    return [each.thread_pid for each in group.napis if each.thread_pid is not None]

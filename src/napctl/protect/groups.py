@@ -29,8 +29,18 @@ class Protected:
 
     @property
     def napi_ids(self) -> frozenset[int]:
-        """By which they are known again."""
+        """Of all of them."""
         return frozenset(each.napi_id for each in self.napis)
+
+    @property
+    def key(self) -> tuple[int, frozenset[int]]:
+        """By which it is known again."""
+        return self.ifindex, self.napi_ids
+
+    @property
+    def thread_pids(self) -> tuple[int, ...]:
+        """Of the threads that poll them."""
+        return tuple(each.thread_pid for each in self.napis if each.thread_pid is not None)
 
 
 def matching(found: Iterable[Link], options: ProtectOptions) -> list[Link]:

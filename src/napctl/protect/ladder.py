@@ -11,6 +11,7 @@ from napctl.model.overload import LATE_PER_SECOND
 from napctl.model.units import figure
 
 __all__ = [
+    "AGAIN_SECONDS",
     "APART_SECONDS",
     "CALM_SECONDS",
     "CALM_SHARE",
@@ -20,6 +21,7 @@ __all__ = [
     "LEAST_PACKETS_PER_SECOND",
     "RING_DROP_SHARE",
     "SETTLE_SECONDS",
+    "STARVED_SECONDS",
     "WINDOW_SECONDS",
     "Flood",
     "Ladder",
@@ -48,7 +50,12 @@ CAUSE_SECONDS = 2.0
 """After the first step: until then the most that is offered counts as its cause, as the first look at a flood, or a
 driver that refreshes its counters once a second, tells of a part of it."""
 APART_SECONDS = 10.0
-"""Between two changes of one kind on the same NAPI instances, there and back counted alike."""
+"""Between two changes of one kind on the same NAPI instances, there and back counted alike. What starves is taken back
+sooner."""
+STARVED_SECONDS = 1.0
+"""After threads were made nice, until a look tells whether they get what their packets need."""
+AGAIN_SECONDS = 600.0
+"""After what starved was taken back, until it may be made again."""
 RING_DROP_SHARE = 0.05
 """Of the offered packets: where the ring drops more, although the threads are nice, storm control is worth its cost."""
 FEW_DROPS_SHARE = 0.01
@@ -70,6 +77,8 @@ class Flood:
     """Packets of the machine that were dropped after the stack had worked on them."""
     overload: str = ""
     """Why one of their CPUs is overloaded, with figures; empty: none is."""
+    starved: str = ""
+    """Why their threads get too little of it at nice 19, or, without that, would; empty: nothing is known of it."""
 
     @property
     def drop_share(self) -> float:
@@ -88,6 +97,13 @@ class Ladder:
     calm_since: float | None = None
     changed_at: Mapping[StepKind, float] = field(default_factory=dict)
     """When a kind of step was last made, or taken back, or tried in vain."""
+    barred_until: Mapping[StepKind, float] = field(default_factory=dict)
+    """Steps that starved their threads, or would have."""
+
+    @property
+    def emptied(self) -> "Ladder":
+        """The same with no step made."""
+        return Ladder(changed_at=self.changed_at, barred_until=self.barred_until)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,8 @@ class Move:
     up: bool
     why: str
     """With figures."""
+    starves: bool = False
+    """What is taken back starved its threads; a step up is passed over, as it would."""
 
 
 def next_move(ladder: Ladder, seen: Flood, now: float, steps: Sequence[StepKind]) -> tuple[Ladder, Move | None]:
@@ -108,13 +126,17 @@ def next_move(ladder: Ladder, seen: Flood, now: float, steps: Sequence[StepKind]
     """
     ladder = replace(ladder, cause_per_second=_cause(ladder, seen, now))
     ladder = replace(ladder, calm_since=_calm_since(ladder, seen, now))
-    up = next((each for each in steps if each not in ladder.made), None)
-    if up is not None and _is_flooded(ladder, seen) and _is_settled(ladder, now) and _is_apart(ladder, (up,), now):
+    if _is_starved(ladder, seen, now):
+        return _given_up(ladder, now), Move(("nice",), False, seen.starved, starves=True)
+    up = next((each for each in steps if each not in ladder.made and not _is_barred(ladder, each, now)), None)
+    if up is not None and _is_flooded(ladder, seen, now) and _is_settled(ladder, now) and _is_apart(ladder, (up,), now):
+        if up == "nice" and seen.starved:
+            return _barred(ladder, now + APART_SECONDS), Move((up,), True, seen.starved, starves=True)
         return _climbed(ladder, up, seen, now), Move((up,), True, _why_up(ladder, seen))
     is_over = ladder.calm_since is not None and now - ladder.calm_since >= CALM_SECONDS
     if ladder.made and is_over and _is_apart(ladder, ladder.made, now):
         back = tuple(reversed(ladder.made))
-        left = Ladder(changed_at={**ladder.changed_at, **dict.fromkeys(back, now)})
+        left = replace(ladder, changed_at={**ladder.changed_at, **dict.fromkeys(back, now)}).emptied
         return left, Move(back, False, _why_down(ladder, seen))
     return ladder, None
 
@@ -126,11 +148,24 @@ def not_made(before: Ladder, climbed: Ladder) -> Ladder:
 
 
 def _climbed(ladder: Ladder, up: StepKind, seen: Flood, now: float) -> Ladder:
-    return Ladder(
+    return replace(
+        ladder,
         made=(*ladder.made, up),
         cause_per_second=ladder.cause_per_second if ladder.made else seen.offered_per_second,
+        calm_since=None,
         changed_at={**ladder.changed_at, up: now},
     )
+
+
+def _given_up(ladder: Ladder, now: float) -> Ladder:
+    """Without the threads' nice value, which is not to come back soon."""
+    left = _barred(replace(ladder, changed_at={**ladder.changed_at, "nice": now}), now + AGAIN_SECONDS)
+    made = tuple(each for each in ladder.made if each != "nice")
+    return replace(left, made=made) if made else left.emptied
+
+
+def _barred(ladder: Ladder, until: float) -> Ladder:
+    return replace(ladder, barred_until={**ladder.barred_until, "nice": until})
 
 
 def _cause(ladder: Ladder, seen: Flood, now: float) -> float | None:
@@ -154,11 +189,20 @@ def _is_calm(ladder: Ladder, seen: Flood) -> bool:
     return seen.offered_per_second < CALM_SHARE * ladder.cause_per_second
 
 
-def _is_flooded(ladder: Ladder, seen: Flood) -> bool:
+def _is_starved(ladder: Ladder, seen: Flood, now: float) -> bool:
+    made_at = ladder.changed_at.get("nice", float("-inf"))
+    return "nice" in ladder.made and bool(seen.starved) and now - made_at >= STARVED_SECONDS
+
+
+def _is_barred(ladder: Ladder, step: StepKind, now: float) -> bool:
+    return now < ladder.barred_until.get(step, float("-inf"))
+
+
+def _is_flooded(ladder: Ladder, seen: Flood, now: float) -> bool:
     """Whether a look asks for a step more."""
     if seen.offered_per_second < LEAST_PACKETS_PER_SECOND:
         return False
-    return bool(seen.overload) or _drops_late(ladder, seen) or _drops_in_ring(ladder, seen)
+    return bool(seen.overload) or _drops_late(ladder, seen) or _drops_in_ring(ladder, seen, now)
 
 
 def _drops_late(ladder: Ladder, seen: Flood) -> bool:
@@ -168,8 +212,9 @@ def _drops_late(ladder: Ladder, seen: Flood) -> bool:
     return ladder.cause_per_second is None or seen.offered_per_second >= CALM_SHARE * ladder.cause_per_second
 
 
-def _drops_in_ring(ladder: Ladder, seen: Flood) -> bool:
-    return "nice" in ladder.made and seen.drop_share > RING_DROP_SHARE
+def _drops_in_ring(ladder: Ladder, seen: Flood, now: float) -> bool:
+    is_last = "nice" in ladder.made or (bool(ladder.made) and _is_barred(ladder, "nice", now))
+    return is_last and seen.drop_share > RING_DROP_SHARE
 
 
 def _is_settled(ladder: Ladder, now: float) -> bool:

@@ -17,7 +17,16 @@ from napctl.model.errors import Busy, NapctlError
 from napctl.observe.machine import take_napi_devices, with_switches
 from napctl.protect.flood_reader import FloodReader
 from napctl.protect.groups import Protected, groups_of, matching, obstacle
-from napctl.protect.ladder import KINDS, WINDOW_SECONDS, Ladder, Move, StepKind, next_move, not_made
+from napctl.protect.ladder import (
+    AGAIN_SECONDS,
+    KINDS,
+    WINDOW_SECONDS,
+    Ladder,
+    Move,
+    StepKind,
+    next_move,
+    not_made,
+)
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.steps import step_words
 from napctl.protect.steps_in_force import RolledBackByHand, StepsInForce
@@ -198,7 +207,7 @@ class Protection:
         self.groups = groups_of(found, self.options, self.groups)
         for each in self.groups:  # steps that another process has made
             if not each.ladder.made:
-                each.ladder = Ladder(made=self._steps.kinds_of(each), changed_at=each.ladder.changed_at)
+                each.ladder = replace(each.ladder, made=self._steps.kinds_of(each))
         self._put_back_strays({each.ifindex for each in wanted})
         self._reader.watch(wanted)
         self._note_obstacles(wanted, {ifindex for ifindex, each in devices.items() if each.napis})
@@ -221,7 +230,7 @@ class Protection:
         instances = {(each.ifindex, each.napi_id) for each in back if isinstance(each, InstanceChange)}
         for each in self.groups:
             if instances & {(each.ifindex, napi_id) for napi_id in each.napi_ids}:
-                each.ladder = Ladder(changed_at=each.ladder.changed_at)
+                each.ladder = each.ladder.emptied
         for name in devices_of(back):
             self._tell(name, "what protection had made of it is put back, as nothing there is watched for it any more")
 
@@ -232,7 +241,7 @@ class Protection:
         self._reset -= reset
         for each in self.groups:
             if each.ifindex in reset and each.ladder.made:
-                each.ladder = Ladder(changed_at=each.ladder.changed_at)
+                each.ladder = each.ladder.emptied
         for name in renewed:
             self._tell(name, "it was reset: protection begins anew")
         for name in gone:
@@ -273,7 +282,19 @@ class Protection:
             else:
                 due.append(_Due(group, ladder, move))
         for some in _alike(due):  # one that fails keeps no other from being made
-            self._tried(some[0].group.device, partial(self._up if some[0].move.up else self._down, some))
+            self._tried(some[0].group.device, partial(self._way_of(some[0].move), some))
+
+    def _way_of(self, move: Move) -> Callable[[Sequence[_Due]], None]:
+        if not move.up:
+            return self._down
+        return self._passed_over if move.starves else self._up
+
+    def _passed_over(self, due: Sequence[_Due]) -> None:
+        """A step of several groups of one device that would do harm."""
+        (step,) = due[0].move.steps
+        for each in due:
+            each.group.ladder = each.after
+        self._say(due[0].group.device, f"overload, and {step} is left out: {due[0].move.why}")
 
     def _up(self, due: Sequence[_Due]) -> None:
         """One step of several groups of one device, which counts as made where there is nothing to change."""
@@ -303,13 +324,13 @@ class Protection:
             self._say(device, f"overload, and {step} refused: {refused[0]}")
 
     def _down(self, due: Sequence[_Due]) -> None:
-        groups = [each.group for each in due]
+        groups, move = [each.group for each in due], due[0].move
         ifindex = groups[0].ifindex
         others = [each for each in self.groups if each.ifindex == ifindex and each not in groups]
         limited_for_others = any("storm control" in each.ladder.made for each in others)
         self.storm.add(self._steps.storm_counts())
         try:
-            was_made = self._steps.take_back(groups, pass_again=not limited_for_others)
+            was_made = self._steps.take_back(groups, move.steps, pass_again=not limited_for_others)
         except Busy:  # tried again at the next window
             raise
         except NapctlError:
@@ -319,9 +340,8 @@ class Protection:
         for each in due:
             each.group.ladder = each.after
         if was_made:
-            back = " and ".join(due[0].move.steps)
-            self._tell(groups[0].device, f"overload is over: {back} put back: {due[0].move.why}", "protect")
-            if ifindex in self.storm.limiting and not limited_for_others:
+            self._tell(groups[0].device, _back_words(move), "protect")
+            if "storm control" in move.steps and ifindex in self.storm.limiting and not limited_for_others:
                 self._tell(groups[0].device, self.storm.told(ifindex))
             self._look_at = min(self._look_at, self._clock() + EVENT_SECONDS)
 
@@ -345,9 +365,17 @@ class Protection:
             self._monitor = None
 
 
+def _back_words(move: Move) -> str:
+    back = " and ".join(move.steps)
+    if move.starves:
+        minutes = f"{AGAIN_SECONDS / 60:.0f} minutes"
+        return f"overload, and {back} put back, not to be made again for {minutes}: {move.why}"
+    return f"overload is over: {back} put back: {move.why}"
+
+
 def _alike(due: Iterable[_Due]) -> Iterator[list[_Due]]:
     """Those of one device that make the same move, together."""
     found: dict[tuple[object, ...], list[_Due]] = {}
     for each in due:
-        found.setdefault((each.group.ifindex, each.move.up, each.move.steps), []).append(each)
+        found.setdefault((each.group.ifindex, each.move.up, each.move.starves, each.move.steps), []).append(each)
     yield from found.values()

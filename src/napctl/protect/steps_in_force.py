@@ -147,9 +147,10 @@ class StepsInForce:
         limits = (each for each in self.changes if isinstance(each, StormLimitsChange))
         return [each for each in limits if each.ifindex == ifindex]
 
-    def take_back(self, groups: Sequence[Protected], *, pass_again: bool) -> bool:
-        """All steps of groups of one device, and (`pass_again`) its limits; whether there was anything."""
-        mine = [*self.of(groups), *(self._limits(groups[0].ifindex) if pass_again else ())]
+    def take_back(self, groups: Sequence[Protected], steps: Collection[StepKind], *, pass_again: bool) -> bool:
+        """Those steps of groups of one device, its limits only if `pass_again`; whether there was anything."""
+        limits = self._limits(groups[0].ifindex) if pass_again else ()
+        mine = [each for each in (*self.of(groups), *limits) if of_step(each) in steps]
         if not mine:
             return False
         with self._journal() as journal:

@@ -49,6 +49,13 @@ def test_without_napi_threads_the_server_answers_as_well() -> None:
     assert found.answered == found.sent
 
 
+def test_frames_of_its_own_are_answered_like_those_of_its_socket() -> None:
+    with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab):
+        found = flood(lab, FloodSpec(rate_per_second=5000, seconds=0.5, past_stack=True))
+    assert found.sent > 2000
+    assert found.answered == found.sent
+
+
 def test_a_flood_to_a_port_where_nobody_listens_goes_on() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab:
         found = flood(lab, FloodSpec(rate_per_second=5000, seconds=0.3, port=9))

@@ -95,6 +95,7 @@ def group6(protocol: int, payload: bytes) -> bytes:
 LIMITED: dict[str, tuple[bytes, Reason]] = {
     "an ARP request for another host": (ethernet(BROADCAST, 0x0806, arp_request(OTHERS)), "broadcast"),
     "an ARP request for us": (ethernet(BROADCAST, 0x0806, arp_request(OURS)), "neighbours"),
+    "an announcement of an address": (ethernet(BROADCAST, 0x0806, arp_request(OTHERS, asking=OTHERS)), "control"),
     "half an ARP request": (ethernet(BROADCAST, 0x0806, b"")[:20].ljust(20), "broadcast"),
     "a broadcast to a port": (ethernet(BROADCAST, 0x0800, ipv4("255.255.255.255", UDP, udp(OPEN))), "broadcast"),
     "a broadcast with a tag": (ethernet(BROADCAST, 0x0806, arp_request(OTHERS), tags=1), "broadcast"),

@@ -12,6 +12,7 @@ from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
 from tests.lab.protect.conftest import xdp_of
+from tests.lab.verify.test_thread_price import occupied
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -100,6 +101,21 @@ def test_killed_amid_a_flood_its_guard_puts_all_back(bed: FloodBed, napctl: Napc
         killed(it)
         until(lambda: bed.nice == [AS_SOFTIRQ], "the guard to put it back")
         until(lambda: napctl.live() == [], "the journal to say so")
+
+
+def test_beside_a_program_that_never_waits_nice_is_put_back_within_two_seconds_and_not_made_again(
+    bed: Bed, napctl: Napctl
+) -> None:
+    with protecting(napctl, bed) as it, occupied(bed.lab.server.cpu), started_flood(bed.lab, flooding(bed)) as running:
+        running.wait_until_sending()
+        acted = it.told("overload: nice 19")
+        back = it.told("overload, and nice put back, not to be made again for 10 minutes: ", since=acted.seconds)
+        assert "never waits and had" in back.text
+        assert back.seconds - acted.seconds < 2
+        assert bed.nice == [AS_SOFTIRQ]
+        time.sleep(2)
+        assert [each for each in it.since(back.seconds) if "nice 19" in each] == []
+        assert napctl.live() == []
 
 
 @pytest.mark.long

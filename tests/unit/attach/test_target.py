@@ -145,7 +145,7 @@ def forests(draw: st.DrawFn) -> dict[int, int]:
 
 def seen_of(parent_of: dict[int, int]) -> dict[int, Seen]:
     return {
-        pid: Seen(Process(pid, "x", started_ticks=7), "S", parent, is_kernel_thread=False, threads=1)
+        pid: Seen(Process(pid, "x", started_ticks=7), "S", parent, is_kernel_thread=False, threads=1, run_ticks=0)
         for pid, parent in parent_of.items()
     }
 

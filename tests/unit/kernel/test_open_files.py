@@ -2,6 +2,8 @@
 
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -102,3 +104,19 @@ def test_two_that_were_added_under_one_number_are_told_apart() -> None:
         assert len(watched(pid, outer.fileno())) == 3
         assert all(watches(pid, outer.fileno(), number, each) for each in kept)
         assert not watches(pid, outer.fileno(), number, outer.fileno())
+
+
+def test_a_socket_of_the_network_is_told_from_those_of_the_machine() -> None:
+    def ran(code: str) -> bool:
+        with subprocess.Popen(
+            [sys.executable, "-c", f"import socket, sys\n{code}\nprint(flush=True)\nsys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            process.stdout.readline()
+            return open_files.has_network_socket(process.pid)
+
+    assert not ran("")
+    assert not ran("held = socket.socketpair(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)")
+    assert ran("held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
+    assert ran("held = socket.socketpair(), socket.socket(socket.AF_INET6, socket.SOCK_STREAM)")

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napctl.protect.ladder import (
+    AGAIN_SECONDS,
     APART_SECONDS,
     CALM_SECONDS,
     CALM_SHARE,
     KINDS,
     SETTLE_SECONDS,
+    STARVED_SECONDS,
     WINDOW_SECONDS,
     Flood,
     Ladder,
@@ -27,6 +29,8 @@ FLOOD = Flood(offered_per_second=400_000, overload=WORDS)
 HELD = Flood(offered_per_second=400_000, dropped_per_second=300_000)
 """The same with a thread that is nice: the ring drops."""
 REST = Flood(offered_per_second=40_000)
+WHY = "stress (77) never waits and had 98 % of CPU 1, the packets' thread 1 %"
+STARVED = replace(HELD, starved=WHY)
 Look = tuple[Flood, int]
 """What is seen, at so many looks."""
 
@@ -167,6 +171,40 @@ def test_a_refused_step_is_tried_again_after_ten_seconds_and_not_before() -> Non
     assert next_move(left, FLOOD, 15.0, ("threads",))[1] is not None
 
 
+def test_what_starves_its_threads_is_taken_back_within_two_seconds_and_not_made_again_for_ten_minutes() -> None:
+    world = World()
+    world.see(FLOOD, 1)
+    nice_at = world.done[-1][0]
+    back, *more = world.see(replace(FLOOD, starved=WHY), AGAIN_SECONDS - 2)
+    assert (back.steps, back.up, back.starves, back.why) == (("nice",), False, True, WHY)
+    assert STARVED_SECONDS <= world.done[2][0] - nice_at <= STARVED_SECONDS + WINDOW_SECONDS
+    assert more == []
+    assert world.ladder.made == ("threads",)
+    assert [each.steps for each in world.see(FLOOD, 5)] == [("nice",)]
+
+
+def test_a_step_that_would_starve_is_passed_over_and_the_next_one_made_where_it_is_allowed() -> None:
+    world = World(KINDS)
+    _, passed, last = world.see(replace(FLOOD, starved=WHY), 3)
+    assert (passed.steps, passed.up, passed.starves, passed.why) == (("nice",), True, True, WHY)
+    assert (last.steps, last.starves) == (("storm control",), False)
+    assert world.ladder.made == ("threads", "storm control")
+    (nice,) = world.see(FLOOD, APART_SECONDS)
+    assert (nice.steps, nice.starves) == (("nice",), False)
+    (back,) = world.see(REST, CALM_SECONDS + 2)
+    assert back.steps == ("nice", "storm control", "threads")
+
+
+def test_what_cannot_be_taken_back_is_tried_again_a_second_later() -> None:
+    before = Ladder(made=("threads", "nice"), cause_per_second=400_000)
+    left, move = next_move(before, STARVED, 50.0, ("threads", "nice"))
+    assert move is not None
+    kept = not_made(before, left)
+    assert kept.made == before.made
+    assert next_move(kept, STARVED, 50.9, ("threads", "nice"))[1] is None
+    assert next_move(kept, STARVED, 51.0, ("threads", "nice"))[1] == move
+
+
 floods = st.builds(
     Flood,
     offered_per_second=st.floats(0, 1e7),
@@ -176,6 +214,8 @@ floods = st.builds(
     overload=st.sampled_from(["", "", WORDS]),
 )
 looks = st.lists(st.tuples(floods, st.integers(1, 120)), min_size=1, max_size=40)
+starvable = st.builds(replace, floods, starved=st.sampled_from(["", WHY]))
+hungry_looks = st.lists(st.tuples(starvable, st.integers(1, 120)), min_size=1, max_size=40)
 possible = st.sampled_from([("threads", "nice"), ("nice",), KINDS, ("nice", "storm control"), ()])
 
 
@@ -196,13 +236,26 @@ def test_two_changes_of_one_kind_are_ten_seconds_apart_whatever_is_seen(
         assert all(later - at >= APART_SECONDS for at, later in pairwise(times))
 
 
+@given(hungry_looks, possible)
+def test_only_what_starves_is_taken_back_sooner_and_then_left_for_ten_minutes(
+    seen: Sequence[Look], steps: Sequence[StepKind]
+) -> None:
+    changes = [(at, move) for at, move in lived(seen, steps).done if not (move.up and move.starves)]
+    for kind in KINDS:
+        those = [(at, move) for at, move in changes if kind in move.steps]
+        for (at, move), (later, after) in pairwise(those):
+            assert move.up != after.up
+            assert later - at >= (AGAIN_SECONDS if move.starves else 0 if after.starves else APART_SECONDS)
+            assert kind == "nice" or not after.starves
+
+
 @given(looks, possible)
 def test_without_overload_nothing_is_changed(seen: Sequence[Look], steps: Sequence[StepKind]) -> None:
     world = lived([(replace(flood, overload=""), count) for flood, count in seen], steps)
     assert world.done == []
 
 
-@given(looks, possible)
+@given(hungry_looks, possible)
 def test_after_any_storm_it_comes_back_to_the_ground_and_only_possible_steps_were_made(
     seen: Sequence[Look], steps: Sequence[StepKind]
 ) -> None:
@@ -211,9 +264,10 @@ def test_after_any_storm_it_comes_back_to_the_ground_and_only_possible_steps_wer
     over = Flood(offered_per_second=0.0 if least is None else 0.99 * CALM_SHARE * least)
     world.see(over, CALM_SECONDS + APART_SECONDS + 1)
     assert world.ladder.made == ()
-    assert {kind for _, move in world.done for kind in move.steps} <= set(steps)
-    up = [kind for _, move in world.done for kind in move.steps if move.up]
-    down = [kind for _, move in world.done for kind in move.steps if not move.up]
+    done = [move for _, move in world.done if not (move.up and move.starves)]
+    assert {kind for move in done for kind in move.steps} <= set(steps)
+    up = [kind for move in done for kind in move.steps if move.up]
+    down = [kind for move in done for kind in move.steps if not move.up]
     assert sorted(up) == sorted(down)
 
 

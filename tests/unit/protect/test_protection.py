@@ -56,6 +56,7 @@ class Steps:
         self.armed: frozenset[int] = frozenset()
         self.limited: frozenset[int] = frozenset()
         self.made: list[tuple[str, str]] = []
+        self.taken_back: list[tuple[str, tuple[str, ...], bool]] = []
         self.fails: frozenset[str] = frozenset()
         self.busy = self.judged_by_old_rules = False
 
@@ -85,15 +86,21 @@ class Steps:
         self.made.append((groups[0].device, step))
         return (nice(groups[0].napis[0].napi_id, groups[0].ifindex),)
 
+    def take_back(self, groups: Sequence[Protected], steps: Sequence[str], *, pass_again: bool) -> bool:
+        self.taken_back.append((groups[0].device, tuple(steps), pass_again))
+        return True
+
 
 class Reader:
     """In the place of FloodReader: all of it is flooded."""
+
+    starved = ""
 
     def __init__(self, *_arguments: object) -> None:
         pass
 
     def read(self, groups: Sequence[Protected], _limited: object) -> list[Flood]:
-        return [Flood(offered_per_second=1e6, overload="CPU 0 is taken") for _ in groups]
+        return [Flood(offered_per_second=1e6, overload="CPU 0 is taken", starved=self.starved) for _ in groups]
 
 
 @pytest.fixture
@@ -164,6 +171,24 @@ def test_storm_control_is_no_step_before_it_is_attached(built: SimpleNamespace) 
     built.now[0] += 1
     built.protection.turn()
     assert built.steps.made == [("eth0", "storm control")]
+
+
+def test_what_starves_is_put_back_alone_and_one_that_would_is_left_out_once_with_its_reason(
+    built: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Protection, "_look", lambda _self: None)
+    built.protection._reader.starved = "stress (77) never waits"
+    built.steps.armed = frozenset({2})
+    built.protection.groups = [group(1, made=KINDS), group(2, ifindex=3, made=("threads",))]
+    for _ in range(120):
+        built.protection.turn()
+        built.now[0] += 0.25
+    assert [each.ladder.made for each in built.protection.groups] == [("threads", "storm control"), ("threads",)]
+    assert (built.steps.taken_back, built.steps.made) == ([("eth0", ("nice",), True)], [])
+    assert [line for _, line in built.said] == [
+        "overload, and nice put back, not to be made again for 10 minutes: stress (77) never waits",
+        "overload, and nice is left out: stress (77) never waits",
+    ]
 
 
 def test_limits_that_went_with_their_program_are_to_be_made_anew(built: SimpleNamespace) -> None:

@@ -182,17 +182,24 @@ def test_limiting_what_is_not_attached_is_refused_in_words(tmp_path: Path, kerne
             steps.make("storm control", [group(1)], lambda *_: False)
 
 
+def test_one_step_is_taken_back_without_the_others(steps: StepsInForce, kernel: Kernel, tmp_path: Path) -> None:
+    assert not steps.take_back([group(1)], ["threads"], pass_again=True)
+    assert steps.take_back([group(1)], ["nice"], pass_again=True)
+    assert kernel.now[THREAD.where] == THREAD.before
+    assert recorded(tmp_path) == (CONTROL, LIMITS)
+
+
 def test_another_napctl_that_changes_settings_is_not_waited_for(
     steps: StepsInForce, kernel: Kernel, tmp_path: Path
 ) -> None:
     began = time.monotonic()
     with Journal(tmp_path):
         with pytest.raises(Busy):
-            steps.take_back([group(1)], pass_again=True)
+            steps.take_back([group(1)], KINDS, pass_again=True)
         with pytest.raises(Busy):
             steps.put_back_strays([], {2})
     assert time.monotonic() - began < 0.9 * LOCK_SECONDS
-    assert steps.take_back([group(1)], pass_again=True)
+    assert steps.take_back([group(1)], KINDS, pass_again=True)
     assert recorded(tmp_path) == (CONTROL,)
 
 

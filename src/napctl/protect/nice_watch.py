@@ -1,0 +1,123 @@
+"""Watches NAPI threads that come after all others, or are to: whether they get what their packets need."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from napctl.kernel import snmp
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.sleeps import sleeps
+from napctl.model.overload import LATE_PER_SECOND
+from napctl.protect.cpu_holders import CpuHolders
+from napctl.protect.groups import Protected
+from napctl.protect.ladder import LEAST_PACKETS_PER_SECOND, Flood
+from napctl.protect.starved import (
+    WAITS_SHARE,
+    CpuHolder,
+    Goodput,
+    Share,
+    ThreadReading,
+    goodput_between,
+    kept,
+    share_between,
+    why_it_would,
+    why_starved,
+)
+
+__all__ = ["NiceWatch"]
+
+
+OVER_SECONDS = 0.7
+"""A look tells of so long a time, or a little more: of less one wait says nothing."""
+Key = tuple[int, frozenset[int]]
+
+
+@dataclass(frozen=True)
+class _Look:
+    monotonic: float
+    threads: dict[int, ThreadReading]
+    delivered: snmp.Delivered | None
+
+
+class NiceWatch:
+    """Of one network namespace, from look to look."""
+
+    def __init__(self, netns: NetworkNamespace, clock: Callable[[], float] = time.monotonic):
+        self._netns, self._clock = netns, clock
+        self._holders = CpuHolders()
+        self._looks: deque[_Look] = deque()
+        self._before: dict[Key, Goodput] = {}
+        """What was delivered before threads were nice."""
+
+    def read(self, groups: Sequence[Protected], floods: Sequence[Flood]) -> list[Flood]:
+        """What was seen of each group at this look, with why its threads get too little at nice 19, or would."""
+        told = [
+            group if group.ladder.made or seen.offered_per_second >= LEAST_PACKETS_PER_SECOND else None
+            for group, seen in zip(groups, floods, strict=True)
+        ]
+        if not any(told):
+            self._looks.clear()
+            return list(floods)
+        before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids})
+        seconds = now.monotonic - before.monotonic
+        goodput = goodput_between(before.delivered, now.delivered, seconds) if seconds >= OVER_SECONDS else {}
+        former, self._before = self._before, {}
+        found = []
+        for group, seen in zip(groups, floods, strict=True):
+            is_nice = "nice" in group.ladder.made
+            self._before[group.key] = former.get(group.key, {}) if is_nice or not goodput else goodput
+            why = self._starved(group, before, now, goodput) if is_nice else self._would_be(group, seen)
+            found.append(replace(seen, starved=why))
+        return found
+
+    def _would_be(self, group: Protected, seen: Flood) -> str:
+        drops = bool(group.ladder.made) and seen.late_per_second >= LATE_PER_SECOND
+        is_next = "nice" in group.steps and (bool(seen.overload) or drops)
+        return why_it_would(_cpus_of(group), self._holders.read()) if is_next else ""
+
+    def _starved(self, group: Protected, before: _Look, now: _Look, goodput: Goodput) -> str:
+        shares = list(_shares(group.thread_pids, before, now))
+        if max((each.waited for each in shares), default=0.0) < WAITS_SHARE:
+            return ""
+        left = kept(self._before.get(group.key, {}), goodput)
+        return why_starved(shares, _on(_cpus_of(group), self._holders.read()), left)
+
+    def _look(self, pids: Collection[int]) -> tuple[_Look, _Look]:
+        """Now, and the newest one that is old enough, or the oldest."""
+        threads = {pid: each for pid in pids if (each := _reading(pid)) is not None}
+        now = _Look(self._clock(), threads, snmp.delivered(self._netns))
+        self._looks.append(now)
+        while len(self._looks) > 1 and now.monotonic - self._looks[1].monotonic >= OVER_SECONDS:
+            self._looks.popleft()
+        return self._looks[0], now
+
+
+def _shares(pids: Collection[int], before: _Look, now: _Look) -> list[Share]:
+    seconds = now.monotonic - before.monotonic
+    if seconds < OVER_SECONDS:
+        return []
+    both = (pid for pid in pids if pid in before.threads and pid in now.threads)
+    return [share_between(before.threads[pid], now.threads[pid], seconds) for pid in both]
+
+
+def _reading(pid: int) -> ThreadReading | None:
+    times = ran_and_waited_ns(pid)
+    return None if times is None else ThreadReading(*times, sleeps(pid))
+
+
+def _cpus_of(group: Protected) -> frozenset[int] | None:
+    """That its threads may use and that are online."""
+    pids = group.thread_pids
+    if not pids:
+        return None
+    try:
+        return frozenset().union(*(os.sched_getaffinity(pid) for pid in pids))
+    except OSError:  # gone, or in another PID namespace
+        return None
+
+
+def _on(cpus: frozenset[int] | None, holders: Sequence[CpuHolder]) -> list[CpuHolder]:
+    return [each for each in holders if cpus is None or each.cpu in cpus]

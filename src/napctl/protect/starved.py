@@ -1,0 +1,134 @@
+"""Whether threads that come after all others get too little of their CPU, or would. Pure.
+
+At nice 19 a thread has what others leave. Those that its packets are for leave it their CPU whenever they wait for more
+of them; a program that never waits leaves it 1.4 % (15 parts of 1039: sched_prio_to_weight in kernel/sched/core.c), and
+each packet waits for 0.2 s and longer.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from napctl.kernel.sleeps import Sleeps
+from napctl.kernel.snmp import Delivered
+from napctl.model.counters import grown
+from napctl.model.limits import MOST_NICE
+from napctl.model.verdict import LEAST_GOODPUT
+
+__all__ = [
+    "HELD_SHARE",
+    "WAITS_SHARE",
+    "CpuHolder",
+    "Goodput",
+    "Share",
+    "ThreadReading",
+    "goodput_between",
+    "kept",
+    "share_between",
+    "why_it_would",
+    "why_starved",
+]
+
+
+WAITS_SHARE = 0.5
+"""Of its time: a thread that waits for longer wants its CPU, and somebody else has it."""
+HELD_SHARE = 0.2
+"""Of a CPU: who has less without ever waiting keeps no thread from it."""
+TELLING = {"payload_bytes": 10_000.0, "datagrams": 100.0, "forwarded": 100.0}
+"""Of what is delivered a second: less tells nothing of goodput."""
+Goodput = dict[str, float]
+"""What reached whom it was for, a second, by kind: fields of Delivered."""
+
+
+@dataclass(frozen=True)
+class ThreadReading:
+    """A NAPI thread, since its start."""
+
+    ran_ns: int
+    waited_ns: int
+    """In a run queue; a wait counts when it ends."""
+    sleeps: Sleeps | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of its time, 0 … 1."""
+
+    ran: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class CpuHolder:
+    """A thread that wanted a CPU all the time, and had it for some of it."""
+
+    pid: int
+    """Of its process."""
+    name: str
+    cpu: int
+    nice: int
+    ran: float
+    """Share of the time."""
+    has_sockets: bool
+    """Of the network: packets may be for it, and it has so many to read that it never waits for one."""
+
+
+def share_between(before: ThreadReading, after: ThreadReading, seconds: float) -> Share:
+    """What became of its time. One that never slept has waited whenever it did not run."""
+    ran = min(1.0, max(0.0, (after.ran_ns - before.ran_ns) / 1e9 / seconds))
+    waited = min(1.0, max(0.0, (after.waited_ns - before.waited_ns) / 1e9 / seconds))
+    was, now = before.sleeps, after.sleeps
+    never_slept = was is not None and now is not None and not was.now and not now.now and was.times == now.times
+    return Share(ran, 1 - ran if never_slept else waited)
+
+
+def goodput_between(before: Delivered | None, after: Delivered | None, seconds: float) -> Goodput:
+    """Of kinds that are told."""
+    if before is None or after is None:
+        return {}
+    counts = {kind: grown(getattr(before, kind), getattr(after, kind)) for kind in TELLING}
+    return {kind: count / seconds for kind, count in counts.items() if count is not None}
+
+
+def kept(before: Goodput, now: Goodput) -> float | None:
+    """Which part of the goodput is left, of the kind that lost most; None: there was too little to tell."""
+    left = [now[kind] / before[kind] for kind in before.keys() & now.keys() if before[kind] >= TELLING[kind]]
+    return min(left, default=None)
+
+
+def why_starved(threads: Iterable[Share], holders: Iterable[CpuHolder], goodput: float | None) -> str:
+    """Of threads at nice 19; empty: they are not, or the CPU is in the hands of who their packets are for.
+
+    `holders`: on their CPUs. `goodput`: as of kept(), against what it was before they were nice.
+    """
+    worst = max(threads, key=lambda each: each.waited, default=None)
+    if worst is None or worst.waited < WAITS_SHARE:
+        return ""
+    fell = goodput is not None and goodput < LEAST_GOODPUT
+    guilty = [each for each in holders if each.nice < MOST_NICE and (fell or not each.has_sockets)]
+    if sum(each.ran for each in guilty) < HELD_SHARE:
+        return ""
+    first = max(guilty, key=lambda each: each.ran)
+    lost = f", and {_percent(goodput)} of what was delivered before still is" if fell and goodput is not None else ""
+    return (
+        f"{first.name} ({first.pid}) never waits and had {_percent(first.ran)} of CPU {first.cpu}, "
+        f"the packets' thread {_percent(worst.ran)}{lost}"
+    )
+
+
+def why_it_would(cpus: Collection[int] | None, holders: Iterable[CpuHolder]) -> str:
+    """Why threads would be starved at nice 19; empty: nothing is known that speaks for it.
+
+    `cpus`: those that they may use; None: not known.
+    """
+    by_cpu = {each.cpu: each for each in holders if each.nice < MOST_NICE and not each.has_sockets}
+    if not cpus or not set(cpus) <= by_cpu.keys():
+        return ""
+    first = max((by_cpu[cpu] for cpu in cpus), key=lambda each: each.ran)
+    return (
+        f"{first.name} ({first.pid}) never waits: at nice {MOST_NICE} the packets' thread would have next to none of "
+        f"CPU {first.cpu}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

@@ -1,0 +1,111 @@
+"""A machine that forwards, with two devices and no server: in a flood through it, the other one still reaches it."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import pytest
+
+from napctl.kernel.links import link
+from napctl.lab.bed import End, Lab
+from napctl.lab.flood import FloodSpec, make_packets_dear, started_flood, take_as_softirq
+from tests.lab.following import Following, ended_by
+from tests.lab.helpers import Napctl, at_server, in_namespace
+from tests.lab.protect.conftest import ifindex_of
+from tests.lab.protect.echoes import Typing, echoing, second_device, typing
+
+pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
+
+BEYOND = "192.0.2.1"
+"""Behind the far end, which has no such address and drops what comes for it."""
+SECONDS = 8.0
+QUICK_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Router:
+    """It takes packets from the client and from the far end on CPU 1, and forwards those of the one to the other."""
+
+    lab: Lab
+    near: End
+    far: End
+
+    def flood(self, per_second: float, seconds: float = SECONDS) -> FloodSpec:
+        return FloodSpec(rate_per_second=per_second, seconds=seconds, host=BEYOND, port=9, past_stack=True)
+
+    def arrived(self) -> int:
+        """Packets at the far end."""
+        found = link(self.far.namespace, ifindex_of(self.far))
+        assert found is not None
+        return found.rx_packets
+
+    def forwarded(self, seconds: float) -> float:
+        """Packets a second that arrive from now on."""
+        before, began = self.arrived(), time.monotonic()
+        time.sleep(seconds)
+        return (self.arrived() - before) / (time.monotonic() - began)
+
+    def peak(self) -> float:
+        """The most that it forwards a second."""
+        rate, best = 20_000.0, 0.0
+        while rate < 4 * max(best, 20_000.0):
+            with started_flood(self.lab, self.flood(rate, 1.0)) as running:
+                running.wait_until_sending()
+                time.sleep(0.3)
+                best = max(best, self.forwarded(0.5))
+            rate *= 1.3
+        return best
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Router]:
+    with Lab.build(server_cpu=1, client_cpu=0) as lab, second_device(lab) as (near, far), echoing(lab):
+        in_namespace(lab.server.namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        in_namespace(lab.server.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", far.address)
+        in_namespace(lab.client.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", lab.server.address)
+        make_packets_dear(lab.server)
+        for end in (lab.server, near):
+            take_as_softirq(end)
+        yield Router(lab, near, far)
+
+
+@contextmanager
+def protecting(router: Router, napctl: Napctl) -> Iterator[Following]:
+    started = napctl.start("protect", router.lab.server.device, *at_server(router.lab), "--json")
+    with ended_by(signal.SIGINT, Following(started)) as it:
+        it.told("napctl runs on CPU 0")
+        time.sleep(0.6)
+        yield it
+
+
+def flooded(router: Router, peak: float) -> tuple[float, Typing]:
+    """At twice the peak: what part of the peak is forwarded from the second second on, and letters all the time."""
+    with (
+        typing(router.far, router.near.address) as letters,
+        started_flood(router.lab, router.flood(2 * peak)) as running,
+    ):
+        running.wait_until_sending()
+        time.sleep(1)
+        share = router.forwarded(SECONDS - 2) / peak
+        sent = running.result().sent_per_second
+    assert sent > 1.8 * peak, f"the generator made {sent / peak:.1f} times the peak only"
+    return share, letters
+
+
+def test_it_can_be_reached_by_its_other_device_and_goes_on_forwarding(router: Router, napctl: Napctl) -> None:
+    peak = router.peak()
+    found = {}
+    for protected in (False, True):
+        with protecting(router, napctl) if protected else nullcontext() as it:
+            share, letters = flooded(router, peak)
+            found[protected] = share, letters
+            if it is not None:
+                it.told("overload: nice 19")
+        words = "protected" if protected else "unprotected"
+        print(f"peak {peak:,.0f}/s; at twice of it, {words}: {share:.0%} forwarded; echo: {letters}")
+    share, letters = found[True]
+    assert letters.failed == ""
+    assert share >= 0.8
+    assert letters.percentile_ms(0.99) < QUICK_MS

@@ -1,0 +1,106 @@
+"""When threads at nice 19 get too little: only where somebody who waits for no packet has their CPU."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napctl.kernel.sleeps import Sleeps
+from napctl.kernel.snmp import Delivered
+from napctl.protect.starved import (
+    HELD_SHARE,
+    CpuHolder,
+    Goodput,
+    Share,
+    ThreadReading,
+    goodput_between,
+    kept,
+    share_between,
+    why_it_would,
+    why_starved,
+)
+
+STARVED = Share(ran=0.014, waited=0.98)
+
+
+def holder(ran: float = 0.97, cpu: int = 1, *, nice: int = 0, has_sockets: bool = False) -> CpuHolder:
+    return CpuHolder(pid=77, name="stress", cpu=cpu, nice=nice, ran=ran, has_sockets=has_sockets)
+
+
+def test_a_program_that_never_waits_starves_them_and_is_named() -> None:
+    words = "stress (77) never waits and had 97 % of CPU 1, the packets' thread 1 %"
+    assert why_starved([Share(0.5, 0.1), STARVED], [holder()], None) == words
+
+
+@pytest.mark.parametrize(
+    ("threads", "holders"),
+    [
+        ([STARVED], []),  # the server has it, and sleeps whenever it has read all
+        ([Share(0.5, 0.49)], [holder()]),
+        ([STARVED], [holder(0.97, nice=19)]),
+        ([STARVED], [holder(HELD_SHARE / 2)]),
+        ([], [holder()]),
+    ],
+)  # fmt: skip
+def test_they_are_not_starved(threads: Sequence[Share], holders: Sequence[CpuHolder]) -> None:
+    assert why_starved(threads, holders, 0.1) == ""
+
+
+def test_one_with_sockets_may_be_their_server_unless_less_is_delivered_than_before() -> None:
+    busy = [holder(has_sockets=True)]
+    assert why_starved([STARVED], busy, None) == ""
+    assert why_starved([STARVED], busy, 0.9) == ""
+    assert why_starved([STARVED], busy, 0.25).endswith(", and 25 % of what was delivered before still is")
+
+
+def test_the_step_would_starve_them_only_if_each_cpu_that_they_may_have_is_held() -> None:
+    assert why_it_would({1}, [holder()]).startswith("stress (77) never waits: at nice 19 ")
+    assert why_it_would({0, 1}, [holder()]) == ""
+    assert why_it_would({0, 1}, [holder(), holder(cpu=0)]) != ""
+    assert why_it_would({1}, [holder(has_sockets=True)]) == ""
+    assert why_it_would({1}, [holder(nice=19)]) == ""
+    assert why_it_would(None, [holder()]) == ""
+    assert why_it_would(set(), [holder()]) == ""
+
+
+shares = st.floats(0, 1)
+all_holders = st.builds(
+    CpuHolder, pid=st.just(77), name=st.just("x"), cpu=st.integers(0, 3), nice=st.integers(-20, 19), ran=shares,
+    has_sockets=st.booleans(),
+)  # fmt: skip
+
+
+@given(st.lists(st.builds(Share, shares, shares)), st.lists(all_holders), st.none() | shares, all_holders)
+def test_who_has_more_of_the_cpu_never_makes_it_less_starved(
+    threads: Sequence[Share], holders: Sequence[CpuHolder], goodput: float | None, more: CpuHolder
+) -> None:
+    if why_starved(threads, holders, goodput):
+        assert why_starved(threads, [*holders, more], goodput)
+        assert any(each.nice < 19 for each in holders)
+
+
+@given(st.sets(st.integers(0, 3)), st.lists(all_holders))
+def test_with_a_cpu_more_it_is_never_starved_more(cpus: set[int], holders: Sequence[CpuHolder]) -> None:
+    if not why_it_would(cpus, holders):
+        assert not cpus or not why_it_would({*cpus, 9}, holders)
+
+
+def test_a_thread_that_never_slept_waited_whenever_it_did_not_run_though_that_wait_has_not_ended() -> None:
+    before, after = ThreadReading(0, 0, Sleeps(5, now=False)), ThreadReading(10**7, 0, Sleeps(5, now=False))
+    assert share_between(before, after, 1.0) == Share(0.01, 0.99)
+    slept = ThreadReading(10**7, 0, Sleeps(6, now=False))
+    assert share_between(before, slept, 1.0) == Share(0.01, 0.0)
+
+
+def test_goodput_is_compared_by_the_kind_that_lost_most_of_those_that_tell_anything() -> None:
+    before: Goodput = {"payload_bytes": 1_000_000.0, "datagrams": 10_000.0, "forwarded": 1.0}
+    assert kept(before, {"payload_bytes": 900_000.0, "datagrams": 2_000.0, "forwarded": 0.0}) == 0.2
+    assert kept({"forwarded": 1.0}, {"forwarded": 0.0}) is None
+    assert kept({}, before) is None
+
+
+def test_a_counter_that_fell_tells_no_goodput() -> None:
+    first, second = Delivered(payload_bytes=0, datagrams=10, forwarded=0), Delivered(0, 5, 20)
+    assert goodput_between(first, second, 2.0) == {"payload_bytes": 0.0, "forwarded": 10.0}
+    assert goodput_between(None, second, 2.0) == {}
