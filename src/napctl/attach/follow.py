@@ -206,7 +206,8 @@ class Stay:
             with self._attachment.journal() as journal:
                 if self._attachment.others(journal) is None:
                     return False
-                self._attachment.current = transaction = self._way.switch(journal, transaction)
+                assert self.attached is not None
+                self._attachment.current = transaction = self._way.switch(journal, self.attached)
         self._trials.catch_up(transaction, polls=self._way.polls, settled=self._way.settled)
         self._pace.pulse_by(self._trials.until)
         return True

@@ -78,13 +78,22 @@ class FollowedTransaction:
 
     def others(self, journal: Journal) -> list[Transaction] | None:
         """What else is in force; None if this is not any more: somebody else has detached it, which is told."""
-        assert self.current is not None
-        transaction, live = self.current, journal.live()
-        if all(each.number != transaction.number for each in live):
+        current = self._in_force(journal)
+        if current is None:
+            assert self.current is not None
+            self._words.say(f"{self.current.title}: somebody else has detached it")
             self.current = None
-            self._words.say(f"{transaction.title}: somebody else has detached it")
             return None
-        return [each for each in live if each.number != transaction.number]
+        return [each for each in journal.live() if each.number != current.number]
+
+    def _in_force(self, journal: Journal) -> Transaction | None:
+        """It, as of Journal.in_force()."""
+        assert self.current is not None
+        found = journal.in_force(self.current)
+        if found is not None and found.number != self.current.number:
+            self._words.say(f"{found.title}: the journal did not have it any more; recorded anew", "retry")
+            self.current = found
+        return found
 
     def amend(self, journal: Journal, step: Step, members: Sequence[Process]) -> Transaction:
         """Make a step, one change after the other; as it is recorded then. It takes the name of the first of `members`
@@ -130,10 +139,10 @@ class FollowedTransaction:
     def detach(self, pids: Collection[int]) -> None:
         """Put everything back, if anything is attached. Raises what detach() raises; it can be repeated then. `pids`:
         as of recover()."""
-        if (transaction := self.current) is not None:
+        if self.current is not None:
             with self.journal() as journal:
-                ours = [each for each in journal.live() if each.number == transaction.number]
-                self._restored += detach(journal, ours)
+                ours = self._in_force(journal)
+                self._restored += detach(journal, [ours] if ours is not None else [])
         elif not self.recorded:
             with self.journal() as journal:
                 self.recover(journal, pids)

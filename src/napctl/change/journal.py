@@ -201,6 +201,17 @@ class Journal:
         """The transaction of that number. Raises BadInput if it cannot be read."""
         return next(iter(self._select(f"{SELECT} WHERE number = {number:d}")), None)
 
+    def in_force(self, transaction: Transaction) -> Transaction | None:
+        """One that was made, as it is recorded now; None: it has been put back. One that is not known here, as its
+        journal was moved away, is recorded anew. Raises BadInput if it cannot be read, RolledBack."""
+        recorded = self.find(transaction.number)
+        if recorded is not None and recorded.made_unix_ns == transaction.made_unix_ns:
+            return recorded if recorded.state != "restored" else None
+        (newest,) = self._database.execute("SELECT coalesce(max(number), 0) FROM transactions").fetchone()
+        if recorded is None and transaction.number <= newest:
+            return None  # put back so long ago that it was forgotten
+        return replace(transaction, number=self.begin(transaction))
+
     def _select(self, query: str) -> list[Transaction]:
         try:
             with closing(self._database.execute(query)) as rows:

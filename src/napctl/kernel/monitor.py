@@ -7,6 +7,7 @@ link that comes up and changed channels, and compared.
 
 import errno
 import select
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Literal, Self
@@ -50,6 +51,8 @@ class Monitor:
 
     def __init__(self, netns: NetworkNamespace | None = None, ifindexes: Collection[int] = ()):
         self._only = frozenset(ifindexes)
+        self._heard = False
+        """Of one of these devices, amid waiting(): events of others, of which there may be many, are to cost little."""
         with ExitStack() as opened:
             self._ethtool = opened.enter_context(Family("ethtool", netns))
             self._links = opened.enter_context(NetlinkSocket(NETLINK_ROUTE, netns))
@@ -78,37 +81,44 @@ class Monitor:
         waiting = select.poll()
         for source in self.sources:
             waiting.register(source, select.POLLIN)
-        any_read = False
+        self._heard = False
         for _ in range(MOST_AT_ONCE):  # one receive brings one of them
             fds = {fd for fd, _ in waiting.poll(0)}
             if not fds:
                 break
-            any_read = True
             for source in (each for each in self.sources if each.fileno() in fds):
                 try:
                     yield from self._settings() if source is self._ethtool else self._link_changes()
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:
                         raise
+                    self._heard = True
                     yield Notice(what="lost")
-        if any_read:
+        if self._heard:
             yield from self._renumbered()
 
     def _concerns(self, ifindex: int) -> bool:
         return not self._only or ifindex in self._only
 
+    def _hears_of(self, ifindex: int) -> bool:
+        """Whether that concerns it; then NAPI ids are read again."""
+        concerns = self._concerns(ifindex)
+        self._heard |= concerns
+        return concerns
+
     def _settings(self) -> Iterator[Notice]:
         for command, attributes in self._ethtool.notifications():
-            if command in NTF:
-                header = decode({1: HEADER}, attributes)["header"]
-                if self._concerns(header["dev-index"]):
-                    yield Notice(what=NTF[command], device=header["dev-name"], ifindex=header["dev-index"])
+            header = decode({1: HEADER}, attributes).get("header", {})  # features may reset a device, too
+            if self._hears_of(header.get("dev-index", 0)) and command in NTF:
+                yield Notice(what=NTF[command], device=header["dev-name"], ifindex=header["dev-index"])
 
     def _link_changes(self) -> Iterator[Notice]:
         """rtnetlink tells every change of a link; only whether it carries packets matters here."""
         for kind, message in self._links.notifications():
-            _, _, ifindex, flags, _ = IFINFO.unpack_from(message)
-            if kind not in (RTM_NEWLINK, RTM_DELLINK) or not self._concerns(ifindex):
+            family, _, ifindex, flags, _ = IFINFO.unpack_from(message)
+            if family != socket.AF_UNSPEC:
+                continue  # a bridge tells RTM_DELLINK of a port that leaves it (del_nbp() in net/bridge/br_if.c)
+            if kind not in (RTM_NEWLINK, RTM_DELLINK) or not self._hears_of(ifindex):
                 continue
             name = decode(LINK, message[IFINFO.size :]).get("name", "")
             self._names[ifindex] = name

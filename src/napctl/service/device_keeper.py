@@ -342,8 +342,12 @@ class DeviceKeeper:
 
     def _recorded(self, journal: Journal) -> Transaction | None:
         """What is in force of it; None: somebody has rolled it back."""
-        number = self._transaction.number if self._transaction is not None else 0
-        return next((each for each in journal.live() if each.number == number), None)
+        if self._transaction is None:
+            return None
+        found = journal.in_force(self._transaction)
+        if found is not None:  # maybe recorded anew
+            self._transaction = replace(self._transaction, number=found.number)
+        return found
 
     def _close_monitor(self) -> None:
         if self._monitor is not None:

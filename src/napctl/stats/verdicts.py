@@ -267,7 +267,8 @@ def _bootstrap(figures: Sequence[float], seed: int) -> tuple[float, float]:
 
 
 def _middle(figures: Sequence[float], below: int, above: int) -> float:
-    return figures[below] + (figures[above] - figures[below]) / 2
+    low, high = figures[below], figures[above]
+    return low + (high - low) / 2 if isfinite(high - low) else low / 2 + high / 2
 
 
 @lru_cache(maxsize=128)

@@ -62,7 +62,7 @@ def test_a_step_whose_record_a_full_disk_kept_from_being_finished_is_recorded_as
         assert all(map(attached, settings_of(lab)))
         yield True
 
-    monkeypatch.setattr("napctl.attach.follow.Journal", FillsAmidAStep)
+    monkeypatch.setattr("napctl.attach.follow_transaction.Journal", FillsAmidAStep)
     with small_disk(napctl.state), ending(python_server(lab, FORKS)) as server, ask(lab, server):
         with watched(None, napctl.state) as guard:
             steps = stopped()
@@ -117,3 +117,16 @@ def test_what_is_attached_anew_after_a_reset_is_not_taken_for_what_another_attac
         assert all(map(attached, settings_of(lab)))
         assert napctl("detach", other.pid).status == 0
     assert napctl.live() == []
+
+
+def test_a_journal_that_was_moved_away_keeps_nothing_from_being_put_back(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = settings_of(lab)
+    with following(napctl, server.pid, "--defer-us", 200) as it:
+        it.told("attached memcached")
+        (napctl.state / "journal.sqlite").unlink()
+        assert it.end() == 0
+        assert it.since()[-1] == "detached: 1 NAPI instance, 1 epoll instance put back"
+    assert settings_of(lab) == before
+    assert set(params_of(server.pid).values()) == {UNSET}

@@ -80,3 +80,12 @@ def test_listening_ends_when_its_time_is_over(tun: NetworkNamespace) -> None:
     with Monitor(tun) as monitor:
         assert list(notices(monitor, 0.2)) == []
     assert 0.2 <= time.monotonic() - start < 10
+
+
+def test_a_port_that_leaves_its_bridge_is_not_gone() -> None:
+    with NetworkNamespace.create() as netns:
+        for words in ("add br0 type bridge", "add wire0 type veth peer wire1", "set wire0 up", "set wire1 up"):
+            in_namespace(netns, "ip", "link", *words.split())
+        changes = (("ip", "link", "set", "wire0", *each.split()) for each in ("master br0", "nomaster", "down"))
+        found = heard(netns, {"link down"}, *changes)
+    assert not [each for each in found if each.what == "device gone"]

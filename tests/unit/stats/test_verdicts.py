@@ -416,6 +416,19 @@ def test_verdict_and_interval_agree_and_everything_goes_through_json(run: list[C
     assert from_json(to_json(found), Summary) == found
 
 
+ANY = st.floats(allow_nan=True, allow_infinity=True) | st.integers(0, 2**64).map(float) | st.just(0.0)
+
+
+@settings(max_examples=examples(50, 500))
+@given(st.lists(st.tuples(ANY, ANY), min_size=1, max_size=9), st.sampled_from(METRICS))
+@example([(math.inf, -1.7e308), (1.7e308, -1.7e308), (5e-324, 1.7e308), (1e-300, 1e300)], METRICS[0])
+def test_no_figures_whatever_make_it_raise(rounds: list[tuple[float, float]], metric: str) -> None:
+    run = figures(metric, *map(list, zip(*rounds, strict=True)))  # type: ignore[arg-type]
+    found = summarise(run, "base", 1)
+    assert all(0 < each.low <= each.ratio <= each.high < math.inf for each in found.comparisons)
+    assert from_json(to_json(found), Summary) == found
+
+
 def test_the_correction_is_for_all_comparisons_of_the_run() -> None:
     """One metric with p just below ALPHA is found alone, and not among others in which nothing differs."""
     ours, theirs = [110.0, 104, 108, 101, 107, 105], [100.0, 101, 99, 102, 98, 103]
