@@ -16,14 +16,17 @@ __all__ = [
     "SpinningThread",
     "TakenBy",
     "TakenWay",
+    "XdpSocket",
 ]
 
 
 TakenBy = Literal[
-    "interrupts", "deferral", "suspension", "busy polling", "NAPI thread", "spinning NAPI thread", "netpoll"
-]
+    "interrupts", "deferral", "suspension", "busy polling", "NAPI thread", "spinning NAPI thread", "netpoll",
+    "backlog", "lower device",
+]  # fmt: skip
 """Who polls a queue. `deferral`: the softirq as well, at a timer in place of the interrupt. `suspension`: an application
-polls while it finds packets, and the queue's interrupts stay masked meanwhile."""
+polls while it finds packets, and the queue's interrupts stay masked meanwhile. `backlog`: handed over in software,
+to the CPU. `lower device`: another device takes them."""
 
 HandedTo = Literal[
     "XDP native", "XDP generic", "XDP offload", "AF_XDP", "io_uring zero copy", "device memory", "leased",
@@ -162,6 +165,19 @@ class Poller(Value, frozen=True, kw_only=True):
     """What napctl, or the program itself, can do about it."""
     trouble: str | None = None
     """What could not be seen of it, and why; None: nothing."""
+
+
+class XdpSocket(Value, frozen=True, kw_only=True):
+    """A socket of AF_XDP that is bound to one queue of a device."""
+
+    device: str
+    queue: int
+    zero_copy: bool | None
+    """None: not told."""
+    holders: tuple[tuple[int, str], ...] = ()
+    """Pid and name of the processes that have it; empty: not known."""
+    prefers_busy_poll: bool | None = None
+    """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read."""
 
 
 class Census(Value, frozen=True, kw_only=True):
