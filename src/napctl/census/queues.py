@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterator
 
+from msgspec.structs import replace
+
 from napctl.census.handed import Facts, handed_by_device, handed_by_queue, handed_out
 from napctl.census.polled import polled
 from napctl.model.census import CensusDevice, QueueWay, TakenWay
@@ -34,6 +36,7 @@ def census_devices(netns: int, devices: Collection[Device], window: Window, fact
 
 def _device(netns: int, device: Device, window: Window, facts: Facts) -> CensusDevice:
     counts = next((counts for counts in window.devices if counts.ifindex == device.ifindex), None)
+    device = _with_queue(device)
     rows = [row for row in window.napis if row.netns == netns and row.ifindex == device.ifindex]
     instances = [_of_instance(device, row, counts, facts) for row in rows if row.napi_id or row.polls.packets]
     queues = (*instances, *_without_instance(device, counts, facts))
@@ -49,6 +52,15 @@ def _device(netns: int, device: Device, window: Window, facts: Facts) -> CensusD
         polled=() if queues else tuple(_as_a_whole(device, packets)),
         handed=tuple(handed_by_device(device, packets, facts)),
     )
+
+
+def _with_queue(device: Device) -> Device:
+    """Of one RX queue and one NAPI instance, that serves this, also where the driver does not say so (veth)."""
+    rx = [queue for queue in device.queues if queue.kind == "rx"]
+    if len(device.napis) != 1 or len(rx) != 1 or rx[0].napi_id is not None:
+        return device
+    served = replace(rx[0], napi_id=device.napis[0].napi_id)
+    return replace(device, queues=tuple(served if queue is rx[0] else queue for queue in device.queues))
 
 
 def _of_instance(device: Device, row: NapiWindow, counts: DeviceCounts | None, facts: Facts) -> QueueWay:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -26,7 +26,7 @@ from tests.lab.census.xdp import (
     to_socket,
     verdict,
 )
-from tests.lab.helpers import Napctl, answers, at_server, set_napi, until, without
+from tests.lab.helpers import Napctl, ask, at_server, set_napi, until, without
 
 pytestmark = pytest.mark.lab
 
@@ -122,7 +122,16 @@ def test_what_an_attached_server_polls_itself_is_suspension(
     napctl.attach_quickly(server.pid)
     named = seen(lab, lambda way: way.kind == "suspension")
     assert named.by == f"memcached ({server.pid})"
-    with again_and_again(lambda: answers(client)):
+    with ExitStack() as many:
+        clients = [client, *(many.enter_context(ask(lab, server)) for _ in range(15))]
+
+        def burst() -> None:
+            for each in clients:
+                each.sendall(b"version\r\n")
+            for each in clients:
+                assert each.recv(100).startswith(b"VERSION")
+
+        many.enter_context(again_and_again(burst))
         way = seen(lab, lambda way: way.kind == "suspension" and bool(way.packets))
     assert way.by == f"memcached ({server.pid})"
     assert "irq-suspend-timeout 20ms [netdev netlink]" in way.evidence

@@ -130,3 +130,12 @@ def test_software_devices_say_whose_packets_they_have() -> None:
 def test_epoll_instances_of_the_machine_are_asked_for_who_would_poll() -> None:
     found = one(nic(), window(row()), Facts(epolls=(epoll(),)))
     assert [way.by for way in found.queues[0].polled] == ["memcached (7)", None]
+
+
+def test_the_only_instance_serves_the_only_rx_queue_also_where_the_driver_does_not_say_so() -> None:
+    def queues(number: int) -> tuple[Queue, ...]:
+        return tuple(Queue(ifindex=IFINDEX, kind="rx", index=index, napi_id=None) for index in range(number))
+
+    veth = nic(queues=queues(1), bus=None, kind="veth")
+    assert [each.queues for each in one(veth, window(row())).queues] == [("rx0",)]
+    assert [each.queues for each in one(replace(veth, queues=queues(2)), window(row())).queues] == [()]
