@@ -14,7 +14,7 @@ TIERS = (
     {"cli"},
     {"service", "protect"},
     {"report", "experiment", "verify", "attach", "plan", "doctor"},
-    {"load", "lab", "stats", "adapt"},
+    {"load", "lab", "stats", "adapt", "census"},
     {"change", "observe"},
     {"kernel", "probe"},
     {"model"},

@@ -1,6 +1,6 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import coalescing, cpus, drops, others, overload, polling, udp_senders
+from napctl.doctor import coalescing, cpus, drops, others, overload, past_kernel, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
@@ -10,6 +10,7 @@ RULES = (
     *overload.RULES,
     *drops.RULES,
     *polling.RULES,
+    *past_kernel.RULES,
     *coalescing.RULES,
     *udp_senders.RULES,
     *cpus.RULES,
@@ -44,5 +45,6 @@ def diagnosis(seen: Checkup) -> Diagnosis:
         mended=tuple(each for each in found if each.mended_by),
         rules=tuple(rule.name for rule in RULES),
         unjudged=unjudged(seen),
+        left_alone=tuple(past_kernel.left_alone(seen)),
         checkup=seen,
     )

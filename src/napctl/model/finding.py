@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from napctl.model.census import Poller, XdpSocket
 from napctl.model.machine import SCHEMA, Machine
 from napctl.model.other_manager import Held, OtherManager
 from napctl.model.value import Value
@@ -108,6 +109,10 @@ class Checkup(Value, frozen=True, kw_only=True):
     """Other programs that set what napctl sets."""
     held: tuple[Held, ...] = ()
     """What napctl has in force that they may set as well, by its journal."""
+    pollers: tuple[Poller, ...] = ()
+    """Programs that take packets past the kernel, or spin; of the whole machine."""
+    xdp_sockets: tuple[XdpSocket, ...] = ()
+    """Those that are bound to these devices."""
 
 
 class Unjudged(Value, frozen=True, kw_only=True):
@@ -130,4 +135,6 @@ class Diagnosis(Value, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     """Every rule that looked."""
     unjudged: tuple[Unjudged, ...]
+    left_alone: tuple[str, ...] = ()
+    """Sentences: what somebody else drives, so that nothing of it is judged or set."""
     checkup: Checkup

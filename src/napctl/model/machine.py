@@ -4,7 +4,7 @@ None always means: the driver or kernel does not tell, or does not have it.
 """
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -26,8 +26,13 @@ __all__ = [
     "Napi",
     "Queue",
     "QueueCoalescing",
+    "QueueUse",
     "Rings",
+    "UserSpaceDevice",
+    "XdpPrograms",
     "attached",
+    "leases",
+    "lessee",
     "levels_text",
     "threads_together",
 ]
@@ -56,6 +61,20 @@ class Napi(Value, frozen=True, kw_only=True):
     settings: NapiSettings
 
 
+class QueueUse(Value, frozen=True, kw_only=True):
+    """Who takes what a queue receives besides, or in place of, the kernel's stack (queue-get of netdev.yaml)."""
+
+    kind: Literal["AF_XDP", "io_uring", "device memory", "lease"]
+    """`AF_XDP`: a socket is bound to it (Linux 6.15, commit df524c8f5771). `io_uring`: zero copy into a ring's memory
+    (commit dcc0113acd3b). `lease`: another device, mostly a container's netkit, has it."""
+    ifindex: int | None = None
+    """Of the device that has it by lease."""
+    queue: int | None = None
+    """Which queue of that device it is."""
+    netns_id: int | None = None
+    """By which number our network namespace knows that device's; None: it is the same one."""
+
+
 class Queue(Value, frozen=True, kw_only=True):
     """One RX or TX queue and the NAPI instance that serves it."""
 
@@ -64,6 +83,8 @@ class Queue(Value, frozen=True, kw_only=True):
     """"rx" or "tx"."""
     index: int
     napi_id: int | None
+    uses: tuple[QueueUse, ...] = ()
+    """Empty: the stack alone has it, or this kernel does not tell."""
 
 
 DIM_LEVELS = 5
@@ -177,6 +198,19 @@ class LowerDevice(Value, frozen=True, kw_only=True):
     """What --netns takes for its namespace; empty: it is ours; None: no process and no name shows it."""
 
 
+class XdpPrograms(Value, frozen=True, kw_only=True):
+    """XDP programs of a device by their ids; None: there is none."""
+
+    native: int | None = None
+    """In the driver, before an skb is made of the packet."""
+    generic: int | None = None
+    """After that, by the stack: it saves little."""
+    offloaded: int | None = None
+    """In the NIC itself."""
+    driver_has_native: bool | None = None
+    """Whether the driver says that it takes programs; None: it cannot be told (before Linux 6.3)."""
+
+
 class Device(Value, frozen=True, kw_only=True):
     """One network device."""
 
@@ -201,6 +235,8 @@ class Device(Value, frozen=True, kw_only=True):
     channels: Channels | None = None
     deferral: DeviceDeferral | None = None
     """None: the kernel does not have it, or it could not be read."""
+    xdp: XdpPrograms | None = None
+    """None: it has none, or it was not read."""
     queues: tuple[Queue, ...] = ()
     napis: tuple[Napi, ...] = ()
 
@@ -216,6 +252,15 @@ class EpollPoller(Value, frozen=True, kw_only=True):
     """NAPI ids of the sockets that it watches."""
 
 
+class UserSpaceDevice(Value, frozen=True, kw_only=True):
+    """A NIC that a program drives itself (vfio, uio): the kernel has no network device of it, and nothing to set."""
+
+    bus: str
+    """Its PCI address."""
+    driver: str
+    """What hands it out: "vfio-pci", "uio_pci_generic", "igb_uio"."""
+
+
 class Machine(Value, frozen=True, kw_only=True):
     """One network namespace of one machine, at one moment."""
 
@@ -225,6 +270,8 @@ class Machine(Value, frozen=True, kw_only=True):
     """Inode number of the network namespace."""
     devices: tuple[Device, ...]
     pollers: tuple[EpollPoller, ...]
+    user_space: tuple[UserSpaceDevice, ...] = ()
+    """Of the whole machine, whatever the network namespace."""
     cpus_online: str | None = None
     """As a kernel list; None: not read."""
     tcp_limit_output_bytes: int | None = None
@@ -243,3 +290,22 @@ def threads_together(device: Device) -> bool:
 def attached(napi: Napi) -> bool:
     """Whether IRQ suspension is set on the instance: its deferral belongs to whoever set that."""
     return bool(napi.settings.irq_suspend_timeout_ns)
+
+
+def leases(device: Device) -> tuple[tuple[int | None, str], ...]:
+    """Of each of its queues that another device has: the NAPI instance, and that in words.
+
+    What is set of such a queue is that one's affair.
+    """
+    return tuple(
+        (queue.napi_id, f"{queue.kind}{queue.index} of {device.name} is leased to {lessee(use)}")
+        for queue in device.queues
+        for use in queue.uses
+        if use.kind == "lease"
+    )
+
+
+def lessee(use: QueueUse) -> str:
+    """Who has a leased queue."""
+    where = "" if use.netns_id is None else f" of network namespace {use.netns_id} (ip netns list-id)"
+    return f"queue {use.queue} of interface {use.ifindex}{where}"

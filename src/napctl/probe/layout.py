@@ -49,7 +49,7 @@ class Cpu(ctypes.Structure):
     )
 
 
-class Poller(ctypes.Structure):
+class PollerEntry(ctypes.Structure):
     """struct poller: busy polls of one instance by one process."""
 
     _fields_ = (
@@ -67,7 +67,7 @@ class Counters(ctypes.Structure):
     _fields_ = (
         ("cpus", Cpu * CPUS),
         ("slots", Slot * SLOTS),
-        ("pollers", Poller * POLLERS),
+        ("pollers", PollerEntry * POLLERS),
         ("poller_keys", _u64 * POLLERS),
         ("published", _u32 * SLOTS),
         ("publications", _u32),

@@ -24,6 +24,7 @@ from tests.unit.doctor.checkups import (
 )
 from tests.unit.doctor.test_others import both
 from tests.unit.doctor.test_overload import everywhere, load, loaded, overloaded
+from tests.unit.doctor.test_past_kernel import polled_by_xdp, with_program
 from tests.unit.doctor.test_udp_senders import delaying, sending
 
 
@@ -87,6 +88,8 @@ PAIRS: dict[str, tuple[Checkup, Checkup]] = {
     "epoll-over-several-queues": (watching(8193, 8194), watching(8193)),
     "busy-polling-while-idle": (burning(0.25), burning(0.24)),
     "napi-thread-polling-while-idle": (spinning("busy-poll"), spinning("enabled")),
+    "busy-polling-without-deferral": (polled_by_xdp(), polled_by_xdp(prefers=False)),
+    "generic-xdp": (with_program(generic=3), with_program(native=3)),
     "device-wide-deferral": (wide(2), wide(0)),
     "settings-lost-at-reset": (kept_by("igc"), kept_by("ice")),
     "tx-completions-too-late": (sent_late(977), sent_late(976)),
