@@ -1,6 +1,6 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import coalescing, cpus, drops, others, overload, polling, udp_senders
+from napctl.doctor import bypass, coalescing, cpus, drops, others, overload, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
@@ -10,6 +10,7 @@ RULES = (
     *overload.RULES,
     *drops.RULES,
     *polling.RULES,
+    *bypass.RULES,
     *coalescing.RULES,
     *udp_senders.RULES,
     *cpus.RULES,
