@@ -12,7 +12,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.flood import FloodSpec, started_flood
 from napctl.model.finding import Diagnosis
 from napctl.model.value import from_json
-from tests.lab.census.testpmd import Testpmd, looked, spinning, running_testpmd
+from tests.lab.census.testpmd import Testpmd, looked, running_testpmd, spinning
 from tests.lab.helpers import Napctl, at_server
 
 pytestmark = pytest.mark.lab

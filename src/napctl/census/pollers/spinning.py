@@ -9,19 +9,18 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from napctl.kernel.machine_stat import TICKS_PER_SECOND
 from napctl.kernel.processes import PROC, last_cpu, threads
 from napctl.model.cpus import parse_cpus
 
-__all__ = ["Spin", "ThreadTimes", "busy_processes", "cpu_seconds", "spins", "thread_times"]
+__all__ = ["Spin", "ThreadTimes", "busy_processes", "cpu_ticks", "spins", "thread_times"]
 
 
 NEVER_SLEEPS = 0.9
 """Of the time, running or waiting for its CPU: a tick's worth of error in a window of 0.3 s is 3 %."""
 MOST_SLEEPS_PER_SECOND = 2
 """A poller's timers, logs and the like."""
-BUSY = 0.5
-"""Of a CPU, over a moment: worth a closer look. Ticks of 10 ms leave that much open."""
+LEAST_TICKS = 1
+"""Of CPU time in a moment, from which a process is worth a closer look: what spins may get little of a busy CPU."""
 FIELDS = re.compile(rb"^(Name|Cpus_allowed_list|voluntary_ctxt_switches):[ \t]*([^\n]*)", re.M)
 
 
@@ -52,8 +51,8 @@ class Spin:
     run_share: float
 
 
-def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
-    """CPU time of these processes since their start; those that have ended are missing."""
+def cpu_ticks(pids: Iterable[int]) -> dict[int, int]:
+    """CPU time of these processes since their start, in clock ticks; those that have ended are missing."""
     found = {}
     for pid in pids:
         try:
@@ -61,13 +60,13 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        found[pid] = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        found[pid] = int(fields[11]) + int(fields[12])
     return found
 
 
-def busy_processes(before: Mapping[int, float], after: Mapping[int, float], seconds: float) -> set[int]:
-    """Those that used so much of a CPU between two readings of cpu_seconds() that a thread of theirs may spin."""
-    return {pid for pid, used in after.items() if pid in before and used - before[pid] >= BUSY * seconds}
+def busy_processes(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
+    """Those that used enough CPU time between two readings of cpu_ticks() that a thread of theirs may spin."""
+    return {pid for pid, used in after.items() if pid in before and used - before[pid] >= LEAST_TICKS}
 
 
 def thread_times(pid: int) -> dict[int, ThreadTimes]:

@@ -28,7 +28,7 @@ from napctl.census.pollers import (
 from napctl.census.pollers.busiest_file import BusiestFiles
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.namespace_links import Namespaces
-from napctl.census.pollers.spinning import busy_processes, cpu_seconds, thread_times
+from napctl.census.pollers.spinning import busy_processes, cpu_ticks, thread_times
 from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect
 from napctl.census.pollers.tally import Moment, Tally
 from napctl.census.pollers.telemetry import Unanswered, listener
@@ -92,12 +92,13 @@ class PollerWatch:
 
     def begin(self) -> None:
         """Find them: takes some 0.1 s, most of it waiting."""
-        others = {pid: seen.process for pid, seen in look_at_all().items() if _may_poll(seen)}
-        start, used = time.monotonic(), cpu_seconds(others)
+        seen = {pid: each for pid, each in look_at_all().items() if _may_poll(each)}
+        others = {pid: each.process for pid, each in seen.items()}
+        start, used = time.monotonic(), cpu_ticks(others)
         signs = dict(self._signs(others))
         missing, listeners = _telemetry_sockets()
         time.sleep(max(0.0, start + MOMENT_SECONDS - time.monotonic()))
-        busy = busy_processes(used, cpu_seconds(others), time.monotonic() - start)
+        busy = busy_processes(used, cpu_ticks(others)) | {pid for pid, each in seen.items() if each.state == "R"}
         wanted = {pid for pid, found in signs.items() if found} | busy | listeners & others.keys()
         suspects = [
             self._suspect(others[pid], signs.get(pid, frozenset()), busy=pid in busy)

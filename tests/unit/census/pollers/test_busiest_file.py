@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from napctl.census.pollers.busiest_file import MOST_FILES, BusiestFiles, identity
+from napctl.census.pollers import busiest_file
+from napctl.census.pollers.busiest_file import BusiestFiles, identity
 from napctl.census.pollers.work_share import Busiest
 
 BUSIEST = Busiest(packets_per_second=1e6, cpu_ns_per_packet=1000.0)
@@ -50,9 +51,10 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
     BusiestFiles(tmp_path / "file").keep("one", BUSIEST)
 
 
-def test_they_do_not_grow_without_end(tmp_path: Path) -> None:
+def test_they_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busiest_file, "MOST_FILES", 3)
     files = BusiestFiles(tmp_path)
-    for number in range(MOST_FILES + 5):
+    for number in range(8):
         files.keep(str(number), BUSIEST)
-    assert len(list((tmp_path / "pollers").iterdir())) == MOST_FILES
-    assert files.kept(str(MOST_FILES + 4)) == BUSIEST
+    assert len(list((tmp_path / "pollers").iterdir())) == 3
+    assert files.kept("7") == BUSIEST

@@ -62,7 +62,7 @@ def test_a_disk_that_is_driven_from_user_space_is_no_nic(trees: Trees) -> None:
 
 
 def test_a_nic_of_an_unknown_program_is_named_by_its_address(trees: Trees) -> None:
-    trees.process(7, program="/usr/bin/qemu-system-x86_64", fds=("/dev/uio0",))
+    trees.process(7, fds=("/dev/uio0",))
     trees.uio("uio0", NIC)
     trees.pci(NIC, "0x020000")
     found = user_driver.detect(trees.seen(7, "qemu"))

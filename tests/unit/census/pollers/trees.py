@@ -5,6 +5,7 @@ Made from documentation, not recorded: Onload (UG1586), VMA and XLIO (their READ
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Trees:
         self,
         pid: int,
         *,
-        program: str = "/usr/bin/server",
+        program: str = sys.executable,
         arguments: tuple[str, ...] = (),
         maps: tuple[str, ...] = (),
         fds: tuple[str, ...] = (),
