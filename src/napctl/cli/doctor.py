@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 import click
 from msgspec.structs import replace
 
-from napctl.change.journal import Journal
+from napctl.census.pollers.watch import PollerWatch
+from napctl.change.journal import Journal, state_directory
 from napctl.change.recovery import orphaned
 from napctl.change.same_process import running
 from napctl.cli.netns import netns_option, netns_words
@@ -51,11 +52,13 @@ def doctor(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     finding comes with the figures that show it and where they were read, and with commands that are ready to run. Exit
     status 0: no finding; 1: there are findings.
     """
-    with _progress(seconds) as tell:
+    with PollerWatch(state_directory(), netns.inode) as watch, _progress(seconds) as tell:
+        watch.begin()
         checkup = take_checkup(netns, devices, seconds, tell)
+        pollers = watch.end()
     standing = _standing()
     held = held_by((change for each in standing for change in each.changes), netns.inode)
-    found = diagnosis(replace(checkup, followers=tuple(_followers(standing)), held=held))
+    found = diagnosis(replace(checkup, followers=tuple(_followers(standing)), held=held, pollers=pollers))
     with NetworkNamespace.current() as ours:
         elsewhere = ours.inode != netns.inode
     if as_json:

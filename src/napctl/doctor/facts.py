@@ -14,6 +14,7 @@ __all__ = [
     "COALESCING_NOTE",
     "EPOLL",
     "ETHTOOL",
+    "LEAST_PACKETS",
     "LINK",
     "MOST_NAMED",
     "NAPI_DOC",

@@ -1,6 +1,6 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import coalescing, cpus, drops, others, overload, past_kernel, polling, udp_senders
+from napctl.doctor import bypass, coalescing, cpus, drops, others, overload, past_kernel, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
@@ -11,6 +11,7 @@ RULES = (
     *drops.RULES,
     *polling.RULES,
     *past_kernel.RULES,
+    *bypass.RULES,
     *coalescing.RULES,
     *udp_senders.RULES,
     *cpus.RULES,

@@ -1,0 +1,61 @@
+"""The busiest window that was seen of a poller, kept in the state directory: a small file for each program."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from napctl.attach.learned_file import identity_of
+from napctl.census.pollers.work_share import Busiest
+from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory, write_whole
+from napctl.model.errors import BadInput
+from napctl.model.value import Value, from_json, to_json
+
+__all__ = ["BusiestFiles", "identity"]
+
+
+VERSION = 1
+MOST_FILES = 200
+
+
+class Kept(Value, frozen=True, kw_only=True):
+    """The file's content."""
+
+    version: int
+    identity: str
+    """Of the program, its arguments, its devices and this kernel: what another one costs says nothing here."""
+    busiest: Busiest
+
+
+class BusiestFiles:
+    """What is kept. Where it cannot be read or written, nothing is: a figure more or less is no reason to fail."""
+
+    def __init__(self, state_directory: Path):
+        self._directory = state_directory / "pollers"
+
+    def kept(self, identity: str) -> Busiest | None:
+        """Of that program; None: nothing, or nothing that may be believed."""
+        try:
+            refuse_foreign_directory(self._directory)
+            found = from_json(read_own(self._path(identity)), Kept)
+        except (OSError, ValueError, BadInput):
+            return None
+        sound = found.version == VERSION and found.identity == identity and found.busiest.cpu_ns_per_packet > 0
+        return found.busiest if sound else None
+
+    def keep(self, identity: str, busiest: Busiest) -> None:
+        """In the place of what was kept."""
+        with suppress(OSError, BadInput):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_foreign_directory(self._directory)
+            kept = Kept(version=VERSION, identity=identity, busiest=busiest)
+            write_whole(self._path(identity), to_json(kept))
+            for _, old in sorted((each.lstat().st_mtime_ns, each) for each in self._directory.iterdir())[:-MOST_FILES]:
+                old.unlink(missing_ok=True)
+
+    def _path(self, identity: str) -> Path:
+        return self._directory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.json"
+
+
+def identity(pid: int, name: str, devices: tuple[str, ...]) -> str:
+    """Of a poller that runs now."""
+    return identity_of(pid, name, " ".join(devices))

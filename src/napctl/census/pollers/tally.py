@@ -1,0 +1,191 @@
+"""From what a poller showed at the beginning and at the end of a window to the value that tells of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec.structs import replace
+
+from napctl.census.pollers.busiest_file import BusiestFiles, identity
+from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.spinning import Spin, ThreadTimes, spins
+from napctl.census.pollers.suspects import Suspect
+from napctl.census.pollers.work_share import MostWork, bound, busier, busy_window, run_seconds, told_share
+from napctl.kernel.links import Link
+from napctl.model.census import BypassShare, Poller, SpinningThread
+from napctl.model.text import printable
+from napctl.model.units import figure
+
+__all__ = ["Moment", "Tally"]
+
+
+NOT_COUNTED = "no bound: nobody counts its packets"
+NOT_YET = "no bound yet: it was never seen busier than now"
+BY_NATURE = "no packet costs more"
+BY_WINDOW = "its busiest window"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that was read of one process at one time."""
+
+    at: float
+    threads: dict[int, ThreadTimes]
+    told: Statement
+    links: tuple[Link, ...] = ()
+    """Devices of its network namespace."""
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """Within the window; None: not counted."""
+
+    port: int | None = None
+    """Brought by its ports, by its own count."""
+    sent: int | None = None
+    kernel: int | None = None
+    """Taken by the kernel on the same devices."""
+    devices: int | None = None
+    """In and out of the devices, by the kernel's count."""
+
+    @property
+    def through(self) -> int | None:
+        """In and out of the program, best source first."""
+        return self.devices if self.port is None else self.port + (self.sent or 0)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One poller over a window."""
+
+    suspect: Suspect
+    detected: Detected
+    before: Moment
+    after: Moment
+
+    @property
+    def seconds(self) -> float:
+        """How long the window was."""
+        return self.after.at - self.before.at
+
+    @cached_property
+    def spinning(self) -> tuple[Spin, ...]:
+        """Its threads that never slept."""
+        return spins(self.suspect.process.pid, self.before.threads, self.after.threads, self.seconds)
+
+    @cached_property
+    def devices(self) -> tuple[str, ...]:
+        """By its own word, and by what its sockets are bound to."""
+        return tuple(dict.fromkeys((*self.detected.devices, *self.suspect.devices)))
+
+    def poller(self, files: BusiestFiles) -> Poller:
+        """What it did; `files`: what was seen of it before."""
+        ours, detected = self.suspect.process, self.detected
+        troubles = (*detected.troubles, *self.after.told.troubles, self.suspect.trouble)
+        return Poller(
+            pid=ours.pid,
+            started_ticks=ours.started_ticks,
+            name=ours.name,
+            kind=detected.kind,
+            evidence=(*detected.evidence, *self._spin_evidence()),
+            devices=self.devices,
+            threads=tuple(self._threads(files)),
+            really=self._really(),
+            remedy=detected.remedy,
+            trouble="; ".join(dict.fromkeys(each for each in troubles if each)) or None,
+        )
+
+    def _spin_evidence(self) -> Iterator[str]:
+        for one in self.spinning[:1]:
+            where = f", and may run on CPU {one.cpu} alone" if one.pinned else ""
+            yield f"thread {printable(one.name)} never sleeps{where} [/proc/{self.suspect.process.pid}/task]"
+
+    @cached_property
+    def _packets(self) -> _Packets:
+        port, sent = (
+            _grown(getattr(self.before.told, count), getattr(self.after.told, count)) for count in ("received", "sent")
+        )
+        then = {link.ifindex: link for link in self.before.links}
+        pairs = [(then[link.ifindex], link) for link in self.after.links if link.ifindex in then]
+        if self.detected.idle:
+            taken = sum(_received(old, new) for old, new in pairs if not new.loopback)
+            return _Packets(port=0, sent=0, kernel=taken)
+        own = [(old, new) for old, new in pairs if new.name in self.devices]
+        if not own:
+            return _Packets(port, sent, kernel=None if self.detected.of_kernel else 0)
+        came = sum(_received(old, new) for old, new in own)
+        went = sum(max(0, new.tx_packets - old.tx_packets) for old, new in own)
+        kernel: int | None = came
+        if self.detected.counts_include_port:
+            kernel = None if port is None else max(0, came - port)
+        return _Packets(port, sent, kernel=kernel, devices=came + went)
+
+    def _really(self) -> BypassShare | None:
+        packets, detected = self._packets, self.detected
+        if not detected.bypass or (packets.port is None and packets.kernel is None):
+            return None
+        if detected.idle:
+            source = f"{detected.idle}; packets of all devices of its network namespace"
+        elif detected.copies:
+            source = "its port gets copies: the kernel takes the same packets"
+        elif not detected.of_kernel:
+            source = "the kernel has no network device of it"
+        else:
+            source = "its ports against the kernel's counters of the devices"
+        return BypassShare(port_packets=packets.port, kernel_packets=packets.kernel, source=source)
+
+    def _threads(self, files: BusiestFiles) -> Iterator[SpinningThread]:
+        bounds = self._bounds(files) if self.spinning and self.detected.bypass else {}
+        for spin in self.spinning:
+            found = SpinningThread(tid=spin.tid, name=spin.name, cpu=spin.cpu, run_share=spin.run_share)
+            if (told := self._told(spin)) is not None:
+                yield replace(found, work_share=told[0], source=told[1])
+            elif spin.tid in bounds:
+                most, source = bounds[spin.tid]
+                yield replace(found, most_work_share=most.share if most is not None else None, source=source)
+            else:
+                yield found
+
+    def _told(self, spin: Spin) -> tuple[float, str] | None:
+        """Its work by the program's own account, and where that is from."""
+        account, before, after = self.detected.account, self.before.told, self.after.told
+        key = account.key(spin, self.suspect.process.pid) if account is not None else None
+        if account is None or key is None:
+            return None
+        if key in before.cycles and key in after.cycles:
+            share = told_share(before.cycles[key], after.cycles[key])
+            if share is not None:
+                return share * spin.run_share, account.source
+        if key in after.shares:
+            share, source = after.shares[key]
+            return share * spin.run_share, source
+        return None
+
+    def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
+        """By thread; each with where it is from, or why there is none."""
+        packets = self._packets.through
+        if packets is None:
+            return {each.tid: (None, NOT_COUNTED) for each in self.spinning}
+        who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
+        kept = files.kept(who)
+        busiest = busier(kept, busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds)))
+        if busiest is not None and busiest != kept:
+            files.keep(who, busiest)
+        found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}
+        return {tid: (most, _source(most, packets / self.seconds)) for tid, most in found.items()}
+
+
+def _grown(then: int | None, now: int | None) -> int | None:
+    """None: not told, or set back meanwhile."""
+    return None if then is None or now is None or now < then else now - then
+
+
+def _received(then: Link, now: Link) -> int:
+    return max(0, now.rx_packets - then.rx_packets)
+
+
+def _source(most: MostWork | None, rate: float) -> str:
+    if most is None:
+        return NOT_YET
+    why = BY_WINDOW if most.calibrated else BY_NATURE
+    return f"{figure(rate)} packets/s at most {figure(most.cost_ns / 1000)} µs each: {why}"

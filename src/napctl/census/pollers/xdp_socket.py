@@ -1,0 +1,78 @@
+"""Programs that take packets by AF_XDP themselves: by their sockets, which sock_diag names, and their mapped rings.
+
+Looks for sockets that sock_diag(7) knows as AF_XDP (family 44) among the process's descriptors and mappings, which are
+"socket:[inode]" both. The RX ring counts the packets (Documentation/networking/af_xdp.rst).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.spinning import Spin
+from napctl.census.pollers.suspects import Suspect
+from napctl.kernel.processes import Handle, Process
+from napctl.kernel.xdp_rings import RingCounts, ring_counts
+
+__all__ = ["XdpRings", "detect", "rings_of"]
+
+
+WRAPS = 1 << 32
+REMEDY = (
+    "Let it wait in poll(2), or busy poll with deferral: `napctl attach` does that to a program that waits; one that "
+    "never waits has to be told by its own option."
+)
+
+
+@dataclass
+class XdpRings:
+    """The account of a process's AF_XDP sockets."""
+
+    process: Process
+    sockets: Mapping[int, int]
+    """Descriptor by inode number."""
+    source: str = "AF_XDP rings"
+    _last: dict[int, RingCounts] = field(default_factory=dict)
+    _received: int = 0
+    _sent: int = 0
+
+    def read(self) -> Statement:
+        """What all of them have carried since the first reading."""
+        try:
+            with Handle.of(self.process) as handle:
+                for inode, fd in self.sockets.items():
+                    self._add(inode, ring_counts(handle, fd, inode))
+        except OSError as error:
+            return Statement(troubles=(f"its AF_XDP rings cannot be read: {error.strerror or error}",))
+        return Statement(received=self._received, sent=self._sent)
+
+    def _add(self, inode: int, now: RingCounts) -> None:
+        then = self._last.get(inode, now)
+        self._received += ((now.received or 0) - (then.received or 0)) % WRAPS
+        self._sent += ((now.sent or 0) - (then.sent or 0)) % WRAPS
+        self._last[inode] = now
+
+    def key(self, thread: Spin, pid: int) -> str | None:
+        """It tells packets alone."""
+        return None
+
+
+def rings_of(suspect: Suspect) -> XdpRings | None:
+    """The account of its AF_XDP sockets; None if it has none, or no descriptor of them any more."""
+    inodes = {bound.inode for bound in suspect.xdp}
+    fds = {inode: fd for fd, inode in suspect.sockets_by_fd.items() if inode in inodes}
+    return XdpRings(suspect.process, fds) if fds else None
+
+
+def detect(suspect: Suspect) -> Detected | None:
+    """Whoever holds such a socket, and is nothing else that is known."""
+    if not suspect.xdp:
+        return None
+    queues = sorted((suspect.device_name(bound.ifindex), bound.queue) for bound in suspect.xdp)
+    return Detected(
+        kind="AF_XDP",
+        evidence=tuple(f"an AF_XDP socket on queue {queue} of {device} [sock_diag]" for device, queue in queues),
+        devices=tuple(dict.fromkeys(device for device, _ in queues)),
+        account=rings_of(suspect),
+        counts_include_port=True,
+        remedy=REMEDY,
+    )

@@ -1,0 +1,121 @@
+"""A real dpdk-testpmd: named by the right evidence, at rest and under traffic, with its telemetry and without."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.kernel.sysfs import DeviceAttributes
+from napctl.lab.bed import Lab
+from napctl.lab.flood import FloodSpec, started_flood
+from napctl.model.finding import Diagnosis
+from napctl.model.value import from_json
+from tests.lab.census.testpmd import Testpmd, looked, running_testpmd, spinning
+from tests.lab.helpers import Napctl, at_server
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[3]
+DEBIAN_13 = (str(ROOT / "scripts/in-debian-root"), "--network", "dpdk")
+RATES = (5_000, 20_000, 50_000, 100_000)
+"""Below what is the busiest here."""
+MOST_ABOVE, AT_REST = 0.15, 0.05
+
+
+@contextmanager
+def flooded(lab: Lab, rate: float, seconds: float = 20) -> Iterator[None]:
+    with started_flood(lab, FloodSpec(rate_per_second=rate, seconds=seconds)) as flood:
+        flood.wait_until_sending()
+        time.sleep(0.2)
+        yield
+
+
+def on_the_senders_cpu(lab: Lab) -> None:
+    """Leave the server's CPU to the poller: veth polls on the sender's CPU where there is no NAPI thread."""
+    with DeviceAttributes(lab.server.namespace) as attributes:
+        attributes.write(lab.server.device, "threaded", "0")
+
+
+def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, napctl: Napctl) -> None:
+    with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running:
+        found = spinning(state, running.pid)
+        done = napctl("doctor", "--seconds", 0.5, "--json", *at_server(lab))
+    assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
+    assert "dpdk_telemetry.v2 answers: DPDK" in found.evidence[0]
+    assert found.trouble is None
+    (thread,) = found.threads
+    assert thread.most_work_share is not None
+    assert thread.most_work_share < AT_REST
+    (finding,) = [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == "poller-at-rest"]
+    assert finding.where == f"dpdk-testpmd ({running.pid})"
+
+
+@pytest.mark.long
+def test_an_af_packet_port_gets_copies_and_no_bound_is_told_before_a_busy_window(lab: Lab, state: Path) -> None:
+    with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running, flooded(lab, 20_000):
+        found = spinning(state, running.pid)
+    assert found.really is not None
+    assert found.really.port_packets
+    assert found.really.share == pytest.approx(0.5, abs=0.05)
+    assert "copies" in found.really.source
+    (thread,) = found.threads
+    assert (thread.most_work_share, thread.source) == (None, "no bound yet: it was never seen busier than now")
+
+
+@pytest.mark.long
+def test_an_af_xdp_port_takes_its_packets_past_the_kernel(lab: Lab, state: Path) -> None:
+    with running_testpmd(lab, f"net_af_xdp0,iface={lab.server.device}") as running, flooded(lab, 20_000):
+        found = spinning(state, running.pid)
+        running.hide()
+        hidden = looked(state, running.pid)
+    assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
+    for each in (found, hidden):
+        assert each.really is not None
+        assert each.really.port_packets
+        assert each.really.share is not None
+        assert each.really.share > 0.95
+    assert hidden.trouble is not None
+
+
+@pytest.mark.long
+def test_ports_without_a_device_have_none(lab: Lab, state: Path) -> None:
+    with running_testpmd(lab, "net_null0", mode="io") as running:
+        found = spinning(state, running.pid)
+    assert (found.kind, found.devices) == ("DPDK", ())
+    assert found.really is not None
+    assert found.really.kernel_packets is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("port", ["af_packet", "af_xdp"])
+def test_the_bound_is_never_below_what_it_says_itself_and_near_it_once_it_was_busy(
+    lab: Lab, state: Path, port: str
+) -> None:
+    """DPDK 24.11, which tells its busy cycles; napctl is made to do without them."""
+    on_the_senders_cpu(lab)
+    options = ("--record-core-cycles",)
+    device = f"net_{port}0,iface={lab.server.device}"
+    with running_testpmd(lab, device, options=options, under=DEBIAN_13) as running:
+        told = spinning(state, running.pid)
+        assert told.threads[0].source == "DPDK telemetry /eal/lcore/usage"
+        assert told.threads[0].work_share == pytest.approx(0, abs=0.02)
+        reached = running.hide()
+        compare(state, reached, most_above=AT_REST)
+        with flooded(lab, 1e6):
+            looked(state, running.pid, 1.0)
+        for rate in RATES:
+            with flooded(lab, rate):
+                compare(state, reached, most_above=MOST_ABOVE)
+
+
+def compare(state: Path, running: Testpmd, *, most_above: float) -> None:
+    before = running.cycles()
+    found = spinning(state, running.pid, 1.0)
+    after = running.cycles()
+    own = (after[0] - before[0]) / (after[1] - before[1])
+    (thread,) = found.threads
+    assert thread.work_share is None
+    assert thread.most_work_share is not None, thread
+    assert own <= thread.most_work_share <= own + most_above, (own, thread)

@@ -1,0 +1,151 @@
+"""Promises about what is made of two readings: whether it really goes past the kernel, and what of its time is work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napctl.census.pollers.busiest_file import BusiestFiles
+from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.spinning import Spin, ThreadTimes
+from napctl.census.pollers.suspects import Suspect
+from napctl.census.pollers.tally import NOT_COUNTED, NOT_YET, Moment, Tally
+from napctl.kernel.links import Link
+from napctl.kernel.processes import Process
+from napctl.model.census import Poller
+
+PID = 2**22 + 1
+"""Of no process."""
+DPDK = Detected(kind="DPDK", evidence=("librte_eal.so.23 in its maps",), devices=("eth0",))
+
+
+@dataclass
+class Account:
+    """One whose threads are their own keys."""
+
+    source: str = "its own account"
+
+    def read(self) -> Statement:
+        raise AssertionError
+
+    def key(self, thread: Spin, pid: int) -> str | None:
+        return thread.name
+
+
+def link(name: str, rx: int, tx: int = 0, *, loopback: bool = False) -> Link:
+    ifindex = {"lo": 1, "eth0": 2, "eth1": 3}[name]
+    return Link(
+        name=name, alternative_names=(), ifindex=ifindex, up=True, carrier=True, loopback=loopback, virtual=False,
+        kind=None, link=None, link_netnsid=None, master=None, rx_packets=rx, tx_packets=tx, rx_dropped=0, tx_dropped=0,
+        rx_missed=0, rx_overrun=0,
+    )  # fmt: skip
+
+
+def moment(at: float, told: Statement, *links: Link, ran: bool = True) -> Moment:
+    times = ThreadTimes(tid=9, name="worker", ran_ns=int(at * 1e9) if ran else 0, waited_ns=0, sleeps=0, cpus="1")
+    return Moment(at=at, threads={9: times}, told=told, links=links)
+
+
+def poller(
+    tmp_path: Path, detected: Detected, before: Statement, after: Statement, *links: tuple[Link, Link], ran: bool = True
+) -> Poller:
+    """Over a window of one second."""
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
+    start, end = moment(1, before, *(then for then, _ in links)), moment(2, after, *(now for _, now in links), ran=ran)
+    return Tally(suspect, detected, start, end).poller(BusiestFiles(tmp_path))
+
+
+def statement(received: int, sent: int = 0, **cycles: tuple[int, int]) -> Statement:
+    return Statement(received=received, sent=sent, cycles=cycles)
+
+
+NOTHING = Statement()
+ETH0 = (link("eth0", 100), link("eth0", 1100, 50))
+
+
+def test_a_bifurcated_driver_counts_the_kernels_packets_alone(tmp_path: Path) -> None:
+    found = poller(tmp_path, DPDK, statement(0), statement(9000), ETH0)
+    assert found.really is not None
+    assert (found.really.port_packets, found.really.kernel_packets, found.really.share) == (9000, 1000, 0.9)
+
+
+def test_what_the_device_counts_for_the_port_is_not_the_kernels(tmp_path: Path) -> None:
+    af_xdp = replace(DPDK, counts_include_port=True)
+    found = poller(tmp_path, af_xdp, statement(0), statement(900), ETH0)
+    assert found.really is not None
+    assert (found.really.kernel_packets, found.really.share) == (100, 0.9)
+    unknown = poller(tmp_path, af_xdp, NOTHING, NOTHING, ETH0)
+    assert unknown.really is None
+
+
+def test_copies_are_said_to_be_some(tmp_path: Path) -> None:
+    found = poller(tmp_path, replace(DPDK, copies=True), statement(0), statement(1000), ETH0)
+    assert found.really is not None
+    assert (found.really.share, "copies" in found.really.source) == (0.5, True)
+
+
+def test_a_nic_without_a_network_device_has_no_packets_by_the_kernel(tmp_path: Path) -> None:
+    detected = replace(DPDK, devices=("0000:3b:00.0",), of_kernel=False)
+    found = poller(tmp_path, detected, statement(0), statement(1000), ETH0)
+    assert found.really is not None
+    assert (found.really.kernel_packets, found.really.share) == (0, 1.0)
+
+
+def test_an_idle_bypass_is_set_against_all_devices_but_loopback(tmp_path: Path) -> None:
+    detected = Detected(kind="Onload", evidence=(), idle="it has no /dev/onload open")
+    lo, eth1 = (link("lo", 0, loopback=True), link("lo", 50, loopback=True)), (link("eth1", 0), link("eth1", 7))
+    found = poller(tmp_path, detected, NOTHING, NOTHING, ETH0, eth1, lo, ran=False)
+    assert found.really is not None
+    assert (found.really.port_packets, found.really.kernel_packets, found.threads) == (0, 1007, ())
+
+
+def test_counters_that_were_set_back_are_a_gap(tmp_path: Path) -> None:
+    found = poller(tmp_path, replace(DPDK, of_kernel=False, devices=()), statement(1000), statement(10))
+    assert found.really is not None
+    assert found.really.port_packets is None
+
+
+def only_thread(found: Poller) -> Mapping[str, Any]:
+    (thread,) = found.threads
+    return {"work": thread.work_share, "most": thread.most_work_share, "source": thread.source}
+
+
+def test_its_own_cycles_come_first(tmp_path: Path) -> None:
+    detected = replace(DPDK, account=Account())
+    found = poller(tmp_path, detected, statement(0, worker=(10, 100)), statement(5, worker=(60, 1100)), ETH0)
+    assert only_thread(found) == {"work": pytest.approx(0.05), "most": None, "source": "its own account"}
+
+
+def test_its_own_mean_comes_next(tmp_path: Path) -> None:
+    after = Statement(shares={"worker": (0.25, "mean of 50 s")})
+    found = poller(tmp_path, replace(DPDK, account=Account()), NOTHING, after, ETH0)
+    assert only_thread(found) == {"work": pytest.approx(0.25), "most": None, "source": "mean of 50 s"}
+
+
+def test_then_a_bound_once_it_was_busy_which_outlives_us(tmp_path: Path) -> None:
+    few, many = (statement(0), statement(1000)), (statement(0), statement(10**6))
+    before = poller(tmp_path, DPDK, *few, ETH0)
+    assert only_thread(before) == {"work": None, "most": None, "source": NOT_YET}
+    assert only_thread(poller(tmp_path, DPDK, *many, ETH0)) == {"work": None, "most": None, "source": NOT_YET}
+    after = only_thread(poller(tmp_path, DPDK, *few, ETH0))
+    assert after["most"] == pytest.approx(0.002)
+    assert after["source"] == "1,000 packets/s at most 2.00 µs each: its busiest window"
+
+
+def test_without_a_packet_count_there_is_no_bound(tmp_path: Path) -> None:
+    found = poller(tmp_path, DPDK, NOTHING, NOTHING)
+    assert only_thread(found) == {"work": None, "most": None, "source": NOT_COUNTED}
+
+
+def test_what_is_no_bypass_has_no_bound(tmp_path: Path) -> None:
+    found = poller(tmp_path, Detected(kind="spins, no NIC", evidence=(), bypass=False), NOTHING, NOTHING, ETH0)
+    assert only_thread(found) == {"work": None, "most": None, "source": ""}
+    assert found.really is None
+
+
+def test_troubles_are_one_line_each_once(tmp_path: Path) -> None:
+    detected = replace(DPDK, troubles=("one", "two"))
+    found = poller(tmp_path, detected, NOTHING, Statement(troubles=("two", "three")), ETH0)
+    assert found.trouble == "one; two; three"

@@ -1,0 +1,106 @@
+"""Promises about finding what spins, among real processes of this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from napctl.census.pollers import watch
+from napctl.census.pollers.spinning import Spin, ThreadTimes, spins, thread_times
+from napctl.census.pollers.watch import PollerWatch
+from napctl.model.census import Poller
+
+SPINNER = """
+import os, threading
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print("ready", flush=True)
+while True:
+    pass
+"""
+SLEEPER = "print('ready', flush=True); input()"
+
+
+@contextmanager
+def running(script: str, count: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    started = [
+        subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    try:
+        for each in started:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        yield started
+    finally:
+        for each in started:
+            each.kill()
+            each.communicate()
+
+
+def looked(tmp_path: Path, seconds: float = 0.5) -> dict[int, Poller]:
+    with PollerWatch(tmp_path) as looking:
+        looking.begin()
+        time.sleep(seconds)
+        return {each.pid: each for each in looking.end()}
+
+
+def times(ran_ms: int, waited_ms: int = 0, sleeps: int = 0) -> dict[int, ThreadTimes]:
+    return {9: ThreadTimes(9, "poll", ran_ms * 10**6, waited_ms * 10**6, sleeps, "3")}
+
+
+def test_a_thread_spins_that_runs_or_waits_for_its_cpu_all_the_time() -> None:
+    assert spins(9, times(0), times(950), 1.0) == (Spin(9, "poll", 3, pinned=True, run_share=0.95),)
+    assert [each.run_share for each in spins(9, times(0), times(500, waited_ms=450), 1.0)] == [0.5]
+    assert spins(9, times(0), times(890), 1.0) == ()
+    assert spins(9, times(0), times(990, sleeps=3), 1.0) == ()
+    assert spins(9, {}, times(990), 1.0) == ()
+
+
+def test_the_times_of_a_thread_are_its_own() -> None:
+    assert thread_times(os.getpid())[os.getpid()].ran_ns > 0
+    assert thread_times(2**22 + 1) == {}
+
+
+def test_what_spins_is_told_and_not_called_a_bypass_and_what_sleeps_is_not(tmp_path: Path) -> None:
+    with running(SPINNER) as (spinner,), running(SLEEPER) as (sleeper,):
+        found = looked(tmp_path)
+    assert sleeper.pid not in found
+    poller = found[spinner.pid]
+    assert (poller.kind, poller.really, poller.devices) == ("spins, no NIC", None, ())
+    (thread,) = poller.threads
+    assert (thread.cpu, thread.work_share, thread.most_work_share) == (min(os.sched_getaffinity(0)), None, None)
+    assert any("may run on CPU" in text for text in poller.evidence)
+
+
+def test_a_process_that_ends_meanwhile_is_left_out(tmp_path: Path) -> None:
+    with PollerWatch(tmp_path) as looking, running(SPINNER) as (spinner,):
+        looking.begin()
+        spinner.kill()
+        spinner.wait()
+        assert spinner.pid not in {each.pid for each in looking.end()}
+
+
+def test_the_socket_of_a_dead_dpdk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "dpdk" / "rte\x1b[2J"
+    directory.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+        left.bind(os.fspath(directory / "dpdk_telemetry.v2"))
+    monkeypatch.setattr(watch, "RUN", tmp_path)
+    with PollerWatch(tmp_path) as looking:
+        looking.begin()
+    (line,) = (each for each in looking.missing if "dpdk_telemetry" in each)
+    assert line.endswith("rte\\x1b[2J/dpdk_telemetry.v2: nobody listens there: its process has ended")
+
+
+@pytest.mark.long
+def test_500_processes_cost_far_less_than_a_second(tmp_path: Path) -> None:
+    with running(SLEEPER, 500):
+        begun = time.process_time()
+        looked(tmp_path, 0.2)
+        assert time.process_time() - begun < 0.7
