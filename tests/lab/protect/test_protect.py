@@ -104,9 +104,9 @@ def test_killed_amid_a_flood_its_guard_puts_all_back(bed: FloodBed, napctl: Napc
 
 
 def test_beside_a_program_that_never_waits_nice_is_put_back_within_two_seconds_and_not_made_again(
-    bed: Bed, napctl: Napctl
+    bed: FloodBed, napctl: Napctl
 ) -> None:
-    with protecting(napctl, bed) as it, occupied(bed.lab.server.cpu), started_flood(bed.lab, flooding(bed)) as running:
+    with protecting(napctl, bed) as it, occupied(bed.lab.server.cpu), started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         acted = it.told("overload: nice 19")
         back = it.told("overload, and nice put back, not to be made again for 10 minutes: ", since=acted.seconds)
