@@ -46,7 +46,9 @@ def refuse_unfit(journal: Journal, target: JudgedTarget) -> None:
     refuse_second(target.found.processes, journal.live())
     if target.choice.empty:
         refuse_shared(target.found.feeding, journal.live())
-        raise Unsupported(f"{who(target.found)}: {why_not(target.found, target.verdicts)}; nothing was changed")
+        raise Unsupported(
+            f"{who(target.found)}: {why_not(target.found, target.verdicts, target.rings)}; nothing was changed"
+        )
 
 
 def timer_without_trial(options: AttachOptions) -> TimerChoice | None:
@@ -89,6 +91,7 @@ def attach_with(
             window=None,
             warnings=target.warnings,
             recovered=(),
+            busy_cpus_before=target.found.cpus if transaction.busy_polls else None,
         )
         in_force(attached)
     return attached
@@ -97,9 +100,13 @@ def attach_with(
 def several_queues(transaction: Transaction) -> list[str]:
     """A warning for each device that receives by more NAPI instances than are attached: connections of the others mix.
 
-    An epoll instance follows one NAPI id; sockets of another wait for the suspend timer.
+    An epoll instance follows one NAPI id; sockets of another wait for the suspend timer. A ring polls all.
     """
-    changes = [change for change in transaction.changes if isinstance(change, NapiChange)]
+    changes = [
+        change
+        for change in transaction.changes
+        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns is not None
+    ]
     words = []
     for ifindex, device, inode in sorted({(change.ifindex, change.device, change.netns) for change in changes}):
         netns = NetworkNamespace.find(inode)

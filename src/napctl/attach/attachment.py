@@ -14,13 +14,15 @@ from napctl.model.change import (
     Holder,
     Keeper,
     NapiChange,
+    PollerChange,
     Restored,
+    RingChange,
     SocketChange,
     SteeringChange,
     Transaction,
 )
 from napctl.model.errors import BadInput
-from napctl.model.settings import NapiSettings, SocketPolling
+from napctl.model.settings import DYNAMIC, INACTIVE, NapiSettings, RingPolling, SocketPolling
 from napctl.model.suspension import Suspension
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "processes_of",
     "refuse_second",
     "refuse_shared",
+    "ring_polling",
     "socket_polling",
     "steered_inodes",
 ]
@@ -40,6 +43,8 @@ __all__ = [
 
 SOCKET_BUSY_POLL_USECS = 50
 """Of a blocking read: what Documentation/admin-guide/sysctl/net.rst recommends for busy_read."""
+RING_BUSY_POLL_USECS = 50
+"""Of a wait in io_uring: the same."""
 
 
 def attachment(
@@ -63,8 +68,8 @@ def attachment(
 
 def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -> tuple[Change, ...]:
     """The changes that attach what was chosen: steering, then the device's half, so that the deferral is there before
-    the first task polls. An epoll instance or socket already as wanted is not touched, but for one that `adapts`: it
-    is part of it all the same, as it may be given something else later."""
+    the first task polls. An epoll instance, socket or ring already as wanted is not touched, but for one that `adapts`:
+    it is part of it all the same, as it may be given something else later."""
     found, choice = target.found, target.choice
     started = {process.pid: process.started_ticks for process in found.processes}
     changes: list[Change] = [_steering(group) for group in choice.steered]
@@ -77,7 +82,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
                 ifindex=located.device.ifindex,
                 napi_id=napi.napi_id,
                 before=_touched(napi.settings),
-                after=wanted.napi,
+                after=wanted.deferral if napi.napi_id in choice.deferred else wanted.napi,
             )
             for napi in located.device.napis
             if napi.napi_id in choice.napis
@@ -88,7 +93,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
             name=each.process.name,
             started_ticks=each.process.started_ticks,
             epoll_fd=each.fd,
-            also=tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in each.also if pid in started),
+            also=_holders(each.also, started),
             before=each.params,
             after=wanted.epoll,
         )
@@ -110,7 +115,25 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
         for each in choice.sockets
         if adapts or each.polling != polling
     ]
+    changes += [
+        RingChange(
+            pid=each.process.pid,
+            name=each.process.name,
+            started_ticks=each.process.started_ticks,
+            fd=each.fd,
+            inode=each.inode,
+            also=_holders(each.also, started),
+            before=each.polling,
+            after=ring_polling(wanted),
+        )
+        for each in choice.rings
+        if each.polling is not None and (adapts or each.polling != ring_polling(wanted))
+    ]
     return tuple(changes)
+
+
+def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
+    return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
 
 
 def socket_polling(wanted: Suspension) -> SocketPolling:
@@ -118,6 +141,14 @@ def socket_polling(wanted: Suspension) -> SocketPolling:
     if not wanted.prefer_busy_poll:
         return SocketPolling(busy_poll_usecs=0, prefer_busy_poll=False)
     return SocketPolling(busy_poll_usecs=wanted.busy_poll_usecs or SOCKET_BUSY_POLL_USECS, prefer_busy_poll=True)
+
+
+def ring_polling(wanted: Suspension) -> RingPolling:
+    """What an io_uring instance gets. How many packets one poll may take the kernel decides."""
+    if not wanted.prefer_busy_poll:
+        return RingPolling(tracking=INACTIVE, busy_poll_usecs=0, prefer_busy_poll=False)
+    usecs = wanted.busy_poll_usecs or RING_BUSY_POLL_USECS
+    return RingPolling(tracking=DYNAMIC, busy_poll_usecs=usecs, prefer_busy_poll=True)
 
 
 def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:
@@ -192,7 +223,7 @@ def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
     if transaction.kind == "attach":
         yield transaction.pid, transaction.started_ticks
         for change in transaction.changes:
-            if isinstance(change, EpollChange | SocketChange):
+            if isinstance(change, PollerChange):
                 yield from ((each.pid, each.started_ticks) for each in change.holders)
 
 

@@ -28,7 +28,7 @@ from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import EpollChange, Guard, NapiChange, Restored, SocketChange, Transaction
+from napctl.model.change import Guard, NapiChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -283,12 +283,12 @@ class Stay:
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
                     return
-        self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts)}")
+        self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts, now.rings)}")
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
         """Where timers are to be tried before, that only begins."""
         self._attachment.recorded = False
-        keys = keys_of(now.choice.instances, now.choice.sockets)
+        keys = keys_of(now.choice)
         try:
             refuse_unfit(journal, now)
             timer = timer_without_trial(self._options) or self._sweep.choice
@@ -350,7 +350,7 @@ class Stay:
         self._settings.made(step)
         for line, kind in step.words.items():
             self._words.tell(line, kind)
-        if any(isinstance(each, EpollChange | SocketChange) for each in step.more):
+        if any(isinstance(each, PollerChange) for each in step.more):
             self._begin_trial(amended)
         self._way.follow(amended)
         return amended

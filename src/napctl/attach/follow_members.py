@@ -26,7 +26,7 @@ class Members:
         self.why = ""
         """The name could not be followed by the last look, though something of it may run."""
 
-    
+    @property
     def pids(self) -> frozenset[int]:
         """Of those that are known."""
         return frozenset(each.pid for each in self.known)

@@ -47,7 +47,7 @@ class FollowSweep:
             budget_ns=self._options.budget_ns, progress=self._progress, guard=guard,
         )  # fmt: skip
         self._due_at, self.choice = time.monotonic(), None
-        self.of = keys_of(target.choice.instances, target.choice.sockets)
+        self.of = keys_of(target.choice)
 
     @property
     def underway(self) -> bool:

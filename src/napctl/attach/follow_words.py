@@ -7,7 +7,7 @@ from typing import Protocol
 from napctl.attach.switch_way import way_words
 from napctl.kernel.monitor import Notice
 from napctl.model.activity import Attached
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, SteeringChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.snapshot import Decision
 
@@ -18,7 +18,8 @@ RENUMBERED = "NAPI instances have new ids"
 REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
-    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", SteeringChange: "steered group",
+    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", RingChange: "io_uring instance",
+    SteeringChange: "steered group",
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def timer_sweep(
         return TimerChoice(
             gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
         )
-    if not (choice.instances or choice.sockets):
+    if not (choice.instances or choice.sockets or choice.rings):
         return untried(budget_ns, "no timer can be tried before somebody polls")
     try:
         with CostProbe(_pids(target)) as probe:
@@ -157,6 +157,7 @@ def _pids(target: JudgedTarget) -> set[int]:
     """Of the servers and of the NAPI threads."""
     servers = {pid for each in target.choice.instances for pid, _ in each.places}
     threads = {each.napi.thread_pid for each in _napis(target) if each.napi.thread_pid}
+    servers |= {pid for each in target.choice.rings for pid, _ in each.places}
     return servers | threads | {each.process.pid for each in target.choice.sockets}
 
 

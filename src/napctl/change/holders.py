@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from napctl.model.change import Change, InstanceChange, NapiChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, NapiChange, RingChange, ThreadChange, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.settings import BUSY_POLL
 
@@ -17,9 +17,11 @@ def refuse_second_holder(wanted: Iterable[Change], live: Iterable[Transaction], 
     the softirq (commit cb038357937e), and each of the two puts back what it has set itself. Only a thread that spins
     never lets it go (commit c18d4b190a46).
     """
-    instances = (each for each in wanted if isinstance(each, InstanceChange))
-    deciding = [each for each in instances if isinstance(each, ThreadChange) or _suspends(each)]
-    for other in live if deciding else ():
+    asked, others = tuple(wanted), tuple(live)
+    ours = (*asked, *(each for one in others if one.number == own for each in one.changes))
+    instances = [each for each in asked if isinstance(each, InstanceChange)]
+    deciding = [each for each in instances if isinstance(each, ThreadChange) or _is_polled(each, ours)]
+    for other in others if deciding else ():
         if other.number == own:
             continue
         for change in deciding:
@@ -39,13 +41,16 @@ def _refusal(change: InstanceChange, held: Change, other: Transaction) -> str:
         return f"its thread spins, by {other.title}, so that no task can poll it; {_way_out(other)} first" * _spins(
             held
         )
-    if isinstance(change, ThreadChange) and _suspends(held):
+    if isinstance(change, ThreadChange) and _is_polled(held, other.changes):
         return f"it is held by {other.title}, whose tasks poll it; {_way_out(other)} first"
     return ""
 
 
-def _suspends(change: Change) -> bool:
-    return isinstance(change, NapiChange) and bool(change.after.irq_suspend_timeout_ns)
+def _is_polled(change: Change, beside: Iterable[Change]) -> bool:
+    """Whether it is of an instance that tasks are to poll: suspended meanwhile, or by their io_uring instances."""
+    if not isinstance(change, NapiChange):
+        return False
+    return bool(change.after.irq_suspend_timeout_ns) or any(isinstance(each, RingChange) for each in beside)
 
 
 def _spins(change: ThreadChange) -> bool:

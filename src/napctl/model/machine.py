@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from napctl.model.settings import EpollParams, NapiSettings, ThreadSettings
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling, ThreadSettings
 from napctl.model.value import Value
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Napi",
     "Queue",
     "QueueCoalescing",
+    "RingPoller",
     "Rings",
     "attached",
     "levels_text",
@@ -215,6 +216,27 @@ class EpollPoller(Value, frozen=True, kw_only=True):
     napi_ids: tuple[int, ...]
     """NAPI ids of the sockets that it watches."""
 
+    @property
+    def through(self) -> str:
+        """For messages."""
+        return f"epoll {self.epoll_fd}"
+
+
+class RingPoller(Value, frozen=True, kw_only=True):
+    """An io_uring instance whose waiting task polls NAPI instances itself."""
+
+    pid: int
+    name: str
+    fd: int
+    polling: RingPolling
+    napi_ids: tuple[int, ...]
+    """NAPI ids of the sockets of its process."""
+
+    @property
+    def through(self) -> str:
+        """For messages."""
+        return f"ring {self.fd}"
+
 
 class Machine(Value, frozen=True, kw_only=True):
     """One network namespace of one machine, at one moment."""
@@ -225,6 +247,7 @@ class Machine(Value, frozen=True, kw_only=True):
     """Inode number of the network namespace."""
     devices: tuple[Device, ...]
     pollers: tuple[EpollPoller, ...]
+    ring_pollers: tuple[RingPoller, ...] = ()
     cpus_online: str | None = None
     """As a kernel list; None: not read."""
     tcp_limit_output_bytes: int | None = None

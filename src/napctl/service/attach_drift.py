@@ -5,10 +5,19 @@ from typing import Any
 
 from napctl.adapt.ways import Way
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.attachment import socket_polling
+from napctl.attach.attachment import ring_polling, socket_polling
 from napctl.attach.judge_target import JudgedTarget, who, why_not
-from napctl.attach.switch_way import in_way
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.attach.switch_way import in_way, napi_settings
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    NapiChange,
+    PollerChange,
+    RingChange,
+    SocketChange,
+    SteeringChange,
+    Transaction,
+)
 from napctl.model.drift import Drift, Drifted, drifted
 from napctl.model.plan import settings
 from napctl.model.policy import AttachEntry
@@ -32,7 +41,7 @@ def coverage_drift(entry: AttachEntry, target: JudgedTarget, mine: Sequence[Tran
         return Drift(differences=(_unattached(entry, f"not attached: {left[0]}{more}"),) if left else ())
     if not target.choice.empty:
         return Drift(differences=(_unattached(entry, f"not attached, and {who(target.found)} runs"),))
-    why = f"{who(target.found)}: {why_not(target.found, target.verdicts)}"
+    why = f"{who(target.found)}: {why_not(target.found, target.verdicts, target.rings)}"
     if all(each.judgement == "nothing to poll" for each in target.verdicts):
         return Drift(waiting=(f"{entry.target}: {why} ({entry.origin})",))
     return Drift(differences=(_unattached(entry, f"cannot be attached: {why}"),))
@@ -47,10 +56,13 @@ def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str
     for one in target.choice.sockets:
         if (one.process.pid, one.fd) not in held and not one.polling.prefer_busy_poll:
             yield f"socket {one.fd} of {one.process.name} ({one.process.pid})"
+    for ring in target.choice.rings:
+        if not (held & set(ring.places) or (ring.polling is not None and ring.polling.prefer_busy_poll)):
+            yield ring.where
 
 
 def _places(change: Change) -> list[tuple[int, int]]:
-    return [(each.pid, each.fd) for each in change.holders] if isinstance(change, EpollChange | SocketChange) else []
+    return [(each.pid, each.fd) for each in change.holders] if isinstance(change, PollerChange) else []
 
 
 def _unattached(entry: AttachEntry, words: str) -> Drifted:
@@ -100,7 +112,7 @@ def _is_on_interrupts(change: Change) -> bool:
     match change:
         case NapiChange():
             return not change.after.gro_flush_timeout_ns
-        case EpollChange() | SocketChange():
+        case EpollChange() | SocketChange() | RingChange():
             return not (change.after.prefer_busy_poll or change.after.busy_poll_usecs)
     return False
 
@@ -112,10 +124,12 @@ def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
     wanted = in_way(options.suspension, options.timer_ns or options.suspension.gro_flush_timeout_ns)
     match change:
         case NapiChange():
-            values = dict(settings(wanted.napi))
+            values = dict(settings(napi_settings(wanted, change)))
             return values if options.timer_ns else {name: each for name, each in values.items() if name != TIMER}
         case EpollChange():
             return dict(settings(wanted.epoll))
         case SocketChange():
             return dict(settings(socket_polling(wanted)))
+        case RingChange():
+            return dict(settings(ring_polling(wanted)))
     return {}
