@@ -45,6 +45,8 @@ SOCKET_BUSY_POLL_USECS = 50
 """Of a blocking read: what Documentation/admin-guide/sysctl/net.rst recommends for busy_read."""
 RING_BUSY_POLL_USECS = 50
 """Of a wait in io_uring: the same."""
+RING_MOST_USECS = 10_000
+"""What the kernel takes at most (commit df8599ee18c0)."""
 
 
 def attachment(
@@ -147,7 +149,7 @@ def ring_polling(wanted: Suspension) -> RingPolling:
     """What an io_uring instance gets. How many packets one poll may take the kernel decides."""
     if not wanted.prefer_busy_poll:
         return RingPolling(tracking=INACTIVE, busy_poll_usecs=0, prefer_busy_poll=False)
-    usecs = wanted.busy_poll_usecs or RING_BUSY_POLL_USECS
+    usecs = min(wanted.busy_poll_usecs or RING_BUSY_POLL_USECS, RING_MOST_USECS)
     return RingPolling(tracking=DYNAMIC, busy_poll_usecs=usecs, prefer_busy_poll=True)
 
 
