@@ -5,11 +5,13 @@ import errno
 import pytest
 from msgspec.structs import replace
 
-from napctl.attach.attachment import planned
+from napctl.attach.attachment import planned, ring_polling
 from napctl.attach.inspect_process import Ring
 from napctl.attach.judge_target import why_not
+from napctl.attach.parts import feeds_of, whole
 from napctl.attach.rings import ring_fitness, ring_verdicts
 from napctl.attach.starving import starved_changes
+from napctl.attach.switch_way import has_one_way, in_force, in_way, napi_settings
 from napctl.model.change import EpollChange, NapiChange, RingChange
 from napctl.model.machine import RingPoller
 from napctl.model.settings import DYNAMIC, STATIC, NapiSettings, RingPolling
@@ -153,3 +155,21 @@ def test_what_starves_does_not_take_the_napi_instance_of_a_ring_with_it() -> Non
     transaction = replace(by_ring, changes=(*by_ring.changes, epoll))
 
     assert list(starved_changes(transaction, found, [300])) == [epoll]
+
+
+def test_an_attached_ring_counts_among_who_polls_and_has_ways_like_them() -> None:
+    target = judged(examination(rings=[ring(300, 301)]))
+    transaction = attached(target.found)
+    interrupts = in_way(Suspension(), None)
+
+    assert feeds_of(target.choice) == {42: frozenset({300, 301})}
+    assert whole(transaction).servers == {42}
+    assert all(whole(transaction).has(each) for each in transaction.changes)
+    assert has_one_way(transaction)
+    assert (transaction.can_suspend, transaction.suspends, transaction.busy_polls) == (False, False, True)
+    (napi, _, _) = transaction.changes
+    assert isinstance(napi, NapiChange)
+    assert napi_settings(interrupts, napi) == NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)
+    assert ring_polling(interrupts) == QUIET
+    assert ring_polling(Suspension(busy_poll_usecs=1_000_000)).busy_poll_usecs == 10_000
+    assert in_force(transaction, Suspension()) == Suspension()

@@ -14,7 +14,7 @@ from napctl.model.value import Value
 from napctl.service.attach_drift import coverage_drift, settings_drift
 from napctl.service.policy_keys import attach_options_of
 from tests.unit.attach.steps import attached, attachment, workers
-from tests.unit.attach.targets import examination, instance, judged, waits
+from tests.unit.attach.targets import examination, instance, judged, ring, waits
 
 FED = examination(instance(5, {300: 2}))
 IDLE = examination(instance(5))
@@ -124,3 +124,15 @@ def test_steering_that_nobody_asked_for_differs() -> None:
     transaction = attached(found, steer=True)
     assert drift_of(entry(steer=True), transaction) == []
     assert drift_of(entry(), transaction) == ["server: steer is on, policy wants off (policy.toml:3)"]
+
+
+def test_a_ring_is_compared_like_what_else_polls() -> None:
+    waiting = examination(rings=[ring(300), ring(300, fd=21)])
+    transaction = attached(examination(rings=[ring(300)]))
+
+    assert told(coverage_drift(entry(), judged(waiting), [transaction])) == [
+        "server: not attached: ring 21 of server (42) (policy.toml:3)"
+    ]
+    assert drift_of(entry(), transaction) == []
+    (line,) = drift_of(entry(), transaction, tracking="inactive")
+    assert line.startswith("ring 20 of server (42)")
