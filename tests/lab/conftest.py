@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.helpers import Napctl, ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
 from tests.lab.priority import first
+from tests.lab.uring_server import SOURCE
 
 TOOLS = (
     "bpftrace",
@@ -195,3 +197,15 @@ def port() -> int:
     """One on which nothing listens, in no network namespace."""
     taken = {each.port for each in listeners()}
     return next(number for number in range(20_000 + os.getpid() % 10_000, 32_000) if number not in taken)
+
+
+@pytest.fixture(scope="session")
+def uring_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """services/uring.c, compiled."""
+    made = tmp_path_factory.mktemp("uring") / "uring"
+    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-o", made, SOURCE], check=True)
+    made.chmod(0o755)
+    if subprocess.run([made, "check", "127.0.0.1", "0"], check=False).returncode == 3:
+        assert os.environ.get("CI") != "true", "io_uring is not allowed here"
+        pytest.skip("io_uring is not allowed here")
+    return made

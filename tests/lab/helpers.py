@@ -42,8 +42,8 @@ Step = tuple[str, int]
 Sampled = Callable[[list[Step], int], list[Step]]
 """The fixture `sampled`, of steps."""
 STEPS = (
-    "pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "setpriority", "sched_setaffinity",
-    "exit_group",
+    "pwrite64", "fdatasync", "fsync", "unlink", "sendto", "ioctl", "pidfd_getfd", "io_uring_register", "setpriority",
+    "sched_setaffinity", "exit_group",
 )  # fmt: skip
 """System calls by which napctl changes or records something, and its end."""
 
@@ -251,7 +251,7 @@ def machine_of(end: End) -> Machine:
 def state_of(end: End) -> object:
     """All of that which can be set there."""
     machine = machine_of(end)
-    return machine.devices, machine.pollers
+    return machine.devices, machine.pollers, machine.ring_pollers
 
 
 def ask(lab: Lab, server: Server, *, inside: NetworkNamespace | None = None, address: str = "") -> socket.socket:

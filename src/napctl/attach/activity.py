@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Self
 
 from msgspec.structs import replace
 
 from napctl.change.recovery import alive
+from napctl.change.ring_block import ring_block
 from napctl.change.same_process import running
-from napctl.kernel import napi_threads, processes
+from napctl.kernel import cpu_time, napi_threads, processes
 from napctl.kernel.epoll_instances import params_at
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.activity import Now, attached_pids, judge
-from napctl.model.change import EpollChange, InstanceChange, NapiChange, Transaction
+from napctl.model.change import EpollChange, InstanceChange, NapiChange, RingChange, Transaction
 from napctl.model.latency import LatencySummary
 from napctl.model.machine import Napi
 from napctl.model.settings import ThreadSettings
@@ -44,6 +46,8 @@ class Meter:
         self._probe: SuspensionProbe | None = None
         self._before: tuple[SuspensionCounts, ...] = ()
         self._lost = 0
+        self._ran: dict[int, _Ran] = {}
+        """By transaction, of those that busy poll without suspension."""
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -71,6 +75,7 @@ class Meter:
             observer.restart()
         self._before = self._probe.read() if self._probe else ()
         self._lost = self._probe.lost_polls if self._probe else 0
+        self._ran = {each.number: _ran(each) for each in self._transactions if each.busy_polls}
         if self._latency:
             self._latency.restart()
 
@@ -97,8 +102,32 @@ class Meter:
                 told = window if in_initial_pid_namespace() else None  # else it cannot tell who polled
                 now = judge(each, told, suspended, _lost_settings(each), lost)
                 seen = latency.only(attached_pids(each)).summary if latency else None
+                now = replace(now, busy_cpus=self._busy_cpus(each))
                 found.append((_with_latency(now, seen) if seen else now, window))
         return found
+
+    def _busy_cpus(self, transaction: Transaction) -> float | None:
+        before = self._ran.get(transaction.number)
+        if before is None:
+            return None
+        after = self._ran[transaction.number] = _ran(transaction)
+        return (after.seconds - before.seconds) / max(after.at - before.at, 1e-6)
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """CPU time of an attachment's processes, s, at one moment of the monotonic clock."""
+
+    at: float
+    seconds: float
+
+
+def _ran(transaction: Transaction) -> _Ran:
+    at, seconds = time.monotonic(), 0.0
+    for pid in attached_pids(transaction):
+        with suppress(OSError):  # it has ended
+            seconds += cpu_time.clock_seconds(pid)
+    return _Ran(at, seconds)
 
 
 def _with_latency(now: Now, latency: LatencySummary) -> Now:
@@ -123,8 +152,25 @@ def _namespaces(transaction: Transaction) -> list[int]:
 
 def _lost_settings(transaction: Transaction) -> str:
     """What is no longer as it was attached, in a clause; "" if everything is."""
-    lost = (_lost_epoll(each) for each in transaction.changes if isinstance(each, EpollChange))
+    lost = (_lost_poller(each) for each in transaction.changes if isinstance(each, EpollChange | RingChange))
     return next((why for why in lost if why), "") or _lost_napis(transaction)
+
+
+def _lost_poller(change: EpollChange | RingChange) -> str:
+    return _lost_epoll(change) if isinstance(change, EpollChange) else _lost_ring(change)
+
+
+def _lost_ring(change: RingChange) -> str:
+    if not any(map(running, change.holders)):
+        return ""  # as of an epoll instance
+    try:
+        with ring_block(change) as block:
+            now = block.read() if block is not None else None
+    except OSError:
+        return ""  # who polls is seen all the same
+    if now is None:
+        return f"{change.where} has been closed"
+    return "" if now == change.after else f"{change.where} polls otherwise than it was set to"
 
 
 def _lost_epoll(change: EpollChange) -> str:

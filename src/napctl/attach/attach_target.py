@@ -151,6 +151,7 @@ def attach_with(
             window=None,
             warnings=target.warnings,
             recovered=(),
+            busy_cpus_before=target.found.cpus if transaction.busy_polls else None,
         )
         in_force(attached)
     return attached
@@ -159,11 +160,15 @@ def attach_with(
 def several_queues(transaction: Transaction) -> list[str]:
     """A warning for each device that receives by more NAPI instances than are attached: connections of the others mix.
 
-    An epoll instance follows one NAPI id; sockets of another wait for the suspend timer.
+    An epoll instance follows one NAPI id; sockets of another wait for the suspend timer. A ring polls all.
     """
     if mode_of(transaction.changes) in OF_INSTANCES:
         return []  # what comes over others is taken as before
-    changes = [change for change in transaction.changes if isinstance(change, NapiChange)]
+    changes = [
+        change
+        for change in transaction.changes
+        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns is not None
+    ]
     words = []
     for ifindex, device, inode in sorted({(change.ifindex, change.device, change.netns) for change in changes}):
         netns = NetworkNamespace.find(inode)

@@ -15,14 +15,25 @@ from napctl.model.change import (
     InstanceChange,
     Keeper,
     NapiChange,
+    PollerChange,
     Restored,
+    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
     Transaction,
 )
 from napctl.model.errors import BadInput
-from napctl.model.settings import BUSY_POLL, ENABLED, NapiSettings, SocketPolling, ThreadSettings
+from napctl.model.settings import (
+    BUSY_POLL,
+    DYNAMIC,
+    ENABLED,
+    INACTIVE,
+    NapiSettings,
+    RingPolling,
+    SocketPolling,
+    ThreadSettings,
+)
 from napctl.model.suspension import Suspension
 
 __all__ = [
@@ -35,6 +46,7 @@ __all__ = [
     "processes_of",
     "refuse_second",
     "refuse_shared",
+    "ring_polling",
     "socket_polling",
     "steered_inodes",
 ]
@@ -44,6 +56,10 @@ SOCKET_BUSY_POLL_USECS = 50
 """Of a blocking read: what Documentation/admin-guide/sysctl/net.rst recommends for busy_read."""
 THREAD_NICE = 0
 """As a new one has: what a thread does is work of the server like its own."""
+RING_BUSY_POLL_USECS = 50
+"""Of a wait in io_uring: the same."""
+RING_MOST_USECS = 10_000
+"""What the kernel takes at most (commit df8599ee18c0)."""
 
 
 def attachment(
@@ -67,8 +83,8 @@ def attachment(
 
 def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -> tuple[Change, ...]:
     """The changes that attach what was chosen: steering, then the device's half, so that the deferral is there before
-    the first task polls. An epoll instance or socket already as wanted is not touched, but for one that `adapts`: it
-    is part of it all the same, as it may be given something else later."""
+    the first task polls. An epoll instance, socket or ring already as wanted is not touched, but for one that `adapts`:
+    it is part of it all the same, as it may be given something else later."""
     found, choice = target.found, target.choice
     if choice.mode == "thread":
         return tuple(_threads(target))
@@ -83,7 +99,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
                 ifindex=located.device.ifindex,
                 napi_id=napi.napi_id,
                 before=_touched(napi.settings),
-                after=wanted.napi,
+                after=wanted.deferral if napi.napi_id in choice.deferred else wanted.napi,
             )
             for napi in located.device.napis
             if napi.napi_id in choice.napis
@@ -94,7 +110,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
             name=each.process.name,
             started_ticks=each.process.started_ticks,
             epoll_fd=each.fd,
-            also=tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in each.also if pid in started),
+            also=_holders(each.also, started),
             before=each.params,
             after=wanted.epoll,
         )
@@ -116,6 +132,20 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
         for each in choice.sockets
         if adapts or each.polling != polling
     ]
+    changes += [
+        RingChange(
+            pid=each.process.pid,
+            name=each.process.name,
+            started_ticks=each.process.started_ticks,
+            fd=each.fd,
+            inode=each.inode,
+            also=_holders(each.also, started),
+            before=each.polling,
+            after=ring_polling(wanted),
+        )
+        for each in choice.rings
+        if each.polling is not None and (adapts or each.polling != ring_polling(wanted))
+    ]
     return tuple(changes)
 
 
@@ -135,11 +165,23 @@ def _threads(target: JudgedTarget) -> Iterator[ThreadChange]:
             )
 
 
+def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
+    return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
+
+
 def socket_polling(wanted: Suspension) -> SocketPolling:
     """What a socket gets that its process reads without epoll."""
     if not wanted.prefer_busy_poll:
         return SocketPolling(busy_poll_usecs=0, prefer_busy_poll=False)
     return SocketPolling(busy_poll_usecs=wanted.busy_poll_usecs or SOCKET_BUSY_POLL_USECS, prefer_busy_poll=True)
+
+
+def ring_polling(wanted: Suspension) -> RingPolling:
+    """What an io_uring instance gets. How many packets one poll may take the kernel decides."""
+    if not wanted.prefer_busy_poll:
+        return RingPolling(tracking=INACTIVE, busy_poll_usecs=0, prefer_busy_poll=False)
+    usecs = min(wanted.busy_poll_usecs or RING_BUSY_POLL_USECS, RING_MOST_USECS)
+    return RingPolling(tracking=DYNAMIC, busy_poll_usecs=usecs, prefer_busy_poll=True)
 
 
 def detach(journal: Journal, attachments: list[Transaction], *, force: bool = False) -> list[Restored]:
@@ -214,7 +256,7 @@ def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
     if transaction.kind == "attach":
         yield transaction.pid, transaction.started_ticks
         for change in transaction.changes:
-            if isinstance(change, EpollChange | SocketChange):
+            if isinstance(change, PollerChange):
                 yield from ((each.pid, each.started_ticks) for each in change.holders)
 
 

@@ -123,7 +123,7 @@ def _napi_trouble(napi_id: int, found: Examination) -> str | None:
         return "this kernel has no IRQ suspension (irq-suspend-timeout, Linux 6.13)"
     for other in found.others:
         if napi_id in other.napi_ids:
-            return f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through epoll {other.epoll_fd}"
+            return f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through {other.through}"
     return None
 
 

@@ -8,6 +8,7 @@ from napctl.attach.fitness import InstanceVerdict, instance_fitness, loop_of
 from napctl.attach.inspect_target import Examination
 from napctl.attach.placement import placements
 from napctl.attach.plain_sockets import socket_fitness
+from napctl.attach.rings import RingVerdict, ring_fitness
 from napctl.attach.server_options import steers_itself
 from napctl.attach.steering import groups, steering
 from napctl.model.driver_quirks import PERSISTENT, RECEIVES_WHERE_ANSWERED
@@ -16,32 +17,32 @@ from napctl.model.fitness import Fitness, SocketFitness
 __all__ = ["explain"]
 
 
-def explain(found: Examination, judged: Iterable[InstanceVerdict], *, poll_sysctl: int | None = None) -> Fitness:
+def explain(
+    found: Examination, judged: Iterable[InstanceVerdict], rings: Iterable[RingVerdict] = (), *,
+    poll_sysctl: int | None = None,
+) -> Fitness:  # fmt: skip
     """Everything that is known of a target's fitness. Changes nothing."""
-    judged = tuple(judged)
+    judged, rings = tuple(judged), tuple(rings)
     return Fitness(
         target=found.name,
         processes=len(found.processes),
         instances=tuple(instance_fitness(each) for each in judged),
-        sockets=(*(each for _, each in socket_fitness(found, poll_sysctl=poll_sysctl)), *_rings(found)),
+        sockets=(*ring_fitness(rings), *_left_to_themselves(found, rings, poll_sysctl)),
         placements=placements(found, (each.instance for each in judged if each.instance.sockets_by_napi)),
         steering=tuple(steering(found)),
-        notes=tuple(dict.fromkeys(chain(_notes(found), _loops(judged)))),
+        notes=tuple(dict.fromkeys(chain(_notes(found), _loops(judged), _price(rings)))),
         lacks=found.lacks,
     )
 
 
-def _rings(found: Examination) -> Iterator[SocketFitness]:
-    for process, fd in found.rings:
-        yield SocketFitness(
-            pid=process.pid,
-            name=process.name,
-            fd=fd,
-            kind="io_uring",
-            napi_id=None,
-            judgement="does not fit",
-            why="the kernel suspends interrupts only for epoll; the ring is left alone",
-        )
+def _left_to_themselves(
+    found: Examination, rings: Iterable[RingVerdict], poll_sysctl: int | None
+) -> Iterator[SocketFitness]:
+    """Sockets without epoll, but for those that a ring waits for."""
+    by_ring = {pid for each in rings if each.judgement == "fits" for pid, _ in each.ring.places}
+    for _, each in socket_fitness(found, poll_sysctl=poll_sysctl):
+        if each.pid not in by_ring or each.judgement == "fits":
+            yield each
 
 
 def _notes(found: Examination) -> Iterator[str]:
@@ -83,3 +84,11 @@ def _loops(judged: Iterable[InstanceVerdict]) -> Iterator[str]:
                 "mostly calls epoll_wait with timeout 0; the kernel busy-polls only in the calls between, which may "
                 "block"
             )
+
+
+def _price(rings: Iterable[RingVerdict]) -> Iterator[str]:
+    if any(each.judgement == "fits" for each in rings):
+        yield (
+            "busy polling in io_uring takes CPU time while there is traffic, up to all of the CPU; at rest each wait "
+            "polls for busy_poll_usecs and then sleeps, so that a loop with a timer pays that at each tick"
+        )

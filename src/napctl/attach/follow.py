@@ -27,7 +27,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import EpollChange, Guard, InstanceChange, Restored, SocketChange, Transaction
+from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -287,7 +287,7 @@ class Stay:
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
         """Where timers are to be tried before, that only begins."""
         self._attachment.recorded = False
-        keys = keys_of(now.choice.instances, now.choice.sockets)
+        keys = keys_of(now.choice)
         try:
             refuse_unfit(journal, now)
             timer = timer_without_trial(self._mode.options) or self._sweep.choice
@@ -349,7 +349,7 @@ class Stay:
         self._settings.made(step)
         for line, kind in step.words.items():
             self._words.tell(line, kind)
-        if any(isinstance(each, EpollChange | SocketChange) for each in step.more):
+        if any(isinstance(each, PollerChange) for each in step.more):
             self._begin_trial(amended)
         self._way.follow(amended)
         return amended

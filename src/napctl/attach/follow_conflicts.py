@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from napctl.attach.follow_devices import PlacedNotice
 from napctl.attach.follow_step import Present, Step, foreign_settings
 from napctl.attach.follow_words import Words
+from napctl.attach.inspect_process import EpollInstance, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
 from napctl.attach.objections import LostSettings, Objections
 from napctl.model.change import Change, Transaction
@@ -51,9 +52,10 @@ class Conflicts:
 
         A device that does not feed the target at the moment is not in it: as long as none does, nothing tells which of
         their NAPI instances have gone."""
-        processes = (
-            {each.where for each in found.instances} | {each.where for each in found.plain_sockets} if found else ()
-        )
+        polling: list[EpollInstance | PlainSocket | Ring] = []
+        if found is not None:
+            polling = [*found.instances, *found.plain_sockets, *found.rings]
+        processes = {each.where for each in polling}
         places = [f"{id_} of {each.device.name}" for id_, each in found.napis.items()] if found else []
         napis = {f"NAPI {each}" for each in places} | {f"NAPI thread {each}" for each in places}
 

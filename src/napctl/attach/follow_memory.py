@@ -8,10 +8,10 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
 from napctl.attach.follow_retries import HARMED, Refusals
 from napctl.attach.follow_step import outgrown_listeners
-from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket
+from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
-from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, judge
-from napctl.model.change import Change, EpollChange, SocketChange, Transaction
+from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
+from napctl.model.change import Change, EpollChange, RingChange, SocketChange, Transaction
 from napctl.model.modes import OF_INSTANCES
 
 __all__ = ["Known", "key_of", "keys_of"]
@@ -30,7 +30,7 @@ class Known:
         self._harmed = Refusals[Key](HARMED)
         """What starved, or would have come to mix queues."""
         self._accepted: frozenset[Key] = frozenset()
-        """Instances that are chosen: one that is as wanted already gets no change by which it would be known."""
+        """Instances and rings that are chosen: one that is so already has no change by which it is known."""
         self.settled: frozenset[int] = frozenset()
         """Pids of those in which there is nothing left to attach."""
 
@@ -71,7 +71,8 @@ class Known:
 
     def judged(self, found: Examination, attached: Transaction | None) -> JudgedTarget:
         """What was found, judged by this; a group that has outgrown its program is not steered any more."""
-        there = keys_of(found.instances, found.plain_sockets)
+        there = {each.key for each in found.instances} | {each.key for each in found.plain_sockets}
+        there |= {each.key for each in found.rings}
         for each in (self._refused, self._harmed):
             each.keep_only(there)
         live = [attached] if attached else []
@@ -107,12 +108,16 @@ class Known:
             for each in glance.found.plain_sockets
             if each.napi_id and each.inode not in inodes and each.process.pid not in polled
         }
-        return (instances - (self._accepted if attached else frozenset())) | (plain_sockets - self.standing().keys())
+        held = {each.inode for each in changes if isinstance(each, RingChange)}
+        rings = {each.key for each in glance.choice.rings if each.inode not in held}
+        accepted = self._accepted if attached else frozenset[Key]()
+        return ((instances | rings) - accepted) | (plain_sockets - self.standing().keys())
 
     def learn(self, new: set[Key], longer: JudgedTarget) -> None:
         """What a long look has shown of those that were new."""
-        chosen = keys_of(longer.choice.instances, longer.choice.sockets)
+        chosen = keys_of(longer.choice)
         why = {each.instance.key: each.why for each in longer.verdicts}
+        why |= {each.ring.key: BESIDE if each.judgement == "fits" else each.why for each in longer.rings}
         for key in new - chosen:
             self.refuse([key], why.get(key, NOT_SEEN))
 
@@ -125,6 +130,7 @@ class Known:
             return but(now, choice=now.choice.without(reasons))
         fed = [(each.key, set(each.sockets_by_napi)) for each in now.choice.instances]
         fed += [(each.key, {each.napi_id}) for each in now.choice.sockets if each.napi_id]
+        fed += [(each.key, set(each.napis)) for each in now.choice.rings]
         found = {key: reasons[napi_id] for key, ids in fed for napi_id in sorted(ids & reasons.keys())}
         for key, reason in found.items():
             self.refuse([key], reason)
@@ -138,6 +144,8 @@ class Known:
         sockets = now.choice.sockets if left else ()
         found = {each.key for each in instances if each.where in left or napis & each.sockets_by_napi.keys()}
         found |= {each.key for each in sockets if each.where in left or each.napi_id in napis}
+        rings = now.choice.rings if left else ()
+        found |= {each.key for each in rings if each.where in left or napis & each.napis}
         self.refuse(found, INSISTS)
         return self.judged(now.found, attached) if found else now
 
@@ -148,7 +156,8 @@ class Known:
     def settle(self, now: JudgedTarget) -> None:
         """Remember what is attached by now, and forget what is no more."""
         refused = self.standing().keys()
-        chosen = [each for each in now.choice.instances if each.key not in refused]
+        polling: list[EpollInstance | Ring] = [*now.choice.instances, *now.choice.rings]
+        chosen = [each for each in polling if each.key not in refused]
         self._accepted = frozenset(each.key for each in chosen)
         for key in self._accepted:
             self._refused.forget(key)
@@ -157,16 +166,19 @@ class Known:
         self.settled = frozenset(pid for each in chosen for pid, _ in each.places) - waiting
 
 
-def keys_of(instances: Iterable[EpollInstance], sockets: Iterable[PlainSocket]) -> set[Key]:
-    """By which they are known again."""
-    return {each.key for each in instances} | {each.key for each in sockets}
+def keys_of(choice: Choice) -> set[Key]:
+    """By which those who poll are known again."""
+    polling: list[EpollInstance | PlainSocket | Ring] = [*choice.instances, *choice.sockets, *choice.rings]
+    return {each.key for each in polling}
 
 
 def key_of(change: Change) -> Key | None:
-    """Of what a change attaches; None: that is no instance nor socket of a process."""
+    """Of what a change attaches; None: that is no instance, socket nor ring of a process."""
     match change:
         case EpollChange():
             return change.pid, change.started_ticks, change.epoll_fd
         case SocketChange():
             return change.pid, change.started_ticks, PLAIN_SOCKETS
+        case RingChange():
+            return change.pid, change.started_ticks, change.fd
     return None

@@ -16,6 +16,8 @@ from napctl.model.change import (
     EpollChange,
     InstanceChange,
     NapiChange,
+    PollerChange,
+    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -85,28 +87,35 @@ def next_step(
     kept: set[tuple[object, ...]] = set()
     misfits = outgrown_listeners(transaction, now.found)
     for change in transaction.changes:
-        match change:
-            case EpollChange():
-                stays = _epoll(change, now, misfits, step)
-            case NapiChange() | ThreadChange():
-                stays = _instance(change, now, present, step, left)
-            case SocketChange():
-                stays = _socket(change, now, step)
-            case SteeringChange():
-                stays = _steering(change, now, misfits, step)
-            case _:
-                stays = True
-        if stays or change in step.more:
+        if _stays(change, now, present, misfits, step, left) or change in step.more:
             kept |= set(_keys(change))
     resets = {**present.resets, **resets_of(step.forget)}
     for change in (*_renumbered(step, present), *planned(now, wanted, adapts=adapts)):
         if not kept & set(_keys(change)) and not _is_away(change, present) and change.where not in left:
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
-    if not any(key[0] in ("epoll", "socket", "listener") for key in kept) and now.choice.empty:
+    if not any(key[0] in ("epoll", "socket", "ring", "listener") for key in kept) and now.choice.empty:
         _let_go_of_all_napis(transaction, now, step)
     _say_what_is_new(step)
     return step
+
+
+def _stays(
+    change: Change, now: JudgedTarget, present: Present, misfits: Mapping[int, str], step: Step, left: Collection[str]
+) -> bool:
+    """Whether it stays as it is."""
+    match change:
+        case EpollChange():
+            return _epoll(change, now, misfits, step)
+        case NapiChange() | ThreadChange():
+            return _instance(change, now, present, step, left)
+        case SocketChange():
+            return _socket(change, now, step)
+        case RingChange():
+            return _ring(change, now, step)
+        case SteeringChange():
+            return _steering(change, now, misfits, step)
+    return True
 
 
 def _let_go_of_all_napis(transaction: Transaction, now: JudgedTarget, step: Step) -> None:
@@ -128,7 +137,7 @@ def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]
     step = Step()
     for change in transaction.changes:
         match change:
-            case EpollChange() | SocketChange():
+            case EpollChange() | SocketChange() | RingChange():
                 if pids and not any(each.pid in pids for each in change.holders):
                     step.forget.append(change)
                     step.say(f"{change.name} ({change.pid}) has ended")
@@ -160,6 +169,8 @@ def _keys(change: Change) -> Iterator[tuple[object, ...]]:
             yield ("thread", change.netns, change.napi_id)
         case SocketChange():
             yield ("socket", change.inode)
+        case RingChange():
+            yield ("ring", change.inode)
         case SteeringChange():
             yield from (("listener", inode) for inode in change.inodes)
 
@@ -350,7 +361,7 @@ def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, s
     return False
 
 
-def _socket(change: SocketChange, now: JudgedTarget, step: Step) -> bool:
+def _socket(change: SocketChange | RingChange, now: JudgedTarget, step: Step) -> bool:
     if _runs(change, now):
         return True
     step.forget.append(change)
@@ -358,7 +369,23 @@ def _socket(change: SocketChange, now: JudgedTarget, step: Step) -> bool:
     return False
 
 
-def _runs(change: EpollChange | SocketChange, now: JudgedTarget) -> bool:
+def _ring(change: RingChange, now: JudgedTarget, step: Step) -> bool:
+    if not _socket(change, now, step):
+        return False
+    ring = next((each for each in now.found.rings if each.inode == change.inode), None)
+    if ring is None:
+        step.forget.append(change)
+        step.say(f"{change.where} was closed")
+        return False
+    if ring.polling == change.before != change.after:
+        step.forget.append(change)
+        step.say(f"{change.where} lost its busy polling: somebody else switched it off")
+        step.lost.append(change)
+        return False
+    return True
+
+
+def _runs(change: PollerChange, now: JudgedTarget) -> bool:
     """Whether a process that holds it is still among the target's."""
     running = {(each.pid, each.started_ticks) for each in now.found.processes}
     return any((each.pid, each.started_ticks) in running for each in change.holders)

@@ -53,7 +53,7 @@ class FollowSweep:
             lambda: Journal(self._directory), target, self._options.suspension,
             budget_ns=self._options.budget_ns, progress=self._progress, guard=guard,
         ))  # fmt: skip
-        self.of = keys_of(target.choice.instances, target.choice.sockets)
+        self.of = keys_of(target.choice)
 
     def begin_modes(self, target: JudgedTarget, guard: Callable[[], Guard]) -> bool:
         """Of modes, if there is anything to try them on, and it is time. Whether that is so."""

@@ -10,7 +10,7 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.parts import Part, feeds_of, whole
-from napctl.attach.switch_way import has_one_way, in_force, in_way, switch_way, way_words
+from napctl.attach.switch_way import has_one_way, in_force, in_way, napi_settings, switch_way, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.kernel.priority import in_background
@@ -217,4 +217,6 @@ class FollowWay:
 
 def _has(change: Change, wanted: Suspension) -> bool:
     """Whether that is a NAPI instance that is as wanted, for sure."""
-    return isinstance(change, NapiChange) and change.after == wanted.napi and not may_have_either(change)
+    if not isinstance(change, NapiChange) or may_have_either(change):
+        return False
+    return change.after == napi_settings(wanted, change)

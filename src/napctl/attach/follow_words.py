@@ -12,6 +12,7 @@ from napctl.model.change import (
     Change,
     EpollChange,
     NapiChange,
+    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -31,6 +32,7 @@ REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
     NapiChange: "NAPI instance", ThreadChange: "NAPI thread", EpollChange: "epoll instance", SocketChange: "socket",
+    RingChange: "io_uring instance",
     SteeringChange: "steered group",
 }  # fmt: skip
 

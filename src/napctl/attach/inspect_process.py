@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from napctl.attach.no_napi_id import why_unfed
-from napctl.kernel import capabilities, open_files, processes, sockets
-from napctl.kernel.epoll_instances import EpollSockets, ask_sockets, epoll_instances, nested, sample
+from napctl.kernel import capabilities, io_uring, open_files, processes, sockets
+from napctl.kernel.epoll_instances import EpollSockets, ask_sockets, copy_of_ring, epoll_instances, nested, sample
+from napctl.kernel.io_uring import RingFacts
 from napctl.kernel.listeners import listeners_of
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.open_files import OpenFiles
 from napctl.kernel.processes import Process
 from napctl.kernel.sockets import SocketFacts
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
-from napctl.model.settings import EpollParams, SocketPolling
+from napctl.model.settings import EpollParams, RingPolling, SocketPolling
 from napctl.model.waits import ThreadWaits
 
 __all__ = [
@@ -26,16 +27,18 @@ __all__ = [
     "Listener",
     "Look",
     "PlainSocket",
+    "Ring",
     "View",
     "joined",
     "look_at",
     "plain_sockets_of",
+    "rings_of",
 ]
 
 
 Key = tuple[int, int, int]
-"""By which something is known again: pid, start, and the descriptor of an epoll instance, or PLAIN_SOCKETS for all
-sockets of a process that no epoll instance watches."""
+"""By which something is known again: pid, start, and the descriptor of an epoll instance or ring, or PLAIN_SOCKETS for
+all sockets of a process that no epoll instance watches."""
 PLAIN_SOCKETS = -1
 
 
@@ -134,6 +137,46 @@ class PlainSocket:
 
 
 @dataclass(frozen=True)
+class Ring:
+    """One io_uring instance, by the first process that holds it."""
+
+    process: Process
+    fd: int
+    inode: int
+    facts: RingFacts | None
+    """None: somebody worked on it all the time."""
+    refusal: int
+    """With which error it refuses to be set from outside; 0: it does not."""
+    napis: frozenset[int] = frozenset()
+    """NAPI instances that may feed it: of all sockets of its processes that no epoll instance watches, and of those
+    that are registered with it."""
+    also: tuple[tuple[int, int], ...] = ()
+    """As of an EpollInstance."""
+    threads: tuple[ThreadWaits, ...] | None = None
+    """As of an EpollInstance."""
+
+    @property
+    def polling(self) -> RingPolling | None:
+        """None: it is not known."""
+        return self.facts.polling if self.facts else None
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Process and descriptor, wherever it is."""
+        return ((self.process.pid, self.fd), *self.also)
+
+    @property
+    def where(self) -> str:
+        """As a change of it says (model/change.py)."""
+        return f"ring {self.fd} of {self.process.name} ({self.process.pid})"
+
+    @property
+    def key(self) -> Key:
+        """By its first holder."""
+        return self.process.pid, self.process.started_ticks, self.fd
+
+
+@dataclass(frozen=True)
 class Look:
     """One process."""
 
@@ -229,6 +272,32 @@ def _as_plain_socket(socket_fd: int) -> tuple[SocketFacts, int | None, SocketPol
     if facts.kind == "other" or facts.listening:
         return None
     return facts, sockets.incoming_napi_id(socket_fd), sockets.polling(socket_fd), os.get_blocking(socket_fd)
+
+
+def rings_of(look: Look) -> Iterator[Ring]:
+    """Its io_uring instances, but for those that are closed meanwhile."""
+    if not look.files.rings:
+        return
+    with _explained(look.process), processes.Handle.of(look.process) as handle:
+        for fd in look.files.rings:
+            inode = open_files.inode_of(look.process.pid, fd)
+            if inode is None:
+                continue
+            try:
+                with copy_of_ring(handle, fd, inode) as copy:
+                    yield Ring(look.process, fd, inode, _facts(copy), io_uring.refusal(copy))
+            except OSError as error:
+                if error.errno not in (errno.EBADF, errno.ENOENT):
+                    raise
+
+
+def _facts(ring_fd: int) -> RingFacts | None:
+    try:
+        return io_uring.facts(ring_fd)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return None
 
 
 @contextmanager

@@ -1,12 +1,23 @@
 """Examine the processes of a target: what feeds their epoll instances and sockets, and the devices behind."""
 
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from napctl.attach.inspect_process import EpollInstance, Look, PlainSocket, joined, look_at, plain_sockets_of
+from napctl.attach.inspect_process import (
+    EpollInstance,
+    Look,
+    PlainSocket,
+    Ring,
+    joined,
+    look_at,
+    plain_sockets_of,
+    rings_of,
+)
 from napctl.kernel import open_files
+from napctl.kernel.cpu_time import clock_seconds
 from napctl.kernel.executable import Program, program
 from napctl.kernel.links import addresses
 from napctl.kernel.listeners import listeners_of
@@ -14,9 +25,9 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process
 from napctl.kernel.sockets import host_and_port
 from napctl.model.errors import BadInput
-from napctl.model.machine import Device, EpollPoller, Napi, Queue
+from napctl.model.machine import Device, EpollPoller, Napi, Queue, RingPoller
 from napctl.model.waits import Waits
-from napctl.observe.machine import epoll_pollers, take_napi_devices
+from napctl.observe.machine import take_napi_devices, who_polls
 from napctl.observe.waiting_threads import observe_waits
 
 __all__ = ["Examination", "LocatedNapi", "examine", "receiving"]
@@ -43,12 +54,11 @@ class Examination:
     processes: tuple[Process, ...]
     instances: tuple[EpollInstance, ...]
     plain_sockets: tuple[PlainSocket, ...] = ()
-    rings: tuple[tuple[Process, int], ...] = ()
-    """io_uring instances: process and descriptor."""
+    rings: tuple[Ring, ...] = ()
     napis: Mapping[int, LocatedNapi] = field(default_factory=dict)
     """All instances of the devices that feed the target, or that it listens at. One that feeds it and is not here
     belongs to no device of its network namespace nor of ours."""
-    others: tuple[EpollPoller, ...] = ()
+    others: tuple[EpollPoller | RingPoller, ...] = ()
     """Processes outside the target that poll one of these NAPI instances."""
     programs: Mapping[int, Program] = field(default_factory=dict)
     """By process."""
@@ -56,6 +66,8 @@ class Examination:
     """By group of listening sockets: inodes of all sockets of the network namespace that share its port and address."""
     namespaces: frozenset[int] = frozenset()
     """Network namespaces (inode numbers) in which its processes live, and ours; 0 among them: not all are known."""
+    cpus: float | None = None
+    """How many its processes used, of 1.0 each, while they were watched; None: nobody watched."""
     lacks: tuple[str, ...] = ()
 
     def receiving(self, napi_id: int) -> tuple[int, ...]:
@@ -68,6 +80,7 @@ class Examination:
         """Network namespace and id of the NAPI instances that feed the target's epoll instances and other sockets."""
         ids = {napi_id for each in self.instances for napi_id in each.sockets_by_napi}
         ids |= {each.napi_id for each in self.plain_sockets if each.napi_id is not None}
+        ids |= {napi_id for each in self.rings for napi_id in each.napis}
         return frozenset((self.napis[napi_id].netns, napi_id) for napi_id in ids if napi_id in self.napis)
 
     def without_former_napis(self) -> "Examination":
@@ -80,6 +93,7 @@ class Examination:
             self,
             instances=tuple(replace(each, sockets_by_napi=present(each.sockets_by_napi)) for each in self.instances),
             plain_sockets=tuple(one for one in self.plain_sockets if one.napi_id in self.napis or one.kind == "xdp"),
+            rings=tuple(replace(each, napis=each.napis & self.napis.keys()) for each in self.rings),
         )
 
     def strangers(self, group: tuple[str, int, bytes], members: Collection[int]) -> int:
@@ -121,25 +135,35 @@ def examine(
     )
     ids = {napi for each in instances for napi in each.sockets_by_napi}
     ids |= {each.napi_id for each in plain_sockets if each.napi_id}
+    by_process = {look.process.pid: tuple(rings_of(look)) for look in looks}
     napis = _locate(ids, looks)
+    registered = {look.process.pid: _registered_napis(look, by_process[look.process.pid]) for look in looks}
+    for each in registered.values():
+        napis = each | napis
+    rings = tuple(_joined_rings(by_process, plain_sockets, registered))
     lacks: list[str] = []
+    cpus = None
     others = () if not watch_seconds else tuple(_others(napis, ids, {look.process.pid for look in looks}, lacks))
     if watch_seconds:
+        began, before = time.monotonic(), _ran(looks)
         waits = observe_waits([look.process.pid for look in looks], watch_seconds)
+        cpus = (_ran(looks) - before) / (time.monotonic() - began)
         instances = _in_epolls(waits, instances)
         plain_sockets = _on_sockets(waits, plain_sockets)
+        rings = _in_rings(waits, rings)
         lacks += waits.lacks
     return Examination(
         name=name,
         processes=tuple(look.process for look in looks),
         instances=instances,
         plain_sockets=plain_sockets,
-        rings=tuple((look.process, fd) for look in looks for fd in look.files.rings),
+        rings=rings,
         napis=napis,
         others=others,
         programs={look.process.pid: program(look.process.pid) for look in looks if look.instances},
         sharers=_sharers(looks),
         namespaces=frozenset({look.netns or 0 for look in looks} | {_our_namespace()}),
+        cpus=cpus,
         lacks=tuple(lacks),
     )
 
@@ -207,9 +231,11 @@ def _listening(looks: Sequence[Look], netns: int) -> frozenset[str]:
     )
 
 
-def _others(napis: Mapping[int, LocatedNapi], ids: set[int], ours: set[int], lacks: list[str]) -> Iterator[EpollPoller]:
+def _others(
+    napis: Mapping[int, LocatedNapi], ids: set[int], ours: set[int], lacks: list[str]
+) -> Iterator[EpollPoller | RingPoller]:
     devices = {(each.netns, each.device.ifindex): each.device for each in napis.values()}
-    for poller in epoll_pollers(tuple(devices.values()), lacks) if devices else ():
+    for poller in who_polls(tuple(devices.values()), lacks) if devices else ():
         if poller.pid not in ours and ids & set(poller.napi_ids):
             yield poller
 
@@ -222,6 +248,76 @@ def _in_epolls(waits: Waits, instances: Iterable[EpollInstance]) -> tuple[EpollI
     return tuple(
         replace(each, threads=tuple(thread for place in each.places for thread in by_place.get(place, ())))
         for each in instances
+    )
+
+
+def _registered_napis(look: Look, rings: Iterable[Ring]) -> dict[int, LocatedNapi]:
+    """Of the device over which sockets are fed that are registered with a ring and have no descriptor: nobody can ask
+    them. It is the one at whose addresses the process listens; none, if they are several."""
+    own = frozenset(look.files.sockets.values())
+    theirs = frozenset[int]().union(*(each.facts.sockets for each in rings if each.facts))
+    if theirs <= own:
+        return {}
+    with NetworkNamespace.of_process(look.process.pid) as netns:
+        hosts = {one.address for one in listeners_of(netns.inode, look.process.pid) if one.inode in own | theirs}
+        at = addresses(netns)
+        devices = [
+            each
+            for each in take_napi_devices(netns)
+            if each.napis and (there := at.get(each.ifindex)) and hosts & (there | EVERYWHERE)
+        ]
+        if len(devices) != 1:
+            return {}
+        (device,) = devices
+        return {napi.napi_id: LocatedNapi(napi, device, netns.inode) for napi in device.napis}
+
+
+def _joined_rings(
+    by_process: Mapping[int, Sequence[Ring]],
+    plain_sockets: Iterable[PlainSocket],
+    registered: Mapping[int, Mapping[int, LocatedNapi]],
+) -> Iterator[Ring]:
+    """Each once, and what may feed it."""
+    fed: dict[int, set[int]] = defaultdict(set)
+    for one in plain_sockets:
+        if one.napi_id is not None:
+            fed[one.process.pid].add(one.napi_id)
+    for pid, located in registered.items():
+        for napi_id, place in located.items():
+            if napi_id in receiving(place.device.napis, place.device.queues):
+                fed[pid].add(napi_id)
+    by_inode: dict[int, list[Ring]] = {}
+    for ring in (ring for rings in by_process.values() for ring in rings):
+        by_inode.setdefault(ring.inode, []).append(ring)
+    for first, *others in by_inode.values():
+        pids = {each.process.pid for each in (first, *others)}
+        napis = frozenset(napi_id for pid in pids for napi_id in fed[pid])
+        yield replace(first, napis=napis, also=tuple((each.process.pid, each.fd) for each in others))
+
+
+def _ran(looks: Iterable[Look]) -> float:
+    """CPU time of these processes, s."""
+    seconds = 0.0
+    for look in looks:
+        with suppress(OSError):  # it has gone
+            seconds += clock_seconds(look.process.pid)
+    return seconds
+
+
+def _in_rings(waits: Waits, rings: Iterable[Ring]) -> tuple[Ring, ...]:
+    """A ring that is named by an index may be any of its process."""
+    by_place = defaultdict(list)
+    for each in waits.threads:
+        if each.call == "io_uring":
+            by_place[each.pid, each.fd].append(each)
+    return tuple(
+        replace(
+            ring,
+            threads=tuple(
+                one for pid, fd in ring.places for place in ((pid, fd), (pid, -1)) for one in by_place.get(place, ())
+            ),
+        )
+        for ring in rings
     )
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace as but
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.fitness import InstanceVerdict, verdicts
 from napctl.attach.fitness_report import explain
-from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket
+from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination, examine
 from napctl.attach.next_best import fed_napis, misfit
 from napctl.attach.placement import places_for_threads
 from napctl.attach.plain_sockets import socket_fitness, why_unpollable
+from napctl.attach.rings import RingVerdict, ring_verdicts
 from napctl.attach.steering import Group, groups
 from napctl.attach.thread_places import ThreadPlace
 from napctl.kernel.processes import Process
@@ -21,6 +22,7 @@ from napctl.model.fitness import Fitness
 from napctl.model.modes import OF_INSTANCES, Mode
 
 __all__ = [
+    "BESIDE",
     "WATCH_SECONDS",
     "Choice",
     "JudgedTarget",
@@ -40,6 +42,7 @@ STILL_OPEN = (
 )
 WATCH_SECONDS = 0.25
 """How long to look at the way in which the threads wait. Every system call of the machine costs some 0.15 µs more."""
+BESIDE = "its server has another way that fits, which takes no CPU time for nothing"
 NONE: Mapping[Key, str] = {}
 
 
@@ -52,6 +55,9 @@ class Choice:
     steered: tuple[Group, ...]
     """Groups that are given a program."""
     napis: tuple[int, ...]
+    rings: tuple[Ring, ...] = ()
+    deferred: frozenset[int] = frozenset()
+    """NAPI instances that are given deferral alone, as nobody who polls them can suspend."""
     mode: Mode = "suspend"
     """In one of OF_INSTANCES these NAPI instances alone are."""
     threads: tuple[ThreadPlace, ...] = ()
@@ -63,7 +69,7 @@ class Choice:
         """Whether nothing is chosen."""
         if self.mode in OF_INSTANCES:
             return not self.napis
-        return not (self.instances or self.sockets or self.steered)
+        return not (self.instances or self.sockets or self.steered or self.rings)
 
     def without(self, napi_ids: Container[int]) -> "Choice":
         """Of a mode of NAPI instances."""
@@ -82,6 +88,7 @@ class JudgedTarget:
     """All of it in plain data, as people are shown it."""
     seconds: float = 0.0
     """What looking took, where that is part of attaching."""
+    rings: tuple[RingVerdict, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -96,6 +103,10 @@ class JudgedTarget:
                 open_still = each.judgement == "fits after steering" and self.choice.steered
                 why = STILL_OPEN if open_still else each.why
                 left.setdefault(why, []).append(f"epoll {key[1]} of {each.instance.process.name} ({key[0]})")
+        for one in self.rings:
+            if one.ring not in self.choice.rings and one.judgement != "nothing to poll":
+                why = BESIDE if one.judgement == "fits" else one.why
+                left.setdefault(why, []).append(one.ring.where)
         return tuple(
             f"left alone: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}"
             for why, names in left.items()
@@ -129,25 +140,32 @@ def judge(
         else each
         for each in verdicts(found, steered)
     )
+    rings = tuple(
+        but(each, judgement="does not fit", why=refused[each.ring.key])
+        if each.ring.key in refused and each.judgement == "fits"
+        else each
+        for each in ring_verdicts(found)
+    )
     if options.mode in OF_INSTANCES:
         choice = choose_napis(found, options)
     else:
-        mode: Mode = "poll" if options.mode == "poll" else "suspend"
         choice = choose(
-            found, judged, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused, mode=mode
-        )
-    return JudgedTarget(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl))
+            found, judged, rings, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused,
+            mode="poll" if options.mode == "poll" else "suspend",
+        )  # fmt: skip
+    return JudgedTarget(found, judged, choice, explain(found, judged, rings, poll_sysctl=poll_sysctl), rings=rings)
 
 
 def choose(
-    found: Examination, judged: Iterable[InstanceVerdict], *, steer: bool, force: bool, poll_sysctl: int | None = None,
-    without: Container[Key] = (), mode: Mode = "suspend",
+    found: Examination, judged: Iterable[InstanceVerdict], rings: Iterable[RingVerdict] = (), *, steer: bool,
+    force: bool, poll_sysctl: int | None = None, without: Container[Key] = (), mode: Mode = "suspend",
 ) -> Choice:  # fmt: skip
     """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take; but
     nothing `without` which it is to be. In the mode `poll` no epoll instance.
 
     A worker that has connections from before is left alone when it is steered: they may be of another queue than the
-    one that it gets, and one of the two would wait for the suspend timer.
+    one that it gets, and one of the two would wait for the suspend timer. A ring is attached where there is nothing
+    else: busy polling costs CPU time that suspension does not.
     """
     judged = tuple(each for each in judged if each.instance.key not in without and mode != "poll")
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
@@ -162,11 +180,16 @@ def choose(
     plain_sockets = socket_fitness(found, poll_sysctl=poll_sysctl)
     sockets = [one for one, each in plain_sockets if each.judgement == "fits" and one.key not in without]
     ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
+    only_way = not (chosen or sockets or steered)
+    busy = [each.ring for each in rings if only_way and each.judgement == "fits"]
     unfed = {id(each) for each in chosen if each.listeners and not each.sockets_by_napi}
     for group in groups(found) if steer else ():
         if group in steered or any(id(member.instance) in unfed for member in group.members):
             ids |= set(group.napis)
-    return Choice(tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids)), mode)
+    deferred = frozenset(napi_id for ring in busy for napi_id in ring.napis)
+    return Choice(
+        tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids | deferred)), tuple(busy), deferred - ids, mode
+    )
 
 
 def choose_napis(found: Examination, options: AttachOptions) -> Choice:
@@ -175,7 +198,7 @@ def choose_napis(found: Examination, options: AttachOptions) -> Choice:
     napis = () if misfit(mode, found) else fed_napis(found)
     places = places_for_threads(found, napis) if mode == "thread" else ()
     ids = tuple(each.napi.napi_id for each in napis)
-    return Choice((), (), (), ids, mode, places, options.spin)
+    return Choice((), (), (), ids, mode=mode, threads=places, spins=options.spin)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -192,10 +215,12 @@ def unfit_words(target: JudgedTarget) -> str:
     mode = target.choice.mode
     if mode in OF_INSTANCES:
         return misfit(mode, target.found)
-    return why_unpollable(target.found) if mode == "poll" else why_not(target.found, target.verdicts)
+    if mode == "poll" and not target.rings:
+        return why_unpollable(target.found)
+    return why_not(target.found, () if mode == "poll" else target.verdicts, target.rings)
 
 
-def why_not(found: Examination, judged: Iterable[InstanceVerdict]) -> str:
+def why_not(found: Examination, judged: Iterable[InstanceVerdict], rings: Sequence[RingVerdict]) -> str:
     """Why nothing of a target can be attached as it is, in one clause."""
     judged = tuple(judged)
     for judgement in ("does not fit", "fits after steering"):
@@ -207,9 +232,12 @@ def why_not(found: Examination, judged: Iterable[InstanceVerdict]) -> str:
     unsteerable = next((each for each in judged if each.hint), None)
     if unsteerable is not None:
         return f"{unsteerable.why}; what would help: {unsteerable.hint}"
-    if found.rings:
-        process, fd = found.rings[0]
-        return f"it waits in io_uring (ring {fd} of {process.name}); the kernel suspends interrupts only for epoll"
+    return _why_not_without_epoll(found, rings)
+
+
+def _why_not_without_epoll(found: Examination, rings: Sequence[RingVerdict]) -> str:
+    if refused := [each for each in rings if each.judgement == "does not fit"]:
+        return _of_ring(refused[0])
     plain_sockets = [each for _, each in socket_fitness(found, poll_sysctl=None)]
     if plain_sockets:
         return f"socket {plain_sockets[0].fd}: {plain_sockets[0].why}"
@@ -219,7 +247,13 @@ def why_not(found: Examination, judged: Iterable[InstanceVerdict]) -> str:
             f"none of the {watched} descriptors that its epoll instances watch has received a packet through a NAPI "
             "instance: it has no connection yet"
         )
+    if rings:
+        return _of_ring(rings[0])
     return "it has no epoll instance; the kernel suspends interrupts only for tasks that wait in epoll"
+
+
+def _of_ring(verdict: RingVerdict) -> str:
+    return f"it waits in io_uring (ring {verdict.ring.fd} of {verdict.ring.process.name}): {verdict.why}"
 
 
 def who(found: Examination) -> str:

@@ -44,7 +44,7 @@ def misfit(mode: Mode, found: Examination) -> str:
     ids = {each.napi.napi_id for each in napis}
     polled = ((other, napi_id) for other in found.others for napi_id in sorted(ids & set(other.napi_ids)))
     return next(
-        (f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through epoll {other.epoll_fd}"
+        (f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through {other.through}"
          for other, napi_id in polled),
         "",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.judge_target import Choice
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Transaction
+from napctl.model.change import Change, NapiChange, PollerChange, Transaction
 
 __all__ = ["Feeds", "Part", "feeds_of", "joined_parts", "parts_of", "whole"]
 
@@ -22,16 +22,13 @@ class Part:
 
     napis: frozenset[NapiKey]
     servers: frozenset[int]
-    """Pids of the processes that hold an epoll instance or socket of it."""
+    """Pids of the processes that hold an epoll instance, socket or ring of it."""
 
     def has(self, change: Change) -> bool:
         """Whether it is a setting of this part."""
-        match change:
-            case NapiChange():
-                return (change.netns, change.napi_id) in self.napis
-            case EpollChange() | SocketChange():
-                return any(each.pid in self.servers for each in change.holders)
-        return False
+        if isinstance(change, NapiChange):
+            return (change.netns, change.napi_id) in self.napis
+        return isinstance(change, PollerChange) and any(each.pid in self.servers for each in change.holders)
 
     def without(self, other: "Part") -> "Part":
         """What of it is not the other's."""
@@ -45,7 +42,7 @@ class Part:
 
 def whole(transaction: Transaction) -> Part:
     """All that is attached."""
-    polled = (each for each in transaction.changes if isinstance(each, EpollChange | SocketChange))
+    polled = (each for each in transaction.changes if isinstance(each, PollerChange))
     return Part(
         napis=frozenset((each.netns, each.napi_id) for each in transaction.changes if isinstance(each, NapiChange)),
         servers=frozenset(holder.pid for each in polled for holder in each.holders),
@@ -83,6 +80,9 @@ def feeds_of(choice: Choice) -> dict[int, frozenset[int]]:
     for one in choice.sockets:
         if one.napi_id is not None:
             found[one.process.pid] = found.get(one.process.pid, frozenset()) | {one.napi_id}
+    for ring in choice.rings:
+        for pid, _ in ring.places:
+            found[pid] = found.get(pid, frozenset()) | ring.napis
     return {pid: napis for pid, napis in found.items() if napis}
 
 
@@ -98,7 +98,7 @@ def parts_of(transaction: Transaction, feeds: Mapping[int, frozenset[int]]) -> t
             return (everything,)
         parts = _with(parts, Part(frozenset(by_id[each] for each in ids), frozenset({pid})))
     for change in transaction.changes:  # a process that another has forked holds the same epoll instance
-        if isinstance(change, EpollChange | SocketChange):
+        if isinstance(change, PollerChange):
             parts = _with(parts, Part(frozenset(), frozenset(each.pid for each in change.holders)))
     fed = frozenset[NapiKey]().union(*(each.napis for each in parts))
     return tuple(sorted(parts, key=lambda each: sorted(each.napis))) if fed == everything.napis else (everything,)

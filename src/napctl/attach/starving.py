@@ -7,7 +7,16 @@ from napctl.attach.inspect_target import Examination
 from napctl.change.journal import Journal
 from napctl.change.transaction import amend, undisturbed
 from napctl.model.activity import Now
-from napctl.model.change import Change, EpollChange, NapiChange, Restored, SocketChange, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    NapiChange,
+    PollerChange,
+    Restored,
+    RingChange,
+    SocketChange,
+    Transaction,
+)
 
 __all__ = ["starved_changes", "take_back"]
 
@@ -27,7 +36,7 @@ def take_back(
     kept = [change for change in transaction.changes if change not in starved]
     with undisturbed():
         live = [each for each in journal.live() if each.number == transaction.number]
-        if live and any(isinstance(change, NapiChange | EpollChange | SocketChange) for change in kept):
+        if live and any(isinstance(change, NapiChange | PollerChange) for change in kept):
             amend(journal, transaction, without=starved)
             return starved, ()
         return transaction.changes, detach(journal, live)
@@ -37,12 +46,15 @@ def starved_changes(transaction: Transaction, found: Examination, starving: Coll
     """These NAPI instances, all that they feed, and NAPI instances that feed nothing else that is attached. Pure."""
     napis = {place: set(each.sockets_by_napi) for each in found.instances for place in each.places}
     by_socket = {each.inode: {each.napi_id} - {None} for each in found.plain_sockets}
+    by_ring = {each.inode: each.napis for each in found.rings}
     fed: dict[Change, set[int | None]] = {}
     for change in transaction.changes:
         if isinstance(change, EpollChange):
             fed[change] = {napi for each in change.holders for napi in napis.get((each.pid, each.fd), ())}
         elif isinstance(change, SocketChange):
             fed[change] = set(by_socket.get(change.inode, ()))
+        elif isinstance(change, RingChange):
+            fed[change] = set(by_ring.get(change.inode, ()))
     unfit = [change for change, ids in fed.items() if ids & set(starving)]
     theirs = set[int | None]().union(*(fed[change] for change in unfit))
     others = set[int | None]().union(*(ids for change, ids in fed.items() if change not in unfit))

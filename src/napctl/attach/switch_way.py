@@ -5,24 +5,24 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from napctl.attach.attachment import socket_polling
+from napctl.attach.attachment import ring_polling, socket_polling
 from napctl.attach.parts import Part
 from napctl.change.exchange import Block, Exchanged, Stage, exchange
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.change.undoing_order import SUSPENSION, resumed_seconds
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, Switch, Transaction
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, Switch, Transaction
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
-__all__ = ["has_one_way", "in_force", "in_way", "switch_way", "way_words"]
+__all__ = ["has_one_way", "in_force", "in_way", "napi_settings", "switch_way", "way_words"]
 
 
 B = TypeVar("B", NapiSettings, EpollParams)
-P = TypeVar("P", EpollParams, SocketPolling)
+P = TypeVar("P", EpollParams, SocketPolling, RingPolling)
 DEFERRAL = ("defer_hard_irqs", "gro_flush_timeout_ns")
-POLLING = ("busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll")
+POLLING = ("busy_poll_usecs", "busy_poll_budget", "prefer_busy_poll", "tracking")
 
 
 def in_way(wanted: Suspension, gro_flush_timeout_ns: int | None) -> Suspension:
@@ -49,8 +49,9 @@ def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
     for block in (*_most(napis), *_most(epolls)):
         found |= {name: value for name in block.__struct_fields__ if (value := getattr(block, name)) is not None}
     polls = _of_the_group([each.after for each in settled if isinstance(each, SocketChange)], napis)
-    if polls and not epolls:
-        own = polls[0].prefer_busy_poll
+    rings = _of_the_group([each.after for each in settled if isinstance(each, RingChange)], napis)
+    if (polls or rings) and not epolls:
+        own = polls[0].prefer_busy_poll if polls else rings[0].prefer_busy_poll
         found |= {"prefer_busy_poll": True} if own else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
     return replace(otherwise, **found)
 
@@ -63,8 +64,11 @@ def _of_the_group(polling: list[P], napis: Counter[NapiSettings]) -> list[P]:
 
 def has_one_way(transaction: Transaction) -> bool:
     """Whether all that is attached was given the same."""
-    kinds = (NapiChange, EpollChange, SocketChange)
-    return all(len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
+    kinds = (EpollChange, SocketChange, RingChange)
+    napis = (each.after for each in transaction.changes if isinstance(each, NapiChange))
+    deferral = {(each.defer_hard_irqs, each.gro_flush_timeout_ns) for each in napis}
+    alike = (len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
+    return len(deferral) <= 1 and all(alike)
 
 
 def _most(blocks: Counter[B]) -> list[B]:
@@ -96,9 +100,16 @@ def switch_way(
 def _block(change: Change, wanted: Suspension) -> Block | None:
     match change:
         case NapiChange():
-            return wanted.napi
+            return napi_settings(wanted, change)
         case EpollChange():
             return wanted.epoll
         case SocketChange():
             return socket_polling(wanted)
+        case RingChange():
+            return ring_polling(wanted)
     return None
+
+
+def napi_settings(wanted: Suspension, change: NapiChange) -> NapiSettings:
+    """What an attached instance gets: deferral alone, if it was attached with that."""
+    return wanted.deferral if change.after.irq_suspend_timeout_ns is None else wanted.napi

@@ -14,7 +14,7 @@ from napctl.kernel.listeners import listeners
 from napctl.kernel.open_files import open_files
 from napctl.kernel.process_tree import ancestors, in_order, parents, tops, with_descendants
 from napctl.kernel.processes import Process, Seen
-from napctl.model.change import EpollChange, SocketChange, Transaction
+from napctl.model.change import PollerChange, Transaction
 from napctl.model.errors import BadInput, NotPermitted, NotRunning
 
 __all__ = ["KINDS", "Ambiguous", "Target", "attached_of", "complete", "find_attachments", "parse", "resolve"]
@@ -315,13 +315,13 @@ def _running(meant: Target) -> tuple[Process, ...]:
 
 def _members(transaction: Transaction) -> set[tuple[int, int]]:
     """Its processes, as (pid, start)."""
-    changed = (each for each in transaction.changes if isinstance(each, EpollChange | SocketChange))
+    changed = (each for each in transaction.changes if isinstance(each, PollerChange))
     others = {(each.pid, each.started_ticks) for each in changed}
     return {(transaction.pid, transaction.started_ticks)} | others
 
 
 def complete(prefix: str) -> list[str]:
-    """Targets that begin so: names of processes that hold an epoll instance, unit:…, container:… and port:… (or :…).
+    """Targets that begin so: names of processes with an epoll or io_uring instance, unit:…, container:…, port:…, :….
 
     What cannot be read is left out, and names that are not fit for a terminal; nothing is raised.
     """
@@ -350,6 +350,7 @@ def _names(prefix: str) -> set[str]:
     for process in processes.processes():
         if process.name.startswith(prefix) and process.name not in found and process.pid != os.getpid():
             with suppress(OSError):  # gone meanwhile, or not ours to read
-                if open_files(process.pid).epolls:
+                files = open_files(process.pid)
+                if files.epolls or files.rings:
                     found.add(process.name)
     return found

@@ -122,7 +122,7 @@ def timer_sweep(
         return TimerChoice(
             gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
         )
-    if choice.empty:
+    if not (choice.instances or choice.sockets or choice.rings or (choice.mode in OF_INSTANCES and choice.napis)):
         return untried(budget_ns, "no timer can be tried before somebody polls")
     try:
         with CostProbe(_pids(target)) as probe:
@@ -180,6 +180,7 @@ def _pids(target: JudgedTarget) -> set[int]:
     if target.choice.mode in OF_INSTANCES:
         servers = {each.pid for each in target.found.processes}
     threads = {each.napi.thread_pid for each in _napis(target) if each.napi.thread_pid}
+    servers |= {pid for each in target.choice.rings for pid, _ in each.places}
     return servers | threads | {each.process.pid for each in target.choice.sockets}
 
 

@@ -13,8 +13,8 @@ from napctl.kernel.pci_nics import user_space_nics
 from napctl.kernel.tc_filters import filters_in_hardware
 from napctl.model.census import Census
 from napctl.model.errors import ChangedMeanwhile
-from napctl.model.machine import Device
-from napctl.observe.machine import DISAPPEARED, epoll_pollers
+from napctl.model.machine import Device, EpollPoller
+from napctl.observe.machine import DISAPPEARED, who_polls
 from napctl.observe.stacked_devices import with_lower
 from napctl.observe.window import Observer
 from napctl.observe.xdp_programs import with_xdp
@@ -40,7 +40,7 @@ def take_census(netns: NetworkNamespace, names: Collection[str], seconds: float)
         before = _statistics(netns, having)
         observer.restart()
         end = time.monotonic() + seconds
-        epolls = tuple(epoll_pollers(having, missing))
+        epolls = tuple(each for each in who_polls(having, missing) if isinstance(each, EpollPoller))
         time.sleep(max(0.0, end - time.monotonic()))
         window = observer.window()
         after = _statistics(netns, having)

@@ -11,9 +11,9 @@ from napctl.change.journal import Journal
 from napctl.change.objects import Places
 from napctl.change.one_change import found_own, make, may_have_either, refuse_changed, touched
 from napctl.change.transaction import undisturbed
-from napctl.model.change import Change, EpollChange, InstanceChange, SocketChange, Switch, Transaction
+from napctl.model.change import Change, InstanceChange, PollerChange, Switch, Transaction
 from napctl.model.errors import Away, BadInput, ChangedMeanwhile, NapctlError, RolledBack
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling, SocketPolling, ThreadSettings
 
 __all__ = ["Block", "Exchanged", "Stage", "exchange"]
 
@@ -21,7 +21,7 @@ __all__ = ["Block", "Exchanged", "Stage", "exchange"]
 MOST_SWITCHES = 100
 """Of one transaction that are kept: the newest."""
 
-Block = NapiSettings | ThreadSettings | EpollParams | SocketPolling
+Block = NapiSettings | ThreadSettings | EpollParams | SocketPolling | RingPolling
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _as_found(
 
 def _step(change: Change, block: Block, names: Collection[str] = ()) -> Change:
     """From what is in force to what is to be, of these settings alone (none: of all)."""
-    assert isinstance(change, InstanceChange | EpollChange | SocketChange)
+    assert isinstance(change, InstanceChange | PollerChange)
     before = change.after
     kept: Block = before
     if isinstance(before, NapiSettings | ThreadSettings):

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
+from napctl.change.ring_block import ring_block
 from napctl.change.storm_objects import opened_storm_control, opened_storm_limits
 from napctl.change.thread_block import thread_block
 from napctl.kernel import epoll, processes, sockets
@@ -25,6 +26,7 @@ from napctl.model.change import (
     Holder,
     InstanceChange,
     NapiChange,
+    RingChange,
     RingsChange,
     SocketChange,
     Steered,
@@ -89,6 +91,9 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
     match change:
         case EpollChange():
             with _epoll(change) as target:
+                yield target
+        case RingChange():
+            with ring_block(change) as target:
                 yield target
         case SocketChange() | SteeringChange():
             with _socket(change) as target:

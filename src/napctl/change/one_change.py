@@ -14,7 +14,9 @@ from napctl.model.change import (
     Change,
     DeviceChange,
     EpollChange,
+    PollerChange,
     Restored,
+    RingChange,
     SocketChange,
     SteeringChange,
     StormChange,
@@ -134,6 +136,8 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
                 return all_gone(change)
             whole = interrupted and isinstance(change, DeviceChange)
             rows = [_settle(change, name, now, always=force or whole) for name in _names(change, now, whole=whole)]
+            if isinstance(change, RingChange) and any(row.outcome == "left" for row in rows):
+                return _all_left(rows)
             back = {row.setting: row.before for row in rows if row.outcome == "restored"}
             if back:
                 target.write(back)
@@ -141,6 +145,11 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
     except (OSError, Refused) as error:
         raise explain(change, error) from None
     return _with_its_thread(rows) if isinstance(change, ThreadChange) else rows
+
+
+def _all_left(rows: list[Restored]) -> list[Restored]:
+    """Who has registered something else has registered all of it."""
+    return [replace(each, outcome="left") if each.outcome == "restored" else each for each in rows]
 
 
 def _with_its_thread(rows: list[Restored]) -> list[Restored]:
@@ -157,7 +166,7 @@ def all_gone(change: Change) -> list[Restored]:
 def touched(change: Change) -> list[str]:
     """Names of the settings that a change asks for, or asked for before it was exchanged."""
     names = change.after.__struct_fields__
-    if isinstance(change, EpollChange | SocketChange):  # its parameters are set together: those that are to differ
+    if isinstance(change, PollerChange):  # its parameters are set together: those that are to differ
         return [name for name in names if any(own != getattr(change.before, name) for own in _own(change, name))]
     return [name for name in names if getattr(change.after, name) is not None]
 
@@ -215,7 +224,7 @@ def _refuse_changed(change: Change, now: Value | None, upon: Upon) -> None:
 def _why_not_permitted(change: Change) -> str:
     if isinstance(change, ThreadChange):
         return "changing it needs CAP_NET_ADMIN in the initial user namespace, and CAP_SYS_NICE"
-    if not isinstance(change, EpollChange | SocketChange | SteeringChange):
+    if not isinstance(change, PollerChange | SteeringChange):
         return "changing it needs CAP_NET_ADMIN in the initial user namespace"
     held = capabilities.held()
     if isinstance(change, SocketChange) and "CAP_NET_ADMIN" not in held:
@@ -226,7 +235,7 @@ def _why_not_permitted(change: Change) -> str:
 def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], error: OSError | Refused) -> NapctlError:
     """Of settings that were written at once; if a driver does not say which of them it refuses, that is found out."""
     why = explain(change, error)
-    if isinstance(change, EpollChange | StormChange) or why.exit_status != Unsupported.exit_status:
+    if isinstance(change, EpollChange | RingChange | StormChange) or why.exit_status != Unsupported.exit_status:
         return why
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)

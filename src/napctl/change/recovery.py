@@ -10,7 +10,7 @@ from napctl.change.journal import Journal, state_directory
 from napctl.change.same_process import HasProcess, running
 from napctl.change.transaction import objects, restore
 from napctl.kernel import running_kernel
-from napctl.model.change import EpollChange, Keeper, Restored, SocketChange, SteeringChange, Transaction, devices_of
+from napctl.model.change import Keeper, PollerChange, Restored, SteeringChange, Transaction, devices_of
 from napctl.model.errors import BadInput, NapctlError, RolledBack
 
 __all__ = [
@@ -109,7 +109,7 @@ def alive(attachment: Transaction) -> bool:
     """Whether the process attached to, or another one that it changes, still runs."""
     held: list[HasProcess] = [attachment]
     for each in attachment.changes:
-        held += each.holders if isinstance(each, EpollChange | SocketChange) else ()
+        held += each.holders if isinstance(each, PollerChange) else ()
         held += [each] if isinstance(each, SteeringChange) else ()
     return attachment.boot_id == running_kernel.boot_id() and any(running(each) for each in held)
 

@@ -27,6 +27,7 @@ from napctl.model.change import (
     Keeper,
     Kind,
     Restored,
+    RingChange,
     RingsChange,
     SocketChange,
     State,
@@ -252,7 +253,7 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
 
 
 def objects(transaction: Transaction) -> set[tuple[int, int]]:
-    """Devices, epoll instances and sockets that it changes."""
+    """Devices, epoll instances, rings and sockets that it changes."""
     return {_object(change) for change in transaction.changes}
 
 
@@ -260,7 +261,7 @@ def _object(change: Change) -> tuple[int, int]:
     match change:
         case EpollChange():
             return change.pid, change.epoll_fd
-        case SocketChange() | SteeringChange():
+        case SocketChange() | RingChange() | SteeringChange():
             return change.pid, change.fd
     return change.netns, change.ifindex
 

@@ -7,10 +7,9 @@ from msgspec.structs import replace
 from napctl.model.change import (
     Change,
     ChannelsChange,
-    EpollChange,
     NapiChange,
+    PollerChange,
     RingsChange,
-    SocketChange,
     ThreadChange,
 )
 from napctl.model.settings import NapiSettings
@@ -70,7 +69,7 @@ def undoing_order(changes: Sequence[Change]) -> list[Change]:
 
 
 def _is_of_who_polls(change: Change) -> bool:
-    return isinstance(change, EpollChange | SocketChange)
+    return isinstance(change, PollerChange)
 
 
 def suspension_first(changes: Sequence[Change]) -> tuple[list[Change], list[Change]]:

@@ -14,7 +14,7 @@ from napctl.cli.text.table import ABSENT, optional, paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Transaction, devices_of
 from napctl.model.errors import NapctlError
-from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi, levels_text
+from napctl.model.machine import Coalescing, Device, EpollPoller, Machine, Napi, RingPoller, levels_text
 from napctl.model.units import duration_text, on_or_number
 from napctl.observe.machine import take_machine
 from napctl.plan.lower_devices import look_below
@@ -31,8 +31,8 @@ def status(devices: tuple[str, ...], netns: NetworkNamespace, as_json: bool) -> 
     """Show how each device takes packets, and which processes poll it.
 
     For each device (all but loopback by default): driver and link, coalescing, rings, and each NAPI instance with its
-    queues, interrupt, CPUs, deferral and suspension; then the processes whose epoll instances poll them. A dash stands
-    for what this driver or kernel does not have.
+    queues, interrupt, CPUs, deferral and suspension; then the processes whose epoll and io_uring instances poll them.
+    A dash stands for what this driver or kernel does not have.
     """
     machine = take_machine(netns, devices)
     if as_json:
@@ -49,6 +49,7 @@ def show(machine: Machine) -> None:
         _show_device(device)
         echo()
     _show_pollers(machine.pollers)
+    _show_ring_pollers(machine.ring_pollers)
     for lack in machine.lacks:
         paragraph(f"not known: {lack}")
 
@@ -149,6 +150,26 @@ def _poller_row(poller: EpollPoller, more: int) -> tuple[str, ...]:
         str(poller.params.busy_poll_budget),
         "yes" if poller.params.prefer_busy_poll else "no",
     )
+
+
+def _show_ring_pollers(pollers: tuple[RingPoller, ...]) -> None:
+    if not pollers:
+        return
+    rows = [
+        (
+            each.name,
+            str(each.pid),
+            str(each.fd),
+            " ".join(map(str, each.napi_ids)),
+            str(each.polling.busy_poll_usecs),
+            each.polling.tracking,
+            "yes" if each.polling.prefer_busy_poll else "no",
+        )
+        for each in pollers[:MANY]
+    ]
+    print_table(("polled by", "pid", "ring", "NAPI", "busy-poll-usecs", "tracking", "prefer"), rows)
+    if len(pollers) > MANY:
+        echo(f"and {len(pollers) - MANY} io_uring instances more")
 
 
 def _show_coalescing(what: str, coalescing: Coalescing | None) -> None:

@@ -103,7 +103,9 @@ def _steered(found: Sequence[Process], name: str, load: Load) -> tuple[SteeringC
         judged = judge(_examined(name, found), AttachOptions(Suspension(), steer=True))
     changes = tuple(each for each in planned(judged, Suspension()) if isinstance(each, SteeringChange))
     if not changes:
-        raise Unsupported(f"{name}: its workers cannot be steered: {why_not(judged.found, judged.verdicts)}")
+        raise Unsupported(
+            f"{name}: its workers cannot be steered: {why_not(judged.found, judged.verdicts, judged.rings)}"
+        )
     steer(changes)
     return changes
 

@@ -1,7 +1,8 @@
 """Epoll instances of a process and the sockets that they watch: the one way in which we copy others' descriptors.
 
-Nothing but epoll instances and sockets is copied. Closing a copy calls the flush operation of the file behind it
-(filp_flush() in fs/open.c): of a file on FUSE or NFS its server has to answer that, and may take its time.
+Nothing but epoll instances, sockets and io_uring instances is copied. Closing a copy calls the flush operation of the
+file behind it (filp_flush() in fs/open.c): of a file on FUSE or NFS its server has to answer that, and may take its
+time.
 """
 
 import errno
@@ -23,6 +24,7 @@ __all__ = [
     "EpollSockets",
     "ask_sockets",
     "copy_of_epoll",
+    "copy_of_ring",
     "copy_of_socket",
     "epoll_instances",
     "nested",
@@ -114,6 +116,16 @@ def copy_of_epoll(handle: Handle, fd: int) -> Iterator[int]:
 def copy_of_socket(handle: Handle, fd: int, inodes: Iterable[int]) -> Iterator[int]:
     """A copy of a socket with one of these inode numbers that was seen under that number. Raises as copy_of_epoll()."""
     with _copy_of_one(handle, fd, {f"{open_files.SOCKET}{inode}]" for inode in inodes}) as copy:
+        yield copy
+
+
+@contextmanager
+def copy_of_ring(handle: Handle, fd: int, inode: int) -> Iterator[int]:
+    """A copy of an io_uring instance, by the inode number that it has alone (anon_inode_create_getfile() in
+    fs/anon_inodes.c). Raises as copy_of_epoll()."""
+    with _copy_of_one(handle, fd, {open_files.RING}) as copy:
+        if os.fstat(copy).st_ino != inode:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield copy
 
 

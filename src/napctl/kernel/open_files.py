@@ -14,6 +14,7 @@ from napctl.kernel.processes import PROC, SOCKET_LINK
 
 __all__ = [
     "EPOLL",
+    "RING",
     "SOCKET",
     "OpenFiles",
     "Place",

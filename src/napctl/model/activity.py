@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from napctl.model.change import EpollChange, InstanceChange, NapiChange, Restored, SocketChange, Transaction
+from napctl.model.change import InstanceChange, NapiChange, PollerChange, Restored, Transaction
 from napctl.model.fitness import Fitness
 from napctl.model.histogram import total
 from napctl.model.latency import LatencySummary
@@ -59,6 +59,8 @@ class Now(Value, frozen=True, kw_only=True):
     wait_p50_us: float | None = None
     """Upper bound of how long half of the packets waited for their poll."""
     wait_p99_us: float | None = None
+    busy_cpus: float | None = None
+    """CPUs that the attached processes used (1.0 is one), where they busy poll without suspension: what that costs."""
     latency: LatencySummary | None = None
     """Of the attached processes, as their machine sees it; None: nobody looked."""
     starving: tuple[int, ...] = ()
@@ -81,6 +83,8 @@ class Attached(Now, frozen=True, kw_only=True):
     """What the mode was chosen from, as suspension does not fit; None: it was asked for, or suspension fits."""
     window: Window | None
     """None: no window was asked for."""
+    busy_cpus_before: float | None = None
+    """The same while it was looked at, before it was attached."""
     warnings: tuple[str, ...]
     """What may go wrong with this attachment: one sentence each."""
     taken_back: tuple[str, ...] = ()
@@ -175,7 +179,7 @@ def _unpolled(transaction: Transaction) -> tuple[str, str]:
     """What it is called, and why, if its processes do not poll."""
     if transaction.several_ways:
         return "interrupts", "so it was decided for those that take in the most"
-    if any(isinstance(change, EpollChange | SocketChange) for change in transaction.changes):
+    if any(isinstance(change, PollerChange) for change in transaction.changes):
         return "not active", "it does not poll"
     return "not active", "none of its epoll instances is attached yet"
 
@@ -208,26 +212,32 @@ def _suspension_figures(
     if suspended is None:
         return {}
     ours = [suspended[key] for key in _napis(transaction) if key in suspended]
+    if not ours and not transaction.can_suspend:
+        return {}
     if not ours:
         return {"suspensions_per_second": 0.0, "resumes_per_second": 0.0, "timeouts_per_second": 0.0}
     together = ours[0]
     for each in ours[1:]:
         together = together + each
-    return {
+    waits = {
+        "wait_p50_us": together.wait_percentile_us(0.5),
+        "wait_p99_us": together.wait_percentile_us(0.99),
+    }
+    if not transaction.can_suspend:
+        return waits
+    return waits | {
         "suspensions_per_second": together.suspensions / seconds,
         "resumes_per_second": together.resumes / seconds,
         "timeouts_per_second": together.timeouts / seconds,
         "suspended_share": min(1.0, together.suspended_ns / 1e9 / seconds / len(ours)),
-        "wait_p50_us": together.wait_percentile_us(0.5),
-        "wait_p99_us": together.wait_percentile_us(0.99),
     }
 
 
 def attached_pids(transaction: Transaction) -> tuple[int, ...]:
-    """Processes whose epoll instances or sockets it made poll; the one attached to if it changed none."""
+    """Processes whose epoll instances, sockets or rings it made poll; the one attached to if it changed none."""
     pids: set[int] = set()
     for change in transaction.changes:
-        pids |= {each.pid for each in change.holders} if isinstance(change, EpollChange | SocketChange) else set()
+        pids |= {each.pid for each in change.holders} if isinstance(change, PollerChange) else set()
     return tuple(sorted(pids)) or (transaction.pid,)
 
 

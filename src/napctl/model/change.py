@@ -5,7 +5,7 @@ from typing import Literal
 
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
-from napctl.model.settings import EpollParams, NapiSettings, SocketPolling, ThreadSettings
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling, SocketPolling, ThreadSettings
 from napctl.model.storm import StormLimits
 from napctl.model.value import Value
 
@@ -21,7 +21,9 @@ __all__ = [
     "Keeper",
     "Kind",
     "NapiChange",
+    "PollerChange",
     "Restored",
+    "RingChange",
     "RingsChange",
     "SocketChange",
     "State",
@@ -201,6 +203,33 @@ class SocketChange(Value, frozen=True, kw_only=True, tag="socket"):
         return f"socket {self.fd} of {self.name} ({self.pid})"
 
 
+class RingChange(Value, frozen=True, kw_only=True, tag="ring"):
+    """NAPI busy polling of one io_uring instance of one process."""
+
+    pid: int
+    name: str
+    started_ticks: int
+    fd: int
+    inode: int
+    """The ring's, which no other has: tells it from another one that came to have its descriptor."""
+    also: tuple[Holder, ...] = ()
+    """As of an EpollChange."""
+    before: RingPolling
+    after: RingPolling
+    leaving: RingPolling | None = None
+    """As of a NapiChange."""
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """Wherever it is held."""
+        return (Holder(pid=self.pid, started_ticks=self.started_ticks, fd=self.fd), *self.also)
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"ring {self.fd} of {self.name} ({self.pid})"
+
+
 class Steered(Value, frozen=True, kw_only=True):
     """How a SO_REUSEPORT group chooses: by the RX queue, or, as the kernel does, by a hash."""
 
@@ -272,9 +301,11 @@ DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
 InstanceChange = NapiChange | ThreadChange
 """Of what one NAPI instance has."""
+PollerChange = EpollChange | SocketChange | RingChange
+"""Of who polls."""
 StormChange = StormControlChange | StormLimitsChange
 Change = (
-    NapiChange | ThreadChange | EpollChange | SocketChange | SteeringChange
+    NapiChange | ThreadChange | EpollChange | SocketChange | RingChange | SteeringChange
     | CoalescingChange | RingsChange | ChannelsChange | StormControlChange | StormLimitsChange
 )  # fmt: skip
 
@@ -344,8 +375,14 @@ class Transaction(Value, frozen=True, kw_only=True):
     @property
     def on_interrupts(self) -> bool:
         """Whether what is attached is to take its packets by plain interrupts for now, as adapting has decided."""
-        asked = [each.after for each in self.changes if isinstance(each, EpollChange | SocketChange)]
+        asked = [each.after for each in self.changes if isinstance(each, PollerChange)]
         return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
+
+    @property
+    def can_suspend(self) -> bool:
+        """Whether anything of it was attached with suspension, and not with busy polling alone."""
+        napis = (each for each in self.changes if isinstance(each, NapiChange))
+        return any(each.after.irq_suspend_timeout_ns is not None for each in napis)
 
     @property
     def suspends(self) -> bool:
@@ -354,9 +391,15 @@ class Transaction(Value, frozen=True, kw_only=True):
         return any(timeouts) and not self.on_interrupts
 
     @property
+    def busy_polls(self) -> bool:
+        """Whether tasks of it busy poll without suspension, which costs CPU time."""
+        polling = (each.after for each in self.changes if isinstance(each, SocketChange | RingChange))
+        return any(each.prefer_busy_poll or each.busy_poll_usecs for each in polling)
+
+    @property
     def several_ways(self) -> bool:
         """Whether some of what is attached polls and some takes its packets by plain interrupts."""
-        asked = [each.after for each in self.changes if isinstance(each, EpollChange | SocketChange)]
+        asked = [each.after for each in self.changes if isinstance(each, PollerChange)]
         return len({each.prefer_busy_poll or each.busy_poll_usecs > 0 for each in asked}) > 1
 
     @property

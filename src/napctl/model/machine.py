@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from napctl.model.settings import EpollParams, NapiSettings, ThreadSettings
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling, ThreadSettings
 from napctl.model.value import Value
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Queue",
     "QueueCoalescing",
     "QueueUse",
+    "RingPoller",
     "Rings",
     "UserSpaceDevice",
     "XdpPrograms",
@@ -251,6 +252,27 @@ class EpollPoller(Value, frozen=True, kw_only=True):
     napi_ids: tuple[int, ...]
     """NAPI ids of the sockets that it watches."""
 
+    @property
+    def through(self) -> str:
+        """For messages."""
+        return f"epoll {self.epoll_fd}"
+
+
+class RingPoller(Value, frozen=True, kw_only=True):
+    """An io_uring instance whose waiting task polls NAPI instances itself."""
+
+    pid: int
+    name: str
+    fd: int
+    polling: RingPolling
+    napi_ids: tuple[int, ...]
+    """NAPI ids of the sockets of its process."""
+
+    @property
+    def through(self) -> str:
+        """For messages."""
+        return f"ring {self.fd}"
+
 
 class UserSpaceDevice(Value, frozen=True, kw_only=True):
     """A NIC that a program drives itself (vfio, uio): the kernel has no network device of it, and nothing to set."""
@@ -272,6 +294,7 @@ class Machine(Value, frozen=True, kw_only=True):
     pollers: tuple[EpollPoller, ...]
     user_space: tuple[UserSpaceDevice, ...] = ()
     """Of the whole machine, whatever the network namespace."""
+    ring_pollers: tuple[RingPoller, ...] = ()
     cpus_online: str | None = None
     """As a kernel list; None: not read."""
     tcp_limit_output_bytes: int | None = None

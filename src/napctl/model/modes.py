@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, ThreadChange
+from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, SteeringChange, ThreadChange
 from napctl.model.settings import BUSY_POLL
 
 __all__ = ["ASKED", "MODES", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies", "spins"]
 
 
 Mode = Literal["suspend", "poll", "thread", "defer"]
-"""`suspend`: its epoll instances poll, and interrupts are suspended meanwhile. `poll`: its blocking reads busy poll.
+"""`suspend`: its epoll instances poll, and interrupts are suspended meanwhile. `poll`: its blocking reads or
+its io_uring instances busy poll.
 `thread`: a thread of the kernel polls for it. `defer`: interrupts are deferred, and nobody else polls."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 AskedMode = Literal["suspend", "poll", "thread", "defer", "auto"]
@@ -26,7 +27,7 @@ def mode_of(changes: Sequence[Change]) -> Mode:
         return "thread"
     if any(isinstance(each, EpollChange | SteeringChange) for each in changes):
         return "suspend"
-    if any(isinstance(each, SocketChange) for each in changes):
+    if any(isinstance(each, SocketChange | RingChange) for each in changes):
         return "poll"
     napis = [each.after for each in changes if isinstance(each, NapiChange)]
     defers = any(each.gro_flush_timeout_ns and not each.irq_suspend_timeout_ns for each in napis)

@@ -5,10 +5,14 @@ from napctl.model.value import Value
 __all__ = [
     "BUSY_POLL",
     "DISABLED",
+    "DYNAMIC",
     "ENABLED",
+    "INACTIVE",
+    "STATIC",
     "THREADED",
     "EpollParams",
     "NapiSettings",
+    "RingPolling",
     "SocketPolling",
     "ThreadSettings",
     "kernel_name",
@@ -72,6 +76,26 @@ class SocketPolling(Value, frozen=True, kw_only=True):
     """SO_BUSY_POLL: how long a blocking read may busy poll, µs."""
     prefer_busy_poll: bool
     """SO_PREFER_BUSY_POLL (Linux 5.11)."""
+
+
+INACTIVE, DYNAMIC, STATIC = "inactive", "dynamic", "static"
+
+
+class RingPolling(Value, frozen=True, kw_only=True):
+    """NAPI busy polling of one io_uring instance: struct io_uring_napi of include/uapi/linux/io_uring.h (Linux 6.9)."""
+
+    tracking: str
+    """"inactive": it does not poll; "dynamic": it polls what feeds the sockets that it waits for; "static": what its
+    program has listed, which nobody can read back (Linux 6.13)."""
+    busy_poll_usecs: int
+    """busy_poll_to: how long one wait may busy poll without finding anything, µs."""
+    prefer_busy_poll: bool
+    """Whether its own polling is preferred to softirq."""
+
+    @property
+    def polls(self) -> bool:
+        """Whether a task that waits in it polls NAPI instances itself."""
+        return self.tracking != INACTIVE
 
 
 def kernel_name(field: str) -> str:

@@ -32,6 +32,11 @@ class Suspension(Value, frozen=True, kw_only=True):
         )
 
     @property
+    def deferral(self) -> NapiSettings:
+        """The device's half where nobody can suspend."""
+        return NapiSettings(defer_hard_irqs=self.defer_hard_irqs, gro_flush_timeout_ns=self.gro_flush_timeout_ns)
+
+    @property
     def epoll(self) -> EpollParams:
         """The application's half."""
         return EpollParams(

@@ -17,8 +17,8 @@ from napctl.kernel.sockets import incoming_napi_id
 from napctl.model.counters import grown
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.finding import Checkup, CpuUse, ProcessUse, ThreadUse
-from napctl.model.machine import EpollPoller, Machine
-from napctl.observe.machine import DISAPPEARED, epoll_pollers, take_machine
+from napctl.model.machine import EpollPoller, Machine, RingPoller
+from napctl.observe.machine import DISAPPEARED, take_machine, who_polls
 from napctl.observe.other_managers import other_managers
 from napctl.observe.window import Observer
 from napctl.observe.xdp_sockets import xdp_sockets
@@ -55,7 +55,12 @@ def take_checkup(
     after = take_machine(netns, names, with_pollers=False)
     return Checkup(
         before=before,
-        machine=replace(after, pollers=pollers, lacks=(*after.lacks, *lacks)),
+        machine=replace(
+            after,
+            pollers=tuple(each for each in pollers if isinstance(each, EpollPoller)),
+            ring_pollers=tuple(each for each in pollers if isinstance(each, RingPoller)),
+            lacks=(*after.lacks, *lacks),
+        ),
         window=window,
         processes=tuple(_process_use(process, napi_ids, start, end) for process, napi_ids in watched),
         cpus=tuple(_cpu_use(start, end)),
@@ -81,7 +86,7 @@ class _Usage:
     """By CPU, s."""
 
 
-def _watched(machine: Machine) -> tuple[Watched, tuple[EpollPoller, ...], list[str]]:
+def _watched(machine: Machine) -> tuple[Watched, tuple[EpollPoller | RingPoller, ...], list[str]]:
     """Processes that matter to packet reception, those that poll, and why some of these are not known: from one pass
     over all processes, of which one with 10,000 descriptors takes 50 ms."""
     napis = {napi.napi_id: napi for device in machine.devices for napi in device.napis}
@@ -95,7 +100,7 @@ def _watched(machine: Machine) -> tuple[Watched, tuple[EpollPoller, ...], list[s
             found.append((process, fed_by))
 
     lacks: list[str] = []
-    pollers = tuple(epoll_pollers(machine.devices, lacks, seen))
+    pollers = tuple(who_polls(machine.devices, lacks, seen))
     return tuple(found), pollers, lacks
 
 

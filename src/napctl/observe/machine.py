@@ -28,19 +28,30 @@ from napctl.kernel.pci_nics import user_space_nics
 from napctl.kernel.processes import Process
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, Unsupported
-from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
+from napctl.model.machine import (
+    Coalescing,
+    Device,
+    DeviceDeferral,
+    EpollPoller,
+    Machine,
+    Napi,
+    Queue,
+    QueueCoalescing,
+    RingPoller,
+)
 from napctl.model.settings import DISABLED, ThreadSettings
+from napctl.observe.ring_pollers import ring_pollers_of
 from napctl.observe.stacked_devices import with_lower
 from napctl.observe.xdp_programs import with_xdp
 
 __all__ = [
     "DISAPPEARED",
     "WHO_POLLS",
-    "epoll_pollers",
     "take_devices",
     "take_devices_again",
     "take_machine",
     "take_napi_devices",
+    "who_polls",
     "with_switches",
 ]
 
@@ -53,19 +64,20 @@ WHO_POLLS = "whether these NAPI instances are polled by "
 
 
 def take_machine(netns: NetworkNamespace, names: Collection[str] = (), *, with_pollers: bool = True) -> Machine:
-    """The named devices of a namespace, or all but loopback; and the epoll instances that poll their NAPI instances,
-    unless nobody asks for them: all processes are searched for these.
+    """The named devices of a namespace, or all but loopback; and the epoll and io_uring instances that poll their NAPI
+    instances, unless nobody asks for them: all processes are searched for these.
 
     Raises BadInput for a device that is not there, ChangedMeanwhile for one that goes meanwhile.
     """
     lacks: list[str] = []
     devices = take_devices(netns, names, lacks)
-    pollers = tuple(epoll_pollers(devices, lacks)) if with_pollers else ()
+    pollers = tuple(who_polls(devices, lacks)) if with_pollers else ()
     return Machine(
         kernel=running_kernel.kernel_release(),
         netns=netns.inode,
         devices=with_lower(netns, with_xdp(netns, _with_attributes(netns, devices, lacks))),
-        pollers=pollers,
+        pollers=tuple(each for each in pollers if isinstance(each, EpollPoller)),
+        ring_pollers=tuple(each for each in pollers if isinstance(each, RingPoller)),
         user_space=user_space_nics(),
         cpus_online=running_kernel.cpus_online(),
         tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
@@ -281,8 +293,10 @@ Seen = Callable[[Process, OpenFiles | None], None]
 """Told of each process and what it has open (None: that is not ours to see)."""
 
 
-def epoll_pollers(devices: tuple[Device, ...], lacks: list[str], seen: Seen | None = None) -> Iterator[EpollPoller]:
-    """Epoll instances with busy-poll parameters whose sockets are fed by these devices, of any process.
+def who_polls(
+    devices: tuple[Device, ...], lacks: list[str], seen: Seen | None = None
+) -> Iterator[EpollPoller | RingPoller]:
+    """Epoll and io_uring instances that busy poll, and whose sockets are fed by these devices, of any process.
 
     `seen`: who wants to know more of all processes need not list the descriptors of each once more.
     """
@@ -295,6 +309,7 @@ def epoll_pollers(devices: tuple[Device, ...], lacks: list[str], seen: Seen | No
             files = open_files.open_files(process.pid)
             if not too_old:
                 yield from _pollers_of(process, files, ours)
+            yield from ring_pollers_of(process, files, ours)
         except OSError as error:
             too_old |= error.errno == errno.ENOTTY
             if isinstance(error, PermissionError):  # else: gone meanwhile

@@ -114,6 +114,7 @@ def _speed(device: Device, speeds: Mapping[str, int]) -> int | None:
 def _held(machine: Machine, device: Device) -> tuple[int, ...]:
     """NAPI instances with IRQ suspension, with a thread that spins, or that an application prefers to poll."""
     polled = {napi_id for poller in machine.pollers if poller.params.prefer_busy_poll for napi_id in poller.napi_ids}
+    polled |= {napi_id for each in machine.ring_pollers if each.polling.prefer_busy_poll for napi_id in each.napi_ids}
     return tuple(
         napi.napi_id
         for napi in device.napis

@@ -5,14 +5,16 @@ from typing import Any
 
 from napctl.adapt.ways import Way
 from napctl.attach.attach_options import AttachOptions
-from napctl.attach.attachment import socket_polling
+from napctl.attach.attachment import ring_polling, socket_polling
 from napctl.attach.judge_target import JudgedTarget, unfit_words, who
-from napctl.attach.switch_way import in_way
+from napctl.attach.switch_way import in_way, napi_settings
 from napctl.model.change import (
     Change,
     EpollChange,
     InstanceChange,
     NapiChange,
+    PollerChange,
+    RingChange,
     SocketChange,
     SteeringChange,
     Transaction,
@@ -61,6 +63,9 @@ def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str
     for one in target.choice.sockets:
         if (one.process.pid, one.fd) not in held and not one.polling.prefer_busy_poll:
             yield f"socket {one.fd} of {one.process.name} ({one.process.pid})"
+    for ring in target.choice.rings:
+        if not (held & set(ring.places) or (ring.polling is not None and ring.polling.prefer_busy_poll)):
+            yield ring.where
 
 
 def _instances_left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str]:
@@ -72,7 +77,7 @@ def _instances_left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> It
 
 
 def _places(change: Change) -> list[tuple[int, int]]:
-    return [(each.pid, each.fd) for each in change.holders] if isinstance(change, EpollChange | SocketChange) else []
+    return [(each.pid, each.fd) for each in change.holders] if isinstance(change, PollerChange) else []
 
 
 def _unattached(entry: AttachEntry, words: str) -> Drifted:
@@ -125,24 +130,24 @@ def _is_on_interrupts(change: Change) -> bool:
     match change:
         case NapiChange():
             return not change.after.gro_flush_timeout_ns
-        case EpollChange() | SocketChange():
+        case EpollChange() | SocketChange() | RingChange():
             return not (change.after.prefer_busy_poll or change.after.busy_poll_usecs)
     return False
 
 
 def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
     """What the entry says of a change's settings; without what it leaves to napctl."""
-    if options.goal is not None and _is_on_interrupts(change):
-        return {}  # as adapting has decided, for now
-    if options.mode == "auto":
-        return {}  # as it was chosen
+    if options.mode == "auto" or (options.goal is not None and _is_on_interrupts(change)):
+        return {}  # as it was chosen, or as adapting has decided, for now
     wanted = in_way(options.suspension, options.timer_ns or options.suspension.gro_flush_timeout_ns)
     match change:
         case NapiChange():
-            values = dict(settings(wanted.napi))
+            values = dict(settings(napi_settings(wanted, change)))
             return values if options.timer_ns else {name: each for name, each in values.items() if name != TIMER}
         case EpollChange():
             return dict(settings(wanted.epoll))
         case SocketChange():
             return dict(settings(socket_polling(wanted)))
+        case RingChange():
+            return dict(settings(ring_polling(wanted)))
     return {}

@@ -260,7 +260,7 @@ def test_an_xdp_socket_is_recognised_and_a_dry_run_says_what_is_known_of_it(
         assert state_of(lab.server) == before
 
 
-def test_a_ring_is_recognised_and_refused_honestly(lab: Lab, napctl: Napctl) -> None:
+def test_a_ring_without_a_socket_is_recognised_and_refused_honestly(lab: Lab, napctl: Napctl) -> None:
     ring = """
         import ctypes, time
         params = ctypes.create_string_buffer(120)
@@ -272,9 +272,9 @@ def test_a_ring_is_recognised_and_refused_honestly(lab: Lab, napctl: Napctl) -> 
         one = only_socket(explained(napctl, pid, status=1))
         refused = napctl("attach", pid)
 
-        assert (one.kind, one.judgement, one.napi_id) == ("io_uring", "does not fit", None)
-        assert "only for epoll" in one.why
-        assert refused.failed_with(3, "io_uring", "epoll", f"ring {one.fd}", "nothing was changed")
+        assert (one.kind, one.judgement, one.napi_id) == ("io_uring", "nothing to poll", None)
+        assert "no NAPI instance" in one.why
+        assert refused.failed_with(3, "io_uring", f"ring {one.fd}", "nothing was changed")
 
 
 def test_an_asyncio_service_of_datagrams_fits_on_one_queue_and_is_attached(lab: Lab, napctl: Napctl) -> None:

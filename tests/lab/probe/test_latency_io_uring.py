@@ -1,11 +1,6 @@
 """Server-side latency of servers that read by io_uring: its recv is seen, its splice is not, and that is said."""
 
-import os
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,41 +8,19 @@ from msgspec.structs import replace
 
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
-from napctl.lab.servers import Server, accepts, serve
+from napctl.lab.servers import Server
 from napctl.model.latency import ServerLatency
 from napctl.observe.server_latency import LatencyMeter
-from tests.lab.helpers import Napctl, ending
-from tests.lab.other_servers import bound, echoed
+from tests.lab.helpers import Napctl
+from tests.lab.other_servers import echoed
+from tests.lab.uring_server import uring
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
-SOURCE = Path(__file__).parents[1] / "services/uring.c"
-PORT = 8087
 LOAD = LoadSpec(rate_per_second=3_000, seconds=20, warmup_seconds=0.3, protocol="http")
 FEW = replace(LOAD, connections=3)
 """A blocking splice takes a kernel thread, of which there are few."""
 NOTHING = "server-side latency: it read nothing by recv in this window"
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("uring") / "uring"
-    assert shutil.which("cc"), "the lab's own load generator needs it as well"
-    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-o", made, SOURCE], check=True)
-    made.chmod(0o755)
-    if subprocess.run([made, "check", "127.0.0.1", "0"], check=False).returncode == 3:
-        assert os.environ.get("CI") != "true", "io_uring is not allowed here"
-        pytest.skip("io_uring is not allowed here")
-    return made
-
-
-@contextmanager
-def serving(lab: Lab, program: Path, kind: str) -> Iterator[Server]:
-    def ready(lab: Lab, server: Server) -> bool:
-        return bound(server, "udp") == 1 if kind == "udp" else accepts(lab, server)
-
-    with ending(serve(lab, [str(program), kind, lab.server.address, str(PORT)], PORT, ready=ready)) as server:
-        yield server
 
 
 def seen_under_load(lab: Lab, server: Server, spec: LoadSpec = LOAD) -> tuple[ServerLatency, float]:
@@ -61,8 +34,8 @@ def seen_under_load(lab: Lab, server: Server, spec: LoadSpec = LOAD) -> tuple[Se
     return window, result.p50_us
 
 
-def test_what_is_read_by_io_uring_over_tcp_is_seen(lab: Lab, program: Path) -> None:
-    with serving(lab, program, "tcp") as server:
+def test_what_is_read_by_io_uring_over_tcp_is_seen(lab: Lab, uring_program: Path) -> None:
+    with uring(lab, uring_program, "tcp") as server:
         window, client_p50_us = seen_under_load(lab, server)
     assert window.together is not None, window.lacks
     assert window.lacks == ()
@@ -75,8 +48,8 @@ def test_what_is_read_by_io_uring_over_tcp_is_seen(lab: Lab, program: Path) -> N
     assert 0 < p50 <= replied <= 1.2 * client_p50_us * 1e3
 
 
-def test_what_is_read_by_io_uring_over_udp_is_seen(lab: Lab, program: Path) -> None:
-    with serving(lab, program, "udp") as server, LatencyMeter([server.pid]) as meter:
+def test_what_is_read_by_io_uring_over_udp_is_seen(lab: Lab, uring_program: Path) -> None:
+    with uring(lab, uring_program, "udp") as server, LatencyMeter([server.pid]) as meter:
         assert echoed(lab, server, 20) == 20
         meter.restart()
         assert echoed(lab, server, 2_000) == 2_000
@@ -86,8 +59,8 @@ def test_what_is_read_by_io_uring_over_udp_is_seen(lab: Lab, program: Path) -> N
     assert window.together.until_reply.samples >= 50
 
 
-def test_what_io_uring_splices_is_said_not_to_be_seen(lab: Lab, program: Path, napctl: Napctl) -> None:
-    with serving(lab, program, "splice") as server:
+def test_what_io_uring_splices_is_said_not_to_be_seen(lab: Lab, uring_program: Path, napctl: Napctl) -> None:
+    with uring(lab, uring_program, "splice") as server:
         window, _ = seen_under_load(lab, server, FEW)
         assert window.together is None
         assert window.lacks == (NOTHING,)

@@ -6,23 +6,25 @@ from dataclasses import replace as but
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from napctl.attach.attachment import planned, steered_inodes
+from napctl.attach.attachment import planned, ring_polling, steered_inodes
 from napctl.attach.follow_step import NapiKey, Present, Step, next_step
-from napctl.attach.inspect_process import EpollInstance, Listener, PlainSocket
+from napctl.attach.inspect_process import EpollInstance, Listener, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
-from napctl.model.change import EpollChange, NapiChange, SteeringChange, Transaction
-from napctl.model.settings import EpollParams, NapiSettings
+from napctl.model.change import EpollChange, NapiChange, RingChange, SteeringChange, Transaction
+from napctl.model.settings import EpollParams, NapiSettings, RingPolling
 from tests.unit.attach.steps import DEVICE, IN_FORCE, WANTED, attachment, reading
 from tests.unit.attach.targets import (
     ABLE,
     NETNS,
+    QUIET,
     UNSET,
     examination,
     instance,
     judged,
     listener,
+    ring,
 )
 
 
@@ -33,11 +35,14 @@ class Machine:
     napis: dict[int, NapiSettings]
     instances: tuple[EpollInstance, ...]
     plain_sockets: tuple[PlainSocket, ...] = ()
+    rings: tuple[Ring, ...] = ()
     down: bool = False
     sharers: Mapping[tuple[str, int, bytes], frozenset[int]] | None = field(default=None)
 
     def examination(self) -> Examination:
-        found = examination(*self.instances, queues=0, plain_sockets=self.plain_sockets, sharers=self.sharers)
+        found = examination(
+            *self.instances, queues=0, plain_sockets=self.plain_sockets, rings=self.rings, sharers=self.sharers
+        )
         there = examination(instance(1, dict.fromkeys(self.napis, 1))).napis if self.napis and not self.down else {}
         located = {
             napi_id: but(each, napi=replace(each.napi, settings=self.napis[napi_id]), netns=NETNS)
@@ -46,6 +51,7 @@ class Machine:
         napis = tuple(each.napi for each in located.values())
         located = {napi_id: but(each, device=replace(each.device, napis=napis)) for napi_id, each in located.items()}
         members = [each.process for each in self.instances] + [each.process for each in self.plain_sockets]
+        members += [each.process for each in self.rings]
         running = {each.pid: each for each in members}
         return but(found, napis=located, processes=tuple(running.values())).without_former_napis()
 
@@ -57,13 +63,19 @@ class Machine:
 
     def after(self, step: Step) -> "Machine":
         napis, instances = dict(self.napis), {(each.process.pid, each.fd): each for each in self.instances}
+        rings = {each.inode: each for each in self.rings}
         for change, settings in (*((each, each.after) for each in step.more), *((e, e.before) for e in step.without)):
             if isinstance(change, NapiChange) and isinstance(settings, NapiSettings):
-                napis[change.napi_id] = replace(settings, threaded="disabled")
+                given = {name: value for name, value in asdict(settings).items() if value is not None}
+                napis[change.napi_id] = replace(napis.get(change.napi_id, ABLE), **given)
             elif isinstance(change, EpollChange) and isinstance(settings, EpollParams):
                 key = (change.pid, change.epoll_fd)
                 instances[key] = but(instances[key], params=settings)
-        return but(self, napis=napis, instances=tuple(instances.values()))
+            elif isinstance(change, RingChange) and isinstance(settings, RingPolling):
+                one = rings[change.inode]
+                assert one.facts is not None
+                rings[change.inode] = but(one, facts=but(one.facts, polling=settings))
+        return but(self, napis=napis, instances=tuple(instances.values()), rings=tuple(rings.values()))
 
 
 def amended(transaction: Transaction, step: Step) -> Transaction:
@@ -76,6 +88,14 @@ NAPI_IDS = st.sampled_from([300, 301, 302])
 PARAMS = st.sampled_from(
     [UNSET, WANTED.epoll, EpollParams(busy_poll_usecs=1, busy_poll_budget=2, prefer_busy_poll=True)]
 )
+POLLING = st.sampled_from(
+    [
+        QUIET,
+        ring_polling(WANTED),
+        RingPolling(tracking="dynamic", busy_poll_usecs=20, prefer_busy_poll=False),
+        RingPolling(tracking="static", busy_poll_usecs=20, prefer_busy_poll=False),
+    ]
+)
 SETTINGS = st.sampled_from([ABLE, IN_FORCE, replace(ABLE, gro_flush_timeout_ns=777)])
 
 
@@ -83,14 +103,19 @@ SETTINGS = st.sampled_from([ABLE, IN_FORCE, replace(ABLE, gro_flush_timeout_ns=7
 def machines(draw: st.DrawFn) -> Machine:
     napi_ids = draw(st.sets(NAPI_IDS, min_size=1) | st.just({310, 311}))
     instances = []
-    for number in range(draw(st.integers(1, 4))):
+    for number in range(draw(st.integers(0, 3))):
         fed = draw(st.dictionaries(NAPI_IDS | st.sampled_from([310, 311]), st.integers(1, 3), max_size=2))
         listening: list[Listener] = [listener(50 + number)] if draw(st.booleans()) else []
         instances.append(
             instance(5 + draw(st.integers(0, 1)) * 2, fed, draw(PARAMS), pid=100 + number, listeners=listening)
         )
     some = (reading(draw(NAPI_IDS)),) if draw(st.booleans()) else ()
-    return Machine({each: draw(SETTINGS) for each in sorted(napi_ids)}, tuple(instances), some, draw(st.booleans()))
+    rings = [
+        ring(*draw(st.sets(NAPI_IDS, max_size=2)), fd=20 + number, pid=100 + number, polling=draw(POLLING))
+        for number in range(draw(st.integers(0, 2)))
+    ]
+    settings = {each: draw(SETTINGS) for each in sorted(napi_ids)}
+    return Machine(settings, tuple(instances), some, tuple(rings), draw(st.booleans()))
 
 
 @given(was=machines(), now=machines(), steer=st.booleans())

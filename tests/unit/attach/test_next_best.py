@@ -45,7 +45,7 @@ def in_mode_of_instances(found: Examination, mode: Mode, *, spins: bool = False)
     napis = fed_napis(found)
     places = thread_places(napis, {1}, range(4), {}) if mode == "thread" else ()
     ids = tuple(each.napi.napi_id for each in napis)
-    return but(judged(found), choice=Choice((), (), (), ids, mode, places, spins))
+    return but(judged(found), choice=Choice((), (), (), ids, mode=mode, threads=places, spins=spins))
 
 
 def price(cpu_us: float, read_us: float | None = None) -> Price:

@@ -84,7 +84,7 @@ def test_queues_or_devices_that_would_mix_are_not_steered_and_it_is_told_which_o
         assert words in (misfit(found) or "")
         assert steered(found) == ()
         assert all(words in each.hint for each in verdicts(found))
-        assert words in why_not(found, verdicts(found))
+        assert words in why_not(found, verdicts(found), ())
         assert any(words in note for note in explain(found, verdicts(found)).notes)
     assert [each.judgement for each in verdicts(fed)] == ["does not fit"] * count
 

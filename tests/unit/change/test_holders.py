@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from napctl.change.holders import refuse_second_holder
-from napctl.model.change import Change, Kind, NapiChange, ThreadChange, Transaction
+from napctl.model.change import Change, Kind, NapiChange, RingChange, ThreadChange, Transaction
 from napctl.model.errors import BadInput
-from napctl.model.settings import NapiSettings, ThreadSettings
+from napctl.model.settings import NapiSettings, RingPolling, ThreadSettings
 
 ENABLED = ThreadSettings(threaded="enabled", nice=19)
 SPINS = ThreadSettings(threaded="busy-poll")
@@ -30,6 +31,12 @@ def deferral(napi_id: int = 7) -> NapiChange:
     """As attaching makes it, without suspension."""
     after = NapiSettings(gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0)
     return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
+
+
+def ring() -> RingChange:
+    off = RingPolling(tracking="inactive", busy_poll_usecs=0, prefer_busy_poll=False)
+    on = RingPolling(tracking="dynamic", busy_poll_usecs=50, prefer_busy_poll=True)
+    return RingChange(pid=42, name="server", started_ticks=42, fd=5, inode=9, before=off, after=on)
 
 
 def holding(*changes: Change, kind: Kind = "apply") -> Transaction:
@@ -77,3 +84,15 @@ def test_threads_of_other_instances_are_nobodys_business(mine: set[int], theirs:
     wanted = [thread(each) for each in mine]
     assert bool(refusal(wanted, held)) == bool(mine & theirs)
     assert refusal(wanted, held, own=3) == ""
+
+
+def test_tasks_that_poll_by_their_rings_hold_an_instance_without_suspension() -> None:
+    deferral = suspension(suspend_ns=0)
+    by_ring = holding(deferral, ring(), kind="attach")
+
+    assert "whose tasks poll it; `napctl detach 42` first" in refusal([thread()], [by_ring])
+    assert "its thread spins" in refusal([deferral, ring()], [holding(thread(after=SPINS))])
+    assert refusal([deferral], [holding(thread(after=SPINS))]) == ""
+    assert "its thread spins" in refusal(
+        [deferral], [by_ring, replace(holding(thread(after=SPINS)), number=4)], own=by_ring.number
+    )

@@ -17,7 +17,7 @@ from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import attached
-from tests.unit.attach.targets import examination, instance
+from tests.unit.attach.targets import examination, instance, ring
 
 CHANGES = attached(examination(instance(5, {300: 1}), instance(6, {301: 1}))).changes
 INTERRUPTS = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
@@ -100,3 +100,11 @@ def test_nobody_waits_for_longer_than_a_tenth_of_a_second() -> None:
 
     assert resumed_seconds(long) == 0.1 + SLACK_SECONDS
     assert resumed_seconds([each for each in CHANGES if not isinstance(each, NapiChange)]) == 0
+
+
+def test_rings_stop_polling_before_their_napi_instances_lose_the_deferral() -> None:
+    changes = attached(examination(rings=[ring(300)])).changes
+
+    assert kinds(undoing_order(changes)) == ["RingChange", "NapiChange"]
+    assert suspension_first(undoing_order(changes)) == ([], undoing_order(changes))
+    assert resumed_seconds(changes) == 0

@@ -14,7 +14,7 @@ from napctl.model.value import Value
 from napctl.service.attach_drift import coverage_drift, settings_drift
 from napctl.service.policy_keys import attach_options_of
 from tests.unit.attach.steps import attached, attachment, workers
-from tests.unit.attach.targets import examination, instance, judged, waits
+from tests.unit.attach.targets import examination, instance, judged, ring, waits
 
 FED = examination(instance(5, {300: 2}))
 IDLE = examination(instance(5))
@@ -143,3 +143,15 @@ def test_a_target_for_which_nothing_may_be_better_is_waited_for() -> None:
     drift = coverage_drift(entry(mode="auto"), judged(SPINNING), [])
     assert drift.differences == ()
     assert drift.waiting[0].startswith("server: in no mode yet: ")
+
+
+def test_a_ring_is_compared_like_what_else_polls() -> None:
+    waiting = examination(rings=[ring(300), ring(300, fd=21)])
+    transaction = attached(examination(rings=[ring(300)]))
+
+    assert told(coverage_drift(entry(), judged(waiting), [transaction])) == [
+        "server: not attached: ring 21 of server (42) (policy.toml:3)"
+    ]
+    assert drift_of(entry(), transaction) == []
+    (line,) = drift_of(entry(), transaction, tracking="inactive")
+    assert line.startswith("ring 20 of server (42)")

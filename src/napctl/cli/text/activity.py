@@ -23,6 +23,8 @@ def now_lines(now: Now) -> Iterator[str]:
     """Latency, suspensions and waits, where they were counted."""
     if now.latency:
         yield from latency_lines(now.latency)
+    if now.busy_cpus is not None:
+        yield _price(now)
     if now.suspensions_per_second:
         yield f"interrupts suspended {percent(now.suspended_share)} of the time; {_rescues(now.timeouts_per_second)}"
     elif now.suspensions_per_second is not None:
@@ -30,6 +32,13 @@ def now_lines(now: Now) -> Iterator[str]:
     if now.wait_p50_us is not None and not (now.latency and now.latency.together):
         p50, p99 = wait(now.wait_p50_us), wait(now.wait_p99_us)
         yield f"time until a packet is polled (upper bound): p50 {p50}, p99 {p99}"
+
+
+def _price(now: Now) -> str:
+    """Of busy polling without suspension."""
+    before = getattr(now, "busy_cpus_before", None)
+    was = "" if before is None else f" ({percent(before)} before)"
+    return f"busy polling, without suspension: the server uses {percent(now.busy_cpus)} of a CPU{was}"
 
 
 def _rescues(per_second: float | None) -> str:

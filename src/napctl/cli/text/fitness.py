@@ -31,7 +31,8 @@ def show_fitness(fitness: Fitness) -> None:
             first="  ", rest="    ",
         )  # fmt: skip
     for socket in fitness.sockets[:MOST]:
-        _reason(f"socket {socket.fd} of {socket.name} ({socket.pid}), {socket.kind}", socket)
+        what = "ring" if socket.kind == "io_uring" else "socket"
+        _reason(f"{what} {socket.fd} of {socket.name} ({socket.pid}), {socket.kind}", socket)
     for each in fitness.steering:
         paragraph(
             f"steering {each.kind} {each.address}: RX queue q to worker q mod {each.members}; {each.queues} queues; "

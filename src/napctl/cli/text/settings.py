@@ -14,11 +14,14 @@ from napctl.model.units import duration_text
 __all__ = ["changed", "counted", "grouped", "made_rows", "setting_name", "value_text"]
 
 
-MANY = {"NAPI instance": 3, "NAPI thread": 3, "epoll instance": 8, "socket": 8}
+MANY = {"NAPI instance": 3, "NAPI thread": 3, "epoll instance": 8, "socket": 8, "io_uring instance": 8}
 """So many alike are still told one by one: workers are known by their pids, NAPI instances of one device are not."""
-INSTANCE = re.compile(r"(?P<kind>NAPI thread|NAPI|epoll|socket) \d+ of (?P<owner>.+?)(?: \(\d+\))?")
+INSTANCE = re.compile(r"(?P<kind>NAPI thread|NAPI|epoll|socket|ring) \d+ of (?P<owner>.+?)(?: \(\d+\))?")
 """As `where` of a change: "NAPI 12 of eth0", "epoll 5 of nginx (1234)"."""
-KINDS = {"NAPI": "NAPI instance", "NAPI thread": "NAPI thread", "epoll": "epoll instance", "socket": "socket"}
+KINDS = {
+    "NAPI": "NAPI instance", "NAPI thread": "NAPI thread", "epoll": "epoll instance", "socket": "socket",
+    "ring": "io_uring instance",
+}  # fmt: skip
 
 
 def changed(change: Change) -> Iterator[tuple[str, str, str, str]]:
@@ -37,7 +40,7 @@ def made_rows(change: Change) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def grouped(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows that differ only in their first cell, the NAPI instance of a device or the epoll instance or socket of
+    """Rows that differ only in their first cell, the NAPI instance of a device or the epoll instance, ring or socket of
     processes of one name, as one row for them all if they are many."""
     groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for row in rows:

@@ -1,0 +1,137 @@
+"""NAPI busy polling of an io_uring instance: IORING_REGISTER_NAPI of io_uring_register(2) (Linux 6.9), and its fdinfo.
+
+Whoever holds a descriptor of the ring, a copy too, may register; its state stands in /proc/PID/fdinfo/FD.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import struct
+import time
+from dataclasses import dataclass
+
+from napctl.kernel.processes import PROC
+from napctl.model.settings import DYNAMIC, INACTIVE, STATIC, RingPolling
+
+__all__ = ["FORGETTING", "RingFacts", "facts", "parsed", "refusal", "set_polling", "why_refused"]
+
+
+IO_URING_REGISTER = 427  # the same number on every architecture
+REGISTER_NAPI, UNREGISTER_NAPI = 27, 28
+NAPI = struct.Struct("=IBB2xII")
+"""struct io_uring_napi: busy_poll_to, prefer_busy_poll, opcode, padding, op_param, resv."""
+REGISTER, NO_OPERATION = 0, 0xFF
+"""Of its opcode: enum io_uring_napi_op, which has nothing like the second."""
+TRACKING = {DYNAMIC: 0, STATIC: 1}
+"""enum io_uring_napi_tracking_strategy (Linux 6.13, commit 6bf90bd8c58a)."""
+UNTOUCHED = 0xFFFFFFFF
+PATIENCE_SECONDS, BETWEEN_SECONDS = 1.0, 0.0002
+"""Nothing is told while somebody works on the ring, as its server does for moments: so long it is asked again."""
+FORGETTING = RingPolling(tracking=STATIC, busy_poll_usecs=0, prefer_busy_poll=False)
+"""What a ring has for a moment when its polling is switched off."""
+LINE = re.compile(r"^(NAPI|napi tracking|napi_busy_poll_dt|napi_prefer_busy_poll|SqMask|SqThread):\t(.*)$", re.M)
+REFUSALS = {
+    errno.EEXIST: "only the thread that made it may set that (IORING_SETUP_SINGLE_ISSUER)",
+    errno.EACCES: "its program has restricted what may be set of it (IORING_REGISTER_RESTRICTIONS)",
+    errno.EINVAL: "it is made for block devices (IORING_SETUP_IOPOLL), or this kernel is older than Linux 6.13",
+    errno.EOPNOTSUPP: "this kernel is built without busy polling (CONFIG_NET_RX_BUSY_POLL)",
+}
+REGISTERED_SOCKET = re.compile(r"^ *\d+: socket:\[(\d+)\]$", re.M)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class RingFacts:
+    """What the kernel tells of one ring."""
+
+    polling: RingPolling | None
+    """None: this kernel does not tell it (before Linux 6.12)."""
+    submission_thread: bool
+    """Whether a kernel thread submits for it (IORING_SETUP_SQPOLL), which then busy polls instead of who waits."""
+    sockets: frozenset[int]
+    """Inode numbers of those that are registered with it; the process need not have descriptors of them."""
+
+
+def facts(fd: int, pid: int | None = None) -> RingFacts:
+    """Of a descriptor of ours, or of another process. Raises OSError: EBUSY if somebody works on it all the time; and
+    as open_files.watched()."""
+    path = PROC / ("self" if pid is None else str(pid)) / "fdinfo" / str(fd)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while (found := parsed(path.read_text(errors="replace"))) is None:
+        if time.monotonic() > until:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        time.sleep(BETWEEN_SECONDS)
+    return found
+
+
+def parsed(text: str) -> RingFacts | None:
+    """From its fdinfo (io_uring_show_fdinfo() in io_uring/fdinfo.c); None if the ring was locked just then."""
+    lines = dict(LINE.findall(text))
+    if "SqMask" not in lines:
+        return None
+    return RingFacts(
+        polling=_polling(lines),
+        submission_thread=int(lines.get("SqThread", -1)) >= 0,
+        sockets=frozenset(map(int, REGISTERED_SOCKET.findall(text))),
+    )
+
+
+def _polling(lines: dict[str, str]) -> RingPolling | None:
+    if "NAPI" not in lines:
+        return None
+    if lines["NAPI"] == "disabled":
+        return RingPolling(tracking=INACTIVE, busy_poll_usecs=0, prefer_busy_poll=False)
+    return RingPolling(
+        tracking=lines.get("napi tracking", DYNAMIC if lines["NAPI"] == "enabled" else lines["NAPI"]),
+        busy_poll_usecs=int(lines.get("napi_busy_poll_dt", 0)) // 1000,
+        prefer_busy_poll=lines.get("napi_prefer_busy_poll") == "true",
+    )
+
+
+def set_polling(ring_fd: int, wanted: RingPolling) -> None:
+    """Register it, or unregister; then it learns anew which NAPI instances to poll. Raises OSError: as refusal().
+
+    Unregistering alone leaves those that it has learned, which each wait then polls once, for a minute
+    (io_unregister_napi() in io_uring/napi.c). Registering forgets them, and with static tracking nothing is learned.
+    """
+    if wanted.tracking != INACTIVE:
+        _register(ring_fd, REGISTER_NAPI, _packed(wanted))
+        return
+    _register(ring_fd, REGISTER_NAPI, _packed(FORGETTING))
+    _register(ring_fd, UNREGISTER_NAPI, bytes(NAPI.size))
+
+
+def refusal(ring_fd: int) -> int:
+    """With which error it answers whoever would register from outside (why_refused()); 0: it takes it. Changes nothing.
+
+    Asked with an operation that does not exist. All checks come before it is looked at, and the former values are
+    written back by then (io_register_napi() in io_uring/napi.c).
+    """
+    try:
+        _register(ring_fd, REGISTER_NAPI, buffer := bytearray(NAPI.pack(UNTOUCHED, 0, NO_OPERATION, 0, 0)))
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+        told = NAPI.unpack(buffer)[0] != UNTOUCHED
+        return 0 if number == errno.EINVAL and told else number
+    return 0
+
+
+def why_refused(number: int) -> str:
+    """An error of set_polling(), or of refusal(), in words: __io_uring_register() in io_uring/register.c."""
+    return REFUSALS.get(number, os.strerror(number))
+
+
+def _packed(wanted: RingPolling) -> bytes:
+    return NAPI.pack(wanted.busy_poll_usecs, wanted.prefer_busy_poll, REGISTER, TRACKING[wanted.tracking], 0)
+
+
+def _register(ring_fd: int, operation: int, argument: bytes | bytearray) -> None:
+    """The kernel writes the former values into a bytearray."""
+    buffer = ctypes.create_string_buffer(bytes(argument), len(argument))
+    result = _libc.syscall(IO_URING_REGISTER, ring_fd, operation, buffer, 1)
+    number = ctypes.get_errno()
+    if isinstance(argument, bytearray):
+        argument[:] = buffer.raw
+    if result < 0:
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,68 @@
+"""What the fdinfo of an io_uring instance says."""
+
+import errno
+
+import pytest
+
+from napctl.kernel.io_uring import RingFacts, parsed, why_refused
+from napctl.model.settings import RingPolling
+
+HEAD = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1077\n"
+"""All that is told while somebody works on it."""
+RING = "SqMask:\t0xff\nSqHead:\t7\nSqTail:\t7\nCqMask:\t0x1ff\nSQEs:\t0\nCQEs:\t0\n"
+FILES = """UserFiles:\t4
+    0: socket:[81]
+    2: socket:[82]
+    3: pipe:[83]
+UserBufs:\t1
+    0: 0x7f0000/4096
+PollList:
+  op=10, task_works=0
+CqOverflowList:
+"""
+DISABLED = "NAPI:\tdisabled\n"
+
+
+def enabled(tracking: str | None = "dynamic", ns: int = 50_000, *, prefer: bool = True) -> str:
+    told = f"napi tracking:\t{tracking}\n" if tracking else ""
+    words = "true" if prefer else "false"
+    return f"NAPI:\tenabled\n{told}napi_busy_poll_dt:\t{ns}\nnapi_prefer_busy_poll:\t{words}\n"
+
+
+def ring(napi: str, *, sq_thread: int = -1, files: str = FILES) -> str:
+    return f"{HEAD}{RING}SqThread:\t{sq_thread}\nSqThreadCpu:\t-1\n{files}{napi}"
+
+
+@pytest.mark.parametrize(
+    ("napi", "polling"),
+    [
+        (DISABLED, RingPolling(tracking="inactive", busy_poll_usecs=0, prefer_busy_poll=False)),
+        (enabled(), RingPolling(tracking="dynamic", busy_poll_usecs=50, prefer_busy_poll=True)),
+        (enabled("static", 0, prefer=False), RingPolling(tracking="static", busy_poll_usecs=0, prefer_busy_poll=False)),
+        (enabled(None, 7_000), RingPolling(tracking="dynamic", busy_poll_usecs=7, prefer_busy_poll=True)),
+        (
+            "NAPI:\tunknown mode (7)\n",
+            RingPolling(tracking="unknown mode (7)", busy_poll_usecs=0, prefer_busy_poll=False),
+        ),
+        ("", None),
+    ],
+)
+def test_what_a_ring_polls_is_read_or_not_told(napi: str, polling: RingPolling | None) -> None:
+    assert parsed(ring(napi)) == RingFacts(polling, submission_thread=False, sockets=frozenset({81, 82}))
+
+
+def test_a_submission_thread_is_seen_and_files_that_are_no_sockets_are_none() -> None:
+    found = parsed(ring(DISABLED, sq_thread=412, files="UserFiles:\t0\n"))
+
+    assert found is not None
+    assert (found.submission_thread, found.sockets) == (True, frozenset())
+
+
+def test_a_ring_on_which_somebody_works_tells_nothing() -> None:
+    assert parsed(HEAD) is None
+
+
+def test_each_refusal_is_told_with_what_the_program_asked_for() -> None:
+    assert "SINGLE_ISSUER" in why_refused(errno.EEXIST)
+    assert "RESTRICTIONS" in why_refused(errno.EACCES)
+    assert why_refused(errno.ENOMEM) == "Cannot allocate memory"
