@@ -130,6 +130,8 @@ class Tally:
             source = "its port gets copies: the kernel takes the same packets"
         elif not detected.of_kernel:
             source = "the kernel has no network device of it"
+        elif packets.kernel is None:
+            source = "its own count; the kernel counts none of its ports"
         else:
             source = "its ports against the kernel's counters of the devices"
         return BypassShare(port_packets=packets.port, kernel_packets=packets.kernel, source=source)
