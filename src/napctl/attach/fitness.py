@@ -14,6 +14,7 @@ from napctl.attach.inspect_target import Examination
 from napctl.attach.server_options import hint
 from napctl.attach.steering import Group, groups
 from napctl.model.fitness import InstanceFitness, Judgement
+from napctl.model.machine import leases
 from napctl.model.waits import ThreadWaits
 
 __all__ = ["InstanceVerdict", "instance_fitness", "loop_of", "verdicts", "waiting_threads"]
@@ -116,6 +117,8 @@ def _napi_trouble(napi_id: int, found: Examination) -> str | None:
     located = found.napis.get(napi_id)
     if located is None:
         return f"NAPI {napi_id} belongs to no device of its network namespace or of ours"
+    if lease := dict(leases(located.device)).get(napi_id):
+        return f"{lease}, which is not ours to set"
     if located.napi.settings.irq_suspend_timeout_ns is None:
         return "this kernel has no IRQ suspension (irq-suspend-timeout, Linux 6.13)"
     for other in found.others:

@@ -7,8 +7,9 @@ SO_PREFER_BUSY_POLL the softirq keeps out (Documentation/networking/napi.rst, "B
 from collections.abc import Mapping
 
 from napctl.attach.inspect_process import PlainSocket
-from napctl.attach.inspect_target import Examination
+from napctl.attach.inspect_target import Examination, LocatedNapi
 from napctl.model.fitness import Judgement, SocketFitness
+from napctl.model.machine import leases
 
 __all__ = ["socket_fitness"]
 
@@ -23,7 +24,7 @@ def socket_fitness(found: Examination, *, poll_sysctl: int | None) -> tuple[tupl
     return tuple((each, _plain_sockets(each, found.napis, poll_sysctl)) for each in found.plain_sockets)
 
 
-def _plain_sockets(socket: PlainSocket, napis: Mapping[int, object], poll_sysctl: int | None) -> SocketFitness:
+def _plain_sockets(socket: PlainSocket, napis: Mapping[int, LocatedNapi], poll_sysctl: int | None) -> SocketFitness:
     judgement, why = _judge(socket, napis, poll_sysctl)
     return SocketFitness(
         pid=socket.process.pid,
@@ -36,11 +37,13 @@ def _plain_sockets(socket: PlainSocket, napis: Mapping[int, object], poll_sysctl
     )
 
 
-def _judge(socket: PlainSocket, napis: Mapping[int, object], poll_sysctl: int | None) -> tuple[Judgement, str]:
+def _judge(socket: PlainSocket, napis: Mapping[int, LocatedNapi], poll_sysctl: int | None) -> tuple[Judgement, str]:
     if socket.napi_id is None:
         return "nothing to poll", "the kernel does not report yet which NAPI instance feeds it"
     if socket.napi_id not in napis:
         return "does not fit", f"NAPI {socket.napi_id} belongs to no device of its network namespace or of ours"
+    if lease := dict(leases(napis[socket.napi_id].device)).get(socket.napi_id):
+        return "does not fit", f"{lease}, which is not ours to set"
     return _judge_reading(socket, poll_sysctl)
 
 

@@ -128,13 +128,20 @@ def _lines(found: Diagnosis, *, elsewhere: bool, netns: str) -> Iterator[str]:
     for device in devices:
         if below := look_below(device, "doctor", seen=[each.name for each in devices]):
             yield from wrapped(below, rest=" " * 15)
+    yield from _not_judged(found)
+    for lack in dict.fromkeys((*found.checkup.machine.lacks, *found.checkup.window.lacks)):
+        if any(device.napis for device in devices) or not lack.startswith(WHO_POLLS):
+            yield from _told("not known", lack)
+
+
+def _not_judged(found: Diagnosis) -> Iterator[str]:
+    """What somebody else drives, and what rules lacked."""
+    for sentence in found.left_alone:
+        yield from _told("left alone", sentence)
     for each in found.unjudged:
         where = f"{some(each.devices)}: " if each.devices else ""
         rules = each.rules[0] if len(each.rules) == 1 else f"{len(each.rules)} rules"
         yield from _told("not judged", f"{where}{each.why} ({rules})")
-    for lack in dict.fromkeys((*found.checkup.machine.lacks, *found.checkup.window.lacks)):
-        if any(device.napis for device in devices) or not lack.startswith(WHO_POLLS):
-            yield from _told("not known", lack)
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:

@@ -23,6 +23,7 @@ SECTIONS = {
     "See": {
         "status": "how each device takes packets, and which processes poll it",
         "watch": "live: packets per poll, who polls, interrupts, drops",
+        "census": "who takes which packets, how, and what goes past the kernel",
         "doctor": "what wastes CPU time, delays or loses packets, and what to do",
     },
     "Attach": {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from napctl.model.finding import Checkup, Finding, ProcessUse, ThreadUse
-from napctl.model.machine import Device, EpollPoller, Napi
+from napctl.model.machine import Device, EpollPoller, Napi, leases
 from napctl.model.text import each
 from napctl.model.window import NapiWindow
 
@@ -73,8 +73,8 @@ class Rule:
 
 
 def rows(seen: Checkup, device: Device) -> list[NapiWindow]:
-    """What the window holds of a device's NAPI instances."""
-    ids = {napi.napi_id for napi in device.napis}
+    """What the window holds of a device's NAPI instances, without those of queues that are leased."""
+    ids = {napi.napi_id for napi in device.napis} - {napi_id for napi_id, _ in leases(device)}
     return [row for row in seen.window.napis if row.napi_id in ids]
 
 

@@ -1,6 +1,6 @@
 """All rules, and what they make of a Checkup."""
 
-from napctl.doctor import bypass, coalescing, cpus, drops, others, overload, polling, udp_senders
+from napctl.doctor import bypass, coalescing, cpus, drops, others, overload, past_kernel, polling, udp_senders
 from napctl.model.finding import Checkup, Diagnosis, Finding, Unjudged
 
 __all__ = ["RULES", "diagnose", "diagnosis", "unjudged"]
@@ -11,6 +11,7 @@ RULES = (
     *drops.RULES,
     *polling.RULES,
     *bypass.RULES,
+    *past_kernel.RULES,
     *coalescing.RULES,
     *udp_senders.RULES,
     *cpus.RULES,
@@ -45,5 +46,6 @@ def diagnosis(seen: Checkup) -> Diagnosis:
         mended=tuple(each for each in found if each.mended_by),
         rules=tuple(rule.name for rule in RULES),
         unjudged=unjudged(seen),
+        left_alone=tuple(past_kernel.left_alone(seen)),
         checkup=seen,
     )

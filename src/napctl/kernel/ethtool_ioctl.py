@@ -1,7 +1,7 @@
 """The old ethtool ioctl (include/uapi/linux/ethtool.h), for what netlink has no message for.
 
-That is the driver's name, whether TSO of any kind is on, and coalescing of single queues (ETHTOOL_PERQUEUE, Linux 4.6,
-commit ac2c7ad0e5d6).
+That is the driver's name and its own statistics, whether TSO of any kind is on, and coalescing of single queues
+(ETHTOOL_PERQUEUE, Linux 4.6, commit ac2c7ad0e5d6).
 """
 
 import ctypes
@@ -17,8 +17,15 @@ __all__ = ["EthtoolIoctl"]
 
 
 SIOCETHTOOL = 0x8946
-GDRVINFO, GCOALESCE, SCOALESCE, GTSO, PERQUEUE = 0x03, 0x0E, 0x0F, 0x1E, 0x4B
+GDRVINFO, GCOALESCE, SCOALESCE, GSTRINGS, GSTATS, GTSO, PERQUEUE = 0x03, 0x0E, 0x0F, 0x1B, 0x1D, 0x1E, 0x4B
 MAX_QUEUES = 4096
+STATISTICS, NAME_BYTES = 1, 32
+"""ETH_SS_STATS, ETH_GSTRING_LEN."""
+STRINGS = struct.Struct("=III")
+"""The beginning of struct ethtool_gstrings: command, set, number; that of struct ethtool_stats has no set."""
+ROOM = 4096
+"""So many more statistics there may be when they are read than when they were counted: a kernel may write as many as
+there are, whatever room it was told of."""
 FIELDS = Coalescing.__struct_fields__[: Coalescing.__struct_fields__.index("rate_sample_interval") + 1]
 """struct ethtool_coalesce has these, in this order, after its command."""
 COALESCE = struct.Struct(f"={1 + len(FIELDS)}I")
@@ -37,7 +44,9 @@ class DriverInfo(ctypes.Structure):
         ("version", ctypes.c_char * 32),
         ("fw_version", ctypes.c_char * 32),
         ("bus_info", ctypes.c_char * 32),
-        ("rest", ctypes.c_char * 64),
+        ("_rest", ctypes.c_char * 48),
+        ("n_stats", ctypes.c_uint32),
+        ("_more", ctypes.c_char * 12),
     )
 
 
@@ -65,6 +74,24 @@ class EthtoolIoctl:
         except OSError:
             return None
         return info.driver.decode(), info.bus_info.decode() or None
+
+    def statistics(self, device: str) -> dict[str, int]:
+        """What the driver counts, by its own names (ethtool -S); empty if it counts nothing."""
+        info = DriverInfo(cmd=GDRVINFO)
+        try:
+            self._call(device, ctypes.addressof(info))
+            room = info.n_stats + ROOM if info.n_stats else 0
+            names = ctypes.create_string_buffer(STRINGS.pack(GSTRINGS, STATISTICS, 0), STRINGS.size + NAME_BYTES * room)
+            values = ctypes.create_string_buffer(VALUE.pack(GSTATS, info.n_stats), VALUE.size + 8 * room)
+            if room:
+                self._call(device, ctypes.addressof(names))
+                self._call(device, ctypes.addressof(values))
+        except OSError:
+            return {}
+        counted = min(STRINGS.unpack_from(names)[2], VALUE.unpack_from(values)[1]) if room else 0
+        starts = (STRINGS.size + NAME_BYTES * number for number in range(counted))
+        texts = (names.raw[start : start + NAME_BYTES].partition(b"\0")[0].decode(errors="replace") for start in starts)
+        return dict(zip(texts, struct.unpack_from(f"={counted}Q", values, VALUE.size), strict=True))
 
     def has_tso(self, device: str) -> bool:
         """Whether it takes segments of TCP to be split (any of NETIF_F_ALL_TSO). Raises OSError."""

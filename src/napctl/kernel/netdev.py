@@ -5,16 +5,17 @@ suspension attributes since 6.13 (merge 80b6f094756f), `threaded` since 6.17 (co
 An attribute that this kernel does not report is None.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from napctl.kernel.genetlink import Family
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, Refused, decode, table
 from napctl.model.counts import QueueCounts
-from napctl.model.machine import Napi, Queue
+from napctl.model.machine import Napi, Queue, QueueUse
 from napctl.model.settings import THREADED, NapiSettings
 
-__all__ = ["NAPI", "NAPI_SET", "Netdev"]
+__all__ = ["NAPI", "NAPI_SET", "QUEUE", "Netdev", "queue"]
 
 
 DEV_GET, QUEUE_GET, NAPI_GET, QSTATS_GET, NAPI_SET = 1, 10, 11, 12, 14
@@ -35,7 +36,13 @@ NAPI = table(
 )
 DEV = {1: Attr("ifindex", "u32"), 3: Attr("xdp-features", "uint")}
 XDP_BASIC = 1
-QUEUE = table({"id": "u32", "ifindex": "u32", "type": "u32", "napi-id": "u32"})
+QUEUE_ID = {1: Attr("id"), 3: Attr("type")}
+LEASE = {1: Attr("ifindex"), 2: Attr("queue", "nest", nest=QUEUE_ID), 3: Attr("netns-id", "s32")}
+QUEUE = table({"id": "u32", "ifindex": "u32", "type": "u32", "napi-id": "u32", "dmabuf": "u32"}) | {
+    6: Attr("io-uring", "nest", nest={}),
+    7: Attr("xsk", "nest", nest={}),
+    8: Attr("lease", "nest", nest=LEASE),
+}
 QSTATS = table({"ifindex": "u32", "queue-type": "u32", "queue-id": "u32", "scope": "uint"}) | table(
     {
         "rx-packets": "uint",
@@ -115,16 +122,7 @@ class Netdev:
     def queues(self, ifindex: int | None = None) -> list[Queue]:
         """Queues of one device (none, if it is gone) or all, with the NAPI instance that serves each (None: the driver
         does not tell)."""
-        return [
-            Queue(
-                ifindex=reply["ifindex"],
-                kind=QUEUE_TYPES[reply["type"]],
-                index=reply["id"],
-                napi_id=reply.get("napi-id"),
-            )
-            for each in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")
-            for reply in [decode(QUEUE, each)]
-        ]
+        return [queue(decode(QUEUE, each)) for each in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")]
 
     def _of_device(self, command: int, attributes: dict[int, Attr], ifindex: int | None, what: str) -> list[bytes]:
         """Attributes of each reply: of one device (nothing, if it is gone), or of all."""
@@ -162,6 +160,34 @@ def _napi(reply: dict[str, Any]) -> Napi:
             threaded=None if threaded is None else THREADED[threaded] if threaded < len(THREADED) else str(threaded),
         ),
     )
+
+
+def queue(reply: Mapping[str, Any]) -> Queue:
+    """What one decoded reply to queue-get says."""
+    return Queue(
+        ifindex=reply["ifindex"],
+        kind=QUEUE_TYPES[reply["type"]],
+        index=reply["id"],
+        napi_id=reply.get("napi-id"),
+        uses=tuple(_uses(reply)),
+    )
+
+
+def _uses(reply: Mapping[str, Any]) -> Iterator[QueueUse]:
+    if "xsk" in reply:
+        yield QueueUse(kind="AF_XDP")
+    if "io-uring" in reply:
+        yield QueueUse(kind="io_uring")
+    if "dmabuf" in reply:
+        yield QueueUse(kind="device memory")
+    if "lease" in reply:
+        lease = reply["lease"]
+        yield QueueUse(
+            kind="lease",
+            ifindex=lease.get("ifindex"),
+            queue=lease.get("queue", {}).get("id"),
+            netns_id=lease.get("netns-id"),
+        )
 
 
 def _queue_counts(reply: dict[str, Any]) -> QueueCounts:

@@ -19,6 +19,8 @@ __all__ = [
     "incoming_napi_id",
     "ip_address",
     "is_stream",
+    "is_xdp",
+    "netns_cookie",
     "polling",
     "set_polling",
     "steer_by_queue",
@@ -29,7 +31,7 @@ __all__ = [
 SOL_SOCKET = 1
 SO_TYPE, SO_REUSEPORT, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN = 3, 15, 30, 38, 39
 SO_BUSY_POLL, SO_INCOMING_NAPI_ID, SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET = 46, 56, 69, 70
-SO_ATTACH_REUSEPORT_CBPF, SO_DETACH_REUSEPORT_BPF = 51, 68
+SO_ATTACH_REUSEPORT_CBPF, SO_DETACH_REUSEPORT_BPF, SO_NETNS_COOKIE = 51, 68, 71
 AF_XDP, IPPROTO_MPTCP = 44, 262
 MAPPED = bytes(10) + b"\xff\xff"
 """Before an IPv4 address, in IPv6."""
@@ -89,6 +91,19 @@ def facts(socket_fd: int) -> SocketFacts:
         protocol=_option(socket_fd, SO_PROTOCOL),
         peer=peer or b"",
     )
+
+
+def is_xdp(socket_fd: int) -> bool:
+    """Whether it is one of AF_XDP. Raises as incoming_napi_id()."""
+    return _option(socket_fd, SO_DOMAIN) == AF_XDP
+
+
+def netns_cookie(socket_fd: int) -> int:
+    """The cookie of its network namespace, as NetworkNamespace has it. Raises OSError."""
+    value, size = ctypes.c_uint64(), ctypes.c_uint32(8)
+    if _libc.getsockopt(socket_fd, SOL_SOCKET, SO_NETNS_COOKIE, ctypes.byref(value), ctypes.byref(size)):
+        raise _failure()
+    return value.value
 
 
 def ip_address(address: bytes) -> tuple[int, bytes]:

@@ -24,9 +24,9 @@ TakenBy = Literal[
     "interrupts", "deferral", "suspension", "busy polling", "NAPI thread", "spinning NAPI thread", "netpoll",
     "backlog", "lower device",
 ]  # fmt: skip
-"""Who polls a queue. `deferral`: the softirq as well, at a timer in place of the interrupt. `suspension`: an application
-polls while it finds packets, and the queue's interrupts stay masked meanwhile. `backlog`: handed over in software,
-to the CPU. `lower device`: another device takes them."""
+"""Who polls a queue. `deferral`: the softirq as well, at a timer in place of the interrupt. `suspension`: an
+application polls while it finds packets, and the queue's interrupts stay masked meanwhile. `backlog`: handed over in
+software, to the CPU. `lower device`: another device takes them."""
 
 HandedTo = Literal[
     "XDP native", "XDP generic", "XDP offload", "AF_XDP", "io_uring zero copy", "device memory", "leased",
@@ -97,10 +97,13 @@ class CensusDevice(Value, frozen=True, kw_only=True):
     """None: it is no network device of the kernel."""
     driver: str | None
     bus: str | None
-    up: bool
+    up: bool | None
+    """None: the kernel cannot know."""
     rx_packets: int | None
     """Within the window, by its driver; None: not told, or set back."""
     queues: tuple[QueueWay, ...] = ()
+    polled: tuple[TakenWay, ...] = ()
+    """Of one without queues or NAPI instances of its own; empty: they say it, or it is not known."""
     handed: tuple[TakenWay, ...] = ()
     """What holds for the device as a whole: XDP programs, offload, a user-space driver."""
 
@@ -124,7 +127,7 @@ class SpinningThread(Value, frozen=True, kw_only=True):
     most_work_share: float | None = None
     """How much of a CPU can have been work at most; None: no bound yet."""
     source: str = ""
-    """Where that is from: "DPDK telemetry /eal/lcore/usage", "12 k packets/s at most 0.3 µs each, its busiest window"."""
+    """Where that is from: "DPDK telemetry /eal/lcore/usage", "12 k packets/s of at most 0.3 µs, its busiest window"."""
 
 
 class BypassShare(Value, frozen=True, kw_only=True):
@@ -175,7 +178,8 @@ class XdpSocket(Value, frozen=True, kw_only=True):
     zero_copy: bool | None
     """None: not told."""
     holders: tuple[tuple[int, str], ...] = ()
-    """Pid and name of the processes that have it; empty: not known."""
+    """Pid and name of the processes that have it; several where the kernel does not tell which of them; empty: not
+    known."""
     prefers_busy_poll: bool | None = None
     """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read."""
 

@@ -31,6 +31,8 @@ __all__ = [
     "UserSpaceDevice",
     "XdpPrograms",
     "attached",
+    "leases",
+    "lessee",
     "levels_text",
     "threads_together",
 ]
@@ -288,3 +290,22 @@ def threads_together(device: Device) -> bool:
 def attached(napi: Napi) -> bool:
     """Whether IRQ suspension is set on the instance: its deferral belongs to whoever set that."""
     return bool(napi.settings.irq_suspend_timeout_ns)
+
+
+def leases(device: Device) -> tuple[tuple[int | None, str], ...]:
+    """Of each of its queues that another device has: the NAPI instance, and that in words.
+
+    What is set of such a queue is that one's affair.
+    """
+    return tuple(
+        (queue.napi_id, f"{queue.kind}{queue.index} of {device.name} is leased to {lessee(use)}")
+        for queue in device.queues
+        for use in queue.uses
+        if use.kind == "lease"
+    )
+
+
+def lessee(use: QueueUse) -> str:
+    """Who has a leased queue."""
+    where = "" if use.netns_id is None else f" of network namespace {use.netns_id} (ip netns list-id)"
+    return f"queue {use.queue} of interface {use.ifindex}{where}"

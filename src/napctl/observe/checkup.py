@@ -21,6 +21,7 @@ from napctl.model.machine import EpollPoller, Machine
 from napctl.observe.machine import DISAPPEARED, epoll_pollers, take_machine
 from napctl.observe.other_managers import other_managers
 from napctl.observe.window import Observer
+from napctl.observe.xdp_sockets import xdp_sockets
 
 __all__ = ["take_checkup"]
 
@@ -57,6 +58,7 @@ def take_checkup(
         processes=tuple(_process_use(process, napi_ids, start, end) for process, napi_ids in watched),
         cpus=tuple(_cpu_use(start, end)),
         managers=other_managers(netns),
+        xdp_sockets=xdp_sockets(netns, after.devices) or (),
     )
 
 

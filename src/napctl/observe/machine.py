@@ -24,12 +24,14 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.kernel.open_files import OpenFiles
+from napctl.kernel.pci_nics import user_space_nics
 from napctl.kernel.processes import Process
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, Unsupported
 from napctl.model.machine import Coalescing, Device, DeviceDeferral, EpollPoller, Machine, Napi, Queue, QueueCoalescing
 from napctl.model.settings import DISABLED, ThreadSettings
 from napctl.observe.stacked_devices import with_lower
+from napctl.observe.xdp_programs import with_xdp
 
 __all__ = [
     "DISAPPEARED",
@@ -62,8 +64,9 @@ def take_machine(netns: NetworkNamespace, names: Collection[str] = (), *, with_p
     return Machine(
         kernel=running_kernel.kernel_release(),
         netns=netns.inode,
-        devices=with_lower(netns, _with_attributes(netns, devices, lacks)),
+        devices=with_lower(netns, with_xdp(netns, _with_attributes(netns, devices, lacks))),
         pollers=pollers,
+        user_space=user_space_nics(),
         cpus_online=running_kernel.cpus_online(),
         tcp_limit_output_bytes=sysctl.read_number(netns, "ipv4/tcp_limit_output_bytes"),
         udp_send_buffer_bytes=sysctl.read_global("core/wmem_default"),
@@ -146,6 +149,12 @@ def _wanted(netns: NetworkNamespace, names: Collection[str]) -> list[Link]:
     try:
         return called(links_named(netns, names), names)
     except BadInput:
+        for nic in user_space_nics():
+            if nic.bus in names:
+                raise BadInput(
+                    f"{nic.bus}: it is driven from user space ({nic.driver}), and the kernel has no network device of "
+                    "it; napctl census shows by whom"
+                ) from None
         return called(links(netns), names)  # which says what there is instead
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from napctl.model.machine import Coalescing, Device, Machine
+from napctl.model.machine import Coalescing, Device, Machine, leases
 from napctl.model.plan import Advice, Deferral, DevicePlan, Plan, Proposal, queue_counts
 from napctl.model.window import Window
 from napctl.plan.goals import Goal
@@ -44,6 +44,9 @@ def propose(
                 f"{device.name}: it is down, so that its link speed, queues and NAPI instances are not known: "
                 f"ip link set {device.name} up"
             )
+        elif found := leases(device):
+            words = "; ".join(words for _, words in found)
+            draft.left.append(f"{words}: settings of the device would be that one's as well, so that none is proposed")
         else:
             known = _known(machine, device, window, goal, budget_ns, speeds, adaptive)
             if goal.threads:

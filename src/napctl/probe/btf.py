@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-__all__ = ["VMLINUX", "enum_value"]
+__all__ = ["VMLINUX", "enum_value", "kernel_names"]
 
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
@@ -13,6 +13,17 @@ _HEADER = struct.Struct("=HBBIIIII")
 _MAGIC = 0xEB9F
 _ENUMERATOR = struct.Struct("=Ii")
 """struct btf_enum: offset of its name in the strings, value."""
+
+
+def kernel_names(name: str) -> bool | None:
+    """Whether a type, field or enumerator of the running kernel has that name; None where it has no BTF.
+
+    What an answer of the kernel may contain is told by nothing else: an attribute that is missing may be unknown.
+    """
+    try:
+        return b"\0" + name.encode() + b"\0" in VMLINUX.read_bytes()
+    except OSError:
+        return None
 
 
 def enum_value(btf: bytes, name: str, after: str) -> int | None:

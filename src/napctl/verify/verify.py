@@ -16,7 +16,7 @@ from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Change, Guard, Keeper, ThreadChange, Transaction, devices_of
 from napctl.model.errors import BadInput, ChangedMeanwhile, Unsupported
-from napctl.model.machine import Device, Machine
+from napctl.model.machine import Device, Machine, leases
 from napctl.model.plan import Plan, named_as
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
@@ -86,6 +86,8 @@ def verify_plan(
     machine = take_machine(netns, [device.name for device in plan.devices])
     plan = named_as(plan, machine)
     _refuse_down(machine, netns)
+    if leased := _leased(machine):
+        raise Unsupported(f"{'; '.join(leased.values())}: to vary the device's settings would disturb it")
     others = replace(options, settings=tuple(each for each in options.settings if each != THREADS))
     verifying = _Verifying(netns, machine, plan, keeping, others, progress)
     only_threads = bool(options.settings) and not others.settings
@@ -104,12 +106,21 @@ def verify_devices(
         _refuse_down(machine, netns)
     down = without_link(machine.devices, _with_carrier(netns))
     machine = replace(machine, devices=tuple(each for each in machine.devices if each.name not in down))
+    leased = _leased(machine)
+    machine = replace(machine, devices=tuple(device for device in machine.devices if device.name not in leased))
     wanted = list(of_machine(machine))
     found = _Verifying(netns, machine, plan_of_devices(machine), keeping, options, progress).run(wanted)
     if down:
         found = replace(found, lacks=(*found.lacks, f"what {', '.join(down)} would do: no link"))
     below = (look_below(device, "verify", seen=names, one_by_one=True) for device in machine.devices if names)
-    return replace(found, notes=tuple(filter(None, below)))
+    left = (f"left alone: {words}" for words in leased.values())
+    return replace(found, notes=(*filter(None, below), *left))
+
+
+def _leased(machine: Machine) -> dict[str, str]:
+    """Devices with queues that another device has, and whose."""
+    found = {device.name: leases(device) for device in machine.devices}
+    return {name: "; ".join(words for _, words in leased) for name, leased in found.items() if leased}
 
 
 def without_link(devices: Iterable[Device], with_carrier: Collection[int]) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Promises of `napctl.census` about real programs."""
+"""Promises of `napctl.census`, on the running kernel."""

@@ -57,7 +57,7 @@ def test_the_program_lists_every_command_and_every_exit_status() -> None:
 def test_the_help_groups_the_commands_by_what_one_wants_to_do() -> None:
     lines = napctl("--help").stdout.splitlines()
     groups = {
-        "See": "status watch doctor",
+        "See": "status watch census doctor",
         "Attach": "attach attached run detach",
         "Protect": "protect",
         "Settings": "plan apply confirm rollback history verify export recover",

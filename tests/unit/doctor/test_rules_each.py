@@ -27,6 +27,7 @@ from tests.unit.doctor.test_bypass import spinning as spinning_thread
 from tests.unit.doctor.test_bypass import with_poller
 from tests.unit.doctor.test_others import both
 from tests.unit.doctor.test_overload import everywhere, load, loaded, overloaded
+from tests.unit.doctor.test_past_kernel import polled_by_xdp, with_program
 from tests.unit.doctor.test_udp_senders import delaying, sending
 
 
@@ -92,6 +93,8 @@ PAIRS: dict[str, tuple[Checkup, Checkup]] = {
     "napi-thread-polling-while-idle": (spinning("busy-poll"), spinning("enabled")),
     "bypass-idle": (loaded_bypass(0, 100), loaded_bypass(1, 100)),
     "poller-at-rest": (with_poller(spinning_thread(work_share=0.05)), with_poller(spinning_thread(work_share=0.06))),
+    "busy-polling-without-deferral": (polled_by_xdp(), polled_by_xdp(prefers=False)),
+    "generic-xdp": (with_program(generic=3), with_program(native=3)),
     "device-wide-deferral": (wide(2), wide(0)),
     "settings-lost-at-reset": (kept_by("igc"), kept_by("ice")),
     "tx-completions-too-late": (sent_late(977), sent_late(976)),

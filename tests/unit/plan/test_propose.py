@@ -16,6 +16,7 @@ from napctl.model.machine import (
     Napi,
     Queue,
     QueueCoalescing,
+    QueueUse,
     Rings,
 )
 from napctl.model.plan import Advice, GoalName, Plan, settings
@@ -407,3 +408,14 @@ def test_by_default_hardware_that_is_up_and_has_something_to_set_is_planned_for(
         replace(NIC, coalescing=None, napis=()),
     )
     assert worth_planning((NIC, *others)) == (NIC,)
+
+
+def test_a_device_with_a_queue_that_another_has_is_left_as_it_is() -> None:
+    lease = QueueUse(kind="lease", ifindex=8, queue=1, netns_id=0)
+    rx, tx = NIC.queues
+    found = advice(replace(NIC, queues=(replace(rx, uses=(lease,)), tx)))
+    assert proposed(advice(NIC))
+    assert (found.proposals, found.missing) == ((), ())
+    (sentence,) = found.left
+    assert sentence.startswith("rx0 of eth0 is leased to queue 1 of interface 8 of network namespace 0")
+    assert advice(replace(NIC, queues=(replace(rx, uses=(replace(lease, kind="AF_XDP"),)), tx))).proposals

@@ -16,7 +16,7 @@ from napctl.model.census import BypassShare, Poller, SpinningThread
 from napctl.model.text import printable
 from napctl.model.units import figure
 
-__all__ = ["Moment", "Tally"]
+__all__ = ["Moment", "PollerTally"]
 
 
 NOT_COUNTED = "no bound: nobody counts its packets"
@@ -55,7 +55,7 @@ class _Packets:
 
 
 @dataclass(frozen=True)
-class Tally:
+class PollerTally:
     """One poller over a window."""
 
     suspect: Suspect

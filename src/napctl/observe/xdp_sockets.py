@@ -1,0 +1,88 @@
+"""Which AF_XDP sockets are bound to the queues of these devices, and who has them."""
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from napctl.kernel import mapped_sockets, open_files, processes, sockets, xdp_diag
+from napctl.kernel.epoll_instances import ask_sockets
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netlink import Refused
+from napctl.kernel.processes import Process
+from napctl.kernel.xdp_diag import BoundSocket
+from napctl.model.census import XdpSocket
+from napctl.model.machine import Device
+from napctl.probe.btf import kernel_names
+
+__all__ = ["xdp_sockets"]
+
+
+QUEUE_TELLS = "NETDEV_A_QUEUE_XSK"
+"""How the kernel calls what it tells of a queue that has a socket, if it does."""
+Holder = tuple[Process, bool]
+"""Who has a socket, and whether it prefers busy polling."""
+
+
+def xdp_sockets(netns: NetworkNamespace, devices: Collection[Device]) -> tuple[XdpSocket, ...] | None:
+    """By device and queue. None if there may be some, and this kernel has no way to tell."""
+    used = sorted(
+        (device.name, queue.index)
+        for device in devices
+        for queue in device.queues
+        if queue.kind == "rx" and any(use.kind == "AF_XDP" for use in queue.uses)
+    )
+    if not used and kernel_names(QUEUE_TELLS):
+        return ()
+    names = {device.ifindex: device.name for device in devices}
+    bound = _bound(netns)
+    if bound is None and not used:
+        return None
+    if bound is None:
+        anybody = [holder for holders in _holders(netns).values() for holder in holders]
+        return tuple(_of(name, queue, None, anybody) for name, queue in used)
+    ours = sorted((each for each in bound if each.ifindex in names), key=lambda each: (each.ifindex, each.queue))
+    holders = _holders(netns) if ours else {}
+    return tuple(_of(names[each.ifindex], each.queue, each.zero_copy, holders.get(each.inode, ())) for each in ours)
+
+
+def _bound(netns: NetworkNamespace) -> list[BoundSocket] | None:
+    """None where this kernel does not tell, or not us."""
+    try:
+        return xdp_diag.bound_sockets(netns)
+    except Refused:
+        return None
+
+
+def _holders(netns: NetworkNamespace) -> dict[int, list[Holder]]:
+    """By inode number, the processes that have a socket of AF_XDP of that network namespace: who uses one has mapped
+    its rings."""
+    cookie = netns.cookie
+    found: dict[int, list[Holder]] = {}
+    for process in processes.processes():
+        with suppress(OSError):  # gone meanwhile, or not ours to look into
+            inodes = mapped_sockets.mapped_sockets(process.pid)
+            if not inodes:
+                continue
+            places = open_files.open_files(process.pid).by_inode
+            by_fd = {places[inode]: inode for inode in inodes & places.keys()}
+            with processes.Handle.of(process) as handle:
+                for fd, told in ask_sockets(handle, sorted(by_fd), _polling):
+                    if told is not None and told[0] == cookie:
+                        found.setdefault(by_fd[fd], []).append((process, told[1]))
+    return found
+
+
+def _polling(socket_fd: int) -> tuple[int, bool] | None:
+    """Of which network namespace it is, and whether it prefers busy polling; None if it is none of AF_XDP."""
+    if not sockets.is_xdp(socket_fd):
+        return None
+    return sockets.netns_cookie(socket_fd), sockets.polling(socket_fd).prefer_busy_poll
+
+
+def _of(device: str, queue: int, zero_copy: bool | None, holders: Sequence[Holder]) -> XdpSocket:
+    return XdpSocket(
+        device=device,
+        queue=queue,
+        zero_copy=zero_copy,
+        holders=tuple(dict.fromkeys((process.pid, process.name) for process, _ in holders)),
+        prefers_busy_poll=any(prefers for _, prefers in holders) if holders else None,
+    )
