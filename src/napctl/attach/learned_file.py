@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napctl.adapt.learned import Learned, learned_before
-from napctl.kernel.executable import program
+from napctl.kernel.executable import fingerprint
 from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory, write_whole
 from napctl.model.errors import BadInput
 from napctl.model.value import from_json, to_json
@@ -19,17 +19,8 @@ MOST_FILES = 200
 
 
 def identity_of(pid: int, name: str, driver: str) -> str:
-    """Of the server that runs there, this kernel and a driver: what was learned under another one says nothing here.
-
-    A server is its program and its arguments. They may be secret, and the program's file large: neither is kept.
-    """
-    found = hashlib.sha256(repr(program(pid).arguments).encode())
-    with suppress(OSError):
-        there = Path(f"/proc/{pid}/exe").stat()
-        found.update(repr((there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)).encode())
-    kernel = os.uname()
-    found.update(f"{kernel.release} {kernel.version} {driver}".encode())
-    return f"{name}, {driver}, {kernel.release}, {found.hexdigest()[:32]}"
+    """Of the server that runs there, this kernel and a driver: what was learned under another one says nothing here."""
+    return f"{name}, {driver}, {os.uname().release}, {fingerprint(pid, driver)}"
 
 
 def kept_learned(directory: Path, identity: str) -> tuple[Learned, str]:

@@ -4,8 +4,10 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from napctl.census.handed import Facts
+from napctl.census.pollers.watch import PollerWatch
 from napctl.census.queues import census_devices
 from napctl.census.xdp_counts import XdpCounts, xdp_counts
+from napctl.change.journal import state_directory
 from napctl.kernel import bpf
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.namespaces import NetworkNamespace
@@ -35,14 +37,15 @@ def take_census(netns: NetworkNamespace, names: Collection[str], seconds: float)
     handed_out = [nic for nic in nics if not names or nic.bus in names]
     ours = [name for name in names if name not in {nic.bus for nic in nics}]
     missing: list[str] = []
-    with Observer(netns, ours) as observer:
+    with PollerWatch(state_directory()) as watch, Observer(netns, ours) as observer:
         having = with_xdp(netns, observer.devices)
         before = _statistics(netns, having)
+        watch.begin()
         observer.restart()
         end = time.monotonic() + seconds
         epolls = tuple(each for each in who_polls(having, missing) if isinstance(each, EpollPoller))
         time.sleep(max(0.0, end - time.monotonic()))
-        window = observer.window()
+        pollers, window = watch.end(), observer.window()
         after = _statistics(netns, having)
         if observer.gone:
             raise ChangedMeanwhile(f"{', '.join(observer.gone)}: {DISAPPEARED}")
@@ -64,8 +67,8 @@ def take_census(netns: NetworkNamespace, names: Collection[str], seconds: float)
         seconds=window.seconds,
         netns=netns.inode,
         devices=census_devices(netns.inode, devices, window, facts),
-        pollers=(),
-        missing=tuple(dict.fromkeys((*window.lacks, *missing))),
+        pollers=pollers,
+        missing=tuple(dict.fromkeys((*window.lacks, *missing, *watch.missing))),
     )
 
 

@@ -1,11 +1,13 @@
 """Which program a process runs, and how it was called (proc(5))."""
 
+import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from napctl.kernel.processes import PROC
 
-__all__ = ["Program", "program"]
+__all__ = ["Program", "fingerprint", "program"]
 
 
 GO_NOTE = b"\x04\x00\x00\x00Go\x00\x00"
@@ -37,3 +39,17 @@ def program(pid: int) -> Program:
         return Program(name, arguments)
     finally:
         os.close(fd)
+
+
+def fingerprint(pid: int, besides: str) -> str:
+    """Of its program, its arguments, this kernel, and what is given `besides`: another one is another program.
+
+    Arguments may be secret, and the program's file large: neither is kept.
+    """
+    found = hashlib.sha256(repr(program(pid).arguments).encode())
+    with suppress(OSError):
+        there = (PROC / str(pid) / "exe").stat()
+        found.update(repr((there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)).encode())
+    kernel = os.uname()
+    found.update(f"{kernel.release} {kernel.version} {besides}".encode())
+    return found.hexdigest()[:32]

@@ -54,7 +54,7 @@ def running_testpmd(
 ) -> Iterator[Testpmd]:
     """`devices`: what --vdev takes. `under`: what it is started by, as in another root."""
     if not under and shutil.which(TESTPMD) is None:
-        pytest.skip("dpdk is not installed")
+        pytest.skip("dpdk-dev is not installed")
     prefix, cpu = f"napctl-{token_hex(4)}", lab.server.cpu
     eal = ["--no-huge", "-m", "256", "--no-pci", f"--file-prefix={prefix}", f"--lcores=0@{cpu},1@{cpu}"]
     own = [f"--forward-mode={mode}", "--total-num-mbufs=8192", "--stats-period=1000", "--nb-cores=1", *options]

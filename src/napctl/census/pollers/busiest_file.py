@@ -4,8 +4,8 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from napctl.attach.learned_file import identity_of
 from napctl.census.pollers.work_share import Busiest
+from napctl.kernel.executable import fingerprint
 from napctl.kernel.trusted_paths import read_own, refuse_foreign_directory, write_whole
 from napctl.model.errors import BadInput
 from napctl.model.value import Value, from_json, to_json
@@ -58,4 +58,4 @@ class BusiestFiles:
 
 def identity(pid: int, name: str, devices: tuple[str, ...]) -> str:
     """Of a poller that runs now."""
-    return identity_of(pid, name, " ".join(devices))
+    return f"{name}, {fingerprint(pid, ' '.join(devices))}"

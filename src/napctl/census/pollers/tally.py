@@ -16,7 +16,7 @@ from napctl.model.census import BypassShare, Poller, SpinningThread
 from napctl.model.text import printable
 from napctl.model.units import figure
 
-__all__ = ["Moment", "Tally"]
+__all__ = ["Moment", "PollerTally"]
 
 
 NOT_COUNTED = "no bound: nobody counts its packets"
@@ -55,7 +55,7 @@ class _Packets:
 
 
 @dataclass(frozen=True)
-class Tally:
+class PollerTally:
     """One poller over a window."""
 
     suspect: Suspect
@@ -130,6 +130,8 @@ class Tally:
             source = "its port gets copies: the kernel takes the same packets"
         elif not detected.of_kernel:
             source = "the kernel has no network device of it"
+        elif packets.kernel is None:
+            source = "its own count; the kernel counts none of its ports"
         else:
             source = "its ports against the kernel's counters of the devices"
         return BypassShare(port_packets=packets.port, kernel_packets=packets.kernel, source=source)

@@ -30,7 +30,7 @@ from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.namespace_links import Namespaces
 from napctl.census.pollers.spinning import busy_processes, cpu_ticks, thread_times
 from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect
-from napctl.census.pollers.tally import Moment, Tally
+from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
 from napctl.kernel.links import Link
 from napctl.kernel.processes import PROC, Process, Seen, look_at_all, process
@@ -119,7 +119,7 @@ class PollerWatch:
             now = process(ours.pid)
             if now is None or now.started_ticks != ours.started_ticks:
                 continue
-            tally = Tally(tracked.suspect, tracked.detected, before, after)
+            tally = PollerTally(tracked.suspect, tracked.detected, before, after)
             if tracked.detected.bypass or tally.spinning:
                 found.append(tally.poller(self._files))
         return tuple(sorted(found, key=lambda each: (each.kind in NO_BYPASS, each.pid)))

@@ -11,7 +11,7 @@ from napctl.census.pollers.busiest_file import BusiestFiles
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes
 from napctl.census.pollers.suspects import Suspect
-from napctl.census.pollers.tally import NOT_COUNTED, NOT_YET, Moment, Tally
+from napctl.census.pollers.tally import NOT_COUNTED, NOT_YET, Moment, PollerTally
 from napctl.kernel.links import Link
 from napctl.kernel.processes import Process
 from napctl.model.census import Poller
@@ -54,7 +54,7 @@ def poller(
     """Over a window of one second."""
     suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
     start, end = moment(1, before, *(then for then, _ in links)), moment(2, after, *(now for _, now in links), ran=ran)
-    return Tally(suspect, detected, start, end).poller(BusiestFiles(tmp_path))
+    return PollerTally(suspect, detected, start, end).poller(BusiestFiles(tmp_path))
 
 
 def statement(received: int, sent: int = 0, **cycles: tuple[int, int]) -> Statement:
