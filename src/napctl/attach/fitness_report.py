@@ -16,8 +16,10 @@ from napctl.model.fitness import Fitness, SocketFitness
 __all__ = ["explain"]
 
 
-def explain(found: Examination, judged: Iterable[InstanceVerdict], *, poll_sysctl: int | None = None) -> Fitness:
-    """Everything that is known of a target's fitness. Changes nothing."""
+def explain(
+    found: Examination, judged: Iterable[InstanceVerdict], *, poll_sysctl: int | None = None, suspends: bool = True
+) -> Fitness:
+    """Everything that is known of a target's fitness. Changes nothing. `suspends`: what hampers that is to be noted."""
     judged = tuple(judged)
     return Fitness(
         target=found.name,
@@ -26,7 +28,7 @@ def explain(found: Examination, judged: Iterable[InstanceVerdict], *, poll_sysct
         sockets=(*(each for _, each in socket_fitness(found, poll_sysctl=poll_sysctl)), *_rings(found)),
         placements=placements(found, (each.instance for each in judged if each.instance.sockets_by_napi)),
         steering=tuple(steering(found)),
-        notes=tuple(dict.fromkeys(chain(_notes(found), _loops(judged)))),
+        notes=tuple(dict.fromkeys(chain(_notes(found), *((_hampers(found), _loops(judged)) if suspends else ())))),
         lacks=found.lacks,
     )
 
@@ -51,6 +53,10 @@ def _notes(found: Examination) -> Iterator[str]:
                 f"{device.driver} ({device.name}) does not keep NAPI settings over a link reset or a change of "
                 "channels; `attach --stay` sets them again"
             )
+
+
+def _hampers(found: Examination) -> Iterator[str]:
+    for device in {located.device.name: located.device for located in found.napis.values()}.values():
         if device.driver in RECEIVES_WHERE_ANSWERED and any(steering(found)):
             yield (
                 f"{device.driver} ({device.name}): its host may move a connection to the queue over which it is "

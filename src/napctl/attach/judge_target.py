@@ -11,10 +11,10 @@ from napctl.attach.fitness_report import explain
 from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket
 from napctl.attach.inspect_target import Examination, examine
 from napctl.attach.next_best import fed_napis, misfit
-from napctl.attach.placement import places_for_threads
+from napctl.attach.placement import cpus_online_count, places_for_threads
 from napctl.attach.plain_sockets import socket_fitness, why_unpollable
 from napctl.attach.steering import Group, groups
-from napctl.attach.thread_places import ThreadPlace
+from napctl.attach.thread_places import ThreadPlace, spin_misfit
 from napctl.kernel.processes import Process
 from napctl.kernel.sysctl import read_global
 from napctl.model.fitness import Fitness
@@ -57,6 +57,8 @@ class Choice:
     threads: tuple[ThreadPlace, ...] = ()
     """Where those of `thread` run."""
     spins: bool = False
+    why_empty: str = ""
+    """Of a mode of NAPI instances: why none is chosen, in a clause."""
 
     @property
     def empty(self) -> bool:
@@ -136,7 +138,8 @@ def judge(
         choice = choose(
             found, judged, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused, mode=mode
         )
-    return JudgedTarget(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl))
+    suspends = options.mode not in OF_INSTANCES
+    return JudgedTarget(found, judged, choice, explain(found, judged, poll_sysctl=poll_sysctl, suspends=suspends))
 
 
 def choose(
@@ -172,10 +175,12 @@ def choose(
 def choose_napis(found: Examination, options: AttachOptions) -> Choice:
     """Of a mode of NAPI instances: those that feed it, unless that mode cannot be had for one of them."""
     mode: Mode = "thread" if options.mode == "thread" else "defer"
-    napis = () if misfit(mode, found) else fed_napis(found)
-    places = places_for_threads(found, napis) if mode == "thread" else ()
-    ids = tuple(each.napi.napi_id for each in napis)
-    return Choice((), (), (), ids, mode, places, options.spin)
+    napis, bad = fed_napis(found), misfit(mode, found)
+    places = places_for_threads(found, napis) if mode == "thread" and not bad else ()
+    if options.spin and not options.force:
+        bad = bad or spin_misfit(places, cpus_online_count())
+    ids = () if bad else tuple(each.napi.napi_id for each in napis)
+    return Choice((), (), (), ids, mode, () if bad else places, options.spin, bad)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -191,7 +196,7 @@ def unfit_words(target: JudgedTarget) -> str:
     """Why nothing of it can be attached in the mode that is asked for, in one clause."""
     mode = target.choice.mode
     if mode in OF_INSTANCES:
-        return misfit(mode, target.found)
+        return target.choice.why_empty
     return why_unpollable(target.found) if mode == "poll" else why_not(target.found, target.verdicts)
 
 

@@ -119,7 +119,10 @@ def _explain(meant: Target, options: AttachOptions, *, as_json: bool) -> int:
     if as_json:
         echo_json(replace(target.fitness, next_best=offers))
         return int(target.choice.empty)
-    show_fitness(target.fitness)
+    if options.mode in OF_INSTANCES:
+        show_placements(target.fitness)  # the rest is of suspension
+    else:
+        show_fitness(target.fitness)
     if target.choice.empty:
         return _explain_unfit(target, options, offers)
     changes = planned(target, options.suspension)
