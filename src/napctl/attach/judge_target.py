@@ -11,11 +11,11 @@ from napctl.attach.fitness_report import explain
 from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination, examine
 from napctl.attach.next_best import fed_napis, misfit
-from napctl.attach.placement import places_for_threads
+from napctl.attach.placement import cpus_online_count, places_for_threads
 from napctl.attach.plain_sockets import socket_fitness, why_unpollable
 from napctl.attach.rings import RingVerdict, ring_verdicts
 from napctl.attach.steering import Group, groups
-from napctl.attach.thread_places import ThreadPlace
+from napctl.attach.thread_places import ThreadPlace, spin_misfit
 from napctl.kernel.processes import Process
 from napctl.kernel.sysctl import read_global
 from napctl.model.fitness import Fitness
@@ -63,6 +63,8 @@ class Choice:
     threads: tuple[ThreadPlace, ...] = ()
     """Where those of `thread` run."""
     spins: bool = False
+    why_empty: str = ""
+    """Of a mode of NAPI instances: why none is chosen, in a clause."""
 
     @property
     def empty(self) -> bool:
@@ -153,7 +155,9 @@ def judge(
             found, judged, rings, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused,
             mode="poll" if options.mode == "poll" else "suspend",
         )  # fmt: skip
-    return JudgedTarget(found, judged, choice, explain(found, judged, rings, poll_sysctl=poll_sysctl), rings=rings)
+    suspends = options.mode not in OF_INSTANCES
+    fitness = explain(found, judged, rings, poll_sysctl=poll_sysctl, suspends=suspends)
+    return JudgedTarget(found, judged, choice, fitness, rings=rings)
 
 
 def choose(
@@ -195,10 +199,13 @@ def choose(
 def choose_napis(found: Examination, options: AttachOptions) -> Choice:
     """Of a mode of NAPI instances: those that feed it, unless that mode cannot be had for one of them."""
     mode: Mode = "thread" if options.mode == "thread" else "defer"
-    napis = () if misfit(mode, found) else fed_napis(found)
-    places = places_for_threads(found, napis) if mode == "thread" else ()
-    ids = tuple(each.napi.napi_id for each in napis)
-    return Choice((), (), (), ids, mode=mode, threads=places, spins=options.spin)
+    napis, bad = fed_napis(found), misfit(mode, found)
+    places = places_for_threads(found, napis) if mode == "thread" and not bad else ()
+    if options.spin and not options.force:
+        bad = bad or spin_misfit(places, cpus_online_count())
+    ids = () if bad else tuple(each.napi.napi_id for each in napis)
+    threads = () if bad else places
+    return Choice((), (), (), ids, mode=mode, threads=threads, spins=options.spin, why_empty=bad)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -214,7 +221,7 @@ def unfit_words(target: JudgedTarget) -> str:
     """Why nothing of it can be attached in the mode that is asked for, in one clause."""
     mode = target.choice.mode
     if mode in OF_INSTANCES:
-        return misfit(mode, target.found)
+        return target.choice.why_empty
     if mode == "poll" and not target.rings:
         return why_unpollable(target.found)
     return why_not(target.found, () if mode == "poll" else target.verdicts, target.rings)

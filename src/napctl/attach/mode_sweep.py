@@ -12,6 +12,7 @@ from napctl.attach.inspect_target import LocatedNapi
 from napctl.attach.judge_target import JudgedTarget, judge
 from napctl.attach.next_best import fed_napis, offers_of, with_best
 from napctl.attach.packet_cost import CostProbe, cost_between
+from napctl.attach.placement import cpus_online_count
 from napctl.attach.plain_sockets import why_unpollable
 from napctl.attach.switch_way import in_way
 from napctl.attach.timer_choice import within
@@ -26,9 +27,7 @@ from napctl.attach.timer_sweep import (
 from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
-from napctl.kernel.running_kernel import cpus_online
 from napctl.model.change import Guard
-from napctl.model.cpus import parse_cpus
 from napctl.model.errors import BadInput, Unsupported
 from napctl.model.next_best import NextBest, Offer, Price, PriceWindow
 from napctl.observe.server_latency import LatencyMeter
@@ -58,8 +57,7 @@ def offered(target: JudgedTarget, options: AttachOptions) -> NextBest:
     timer_ns = options.timer_ns or within(options.budget_ns)[-1]
     threads = judge(target.found, in_mode(options, "thread")).choice.threads
     unpollable = why_unpollable(target.found) if judge(target.found, in_mode(options, "poll")).choice.empty else ""
-    cpus = len(parse_cpus(cpus_online()))
-    offers = offers_of(target.found, threads, timer_ns, unpollable=unpollable, cpus=cpus)
+    offers = offers_of(target.found, threads, timer_ns, unpollable=unpollable, cpus=cpus_online_count())
     return NextBest(offers=offers, gro_flush_timeout_ns=timer_ns)
 
 

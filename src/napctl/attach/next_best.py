@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from napctl.attach.inspect_target import Examination, LocatedNapi
-from napctl.attach.thread_places import ThreadPlace, thread_words
+from napctl.attach.thread_places import ThreadPlace, spin_misfit, thread_words
 from napctl.model.modes import Mode
 from napctl.model.next_best import NextBest, Offer, Price, Saved
 from napctl.model.timer_choice import WORTH
@@ -20,7 +20,7 @@ __all__ = ["ALPHA", "MOST_CPU", "fed_napis", "misfit", "offers_of", "with_best"]
 
 ALPHA = 0.05
 """How often, at most, noise is taken for a mode that saves something."""
-MOST_CPU = 1.25
+MOST_CPU = 2.0
 """Times the CPU time of what is there: what saves none, but time until packets are read, may cost so much."""
 UNFED = "no NAPI instance feeds it yet: it has no connection, or none that came over a device that has them"
 TOGETHER = "this kernel has NAPI threads for all instances of a device or for none (Linux 6.17 has them for one)"
@@ -66,8 +66,7 @@ def _poll(timer_ns: int, bad: str) -> Offer:
 def _threads(found: Examination, places: Sequence[ThreadPlace], cpus: int) -> Iterator[Offer]:
     bad = misfit("thread", found)
     yield Offer(mode="thread", fits=not bad, why=bad or f"a wake-up for each interrupt, {thread_words(places)}")
-    if not bad and len(places) >= cpus:
-        bad = f"{len(places)} threads would spin, on {cpus} CPU{'s' * (cpus > 1)}"
+    bad = bad or spin_misfit(places, cpus)
     spins = f"{'a core' if len(places) == 1 else f'{len(places)} cores'}, also at rest, {thread_words(places)}"
     yield Offer(mode="thread", spins=True, fits=not bad, why=bad or spins)
 
@@ -81,7 +80,8 @@ def with_best(found: NextBest) -> NextBest:
     """From the prices: what each mode saves, and which is the best.
 
     That is what saves the most CPU time for each packet, at least a tenth and beyond the noise. If none does: what
-    saves the most time until packets are read, by the same rule, and costs at most 1.25 times the CPU time.
+    saves the most time until packets are read, by the same rule, if that shrinks by more than the CPU time grows, which
+    may double at most.
     """
     base = found.as_it_is
     measured = [each for each in found.offers if each.fits and each.price is not None]
@@ -113,7 +113,10 @@ def _is_worth(found: Saved | None) -> bool:
 
 
 def _is_affordable(offer: Offer, base: Price) -> bool:
-    return offer.price is not None and offer.price.cpu_us <= MOST_CPU * base.cpu_us
+    if offer.price is None or offer.time_saved is None:
+        return False
+    dearer = offer.price.cpu_us / base.cpu_us
+    return dearer <= MOST_CPU and dearer * (1 - offer.time_saved.share) < 1
 
 
 def _why(best: Offer | None, base: Price, *, cheap: bool) -> str:

@@ -15,7 +15,7 @@ from napctl.kernel.running_kernel import cpus_online
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.fitness import Placement
 
-__all__ = ["mismatch", "placements", "places_for_threads"]
+__all__ = ["cpus_online_count", "mismatch", "placements", "places_for_threads"]
 
 
 MOST_THREADS = 64
@@ -71,6 +71,11 @@ def places_for_threads(found: Examination, napis: Sequence[LocatedNapi]) -> tupl
     """Where the threads of these NAPI instances are to run, beside the target's own."""
     online = parse_cpus(cpus_online())
     return thread_places(napis, worker_cpus(found.processes) & online, online, cpus_by_node())
+
+
+def cpus_online_count() -> int:
+    """How many there are to share."""
+    return len(parse_cpus(cpus_online()))
 
 
 def worker_cpus(processes: Iterable[Process]) -> frozenset[int]:

@@ -6,7 +6,7 @@ from napctl.attach.inspect_target import LocatedNapi
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.value import Value
 
-__all__ = ["ThreadPlace", "thread_places", "thread_words"]
+__all__ = ["ThreadPlace", "spin_misfit", "thread_places", "thread_words"]
 
 
 class ThreadPlace(Value, frozen=True, kw_only=True):
@@ -42,6 +42,18 @@ def thread_places(
         taken[cpu] = taken.get(cpu, 0) + 1
         found.append(ThreadPlace(netns=each.netns, napi_id=each.napi.napi_id, cpu=cpu, shared=cpu in workers))
     return tuple(found)
+
+
+def spin_misfit(places: Sequence[ThreadPlace], online: int) -> str:
+    """Why threads that never sleep cannot be had there, in a clause; empty: they can. `online`: so many CPUs there are.
+
+    Each needs one of its own, and the rest of the machine one as well.
+    """
+    own = {each.cpu for each in places}
+    if len(own) == len(places) < online:
+        return ""
+    spinning = f"{len(places)} thread{'s' * (len(places) > 1)} would spin"
+    return f"{spinning}, on {len(own)} of {online} CPU{'s' * (online > 1)}"
 
 
 def thread_words(places: Sequence[ThreadPlace]) -> str:

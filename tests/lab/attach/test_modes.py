@@ -41,6 +41,7 @@ LOAD = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds
 HTTP = LoadSpec(rate_per_second=2000, seconds=60, connections=16, warmup_seconds=0.1, protocol="http", sleeps=True)
 DEFERS = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0, threaded="enabled")
 MODES: list[tuple[Mode, tuple[object, ...]]] = [("thread", ()), ("defer", ("--defer-us", 50))]
+FEW = [MODES[0], pytest.param(*MODES[1], marks=pytest.mark.long)]
 
 
 def thread_of(lab: Lab) -> tuple[int, str] | None:
@@ -110,7 +111,7 @@ def test_deferral_is_of_exactly_the_instance_that_feeds_it(napctl: Napctl) -> No
         assert state_of(lab.server) == before
 
 
-@pytest.mark.parametrize(("mode", "options"), MODES)
+@pytest.mark.parametrize(("mode", "options"), FEW)
 def test_what_is_said_of_it_is_who_polls_and_never_suspension(
     mode: Mode, options: tuple[object, ...], lab: Lab, server: Server, napctl: Napctl
 ) -> None:
@@ -165,8 +166,7 @@ def test_who_is_not_fed_yet_is_refused_in_words_of_the_mode(lab: Lab, server: Se
     assert napctl("attach", server.pid, "--mode", "thread").failed_with(3, "no NAPI instance feeds it yet")
 
 
-@pytest.mark.parametrize("first", ["thread", "defer"])
-@pytest.mark.parametrize("second", ["suspend", "thread", "defer"])
+@pytest.mark.parametrize(("first", "second"), [("thread", "suspend"), ("thread", "defer"), ("defer", "thread")])
 def test_an_instance_has_one_holder(
     first: Mode, second: Mode, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
@@ -198,15 +198,15 @@ def test_a_dry_run_says_what_fits_and_what_would_be_set_and_changes_nothing(
 @pytest.mark.parametrize(("mode", "options"), MODES)
 def test_killed_at_any_step_it_leaves_a_way_back(
     mode: Mode, options: tuple[object, ...], lab: Lab, server: Server, client: socket.socket, napctl: Napctl,
-    sampled: Sampled,
+    tmp_path: Path, sampled: Sampled,
 ) -> None:  # fmt: skip
     arguments = ("attach", server.pid, "--mode", mode, *options, "--window", 0)
     trial = Napctl(napctl.state / "trial")
     before, former = machine_of(lab.server), thread_of(lab)
-    steps = trial.steps(napctl.state / "trace", *arguments)
+    steps = trial.steps(tmp_path / "trace", *arguments)
     assert trial("detach", server.pid).status == 0
 
-    killed, picked = 0, sampled(steps, 3)
+    killed, picked = 0, sampled(steps, 2)
     for step, victim in victims(napctl, picked):
         done = victim(*arguments, under=at(step, "signal=SIGKILL"))
         killed += done.status == -9
@@ -238,6 +238,7 @@ def test_what_fits_is_offered_with_its_price_and_nothing_stays_changed(lab: Lab,
         assert napctl.live() == []
 
 
+@pytest.mark.long
 def test_auto_takes_the_best_of_them_or_leaves_all_as_it_is_and_says_the_figures(lab: Lab, napctl: Napctl) -> None:
     with ending(loops(lab, "nested")) as server, started(lab, server, HTTP) as load:
         load.wait_for_warmup()
@@ -264,7 +265,7 @@ def test_auto_suspends_where_that_fits(lab: Lab, server: Server, client: socket.
     assert napctl("detach", server.pid).status == 0
 
 
-@pytest.mark.parametrize(("mode", "options"), MODES)
+@pytest.mark.parametrize(("mode", "options"), FEW)
 def test_followed_it_is_set_again_after_a_reset_and_put_back_in_the_end(
     mode: Mode, options: tuple[object, ...], lab: Lab, server: Server, napctl: Napctl
 ) -> None:

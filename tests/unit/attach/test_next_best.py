@@ -13,7 +13,7 @@ from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import Choice, JudgedTarget
 from napctl.attach.next_best import MOST_CPU, fed_napis, misfit, offers_of, with_best
 from napctl.attach.switch_way import in_way
-from napctl.attach.thread_places import ThreadPlace, thread_places
+from napctl.attach.thread_places import ThreadPlace, spin_misfit, thread_places
 from napctl.model.change import NapiChange, SocketChange, ThreadChange
 from napctl.model.errors import BadInput
 from napctl.model.machine import EpollPoller
@@ -126,7 +126,8 @@ def test_threads_that_spin_leave_a_cpu_to_the_rest() -> None:
         return found
 
     assert (spinning(3).fits, spinning(3).why) == (True, "2 cores, also at rest, on CPUs 0-1")
-    assert (spinning(2).fits, spinning(2).why) == (False, "2 threads would spin, on 2 CPUs")
+    assert (spinning(2).fits, spinning(2).why) == (False, "2 threads would spin, on 2 of 2 CPUs")
+    assert spin_misfit([replace(places[0], cpu=1), places[1]], 8) == "2 threads would spin, on 1 of 8 CPUs"
 
 
 def test_each_price_in_principle_is_told_with_its_figures() -> None:
@@ -158,13 +159,14 @@ def test_what_saves_less_than_a_tenth_or_less_than_the_noise_is_none() -> None:
 
 
 def test_without_a_saving_the_one_that_lets_packets_be_read_sooner_is_the_best_if_it_is_affordable() -> None:
-    cheap = offer("thread", price(12, read_us=20))
+    cheap = offer("thread", price(15, read_us=20))
     dear = offer("thread", price(10 * MOST_CPU + 1, read_us=5), spins=True)
     found = best_of(price(10, read_us=100), cheap, dear)
     assert found.best is not None
     assert (found.best.mode, found.best.spins) == ("thread", False)
     assert found.why.startswith("packets are read 80 % sooner")
     assert best_of(price(10, read_us=100), dear).best is None
+    assert best_of(price(10, read_us=100), offer("defer", price(15, read_us=80))).best is None, "it is not worth it"
 
 
 def test_what_was_not_measured_or_does_not_fit_is_never_the_best() -> None:
