@@ -18,7 +18,8 @@ LONG_PACKAGES := openvswitch-switch-dpdk podman
 
 # Emulated, a test may take 20 times as long as on the machine itself.
 IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
-PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
+# What pytest makes of the tests is kept for the next process, whatever PYTHONDONTWRITEBYTECODE says: it takes 5 s of each.
+PYTEST := $(AS_ROOT) env PYTHONDONTWRITEBYTECODE= $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes, but for long-soak: an hour.
 LONG := long-unit long-kills long-servers long-service long-soak long-follow long-figures long-vm long-debian

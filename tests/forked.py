@@ -5,7 +5,6 @@ import faulthandler
 import gc
 import importlib
 import os
-import pkgutil
 import select
 import signal
 import subprocess
@@ -15,13 +14,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NoReturn, TextIO
 
-import napctl
 from napctl.__main__ import main
+from napctl.cli.main import COMMANDS
 from tests.lab.helpers import PROGRAM, Napctl, Ran
 
 PRINTING = ("rich.console", "rich.progress", "rich.table")
@@ -41,8 +39,8 @@ class ForkedNapctl(Napctl):
     def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 60, **environment: str) -> Ran:
         if under:
             return super().__call__(*arguments, under=under, timeout_s=timeout_s, **environment)
-        import_all()
         words = [str(each) for each in arguments]
+        import_command(words)
         with TemporaryFile() as output, TemporaryFile() as errors:
             streams = (os.devnull, output, errors)
             with forking():
@@ -56,6 +54,7 @@ class ForkedNapctl(Napctl):
         if under:
             return super().start(*arguments, under=under)
         words = [str(each) for each in arguments]
+        import_command(words)
         return forked(main, ["napctl", *words], started_as(words), self.environment)
 
 
@@ -68,7 +67,6 @@ def forked(
 ) -> subprocess.Popen[str]:
     """A process that runs this with these words as its command line, as if it had been executed by that command. The
     caller ends it."""
-    import_all()
     with forking():
         return subprocess.Popen(
             command,
@@ -81,13 +79,10 @@ def forked(
         )
 
 
-@cache
-def import_all() -> None:
-    """Once for all forks; what only printing needs, too."""
-    for each in pkgutil.walk_packages(napctl.__path__, "napctl."):
-        importlib.import_module(each.name)
-    for name in PRINTING:
-        importlib.import_module(name)
+def import_command(words: Sequence[str]) -> None:
+    """What a command runs with, once for all forks."""
+    for module in (*PRINTING, *(f"napctl.cli.{word}" for word in words[:1] if word in COMMANDS)):
+        importlib.import_module(module)
 
 
 @contextmanager
