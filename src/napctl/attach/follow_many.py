@@ -16,6 +16,8 @@ __all__ = ["Driven", "follow", "take_turns", "wait_for_any"]
 
 
 LONGEST_WAIT_SECONDS = 3600.0
+MOST_LEFT = 1000
+"""Settings that are named in the end as left to somebody else."""
 
 
 class Driven(Protocol):
@@ -69,13 +71,19 @@ def _look_anew_after(sleep: SleepWatch, following: Collection[Driven]) -> None:
             each.look_anew()
 
 
+def _still_to_be_named(restored: Collection[Restored]) -> list[Restored]:
+    """Of what was put back before, by targets that may have come and gone for weeks: what somebody else had changed."""
+    left = {(row.where, row.setting): row for row in restored if row.outcome == "left"}
+    return list(left.values())[-MOST_LEFT:]
+
+
 def follow(
     stays: Collection[Driven], stopped: Callable[[], bool], wake: Sequence[Readable | int] = ()
 ) -> list[Restored]:
     """Follow them all until `stopped()`, or until none has anything left to follow; then let go of them.
 
-    `wake`: what can be read when `stopped()` is to be asked. Returns what became of each setting that was put back;
-    raises what let_go() does, when all others have been let go of.
+    `wake`: what can be read when `stopped()` is to be asked. Returns what became of each setting when it was last put
+    back; raises what let_go() does, when all others have been let go of.
     """
     restored: list[Restored] = []
     following, sleep = list(stays), SleepWatch()
@@ -85,7 +93,8 @@ def follow(
             while following and not stopped():
                 _look_anew_after(sleep, following)
                 for each, goes_on in take_turns(tuple(following)):
-                    restored += each.take_restored()
+                    if rows := each.take_restored():
+                        restored = [*_still_to_be_named(restored), *rows]
                     if not goes_on:
                         following.remove(each)
                     if stopped():

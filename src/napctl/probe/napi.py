@@ -45,6 +45,14 @@ class ProbeReader:
             lost_pollers=self._counters.lost_pollers,
         )
 
+    def polls_by_place(self) -> list[int]:
+        """Of each place in the tables of NAPI instances and of who polls them, how often it was of use; 0: it is free.
+
+        5 ms; read() takes what is of use together.
+        """
+        slots = [sum(memoryview(bytes(slot.polls)).cast("Q")) for slot in self._counters.slots]
+        return [*slots, *(each.empty + each.fruitful for each in self._counters.pollers)]
+
     def close(self) -> None:
         """May be called again. read() cannot be called any more."""
         if not self._memory.closed:

@@ -19,7 +19,15 @@ from napctl.model.snapshot import Snapshot
 from napctl.model.text import printable
 from napctl.service.exposed import OF_DEVICES, OF_MACHINE, OF_POLLING, OF_TARGETS, Buckets, Exposed, Polling
 
-__all__ = ["MetricsServer", "SnapshotCollector", "most_series", "text_of", "write_textfile"]
+__all__ = [
+    "LONGEST_SCRAPE_SECONDS",
+    "MOST_SCRAPES",
+    "MetricsServer",
+    "SnapshotCollector",
+    "most_series",
+    "text_of",
+    "write_textfile",
+]
 
 
 SERIES_OF_SERVICE = 4
@@ -28,6 +36,8 @@ FINDINGS_OF_MACHINE, FINDINGS_OF_DEVICE = 4, 3
 """So many series of findings for a machine, and as many more for each device; the most serious."""
 LONGEST_SCRAPE_SECONDS = 10
 """After that time without a word from who scrapes, the connection is closed."""
+MOST_SCRAPES = 16
+"""At once; who comes beyond them is hung up on, or whoever can connect could use up the service's descriptors."""
 
 
 def most_series(devices: int, targets: int, *, napis: int | None = None) -> int:
@@ -113,6 +123,22 @@ class MetricsServer:
             raise _not_served(place, error) from None
         handler: Any = self._server.RequestHandlerClass
         self._server.RequestHandlerClass = type("Handler", (handler,), {"timeout": LONGEST_SCRAPE_SECONDS})
+        self._scraping: set[socket.socket] = set()
+        server: Any = self._server
+        self._hang_up = server.shutdown_request
+        server.verify_request, server.shutdown_request = self._may_scrape, self._has_scraped
+
+    def _may_scrape(self, connection: socket.socket, _address: object) -> bool:
+        """One more."""
+        free = len(self._scraping) < MOST_SCRAPES
+        if free:
+            self._scraping.add(connection)
+        return free
+
+    def _has_scraped(self, connection: socket.socket) -> None:
+        """Or may not."""
+        self._scraping.discard(connection)
+        self._hang_up(connection)
 
     @property
     def port(self) -> int:

@@ -123,6 +123,23 @@ def test_each_is_let_go_of_at_the_end_also_when_one_refuses_and_when_all_have_en
         assert [each.let_go_of for each in stays] == [2, 2]
 
 
+def test_of_a_target_that_comes_and_goes_for_weeks_what_is_left_to_others_is_kept_and_the_last_of_the_rest() -> None:
+    class ComesAndGoes(Follower):
+        def take_restored(self) -> list[Restored]:
+            new = Restored(where=f"epoll {self.turns_left}", setting="x", outcome="restored", before=0, found=1)
+            others = Restored(where="NAPI 8193 of eth0", setting="x", outcome="left", before=0, found=7)
+            return [new, others]
+
+        def let_go(self) -> list[Restored]:
+            return []
+
+    with followers(ComesAndGoes("a", turns=5000)) as stays:
+        found = follow(stays, lambda: False)
+    assert [(row.where, row.outcome) for row in found if row.outcome == "restored"] == [("epoll 0", "restored")]
+    assert {row.where for row in found if row.outcome == "left"} == {"NAPI 8193 of eth0"}
+    assert len(found) <= 3
+
+
 def test_after_a_sleep_of_the_machine_all_are_told_to_look_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     naps = iter((0, 8 * 3600 * 10**9))
 

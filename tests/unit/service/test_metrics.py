@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import select
 import socket
 import stat
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.snapshot import PollTotals
 from napctl.service.metrics import (
     LONGEST_SCRAPE_SECONDS,
+    MOST_SCRAPES,
     MetricsServer,
     SnapshotCollector,
     most_series,
@@ -268,6 +271,25 @@ def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up()
     while threads() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threads() == before
+
+
+def test_who_says_nothing_on_many_connections_takes_no_more_than_so_many() -> None:
+    """Each takes a descriptor of the service."""
+    with MetricsServer(showing(snapshot()), "127.0.0.1", 0) as server, ExitStack() as stack:
+        place = ("127.0.0.1", server.port)
+        silent = [stack.enter_context(socket.create_connection(place)) for _ in range(3 * MOST_SCRAPES)]
+        hung_up = select.poll()
+        for each in silent:
+            hung_up.register(each, select.POLLIN)
+        deadline = time.monotonic() + 5
+        while len(hung_up.poll(100)) < 2 * MOST_SCRAPES and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(hung_up.poll(0)) == 2 * MOST_SCRAPES
+        for each in silent:
+            each.close()
+        while server._scraping and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "napctl_up 1.0" in scrape(server.port)
 
 
 @pytest.fixture
