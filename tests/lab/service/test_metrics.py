@@ -23,7 +23,7 @@ from napctl.model.snapshot import PolicyState, Snapshot
 from napctl.observe.machine import take_devices
 from napctl.probe import Probe
 from napctl.probe.suspension import SuspensionProbe
-from napctl.service import exposure
+from napctl.service import exposure, open_probes
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.attach.test_adapting_for_weeks import FAR_PIDS, full_of_processes
