@@ -90,13 +90,14 @@ def test_garbage_is_one_line(tmp_path: Path, program: str, garbage: bytes) -> No
     assert words.isprintable()
 
 
-def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path) -> None:
+def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "PATIENCE_SECONDS", 10)
+
     def serve(peer: socket.socket) -> None:
         while True:
             peer.sendall(b'{"result":' + b" " * (1 << 16))
 
-    words = why(tmp_path, "ovs", serve)
-    assert "does not end" in words or "it hangs" in words
+    assert "does not end" in why(tmp_path, "ovs", serve)
 
 
 def test_one_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from napctl.census.pollers import watch
+from napctl.census.pollers.detection import Detected
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins, thread_times
 from napctl.census.pollers.watch import PollerWatch
 from napctl.model.census import Poller
@@ -78,7 +79,8 @@ def test_what_spins_is_told_and_not_called_a_bypass_and_what_sleeps_is_not(tmp_p
     assert any("may run on CPU" in text for text in poller.evidence)
 
 
-def test_a_process_that_ends_meanwhile_is_left_out(tmp_path: Path) -> None:
+def test_a_process_that_ends_meanwhile_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "DETECTORS", (lambda _: Detected(kind="RDMA", evidence=()),))
     with PollerWatch(tmp_path) as looking, running(SPINNER) as (spinner,):
         looking.begin()
         spinner.kill()
