@@ -58,7 +58,8 @@ def test_an_af_packet_port_gets_copies_and_no_bound_is_told_before_a_busy_window
         found = spinning(state, running.pid)
     assert found.really is not None
     assert found.really.port_packets
-    assert found.really.share == pytest.approx(0.5, abs=0.05)
+    assert found.really.kernel_packets
+    assert found.really.share == 0
     assert "copies" in found.really.source
     (thread,) = found.threads
     assert (thread.most_work_share, thread.source) == (None, "no bound yet: it was never seen busier than now")
