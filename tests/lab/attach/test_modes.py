@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,18 @@ def test_a_dry_run_says_what_fits_and_what_would_be_set_and_changes_nothing(
     assert napctl.live() == []
 
 
+def test_a_thread_that_spins_is_refused_where_the_kernel_has_none_or_no_cpu_is_left_for_it(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = state_of(lab.server)
+    done = napctl("attach", server.pid, "--mode", "thread", "--spin", "--window", 0)
+    if done.status == 0:  # Linux 6.19
+        assert napctl("detach", server.pid).status == 0
+    else:
+        assert done.failed_with(3, "spin" if "would spin" in done.stderr else "busy-poll")
+    assert state_of(lab.server) == before
+
+
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("mode", "options"), MODES)
@@ -285,6 +299,24 @@ def test_followed_it_is_set_again_after_a_reset_and_put_back_in_the_end(
         until(again, "it to be set on the instance that came instead")
     assert napctl.live() == []
     assert [each.settings.gro_flush_timeout_ns for each in lab.server.napis()] == [0]
+
+
+def test_followed_it_stays_when_the_process_that_it_is_named_for_ends_and_its_workers_go_on(napctl: Napctl) -> None:
+    with Lab.build() as lab, ending(loops(lab, "usual", "usual")) as server, connections(lab, server, 4):
+        workers = list(server.workers)
+        try:
+            with following(napctl, server.pid, "--mode", "defer", "--defer-us", 50) as stay:
+                stay.told("attached ")
+                (first,) = napctl.live()
+                os.kill(first.pid, signal.SIGKILL)
+                until(lambda: [each.pid for each in napctl.live()] not in ([], [first.pid]), "another name for it")
+                assert napctl("recover").status == 0
+                assert [each.settings for each in lab.server.napis()] == [DEFERS]
+        finally:
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        assert napctl.live() == []
 
 
 def is_held(napctl: Napctl, lab: Lab) -> bool:
