@@ -1,9 +1,9 @@
 """The command line in a fork of the tests: each start of the program imports it anew, an emulated CPU takes seconds."""
 
-import ctypes
 import faulthandler
 import gc
 import importlib
+import mmap
 import os
 import select
 import signal
@@ -19,15 +19,15 @@ from tempfile import TemporaryFile
 from typing import IO, NoReturn, TextIO
 
 from napctl.__main__ import main
+from napctl.change.journal import STATE_VARIABLE
 from napctl.cli.main import COMMANDS
 from tests.lab.helpers import PROGRAM, Napctl, Ran
+from tests.watchdog import MARK
 
 PRINTING = ("rich.console", "rich.progress", "rich.table")
 """What commands import only when they print."""
 FILES = 1 << 16
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PR_SET_MM, PR_SET_MM_ENV_START, PR_SET_MM_ENV_END = 35, 10, 11
-"""prctl(2)"""
 HELD: list[object] = []
 """Until this process ends."""
 
@@ -133,14 +133,15 @@ def opened(number: int) -> TextIO:
 
 
 def show(environment: Mapping[str, str]) -> None:
-    """Have that environment, also in /proc/PID/environ, and be called napctl there."""
+    """Have that environment, and be called napctl. /proc/PID/environ goes on to show that of the tests: names in
+    /proc/PID/maps tell the rest, also of what this forks, as watchdog.shows() knows."""
     os.environ.update(environment)
-    block = b"".join(os.fsencode(f"{name}={value}\0") for name, value in os.environ.items())
-    kept = ctypes.create_string_buffer(block, len(block))
-    HELD.append(kept)
-    libc, begin = ctypes.CDLL(None), ctypes.addressof(kept)
-    for field, address in ((PR_SET_MM_ENV_START, begin), (PR_SET_MM_ENV_END, begin + len(block))):
-        libc.prctl(PR_SET_MM, ctypes.c_ulong(field), ctypes.c_ulong(address), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    for name in (MARK, STATE_VARIABLE):
+        if name in os.environ:
+            shown = os.memfd_create(f"{name}={os.environ[name]}")
+            os.truncate(shown, mmap.PAGESIZE)
+            HELD.append(mmap.mmap(shown, mmap.PAGESIZE))
+            os.close(shown)
     with suppress(OSError):
         Path("/proc/self/comm").write_text("napctl")
 

@@ -35,6 +35,7 @@ from napctl.model.machine import Machine
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.observe.machine import take_machine
+from tests.watchdog import shows
 
 PROGRAM = Path(sys.executable).with_name("napctl")
 Step = tuple[str, int]
@@ -126,11 +127,10 @@ class Napctl:
 
     def guards(self) -> list[int]:
         """Pids of those that wait to restore something in this state directory."""
-        ours = f"NAPCTL_STATE_DIR={self.state}".encode()
         found = []
         for each in processes.named("napctl-guard"):
             with suppress(OSError):  # it has gone meanwhile
-                if ours in Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0"):
+                if shows(Path(f"/proc/{each.pid}"), f"NAPCTL_STATE_DIR={self.state}"):
                     found.append(each.pid)
         return found
 

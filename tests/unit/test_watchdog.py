@@ -93,6 +93,27 @@ time.sleep(1000)
     assert marked_by(mark) == []
 
 
+def test_what_a_killed_pytest_had_forked_ends_with_it_too() -> None:
+    running = start(
+        """
+from tests.forked import forked
+forked(lambda: time.sleep(1000), ["sleep"], ["sleep"], dict(os.environ))
+watchdog.end()
+print("started", flush=True)
+time.sleep(1000)
+""",
+        grace_seconds=20,
+    )
+    assert running.stdout
+    mark, started = (running.stdout.readline().strip() for _ in range(2))
+    assert started == "started"
+    assert len(marked_by(mark)) == 1
+    running.kill()
+    running.communicate(timeout=60)
+
+    assert marked_by(mark) == []
+
+
 def test_what_a_test_starts_can_be_interrupted_although_pytest_was_started_in_the_background(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_it.py").write_text("""
