@@ -1,7 +1,7 @@
 """The probes of a process that runs for months: open all the time, loaded anew when their tables are full."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -22,7 +22,8 @@ __all__ = ["OpenPacketLoad", "OpenProbes", "Suspended"]
 
 
 LEAST_SECONDS = 600
-"""From one renewal to the next: more NAPI instances than a table has places for would fill it again at once."""
+"""From one renewal to the next. What has not been of use for so long is taken for gone: a table that is full of what
+lives would be full again at once."""
 Suspended = dict[tuple[int, int], SuspensionCounts]
 """By network namespace and NAPI id."""
 
@@ -44,6 +45,8 @@ class OpenProbes:
         """By probes since closed."""
         self._full = False
         """It had no place for a NAPI instance, or for a process that polled one."""
+        self._places = _Places()
+        """Of its tables."""
         self._renew_from = 0.0
         """CLOCK_MONOTONIC, s."""
 
@@ -76,6 +79,7 @@ class OpenProbes:
             return None
         counts = self._napi.read()
         self._lost, self._full = counts.lost_polls, counts.lost_polls + counts.lost_pollers > 0
+        self._places.note(self._napi.polls_by_place)
         return counts
 
     @property
@@ -114,18 +118,18 @@ class OpenProbes:
             return False
         self._renew_from = time.monotonic() + LEAST_SECONDS
         with suppress(ProbeUnavailable):  # the old ones go on
-            if self._suspension and self._suspension.is_full:
+            if self._suspension and self._suspension.is_full and self._suspension.holds_unused(LEAST_SECONDS):
                 suspension = SuspensionProbe.load()
                 self._suspension.close()
                 self._suspension, self._suspended = suspension, ()
-            if self._latency and self._latency.is_full:
+            if self._latency and self._latency.is_full and self._latency.holds_unused:
                 latency = LatencyProbe.load(self._pids)
                 self._latency.close()
                 self._latency, self._latencies = latency, ()
-            if self._napi and self._full:
+            if self._napi and self._full and self._places.hold_unused(self._napi.polls_by_place()):
                 napi = Probe.load()
                 self._napi.close()
-                self._napi, self._full = napi, False
+                self._napi, self._full, self._places = napi, False, _Places()
                 self._lost_before, self._lost = self.lost_polls, 0
                 return True
         return False
@@ -137,6 +141,24 @@ class OpenProbes:
             self._latency, self._pids = LatencyProbe.load(pids), set(pids)
         except ProbeUnavailable as error:
             self.unavailable["latency"] = error.reason
+
+
+class _Places:
+    """Places of the tables of a probe, by counts of their use that are noted now and then."""
+
+    def __init__(self) -> None:
+        self._noted: tuple[Sequence[int], Sequence[int]] = (), ()
+        """The last counts but one, and the last."""
+        self._noted_at = float("-inf")
+
+    def note(self, counts: Callable[[], Sequence[int]]) -> None:
+        """If it is time."""
+        if (now := time.monotonic()) - self._noted_at >= LEAST_SECONDS:
+            self._noted, self._noted_at = (self._noted[1], counts()), now
+
+    def hold_unused(self, counts: Sequence[int]) -> bool:
+        """Whether one that was taken has not been of use for LEAST_SECONDS at least, and twice as long at most."""
+        return any(then and then == now for then, now in zip(self._noted[0], counts, strict=False))
 
 
 class OpenPacketLoad:

@@ -22,8 +22,10 @@ from napctl.model.snapshot import PolicyState, Snapshot
 from napctl.observe.machine import take_devices
 from napctl.probe import Probe
 from napctl.probe.suspension import SuspensionProbe
+from napctl.service import open_probes
 from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
+from tests.lab.attach.test_adapting_for_weeks import FAR_PIDS, full_of_processes
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, ask, bpftrace, until, wait_for_packets
 from tests.lab.service.services import free_port
@@ -244,23 +246,27 @@ def test_totals_go_on_when_the_link_goes_down_and_when_nobody_watches_for_a_whil
     assert [each.devices[0].up for each in (second, third)] == [True, True]
 
 
-def fill(probe: Probe | SuspensionProbe | None) -> None:
-    """Take every place, by an instance where there is none."""
+def fill(probe: Probe | SuspensionProbe | None, polled_at: int = 1) -> None:
+    """Take every place, by an instance where there is none, which was polled then."""
     assert probe is not None
     for slot in probe._counters.slots:
         slot.napi = 1
+        if isinstance(probe, SuspensionProbe):
+            slot.polled_at = polled_at
 
 
-def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
-    lab: Lab, server: Server, load: LoadStarter
+def test_probes_that_are_full_of_what_has_gone_are_loaded_anew_and_totals_go_on(
+    lab: Lab, server: Server, load: LoadStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(open_probes, "LEAST_SECONDS", 0)
     load(5_000, seconds=60)
     with SnapshotTaker("test") as taker:
         taker.take(of(lab))
         fill(taker._probes._napi)
         fill(taker._probes._suspension)
         wait_for_packets(lab, 3000)
-        lossy = taker.take(of(lab))  # which ends with fresh ones
+        taker.take(of(lab))
+        lossy = taker.take(of(lab))  # which ends with fresh ones, if not the one before
         found = []
         for _ in range(2):
             wait_for_packets(lab, 600)
@@ -273,6 +279,31 @@ def test_probes_whose_tables_are_full_are_loaded_anew_and_totals_go_on(
     assert polls[2] > polls[1] + 500
     waits = [sum(each.devices[0].suspension.waits) for each in found if each.devices[0].suspension]
     assert waits[1] > waits[0]
+
+
+def test_probes_that_are_full_of_what_lives_are_kept(lab: Lab, server: Server, load: LoadStarter) -> None:
+    """They would be full again at once."""
+    load(5_000, seconds=60)
+    with SnapshotTaker("test") as taker:
+        taker.take(of(lab))
+        probes = taker._probes
+        probes.latencies({4_190_000})  # nobody
+        before, latency = (probes._napi, probes._suspension), probes._latency
+        assert latency is not None
+        fill(probes._napi)
+        fill(probes._suspension, polled_at=time.monotonic_ns())
+        full_of_processes(latency)
+        wait_for_packets(lab, 1000)
+
+        assert taker.take(of(lab)).lost_polls > 0
+        assert (probes._napi, probes._suspension) == before
+        assert probes._latency is latency
+
+        latency.drop(FAR_PIDS[0])
+        probes._renew_from = 0.0
+        probes.renew()
+        assert (probes._napi, probes._suspension) == before
+        assert probes._latency is not latency, "one of its processes has gone"
 
 
 WITHOUT = """

@@ -46,3 +46,26 @@ def test_what_cannot_be_read_is_missing_and_is_read_as_soon_as_it_can_be(monkeyp
         assert load.read([(netns, ("lo",))], None) is None
         monkeypatch.setattr(open_probes, "PacketLoadReader", PacketLoadReader)
         assert load.read([(netns, ("lo",))], None) is not None
+
+
+class Clock:
+    """Of which the test says what it shows."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_table_holds_something_unused_if_that_was_of_no_use_for_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(open_probes, "time", clock)
+    places, counts, found = open_probes._Places(), [5, 7, 0], list[bool]()
+    for _ in range(5):
+        places.note(lambda: tuple(counts))
+        found.append(places.hold_unused(counts))
+        clock.now += open_probes.LEAST_SECONDS / 2
+        counts[0] += 1
+    assert found == [False, False, True, True, True], "10 minutes after it was noted, and not before"
+    counts[1] += 1
+    assert not places.hold_unused(counts), "all that is taken is of use"
