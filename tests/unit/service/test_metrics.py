@@ -273,18 +273,22 @@ def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up()
     assert threads() == before
 
 
+BEYOND = 4
+
+
 def test_who_says_nothing_on_many_connections_takes_no_more_than_so_many() -> None:
     """Each takes a descriptor of the service."""
     with MetricsServer(showing(snapshot()), "127.0.0.1", 0) as server, ExitStack() as stack:
         place = ("127.0.0.1", server.port)
-        silent = [stack.enter_context(socket.create_connection(place)) for _ in range(3 * MOST_SCRAPES)]
-        hung_up = select.poll()
-        for each in silent:
-            hung_up.register(each, select.POLLIN)
-        deadline = time.monotonic() + 5
-        while len(hung_up.poll(100)) < 2 * MOST_SCRAPES and time.monotonic() < deadline:
+        silent, hung_up, deadline = list[socket.socket](), select.poll(), time.monotonic() + 10
+        for number in range(MOST_SCRAPES + BEYOND):
+            silent.append(stack.enter_context(socket.create_connection(place)))
+            hung_up.register(silent[-1], select.POLLIN)
+            while len(server._scraping) < min(number + 1, MOST_SCRAPES) and time.monotonic() < deadline:
+                time.sleep(0.001)  # more than a few that wait are asked to come again
+        while len(hung_up.poll(100)) < BEYOND and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert len(hung_up.poll(0)) == 2 * MOST_SCRAPES
+        assert len(hung_up.poll(0)) == BEYOND
         for each in silent:
             each.close()
         while server._scraping and time.monotonic() < deadline:
