@@ -10,10 +10,10 @@ import pytest
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.lab.bed import Lab
 from napctl.lab.flood import FloodSpec, started_flood
-from napctl.model.finding import Diagnosis
+from napctl.model.finding import Diagnosis, Finding
 from napctl.model.value import from_json
 from tests.lab.census.testpmd import Testpmd, looked, running_testpmd, spinning
-from tests.lab.helpers import Napctl, at_server
+from tests.lab.helpers import Napctl, at_server, until
 
 pytestmark = pytest.mark.lab
 
@@ -41,15 +41,19 @@ def on_the_senders_cpu(lab: Lab) -> None:
 def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, napctl: Napctl) -> None:
     with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running:
         found = spinning(state, running.pid)
-        done = napctl("doctor", "--seconds", 0.5, "--json", *at_server(lab))
+        (finding,) = until(lambda: at_rest(napctl, lab), "doctor finds a poller at rest")
     assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
     assert "dpdk_telemetry.v2 answers: DPDK" in found.evidence[0]
     assert found.trouble is None
     (thread,) = found.threads
     assert thread.most_work_share is not None
     assert thread.most_work_share < AT_REST
-    (finding,) = [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == "poller-at-rest"]
     assert finding.where == f"dpdk-testpmd ({running.pid})"
+
+
+def at_rest(napctl: Napctl, lab: Lab) -> list[Finding]:
+    done = napctl("doctor", "--seconds", 0.5, "--json", *at_server(lab))
+    return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == "poller-at-rest"]
 
 
 @pytest.mark.long
