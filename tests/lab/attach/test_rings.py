@@ -266,6 +266,9 @@ def test_who_stays_attached_follows_to_the_next_ring(lab: Lab, server: Server, n
 
         until(lambda: list(rings_of(server.pid).values()) == [ON], "the next ring", 60)
         until(lambda: settings(lab) == [DEFERRED], "its device")
+        until(
+            lambda: sum(isinstance(each, RingChange) for each in napctl.live()[0].changes) == 1, "an end of the former"
+        )
         stay.end()
     assert list(rings_of(server.pid).values()) == [OFF]
     assert machine_of(lab.server) == before
