@@ -3,7 +3,19 @@
 from msgspec.structs import replace
 
 from napctl.adapt import reasons
-from napctl.adapt.learned import LEAST_KNOWN, Learned, LearnedWay, load_of, octave_of, pooled
+from napctl.adapt.controller_state import (
+    BARRED_SECONDS,
+    LEFT_SECONDS,
+    LONGEST_BARRED_SECONDS,
+    NOTICE_SECONDS,
+    SAVED_SECONDS,
+    TRIAL_SHARE,
+    State,
+    TriedWay,
+    barred,
+    is_barred,
+)
+from napctl.adapt.learned import LEAST_KNOWN, LearnedWay, load_of, octave_of, pooled
 from napctl.adapt.preference import (
     ENTER,
     P99,
@@ -22,15 +34,11 @@ from napctl.model.value import Value
 
 __all__ = [
     "RECENT",
-    "SAVED_SECONDS",
     "SETTLE_SECONDS",
-    "TRIAL_SHARE",
     "WINDOW_SECONDS",
     "Decision",
-    "State",
     "decide",
     "limit_ns",
-    "start",
 ]
 
 
@@ -39,22 +47,10 @@ WINDOW_SECONDS = 0.5
 SETTLE_SECONDS = 0.05
 """Left out after a change, before the next window begins: what had queued up under the way before is gone then."""
 
-REST_SECONDS = 10.0
-"""Between changes, but for those that Kind says are made at once."""
 TRIAL_WINDOWS = 3
 """After which a new way has helped, or is taken back."""
 PATIENCE = 6
 """Windows after which a trial ends anyway, where most of them showed nothing."""
-BARRED_SECONDS = 600.0
-"""How long what did not help is not tried again, the first time; each time after, it is twice as long,"""
-LEFT_SECONDS = 60.0
-"""as is how long a way is not returned to that was left as it broke the budget: it may have been the machine,"""
-LONGEST_BARRED_SECONDS = 4_800.0
-"""and never longer than that."""
-TRIAL_SHARE = 0.025
-"""Of the time goes into trials, in the long run,"""
-SAVED_SECONDS = 15.0
-"""and as much may be saved up: no more than 15 s + 2.5 % of 600 s, that is 5 % of any ten minutes."""
 MOST_TO_TRY = 10
 """Changes within a minute, from which nothing new is tried,"""
 MOST_IN_A_MINUTE = 24
@@ -77,65 +73,6 @@ FADED = 0.5
 """Windows that weigh on a way, below which it is tried again."""
 LONGEST_GAP = 60.0
 """Seconds between two windows; a clock that jumps further is taken to have gone so far, one that goes back to stand."""
-NOTICE_SECONDS = 60.0
-"""Between two notices that no way keeps the budget."""
-
-
-class Bar(Value, frozen=True, kw_only=True):
-    """What is not tried until then, at one octave of load. Kept a while afterwards: the next time lasts longer."""
-
-    octave: int
-    way: Way
-    until: float
-    times: int
-    in_need_too: bool
-    """Not even where the budget is broken, since it breaks it too, or could not be made. Else it only saved nothing."""
-
-
-class TriedWay(Value, frozen=True, kw_only=True):
-    """A change that has not yet shown whether it helps."""
-
-    kind: Kind
-    origin: Way
-    before: tuple[WayWindow, ...]
-    """Windows under `origin`, up to the change: those that it is compared with."""
-    windows: int = 0
-    """Since, also those that show nothing."""
-
-
-class State(Value, frozen=True, kw_only=True):
-    """Of one controller: of a server, or of one NAPI instance of it. Times are seconds on its own clock."""
-
-    way: Way
-    learned: Learned
-    clock: float = 0.0
-    at: float | None = None
-    """CLOCK_MONOTONIC of the last window."""
-    last_octave: int | None = None
-    recent: tuple[WayWindow, ...] = ()
-    """Windows at this octave since the last change."""
-    trial: TriedWay | None = None
-    bars: tuple[Bar, ...] = ()
-    alike_until: float = 0.0
-    """No trial before, as the last one showed that ways hardly differ; at no load, lest each has its own,"""
-    alike_p99_ns: float = 0.0
-    """unless a broken budget asks for a cure, and the p99 is well above what it was then."""
-    credit: float = SAVED_SECONDS
-    """Seconds of trials that may be spent."""
-    changes: tuple[float, ...] = ()
-    """Within the last minute, and the last one."""
-    noticed: float = -NOTICE_SECONDS
-
-    @property
-    def octave(self) -> int:
-        """Of the load, once there was some."""
-        assert self.last_octave is not None
-        return self.last_octave
-
-    @property
-    def rested(self) -> bool:
-        """Whether it may change without need."""
-        return not self.changes or self.clock - self.changes[-1] >= REST_SECONDS
 
 
 class Decision(Value, frozen=True, kw_only=True):
@@ -151,11 +88,6 @@ class Decision(Value, frozen=True, kw_only=True):
     """Something to say without a change: a trial has helped; no way keeps the budget (at most once a minute)."""
 
 
-def start(way: Way, learned: Learned) -> State:
-    """Where it begins: the way that is in force, which the goal should have."""
-    return State(way=way, learned=learned)
-
-
 def decide(state: State, seen: WayWindow, goal: LatencyGoal) -> Decision:
     """After each window. Deterministic; takes what it knows from its arguments alone."""
     state = _later(state, seen)
@@ -164,7 +96,7 @@ def decide(state: State, seen: WayWindow, goal: LatencyGoal) -> Decision:
     if seen.way not in goal.ways:
         return _stay(replace(state, recent=(), trial=None))
     if seen.way != state.way:  # it could not be made, or somebody else has changed it
-        state = replace(_barred(state, state.way, in_need_too=True), way=seen.way, recent=(), trial=None)
+        state = replace(barred(state, state.way, in_need_too=True), way=seen.way, recent=(), trial=None)
     load = load_of(seen)
     if load is None:
         return _ended(state, goal) if state.trial and state.trial.windows >= PATIENCE else _stay(state)
@@ -216,7 +148,7 @@ def _load_changed(state: State, load: float, goal: LatencyGoal, octave: int) -> 
     brought = state.trial is not None and state.last_octave is not None and octave > state.last_octave
     origin = state.trial.origin if state.trial else state.way
     state = replace(state, last_octave=octave, recent=(), trial=None)
-    ways = [way for way in goal.ways if way == origin or not _is_barred(state, way)]
+    ways = [way for way in goal.ways if way == origin or not is_barred(state, way)]
     cells = [state.learned.cell(octave, way) for way in ways]
     anything = any(each.p99.weight >= LEAST_KNOWN for each in cells)
     if brought and not anything:
@@ -311,11 +243,11 @@ def _ended(state: State, goal: LatencyGoal) -> Decision:
         state = replace(state, alike_until=state.clock + BARRED_SECONDS, alike_p99_ns=p99_ns)
     if helped:
         if trial.kind in ("budget", "cure"):
-            state = _barred(state, trial.origin, in_need_too=True, seconds=LEFT_SECONDS)
+            state = barred(state, trial.origin, in_need_too=True, seconds=LEFT_SECONDS)
         return replace(_stay(replace(state, trial=None)), notice=reasons.helped(before, after))
     if _last_minute(state) >= MOST_IN_A_MINUTE:
         return _stay(state)
-    state = _barred(state, state.way, in_need_too=not after.p99.weight or after.p99.typical > limit)
+    state = barred(state, state.way, in_need_too=not after.p99.weight or after.p99.typical > limit)
     return _changed(replace(state, trial=None), trial.origin, "back", reasons.taken_back(before, after, limit))
 
 
@@ -357,12 +289,12 @@ def _here(state: State) -> LearnedWay:
 
 
 def _known(state: State, goal: LatencyGoal, *, in_need: bool = False) -> list[LearnedWay]:
-    ways = (way for way in goal.ways if way == state.way or not _is_barred(state, way, in_need=in_need))
+    ways = (way for way in goal.ways if way == state.way or not is_barred(state, way, in_need=in_need))
     return [state.learned.cell(state.octave, way) for way in ways]
 
 
 def _untried(state: State, goal: LatencyGoal) -> list[Way]:
-    others = (way for way in goal.ways if way != state.way and not _is_barred(state, way))
+    others = (way for way in goal.ways if way != state.way and not is_barred(state, way))
     return [way for way in others if state.learned.cell(state.octave, way).p99.weight < FADED]
 
 
@@ -380,23 +312,3 @@ def _cure_order(state: State, goal: LatencyGoal, way: Way) -> tuple[float, float
         return known, abs(index - len(goal.ways) / 2)
     longer = _here(state).cost.typical * 2 ** (state.octave + 0.5) >= SATURATED
     return known, abs(index - place) + (0 if (index > place) == longer else len(goal.ways))
-
-
-def _barred(state: State, way: Way, *, in_need_too: bool, seconds: float = BARRED_SECONDS) -> State:
-    """Each time it lasts twice as long."""
-    if state.last_octave is None:
-        return state
-    same = [each for each in state.bars if (each.octave, each.way) == (state.octave, way)]
-    times = same[0].times + 1 if same else 0
-    until = state.clock + min(seconds * 2 ** min(times, 10), LONGEST_BARRED_SECONDS)
-    bar = Bar(octave=state.octave, way=way, until=until, times=times, in_need_too=in_need_too)
-    return replace(state, bars=(*(each for each in state.bars if each not in same), bar))
-
-
-def _is_barred(state: State, way: Way, *, in_need: bool = False) -> bool:
-    return any(
-        (each.octave, each.way) == (state.last_octave, way)
-        and state.clock < each.until
-        and (each.in_need_too or not in_need)
-        for each in state.bars
-    )

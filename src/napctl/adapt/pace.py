@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from itertools import takewhile
 
-from napctl.adapt.controller import RECENT, WINDOW_SECONDS, State, limit_ns
+from napctl.adapt.controller import RECENT, WINDOW_SECONDS, limit_ns
+from napctl.adapt.controller_state import State
 from napctl.adapt.preference import LatencyGoal
 
 __all__ = ["WindowSpan", "followed", "has_ended", "next_span"]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from napctl.adapt.controller import SAVED_SECONDS, TRIAL_SHARE, Decision, State, decide
+from napctl.adapt.controller import Decision, decide
+from napctl.adapt.controller_state import SAVED_SECONDS, TRIAL_SHARE, State
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import Way, WayWindow
 

@@ -11,14 +11,16 @@ from msgspec.structs import replace
 from napctl.change.recovery import alive
 from napctl.change.ring_block import ring_block
 from napctl.change.same_process import running
-from napctl.kernel import cpu_time, processes
+from napctl.kernel import cpu_time, napi_threads, processes
 from napctl.kernel.epoll_instances import params_at
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.activity import Now, attached_pids, judge
-from napctl.model.change import EpollChange, NapiChange, RingChange, Transaction
+from napctl.model.change import EpollChange, InstanceChange, NapiChange, RingChange, Transaction
 from napctl.model.latency import LatencySummary
+from napctl.model.machine import Napi
+from napctl.model.settings import ThreadSettings
 from napctl.model.suspension_counts import SuspensionCounts, suspended_between
 from napctl.model.window import Window
 from napctl.observe.server_latency import LatencyMeter
@@ -144,7 +146,7 @@ def measured(transaction: Transaction, seconds: float) -> tuple[Now, Window | No
 
 
 def _namespaces(transaction: Transaction) -> list[int]:
-    changes = (change for change in transaction.changes if isinstance(change, NapiChange))
+    changes = (change for change in transaction.changes if isinstance(change, InstanceChange))
     return list(dict.fromkeys(change.netns for change in changes))
 
 
@@ -188,22 +190,29 @@ def _lost_epoll(change: EpollChange) -> str:
 
 
 def _lost_napis(transaction: Transaction) -> str:
-    for inode in {change.netns for change in transaction.changes if isinstance(change, NapiChange)}:
+    for inode in {change.netns for change in transaction.changes if isinstance(change, InstanceChange)}:
         netns = NetworkNamespace.find(inode)
         if netns is None:
             return "its network namespace has gone"
         with netns, Netdev(netns) as netdev:
-            there = {napi.napi_id: napi.settings for napi in netdev.napis()}
+            there = {napi.napi_id: napi for napi in netdev.napis()}
         for change in transaction.changes:
-            if isinstance(change, NapiChange) and change.netns == inode:
-                now = there.get(change.napi_id)
-                if now is None:
+            if isinstance(change, InstanceChange) and change.netns == inode:
+                napi = there.get(change.napi_id)
+                if napi is None:
                     return f"{change.where} disappeared (device reset, or down)"
+                now = napi.settings if isinstance(change, NapiChange) else _thread_of(napi)
                 if any(getattr(now, name) != value for name, value in _set(change)):
                     return f"{change.where} lost its settings, or somebody else changed them"
     return ""
 
 
-def _set(change: NapiChange) -> Iterable[tuple[str, object]]:
+def _thread_of(napi: Napi) -> ThreadSettings:
+    """Without a thread there is nothing to have a nice value, nor CPUs."""
+    nice, cpus = (napi_threads.scheduled(napi.thread_pid) if napi.thread_pid is not None else None) or (None, None)
+    return ThreadSettings(threaded=napi.settings.threaded, nice=nice, cpus=cpus)
+
+
+def _set(change: InstanceChange) -> Iterable[tuple[str, object]]:
     names = change.after.__struct_fields__
     return ((name, value) for name in names if (value := getattr(change.after, name)) is not None)

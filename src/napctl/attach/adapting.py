@@ -11,7 +11,8 @@ from dataclasses import replace as but
 from pathlib import Path
 from typing import Self
 
-from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, State, start
+from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS
+from napctl.adapt.controller_state import State, start
 from napctl.adapt.grouping import Grouping, Groups, regrouped
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal

@@ -5,13 +5,17 @@ What is wrong is told in the names of the options, which are a policy's keys as 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as but
 from typing import Any
+
+from msgspec.structs import replace
 
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import ways_between
 from napctl.attach.timer_choice import within
 from napctl.change.undoing_order import LONGEST_SUSPENSION_NS
 from napctl.model.errors import BadInput
+from napctl.model.modes import OF_INSTANCES, AskedMode
 from napctl.model.suspension import Suspension
 from napctl.model.units import NS_PER, duration_ns, duration_text
 
@@ -24,6 +28,7 @@ __all__ = [
     "RANGE",
     "S32_MAX",
     "AttachOptions",
+    "in_mode",
     "options_of",
     "timer_ns_of",
     "timer_range_ns_of",
@@ -58,8 +63,14 @@ class AttachOptions:
     goal: LatencyGoal | None = None
     steer: bool = False
     force: bool = False
+    mode: AskedMode = "suspend"
+    """Not suspension: `suspension` has none, and, without anybody who polls, no polling either."""
+    spin: bool = False
+    """Threads never sleep."""
 
     def __post_init__(self) -> None:
+        if self.mode not in ("suspend", "auto"):
+            return  # nothing is suspended
         suspend_ns = self.suspension.irq_suspend_timeout_ns
         if self.goal is not None and suspend_ns > LONGEST_SUSPENSION_NS:
             raise BadInput(
@@ -118,7 +129,8 @@ def options_of(values: Mapping[str, Any], *, stays: bool) -> AttachOptions:
             f"--busy-poll-usecs {suspension.busy_poll_usecs}: a task that spins in epoll_wait cannot be killed until "
             f"it runs out; more than {LONGEST_SPIN_US:,} µs needs --force"
         )
-    return AttachOptions(
+    _refuse_beside_mode(given, stays=stays)
+    options = AttachOptions(
         suspension=suspension,
         timer_ns=given.get("timer_ns"),
         budget_ns=given.get("latency_budget_ns"),
@@ -126,6 +138,31 @@ def options_of(values: Mapping[str, Any], *, stays: bool) -> AttachOptions:
         steer=given.get("steer", False),
         force=given.get("force", False),
     )
+    return in_mode(options, given.get("mode", "suspend"), spins=given.get("spin", False))
+
+
+def in_mode(options: AttachOptions, mode: AskedMode, *, spins: bool = False) -> AttachOptions:
+    """The same for another mode than suspension."""
+    suspension = options.suspension
+    if mode not in ("suspend", "auto"):
+        suspension = replace(suspension, irq_suspend_timeout_ns=0)
+    if mode in OF_INSTANCES:
+        suspension = replace(suspension, busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
+    return but(options, mode=mode, spin=spins, suspension=suspension)
+
+
+def _refuse_beside_mode(given: Mapping[str, Any], *, stays: bool) -> None:
+    """Options that have no meaning in the mode that is asked for."""
+    mode: AskedMode = given.get("mode", "suspend")
+    if given.get("spin") and mode != "thread":
+        raise BadInput("--spin: threads of the kernel spin; it goes with --mode thread")
+    if given.get("steer") and mode not in ("suspend", "auto"):
+        raise BadInput(f"--steer: it gives each worker one queue, for suspension; leave it out, as --mode is {mode}")
+    if mode != "suspend" and stays and given.get("latency_budget_ns") is not None:
+        raise BadInput(f"--latency-budget: adapting is by suspension; leave it out, as --mode is {mode}")
+    if mode == "thread" and ("timer_ns" in given or "latency_budget_ns" in given):
+        name = "--defer-us" if "timer_ns" in given else "--latency-budget"
+        raise BadInput(f"{name}: a thread has no timer; leave it out, as --mode is thread")
 
 
 def _goal(given: Mapping[str, Any], suspension: Suspension, *, stays: bool) -> LatencyGoal | None:

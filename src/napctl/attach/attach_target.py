@@ -1,12 +1,14 @@
-"""Attach a target that was judged: choose the timer, change the settings."""
+"""Attach a target that was judged: choose the mode and the timer, change the settings."""
 
 import time
 from collections.abc import Callable
+from dataclasses import replace as but
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import attachment, refuse_second, refuse_shared
 from napctl.attach.inspect_target import receiving
-from napctl.attach.judge_target import JudgedTarget, who, why_not
+from napctl.attach.judge_target import JudgedTarget, judge, unfit_words, who
+from napctl.attach.mode_sweep import ROUNDS_TO_CHOOSE, ROUNDS_TO_TELL, next_best, offered, options_for
 from napctl.attach.switch_way import in_way
 from napctl.attach.timer_sweep import choose_timer
 from napctl.change.journal import Journal
@@ -16,9 +18,20 @@ from napctl.kernel.netdev import Netdev
 from napctl.model.activity import Attached
 from napctl.model.change import Guard, Keeper, NapiChange, Transaction
 from napctl.model.errors import Unsupported
+from napctl.model.modes import OF_INSTANCES, mode_of
+from napctl.model.next_best import NextBest, Offer
 from napctl.model.timer_choice import TimerChoice
 
-__all__ = ["attach_target", "attach_with", "refuse_unfit", "several_queues", "timer_without_trial"]
+__all__ = [
+    "as_chosen",
+    "attach_target",
+    "attach_with",
+    "chosen_options",
+    "in_best_mode",
+    "refuse_unfit",
+    "several_queues",
+    "timer_without_trial",
+]
 
 
 def attach_target(
@@ -46,13 +59,59 @@ def refuse_unfit(journal: Journal, target: JudgedTarget) -> None:
     refuse_second(target.found.processes, journal.live())
     if target.choice.empty:
         refuse_shared(target.found.feeding, journal.live())
+        raise Unsupported(f"{who(target.found)}: {unfit_words(target)}; nothing was changed")
+
+
+def in_best_mode(
+    journal: Journal,
+    target: JudgedTarget,
+    options: AttachOptions,
+    progress: Callable[[str], None],
+    *,
+    show: Callable[[NextBest], object] = lambda _found: None,
+    measure: bool = True,
+) -> tuple[JudgedTarget, AttachOptions, NextBest | None]:
+    """What `--mode auto` attaches, and with which options: suspension where it fits, else the best of what does, and
+    what that was chosen from. Whoever asks for suspension, which does not fit, is only shown what does, `measure`d or
+    not. Raises what refuse_unfit() does, and Unsupported if nothing is better than what is there.
+    """
+    if options.mode not in ("suspend", "auto") or not target.choice.empty:
+        return target, options, None
+    refuse_second(target.found.processes, journal.live())
+    refuse_shared(target.found.feeding, journal.live())
+    if measure or options.mode == "auto":
+        rounds = ROUNDS_TO_CHOOSE if options.mode == "auto" else ROUNDS_TO_TELL
+        found = next_best(journal, target, options, rounds=rounds, progress=progress)
+    else:
+        found = offered(target, options)
+    show(found)
+    if options.mode != "auto":
+        return target, options, None
+    return (*as_chosen(target, options, found), found)
+
+
+def as_chosen(target: JudgedTarget, options: AttachOptions, found: NextBest) -> tuple[JudgedTarget, AttachOptions]:
+    """To attach the best of what was tried, with the timer that it was tried with. Raises Unsupported if there is
+    none."""
+    if found.best is None:
         raise Unsupported(
-            f"{who(target.found)}: {why_not(target.found, target.verdicts, target.rings)}; nothing was changed"
+            f"{who(target.found)}: suspension does not fit: {unfit_words(target)}; of what fits else, "
+            f"{found.unmeasured or found.why}; nothing was changed"
         )
+    chosen = chosen_options(options, found, found.best)
+    return judge(target.found, chosen), chosen
+
+
+def chosen_options(options: AttachOptions, found: NextBest, offer: Offer) -> AttachOptions:
+    """To attach in the mode that was offered, with the timer that it was tried with."""
+    chosen = options_for(options, offer)
+    return chosen if chosen.mode == "thread" else but(chosen, timer_ns=found.gro_flush_timeout_ns)
 
 
 def timer_without_trial(options: AttachOptions) -> TimerChoice | None:
     """None: timers are to be tried."""
+    if options.mode == "thread":
+        return TimerChoice(gro_flush_timeout_ns=0, why="a thread has no timer")
     if options.goal is not None:
         return TimerChoice(gro_flush_timeout_ns=0, why="it adapts, from interrupts on")
     if options.timer_ns is not None:
@@ -88,6 +147,7 @@ def attach_with(
             attach_seconds=target.seconds + time.monotonic() - start,
             fitness=target.fitness,
             timer=timer,
+            mode=mode_of(transaction.changes),
             window=None,
             warnings=target.warnings,
             recovered=(),
@@ -102,10 +162,12 @@ def several_queues(transaction: Transaction) -> list[str]:
 
     An epoll instance follows one NAPI id; sockets of another wait for the suspend timer. A ring polls all.
     """
+    if mode_of(transaction.changes) in OF_INSTANCES:
+        return []  # what comes over others is taken as before
     changes = [
         change
         for change in transaction.changes
-        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns is not None
+        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns
     ]
     words = []
     for ifindex, device, inode in sorted({(change.ifindex, change.device, change.netns) for change in changes}):

@@ -1,4 +1,4 @@
-"""An attachment: the one transaction that gives a running server IRQ suspension, and the way back."""
+"""An attachment: the one transaction that gives a running server IRQ suspension, or the next best; and the way back."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -12,6 +12,7 @@ from napctl.model.change import (
     EpollChange,
     Guard,
     Holder,
+    InstanceChange,
     Keeper,
     NapiChange,
     PollerChange,
@@ -19,10 +20,20 @@ from napctl.model.change import (
     RingChange,
     SocketChange,
     SteeringChange,
+    ThreadChange,
     Transaction,
 )
 from napctl.model.errors import BadInput
-from napctl.model.settings import DYNAMIC, INACTIVE, NapiSettings, RingPolling, SocketPolling
+from napctl.model.settings import (
+    BUSY_POLL,
+    DYNAMIC,
+    ENABLED,
+    INACTIVE,
+    NapiSettings,
+    RingPolling,
+    SocketPolling,
+    ThreadSettings,
+)
 from napctl.model.suspension import Suspension
 
 __all__ = [
@@ -47,6 +58,8 @@ RING_BUSY_POLL_USECS = 50
 """Of a wait in io_uring: the same."""
 RING_MOST_USECS = 10_000
 """What the kernel takes at most (commit df8599ee18c0)."""
+THREAD_NICE = 0
+"""As a new one has: what a thread does is work of the server like its own."""
 
 
 def attachment(
@@ -73,6 +86,8 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
     the first task polls. An epoll instance, socket or ring already as wanted is not touched, but for one that `adapts`:
     it is part of it all the same, as it may be given something else later."""
     found, choice = target.found, target.choice
+    if choice.mode == "thread":
+        return tuple(_threads(target))
     started = {process.pid: process.started_ticks for process in found.processes}
     changes: list[Change] = [_steering(group) for group in choice.steered]
     devices = {(each.netns, each.device.ifindex): each for each in found.napis.values()}
@@ -84,7 +99,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
                 ifindex=located.device.ifindex,
                 napi_id=napi.napi_id,
                 before=_touched(napi.settings),
-                after=wanted.deferral if napi.napi_id in choice.deferred else wanted.napi,
+                after=wanted.deferral if choice.rings else wanted.napi,
             )
             for napi in located.device.napis
             if napi.napi_id in choice.napis
@@ -136,6 +151,22 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
 
 def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
     return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
+
+
+def _threads(target: JudgedTarget) -> Iterator[ThreadChange]:
+    """All of each thread: one that is as wanted already is part of it all the same, so that nobody else sets it."""
+    for place in target.choice.threads:
+        located = target.found.napis[place.napi_id]
+        threaded = BUSY_POLL if target.choice.spins else ENABLED
+        if located.napi.thread is not None:
+            yield ThreadChange(
+                netns=located.netns,
+                device=located.device.name,
+                ifindex=located.device.ifindex,
+                napi_id=place.napi_id,
+                before=located.napi.thread,
+                after=ThreadSettings(threaded=threaded, nice=THREAD_NICE, cpus=str(place.cpu)),
+            )
 
 
 def socket_polling(wanted: Suspension) -> SocketPolling:
@@ -230,8 +261,11 @@ def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
 
 
 def napis_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
-    """NAPI instances that it changes: network namespace and id."""
-    return ((change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange))
+    """NAPI instances that it changes: network namespace and id. Threads count if it attaches: who attaches leaves alone
+    those that a plan gave."""
+    threads = transaction.kind == "attach"
+    changes = (each for each in transaction.changes if isinstance(each, InstanceChange))
+    return ((each.netns, each.napi_id) for each in changes if threads or isinstance(each, NapiChange))
 
 
 def steered_inodes(live: Iterable[Transaction]) -> frozenset[int]:

@@ -19,9 +19,9 @@ __all__ = ["explain"]
 
 def explain(
     found: Examination, judged: Iterable[InstanceVerdict], rings: Iterable[RingVerdict] = (), *,
-    poll_sysctl: int | None = None,
+    poll_sysctl: int | None = None, suspends: bool = True,
 ) -> Fitness:  # fmt: skip
-    """Everything that is known of a target's fitness. Changes nothing."""
+    """Everything that is known of a target's fitness. Changes nothing. `suspends`: what hampers that is to be noted."""
     judged, rings = tuple(judged), tuple(rings)
     return Fitness(
         target=found.name,
@@ -30,7 +30,9 @@ def explain(
         sockets=(*ring_fitness(rings), *_left_to_themselves(found, rings, poll_sysctl)),
         placements=placements(found, (each.instance for each in judged if each.instance.sockets_by_napi)),
         steering=tuple(steering(found)),
-        notes=tuple(dict.fromkeys(chain(_notes(found), _loops(judged), _price(rings)))),
+        notes=tuple(
+            dict.fromkeys(chain(_notes(found), *((_hampers(found), _loops(judged), _price(rings)) if suspends else ())))
+        ),
         lacks=found.lacks,
     )
 
@@ -52,6 +54,10 @@ def _notes(found: Examination) -> Iterator[str]:
                 f"{device.driver} ({device.name}) does not keep NAPI settings over a link reset or a change of "
                 "channels; `attach --stay` sets them again"
             )
+
+
+def _hampers(found: Examination) -> Iterator[str]:
+    for device in {located.device.name: located.device for located in found.napis.values()}.values():
         if device.driver in RECEIVES_WHERE_ANSWERED and any(steering(found)):
             yield (
                 f"{device.driver} ({device.name}): its host may move a connection to the queue over which it is "

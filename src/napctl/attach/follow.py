@@ -11,24 +11,23 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attach_target import refuse_unfit, timer_without_trial
 from napctl.attach.follow_conflicts import Conflicts
 from napctl.attach.follow_devices import Readable
-from napctl.attach.follow_memory import Known, key_of, keys_of
+from napctl.attach.follow_memory import Known, keys_of
+from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.follow_processes import FollowedProcesses
 from napctl.attach.follow_settings import FollowedSettings
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
 from napctl.attach.follow_sweep import FollowSweep
 from napctl.attach.follow_transaction import FollowedTransaction
-from napctl.attach.follow_trial import Trials
+from napctl.attach.follow_trial import Trials, starved_step
 from napctl.attach.follow_way import FollowWay
-from napctl.attach.follow_words import Tell, Words, counted, in_words
-from napctl.attach.judge_target import JudgedTarget, who, why_not
+from napctl.attach.follow_words import Tell, Words, in_words
+from napctl.attach.judge_target import JudgedTarget, unfit_words, who
 from napctl.attach.objections import Objections
-from napctl.attach.starving import starved_changes
-from napctl.attach.switch_way import way_words
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import Guard, NapiChange, PollerChange, Restored, Transaction
+from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -52,7 +51,7 @@ class Stay:
         self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Tell,
         *, entry: str = "", objections: Objections | None = None,
     ):  # fmt: skip
-        self._target, self._options = target, options
+        self._target = target
         self._words = Words(tell)
         self._failures = 0
         """Turns that ended in an error, one after the other."""
@@ -63,6 +62,7 @@ class Stay:
         self._conflicts = Conflicts(Objections() if objections is None else objections, target.text, self._words)
         self._settings = FollowedSettings(self._conflicts, self._words)
         self._way = FollowWay(options, directory, self._words)
+        self._mode = FollowedMode(options, self._known, self._way, self._words)
         self._sweep = FollowSweep(options, directory, self._words.tell)
         self._trials = Trials()
         self._deaf_until = 0.0
@@ -96,10 +96,8 @@ class Stay:
         taken = self._attachment.adopt(transaction)
         self.members.adopt(taken)
         self._words.say_anew()
-        way = self._way.adopt(taken)
-        self._words.tell(
-            f"took over {taken.title}: {counted(taken)}, with {way_words(way.gro_flush_timeout_ns)}", "adopt"
-        )
+        self._mode.adopt(taken)
+        self._words.tell_adopted(taken, self._way.adopt(taken).gro_flush_timeout_ns)
         self._trials.begin(taken, now=False)
         self._words.tell_all()
 
@@ -190,13 +188,14 @@ class Stay:
             self._pace.want(time.monotonic())
             raise
         try:
+            self._mode.take_best(self._sweep.next_best)
             return not over or self._look()
         finally:
-            self._sweep.choice = None  # by later traffic another one may be better
+            self._sweep.forget()  # by later traffic another one may be better
 
     def _waits_for_another_sweep(self) -> bool:
         """Whether it could only begin one of its own, while another target's is under way."""
-        return self.attached is None and timer_without_trial(self._options) is None and self._sweep.must_wait
+        return self.attached is None and timer_without_trial(self._mode.options) is None and self._sweep.must_wait
 
     def _adapt(self) -> bool:
         """Into another way, if one is wanted."""
@@ -222,17 +221,17 @@ class Stay:
                     self._attachment.recover(journal, self.members.pids)
             return True
         present, running = self._settings.present(transaction), self._processes.running
-        if self._attachment.recorded and self._in_order == (transaction, present, running):
+        if self._attachment.settled and self._in_order == (transaction, present, running):
             return True
         step = cheap_step(transaction, present, running, self._conflicts.left)
         if self._is_left(step):
             step = cheap_step(transaction, present, running, self._conflicts.left)
             self._pace.want(time.monotonic())  # what it feeds is not to be attached either
         self._conflicts.see(transaction, present)
-        if not step and self._attachment.recorded:
+        if not step and self._attachment.settled:
             self._in_order = transaction, present, running
             return True
-        if len([each for each in step.forget if isinstance(each, NapiChange)]) > len(step.more):
+        if len([each for each in step.forget if isinstance(each, InstanceChange)]) > len(step.more):
             self._pace.want(time.monotonic())  # as many NAPI instances as before are not to be found
         return self._amend_what_is_ours(step)
 
@@ -241,15 +240,9 @@ class Stay:
         transaction = self.attached
         if transaction is None or (now := self._trials.read()) is None:
             return True
-        if not now.starving or self._options.force:
+        if not now.starving or self._mode.options.force:
             return True
-        step = Step(without=list(starved_changes(transaction, self.members.examined(0), now.starving)))
-        for change in step.without:
-            if (key := key_of(change)) is not None:
-                self._known.harm(key, now.why)
-        if step:
-            step.say(f"detached {', '.join(change.where for change in step.without)}: {now.why}", "detach")
-        return self._amend_what_is_ours(step)
+        return self._amend_what_is_ours(starved_step(transaction, self.members.examined(0), now, self._known))
 
     def _look(self) -> bool:
         """The deep part."""
@@ -283,7 +276,12 @@ class Stay:
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
                     return
-        self._words.say(f"waiting: {who(now.found)}: {why_not(now.found, now.verdicts, now.rings)}")
+        elif self._mode.is_open and self._sweep.begin_modes(now, lambda: self._attachment.guard):
+            with self._attachment.journal() as journal:
+                self._attachment.recover(journal, self.members.pids)
+            self._attachment.recorded = False  # until what is tried is put back
+            return
+        self._words.say(f"waiting: {who(now.found)}: {unfit_words(now)}")
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
         """Where timers are to be tried before, that only begins."""
@@ -291,18 +289,18 @@ class Stay:
         keys = keys_of(now.choice)
         try:
             refuse_unfit(journal, now)
-            timer = timer_without_trial(self._options) or self._sweep.choice
+            timer = timer_without_trial(self._mode.options) or self._sweep.choice
             if timer is None:
                 self._sweep.begin(now, lambda: self._attachment.guard)
                 return
-            attached = self._attachment.attach(journal, now, self._options, timer)
+            attached = self._attachment.attach(journal, now, self._mode.options, timer)
         except NapctlError as error:
             self._known.refuse(keys, str(error))
             raise
         self._way.begin(attached.transaction, attached.timer.gro_flush_timeout_ns)
         self._words.say_anew()
         self._settle(now)
-        chosen = self._options.timer_ns is None and self._options.goal is None
+        chosen = self._mode.options.timer_ns is None and self._mode.options.goal is None
         self._words.tell_attached(attached, who(now.found), chosen=chosen)
         self._settings.follow(attached.transaction)
         self._begin_trial(attached.transaction)
@@ -327,7 +325,7 @@ class Stay:
     # What these have in common.
 
     def _step(self, transaction: Transaction, now: JudgedTarget) -> Step:
-        adapts = self._options.goal is not None
+        adapts = self._mode.options.goal is not None
         present, left = self._settings.present(transaction), self._conflicts.left
         return next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
 
@@ -395,3 +393,4 @@ class Stay:
         self._way.end()
         self._attachment.detach(self.members.pids)
         self._settings.end()
+        self._mode.end()

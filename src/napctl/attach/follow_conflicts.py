@@ -56,7 +56,8 @@ class Conflicts:
         if found is not None:
             polling = [*found.instances, *found.plain_sockets, *found.rings]
         processes = {each.where for each in polling}
-        napis = {f"NAPI {id_} of {each.device.name}" for id_, each in found.napis.items()} if found else ()
+        places = [f"{id_} of {each.device.name}" for id_, each in found.napis.items()] if found else []
+        napis = {f"NAPI {each}" for each in places} | {f"NAPI thread {each}" for each in places}
 
         def is_gone(where: str) -> bool:
             return bool(napis) and where not in napis if where.startswith("NAPI ") else where not in processes

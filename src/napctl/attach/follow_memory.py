@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace as but
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
@@ -11,6 +12,7 @@ from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, Pla
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
 from napctl.model.change import Change, EpollChange, RingChange, SocketChange, Transaction
+from napctl.model.modes import OF_INSTANCES
 
 __all__ = ["Known", "key_of", "keys_of"]
 
@@ -31,6 +33,10 @@ class Known:
         """Instances and rings that are chosen: one that is so already has no change by which it is known."""
         self.settled: frozenset[int] = frozenset()
         """Pids of those in which there is nothing left to attach."""
+
+    def become(self, options: AttachOptions) -> None:
+        """These are in force from now on."""
+        self._options = options
 
     def refuse(self, keys: Iterable[Key], why: str) -> None:
         """The kernel or a long look refuses them, or another attachment has what feeds them."""
@@ -55,7 +61,9 @@ class Known:
     def examined(self, look: Callable[[float], Examination], attached: Transaction | None) -> JudgedTarget:
         """A glance; a longer look at how they wait when there is somebody new. `look` takes the seconds to watch."""
         glance = self.judged(look(0), attached)
-        if not (new := self.new(glance, attached)):
+        new = self.new(glance, attached)
+        alone = attached is None and glance.choice.mode in OF_INSTANCES  # a long look tells who else polls them
+        if not (new or alone):
             return glance
         longer = self.judged(look(WATCH_SECONDS), attached)
         self.learn(new, longer)
@@ -82,6 +90,8 @@ class Known:
 
     def new(self, glance: JudgedTarget, attached: Transaction | None) -> set[Key]:
         """What is not attached and may be tried now, as far as a glance can tell."""
+        if glance.choice.mode in OF_INSTANCES:
+            return set()  # nothing of the target itself is attached
         changes = attached.changes if attached else ()
         epolls = (each for each in changes if isinstance(each, EpollChange))
         holders = {(each.pid, each.started_ticks, each.fd) for one in epolls for each in one.holders}
@@ -116,6 +126,8 @@ class Known:
     ) -> JudgedTarget:
         """Without what is fed by a NAPI instance that another attachment has."""
         reasons = {napi_id: reason for (_, napi_id), reason in held(others).items()}
+        if now.choice.mode in OF_INSTANCES:
+            return but(now, choice=now.choice.without(reasons))
         fed = [(each.key, set(each.sockets_by_napi)) for each in now.choice.instances]
         fed += [(each.key, {each.napi_id}) for each in now.choice.sockets if each.napi_id]
         fed += [(each.key, set(each.napis)) for each in now.choice.rings]

@@ -7,7 +7,7 @@ from napctl.attach.follow_conflicts import Conflicts
 from napctl.attach.follow_devices import Devices, PlacedNotice, Readable
 from napctl.attach.follow_step import Present, Step, resets_of
 from napctl.attach.follow_words import Words, in_words
-from napctl.model.change import NapiChange, Transaction
+from napctl.model.change import InstanceChange, NapiChange, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["FollowedSettings"]
@@ -24,7 +24,7 @@ class FollowedSettings:
 
     def follow(self, transaction: Transaction) -> None:
         """Its devices, and no others."""
-        napis = (each for each in transaction.changes if isinstance(each, NapiChange))
+        napis = (each for each in transaction.changes if isinstance(each, InstanceChange))
         self._heed(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
 
     def present(self, transaction: Transaction) -> Present:

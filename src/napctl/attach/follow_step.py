@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from napctl.attach.attachment import planned
+from napctl.attach.follow_thread import state_of_thread, thread_there
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.steering import outgrown
@@ -13,15 +14,18 @@ from napctl.change.one_change import value_words
 from napctl.model.change import (
     Change,
     EpollChange,
+    InstanceChange,
     NapiChange,
     PollerChange,
     RingChange,
     SocketChange,
     SteeringChange,
+    ThreadChange,
     Transaction,
 )
+from napctl.model.modes import OF_INSTANCES
 from napctl.model.plan import settings
-from napctl.model.settings import NapiSettings, kernel_name
+from napctl.model.settings import NapiSettings, ThreadSettings, kernel_name
 from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
 
@@ -83,7 +87,7 @@ def next_step(
     kept: set[tuple[object, ...]] = set()
     misfits = outgrown_listeners(transaction, now.found)
     for change in transaction.changes:
-        if _stays(change, now, present, misfits, step):
+        if _stays(change, now, present, misfits, step, left) or change in step.more:
             kept |= set(_keys(change))
     resets = {**present.resets, **resets_of(step.forget)}
     for change in (*_renumbered(step, present), *planned(now, wanted, adapts=adapts)):
@@ -91,20 +95,20 @@ def next_step(
             kept |= set(_keys(change))
             step.more.append(_as_before_reset(change, resets))
     if not any(key[0] in ("epoll", "socket", "ring", "listener") for key in kept) and now.choice.empty:
-        _let_go_of_all_napis(transaction, step)
+        _let_go_of_all_napis(transaction, now, step)
     _say_what_is_new(step)
     return step
 
 
-def _stays(change: Change, now: JudgedTarget, present: Present, misfits: Mapping[int, str], step: Step) -> bool:
+def _stays(
+    change: Change, now: JudgedTarget, present: Present, misfits: Mapping[int, str], step: Step, left: Collection[str]
+) -> bool:
     """Whether it stays as it is."""
     match change:
         case EpollChange():
             return _epoll(change, now, misfits, step)
-        case NapiChange():
-            return _napi(change, present, step) and not (
-                _feeds_only_unfit(change, now, step) or _is_deserted(change, now, present, step)
-            )
+        case NapiChange() | ThreadChange():
+            return _instance(change, now, present, step, left)
         case SocketChange():
             return _socket(change, now, step)
         case RingChange():
@@ -114,8 +118,10 @@ def _stays(change: Change, now: JudgedTarget, present: Present, misfits: Mapping
     return True
 
 
-def _let_go_of_all_napis(transaction: Transaction, step: Step) -> None:
-    """Deferral without anybody who polls only delays packets."""
+def _let_go_of_all_napis(transaction: Transaction, now: JudgedTarget, step: Step) -> None:
+    """Deferral without anybody who polls only delays packets, unless that is what was asked for."""
+    if now.choice.mode in OF_INSTANCES:
+        return
     step.more = [each for each in step.more if not isinstance(each, NapiChange)]
     left = [each for each in transaction.changes if isinstance(each, NapiChange)]
     left = [each for each in left if each not in step.without and each not in step.forget]
@@ -138,6 +144,8 @@ def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]
             case NapiChange() if not _napi(change, present, step):
                 if (change.netns, change.napi_id) in present.napis and change.where not in left:
                     step.more.append(change)
+            case ThreadChange():
+                _thread(change, present, None, step, left)
     resets = {**present.resets, **resets_of(step.forget)}
     step.more += [_as_before_reset(change, resets) for change in _renumbered(step, present)]
     _say_what_is_new(step)
@@ -157,6 +165,8 @@ def _keys(change: Change) -> Iterator[tuple[object, ...]]:
             yield ("epoll", change.pid, change.started_ticks, change.epoll_fd)
         case NapiChange():
             yield ("napi", change.netns, change.napi_id)
+        case ThreadChange():
+            yield ("thread", change.netns, change.napi_id)
         case SocketChange():
             yield ("socket", change.inode)
         case RingChange():
@@ -201,6 +211,15 @@ def _epoll(change: EpollChange, now: JudgedTarget, misfits: Mapping[int, str], s
     return True
 
 
+def _instance(change: InstanceChange, now: JudgedTarget, present: Present, step: Step, left: Collection[str]) -> bool:
+    """Whether it stays as it is."""
+    if isinstance(change, ThreadChange):
+        stays = _thread(change, present, thread_there(change, now.found), step, left)
+    else:
+        stays = _napi(change, present, step) and not _feeds_only_unfit(change, now, step)
+    return stays and not _is_deserted(change, now, present, step)
+
+
 def _napi(change: NapiChange, present: Present, step: Step) -> bool:
     there = present.napis.get((change.netns, change.napi_id))
     if there is None:
@@ -215,6 +234,22 @@ def _napi(change: NapiChange, present: Present, step: Step) -> bool:
         step.lost.append(change)
         return False
     return True
+
+
+def _thread(
+    change: ThreadChange, present: Present, thread: ThreadSettings | None, step: Step, left: Collection[str]
+) -> bool:
+    """Whether it stays as it is; one that was lost is made again."""
+    there, down = present.napis.get((change.netns, change.napi_id)), (change.netns, change.ifindex) in present.down
+    state = state_of_thread(change, there, thread, down=down)
+    if state == "stays":
+        return True
+    step.forget.append(change)
+    step.say(f"{change.where} {'disappeared (device reset)' if state == 'gone' else 'lost its settings'}")
+    if state == "lost":
+        step.lost.append(change)
+        step.more += [] if change.where in left else [change]
+    return False
 
 
 def _touched(there: NapiSettings) -> NapiSettings:
@@ -247,6 +282,8 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
 
     Those need not be of the transaction: a program may have set its epoll instance itself.
     """
+    if now.choice.mode in OF_INSTANCES:
+        return False  # nothing of the target polls, nor is to
     chosen = {id(each) for each in now.choice.instances}
     unfit = [each for each in now.verdicts if each.judgement == "does not fit" and id(each.instance) not in chosen]
     feeds = [each for each in unfit if change.napi_id in each.instance.sockets_by_napi]
@@ -257,7 +294,7 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
     return True
 
 
-def _is_deserted(change: NapiChange, now: JudgedTarget, present: Present, step: Step) -> bool:
+def _is_deserted(change: InstanceChange, now: JudgedTarget, present: Present, step: Step) -> bool:
     """Whether it is to be let go as no process of the target lives in its network namespace any more.
 
     Who follows it keeps the namespace from going with its last process.
@@ -356,7 +393,7 @@ def _runs(change: PollerChange, now: JudgedTarget) -> bool:
 
 def _is_away(change: Change, present: Present) -> bool:
     """Whether it is of a NAPI instance that cannot be set now: its device is down, or was reset since the look."""
-    if not isinstance(change, NapiChange):
+    if not isinstance(change, InstanceChange):
         return False
     device = (change.netns, change.ifindex)
     renumbered = device in present.of_devices and change.napi_id not in present.of_devices[device]

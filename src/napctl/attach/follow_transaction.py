@@ -15,7 +15,7 @@ from napctl.attach.follow_words import Words
 from napctl.attach.judge_target import JudgedTarget
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
-from napctl.change.recovery import recover
+from napctl.change.recovery import alive, recover
 from napctl.change.same_process import running
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
@@ -41,6 +41,11 @@ class FollowedTransaction:
         self.left_out = False
         """Whether the kernel has refused a change of the last step."""
         self._restored: list[Restored] = []
+
+    @property
+    def settled(self) -> bool:
+        """Whether the journal has it as it is, by the name of a process that runs: else it is taken for orphaned."""
+        return self.recorded and (self.current is None or alive(self.current))
 
     @contextmanager
     def journal(self) -> Iterator[Journal]:
@@ -86,8 +91,8 @@ class FollowedTransaction:
         when the process that it was named for has ended."""
         assert self.current is not None
         transaction = self.current
-        if not running(transaction) and members:
-            first = members[0]
+        first = next((each for each in members if running(each)), None)
+        if not running(transaction) and first is not None:
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
         self.recorded = self.left_out = False
         self.current = amend(

@@ -3,10 +3,14 @@
 import time
 
 from napctl.attach.activity import Meter
+from napctl.attach.follow_memory import Known, key_of
+from napctl.attach.follow_step import Step
+from napctl.attach.inspect_target import Examination
+from napctl.attach.starving import starved_changes
 from napctl.model.activity import Now
 from napctl.model.change import Transaction
 
-__all__ = ["Trial", "Trials"]
+__all__ = ["Trial", "Trials", "starved_step"]
 
 
 TRIAL_SECONDS = 1.0
@@ -93,3 +97,14 @@ class Trials:
             self._owed, self._due_at = True, time.monotonic() + AGAIN_SECONDS[self._undecided]
             self._undecided += 1
         return now
+
+
+def starved_step(transaction: Transaction, found: Examination, now: Now, known: Known) -> Step:
+    """What takes back what starves, which is remembered. `found`: a glance."""
+    step = Step(without=list(starved_changes(transaction, found, now.starving)))
+    for change in step.without:
+        if (key := key_of(change)) is not None:
+            known.harm(key, now.why)
+    if step:
+        step.say(f"detached {', '.join(change.where for change in step.without)}: {now.why}", "detach")
+    return step

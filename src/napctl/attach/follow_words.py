@@ -7,8 +7,18 @@ from typing import Protocol
 from napctl.attach.switch_way import way_words
 from napctl.kernel.monitor import Notice
 from napctl.model.activity import Attached
-from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, SteeringChange, Transaction
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    NapiChange,
+    RingChange,
+    SocketChange,
+    SteeringChange,
+    ThreadChange,
+    Transaction,
+)
 from napctl.model.errors import NapctlError
+from napctl.model.modes import mode_of
 from napctl.model.snapshot import Decision
 
 __all__ = ["Tell", "TellOf", "Words", "counted", "in_words"]
@@ -18,7 +28,8 @@ RENUMBERED = "NAPI instances have new ids"
 REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
-    NapiChange: "NAPI instance", EpollChange: "epoll instance", SocketChange: "socket", RingChange: "io_uring instance",
+    NapiChange: "NAPI instance", ThreadChange: "NAPI thread", EpollChange: "epoll instance", SocketChange: "socket",
+    RingChange: "io_uring instance",
     SteeringChange: "steered group",
 }  # fmt: skip
 
@@ -52,11 +63,16 @@ class Words:
         """`chosen`: its timer was, and not asked for."""
         what, attach_ms = counted(attached.transaction), attached.attach_seconds * 1000
         self.tell(f"attached {whom}: {what}, in {attach_ms:.0f} ms", "attach")
-        if chosen:
+        if chosen and attached.mode != "thread":
             timer = f"chose {way_words(attached.timer.gro_flush_timeout_ns)}"
             self.tell(f"{timer}: {attached.timer.why}" if attached.timer.why else timer, "adapt")
         for warning in attached.warnings:
             self.tell(warning)
+
+    def tell_adopted(self, taken: Transaction, gro_flush_timeout_ns: int | None) -> None:
+        """What somebody else had left is followed, as it is."""
+        way = "" if mode_of(taken.changes) == "thread" else f", with {way_words(gro_flush_timeout_ns)}"
+        self.tell(f"took over {taken.title}: {counted(taken)}{way}", "adopt")
 
     def tell_notices(self, notices: Iterable[Notice]) -> None:
         """What has happened to devices, each once."""

@@ -10,14 +10,30 @@ from napctl.attach.fitness import InstanceVerdict, verdicts
 from napctl.attach.fitness_report import explain
 from napctl.attach.inspect_process import EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination, examine
-from napctl.attach.plain_sockets import socket_fitness
+from napctl.attach.next_best import fed_napis, misfit
+from napctl.attach.placement import cpus_online_count, places_for_threads
+from napctl.attach.plain_sockets import socket_fitness, why_unpollable
 from napctl.attach.rings import RingVerdict, ring_verdicts
 from napctl.attach.steering import Group, groups
+from napctl.attach.thread_places import ThreadPlace, spin_misfit
 from napctl.kernel.processes import Process
 from napctl.kernel.sysctl import read_global
 from napctl.model.fitness import Fitness
+from napctl.model.modes import OF_INSTANCES, Mode
 
-__all__ = ["BESIDE", "WATCH_SECONDS", "Choice", "JudgedTarget", "choose", "judge", "judge_target", "who", "why_not"]
+__all__ = [
+    "BESIDE",
+    "WATCH_SECONDS",
+    "Choice",
+    "JudgedTarget",
+    "choose",
+    "choose_napis",
+    "judge",
+    "judge_target",
+    "unfit_words",
+    "who",
+    "why_not",
+]
 
 
 STILL_OPEN = (
@@ -39,14 +55,27 @@ class Choice:
     steered: tuple[Group, ...]
     """Groups that are given a program."""
     napis: tuple[int, ...]
+    mode: Mode = "suspend"
+    """In one of OF_INSTANCES these NAPI instances alone are."""
+    threads: tuple[ThreadPlace, ...] = ()
+    """Where those of `thread` run."""
+    spins: bool = False
+    why_empty: str = ""
+    """Of a mode of NAPI instances: why none is chosen, in a clause."""
     rings: tuple[Ring, ...] = ()
-    deferred: frozenset[int] = frozenset()
-    """NAPI instances that are given deferral alone, as nobody who polls them can suspend."""
+    """With them no epoll instance is."""
 
     @property
     def empty(self) -> bool:
-        """Whether nothing would be polled by anybody."""
+        """Whether nothing is chosen."""
+        if self.mode in OF_INSTANCES:
+            return not self.napis
         return not (self.instances or self.sockets or self.steered or self.rings)
+
+    def without(self, napi_ids: Container[int]) -> "Choice":
+        """Of a mode of NAPI instances."""
+        napis = tuple(each for each in self.napis if each not in napi_ids)
+        return but(self, napis=napis, threads=tuple(each for each in self.threads if each.napi_id not in napi_ids))
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,8 @@ class JudgedTarget:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What of a target was left alone, and why: one sentence each."""
+        if self.choice.mode != "suspend":
+            return ()
         chosen = {(each.process.pid, each.fd) for each in self.choice.instances}
         left: dict[str, list[str]] = {}
         for each in self.verdicts:
@@ -116,24 +147,31 @@ def judge(
         else each
         for each in ring_verdicts(found)
     )
-    choice = choose(
-        found, judged, rings, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused
-    )
-    return JudgedTarget(found, judged, choice, explain(found, judged, rings, poll_sysctl=poll_sysctl), rings=rings)
+    if options.mode in OF_INSTANCES:
+        choice = choose_napis(found, options)
+    else:
+        mode: Mode = "poll" if options.mode == "poll" else "suspend"
+        choice = choose(
+            found, judged, rings, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused,
+            mode=mode,
+        )  # fmt: skip
+    suspends = options.mode not in OF_INSTANCES
+    fitness = explain(found, judged, rings, poll_sysctl=poll_sysctl, suspends=suspends)
+    return JudgedTarget(found, judged, choice, fitness, rings=rings)
 
 
 def choose(
     found: Examination, judged: Iterable[InstanceVerdict], rings: Iterable[RingVerdict] = (), *, steer: bool,
-    force: bool, poll_sysctl: int | None = None, without: Container[Key] = (),
+    force: bool, poll_sysctl: int | None = None, without: Container[Key] = (), mode: Mode = "suspend",
 ) -> Choice:  # fmt: skip
     """What fits; with `steer` also what fits once it is steered; with `force` whatever the kernel would take; but
-    nothing `without` which it is to be.
+    nothing `without` which it is to be. In the mode `poll` no epoll instance.
 
     A worker that has connections from before is left alone when it is steered: they may be of another queue than the
-    one that it gets, and one of the two would wait for the suspend timer. A ring is attached where there is nothing
-    else: busy polling costs CPU time that suspension does not.
+    one that it gets, and one of the two would wait for the suspend timer. A ring is attached in the mode `poll`, and
+    where nothing else fits: busy polling costs CPU time that suspension does not.
     """
-    judged = tuple(each for each in judged if each.instance.key not in without)
+    judged = tuple(each for each in judged if each.instance.key not in without and mode != "poll")
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
     chosen = [each.instance for each in judged if each.judgement == "fits"]
     if force:
@@ -146,15 +184,25 @@ def choose(
     plain_sockets = socket_fitness(found, poll_sysctl=poll_sysctl)
     sockets = [one for one, each in plain_sockets if each.judgement == "fits" and one.key not in without]
     ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
-    only_way = not (chosen or sockets or steered)
+    only_way = mode == "poll" or not (chosen or sockets or steered)
     busy = [each.ring for each in rings if only_way and each.judgement == "fits"]
     unfed = {id(each) for each in chosen if each.listeners and not each.sockets_by_napi}
     for group in groups(found) if steer else ():
         if group in steered or any(id(member.instance) in unfed for member in group.members):
             ids |= set(group.napis)
-    deferred = frozenset(napi_id for ring in busy for napi_id in ring.napis)
-    napis = tuple(sorted(ids | deferred))
-    return Choice(tuple(chosen), tuple(sockets), tuple(steered), napis, tuple(busy), deferred - ids)
+    napis = tuple(sorted(ids | {napi_id for ring in busy for napi_id in ring.napis}))
+    return Choice(tuple(chosen), tuple(sockets), tuple(steered), napis, mode, rings=tuple(busy))
+
+
+def choose_napis(found: Examination, options: AttachOptions) -> Choice:
+    """Of a mode of NAPI instances: those that feed it, unless that mode cannot be had for one of them."""
+    mode: Mode = "thread" if options.mode == "thread" else "defer"
+    napis, bad = fed_napis(found), misfit(mode, found)
+    places = places_for_threads(found, napis) if mode == "thread" and not bad else ()
+    if options.spin and not options.force:
+        bad = bad or spin_misfit(places, cpus_online_count())
+    ids = () if bad else tuple(each.napi.napi_id for each in napis)
+    return Choice((), (), (), ids, mode, () if bad else places, options.spin, bad)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -164,6 +212,16 @@ def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
     return bool(ids) and len(located) == len(ids) and all(
         each.napi.settings.irq_suspend_timeout_ns is not None for each in located
     )  # fmt: skip
+
+
+def unfit_words(target: JudgedTarget) -> str:
+    """Why nothing of it can be attached in the mode that is asked for, in one clause."""
+    mode = target.choice.mode
+    if mode in OF_INSTANCES:
+        return target.choice.why_empty
+    if mode == "poll":
+        return _of_ring(target.rings[0]) if target.rings else why_unpollable(target.found)
+    return why_not(target.found, target.verdicts, target.rings)
 
 
 def why_not(found: Examination, judged: Iterable[InstanceVerdict], rings: Sequence[RingVerdict]) -> str:

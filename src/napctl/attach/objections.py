@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from napctl.model.change import Change, NapiChange
+from napctl.model.change import Change, InstanceChange
 
 __all__ = ["INSISTED", "RESET_SECONDS", "WITHIN_SECONDS", "LostSettings", "Objections"]
 
@@ -76,14 +76,14 @@ class LostSettings:
         found = []
         for change in lost:
             key = change.where + self._of
-            if key in self._heard or (isinstance(change, NapiChange) and self._was_reset(change, now)):
+            if key in self._heard or (isinstance(change, InstanceChange) and self._was_reset(change, now)):
                 continue
             self._heard.add(key)
             if self._objections.heard(key, now):
                 found.append(change)
         return found
 
-    def _was_reset(self, change: NapiChange, now: float) -> bool:
+    def _was_reset(self, change: InstanceChange, now: float) -> bool:
         at = max(self._all_reset_at, self._reset_at.get((change.netns, change.ifindex), float("-inf")))
         return now - at < RESET_SECONDS
 

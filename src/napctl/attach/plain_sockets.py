@@ -10,7 +10,10 @@ from napctl.attach.inspect_process import PlainSocket
 from napctl.attach.inspect_target import Examination
 from napctl.model.fitness import Judgement, SocketFitness
 
-__all__ = ["socket_fitness"]
+__all__ = ["socket_fitness", "why_unpollable"]
+
+
+NO_READS = "every socket of it that has received anything is waited for in epoll"
 
 
 def socket_fitness(found: Examination, *, poll_sysctl: int | None) -> tuple[tuple[PlainSocket, SocketFitness], ...]:
@@ -21,6 +24,12 @@ def socket_fitness(found: Examination, *, poll_sysctl: int | None) -> tuple[tupl
     (net_busy_loop_on() in include/net/busy_poll.h).
     """
     return tuple((each, _plain_sockets(each, found.napis, poll_sysctl)) for each in found.plain_sockets)
+
+
+def why_unpollable(found: Examination) -> str:
+    """Why nothing of it that is read without epoll can busy poll, in one clause."""
+    told = next((each for _, each in socket_fitness(found, poll_sysctl=None)), None)
+    return NO_READS if told is None else f"socket {told.fd}: {told.why}"
 
 
 def _plain_sockets(socket: PlainSocket, napis: Mapping[int, object], poll_sysctl: int | None) -> SocketFitness:

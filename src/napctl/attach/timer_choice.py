@@ -1,12 +1,10 @@
 """Which gro-flush-timeout an attachment gets, and what it was chosen from."""
 
 from collections.abc import Sequence
-from math import exp, log, sqrt
-from statistics import fmean, stdev
 
 from napctl.model.timer_choice import WORTH, Saving, TimerChoice, Trial
 from napctl.model.units import duration_text
-from napctl.stats.student import critical
+from napctl.stats.saving import saved
 
 __all__ = ["ALPHA", "TIMERS_NS", "chosen", "untried", "within"]
 
@@ -52,23 +50,19 @@ def chosen(trials: Sequence[Trial]) -> TimerChoice:
 
 
 def _saving(shorter: Trial, longer: Trial, alpha: float) -> Saving | None:
-    """From windows in pairs, each of one time: traffic that changes is no saving. None where nothing can be told."""
-    pairs = list(zip(shorter.cpu_us_per_packet, longer.cpu_us_per_packet, strict=True))
-    if len(pairs) < 2 or min(min(pair) for pair in pairs) <= 0:
-        return None
-    changes = [log(after) - log(before) for before, after in pairs]
-    mean, noise = fmean(changes), critical(alpha, len(pairs) - 1) * stdev(changes) / sqrt(len(pairs))
-    return Saving(
-        gro_flush_timeout_ns=longer.gro_flush_timeout_ns,
-        against_ns=shorter.gro_flush_timeout_ns,
-        share=_saved(mean),
-        least=_saved(mean + noise),
-        most=_saved(mean - noise),
+    """None where nothing can be told."""
+    found = saved(shorter.cpu_us_per_packet, longer.cpu_us_per_packet, alpha)
+    return (
+        None
+        if found is None
+        else Saving(
+            gro_flush_timeout_ns=longer.gro_flush_timeout_ns,
+            against_ns=shorter.gro_flush_timeout_ns,
+            share=found.share,
+            least=found.least,
+            most=found.most,
+        )
     )
-
-
-def _saved(change: float) -> float:
-    return 1 - exp(min(change, 700))  # beyond that exp() overflows
 
 
 def _why(trials: Sequence[Trial], best: Trial, savings: Sequence[Saving]) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace as but
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -19,11 +20,23 @@ from napctl.change.journal import Journal
 from napctl.change.transaction import apply, undisturbed
 from napctl.model.change import Guard, Transaction
 from napctl.model.errors import ChangedMeanwhile
+from napctl.model.modes import OF_INSTANCES
 from napctl.model.suspension import Suspension
 from napctl.model.timer_choice import TimerChoice, Trial, TrialWindow
 from napctl.probe import ProbeUnavailable
 
-__all__ = ["Detached", "Sweep", "choose_timer", "timer_sweep"]
+__all__ = [
+    "CHANGING_SECONDS",
+    "LEAST_PACKETS_PER_SECOND",
+    "SETTLE_SECONDS",
+    "Detached",
+    "Locked",
+    "Sweep",
+    "choose_timer",
+    "on_trial",
+    "swept_at_once",
+    "timer_sweep",
+]
 
 
 WINDOW_SECONDS = 0.15
@@ -37,6 +50,7 @@ LEAST_PACKETS_PER_SECOND = 500
 TOO_LITTLE = "too little traffic to try timers on"
 Locked = Callable[[], AbstractContextManager[Journal]]
 """The journal, for as long as a change takes."""
+T = TypeVar("T")
 Sweep = Generator[float, None, TimerChoice]
 """Yields the seconds until it is to be resumed, and returns the choice. One that is closed before puts back what it
 tries."""
@@ -55,6 +69,13 @@ def choose_timer(
     progress: Callable[[str], None],
 ) -> TimerChoice:
     """A whole sweep at once. While it measures, the journal is free for others. Raises what timer_sweep() does."""
+    return swept_at_once(
+        journal, lambda locked: timer_sweep(locked, target, wanted, budget_ns=budget_ns, progress=progress)
+    )
+
+
+def swept_at_once(journal: Journal, begin: Callable[[Locked], Generator[float, None, T]]) -> T:
+    """What comes of a sweep, whose waits are waited here, without the journal's lock."""
 
     @contextmanager
     def locked() -> Iterator[Journal]:
@@ -64,14 +85,14 @@ def choose_timer(
         finally:
             journal.let_go()
 
-    steps = timer_sweep(locked, target, wanted, budget_ns=budget_ns, progress=progress)
+    steps = begin(locked)
     journal.let_go()
     try:
         while True:
             time.sleep(next(steps))
     except StopIteration as over:
-        choice: TimerChoice = over.value
-        return choice
+        found: T = over.value
+        return found
     finally:
         with undisturbed():
             try:
@@ -101,7 +122,7 @@ def timer_sweep(
         return TimerChoice(
             gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
         )
-    if not (choice.instances or choice.sockets or choice.rings):
+    if choice.empty:
         return untried(budget_ns, "no timer can be tried before somebody polls")
     try:
         with CostProbe(_pids(target)) as probe:
@@ -114,7 +135,7 @@ def timer_sweep(
             windows: dict[int, list[TrialWindow]] = {timer: [] for timer in timers}
             for turn in range(ROUNDS):
                 for timer in timers[:: 1 if turn % 2 else -1]:
-                    with _attached(locked, target, replace(wanted, gro_flush_timeout_ns=timer), guard()):
+                    with on_trial(locked, target, replace(wanted, gro_flush_timeout_ns=timer), guard()):
                         yield SETTLE_SECONDS
                         window = yield from _window(probe, napis)
                         windows[timer].append(window)
@@ -126,8 +147,8 @@ def timer_sweep(
 
 
 @contextmanager
-def _attached(locked: Locked, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[None]:
-    """The journal is free for others meanwhile."""
+def on_trial(locked: Locked, target: JudgedTarget, wanted: Suspension, guard: Guard | None) -> Iterator[None]:
+    """It is attached so until the block is left. The journal is free for others meanwhile."""
     made: Transaction | None = None
     try:
         with undisturbed(), locked() as journal:  # no signal between the change and `made`
@@ -145,7 +166,7 @@ def _put_back(journal: Journal, made: Transaction) -> None:
     still = [each for each in journal.live() if each.number == made.number]
     rows = detach(journal, still)
     if not still:
-        raise Detached(f"{made.title}: somebody else has detached it while timers were tried")
+        raise Detached(f"{made.title}: somebody else has detached it while it was tried")
     refuse_left(rows)
 
 
@@ -156,6 +177,8 @@ def _napis(target: JudgedTarget) -> list[LocatedNapi]:
 def _pids(target: JudgedTarget) -> set[int]:
     """Of the servers and of the NAPI threads."""
     servers = {pid for each in target.choice.instances for pid, _ in each.places}
+    if target.choice.mode in OF_INSTANCES:
+        servers = {each.pid for each in target.found.processes}
     threads = {each.napi.thread_pid for each in _napis(target) if each.napi.thread_pid}
     servers |= {pid for each in target.choice.rings for pid, _ in each.places}
     return servers | threads | {each.process.pid for each in target.choice.sockets}

@@ -1,5 +1,7 @@
-"""napctl attach: give a running server IRQ suspension, and say what really happens then."""
+"""napctl attach: give a running server IRQ suspension, or the next best, and say what really happens then."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -7,10 +9,11 @@ from msgspec.structs import replace
 
 from napctl.attach.activity import measured
 from napctl.attach.attach_options import AttachOptions, options_of
-from napctl.attach.attach_target import attach_target, several_queues
+from napctl.attach.attach_target import attach_target, in_best_mode, several_queues
 from napctl.attach.attachment import detach, planned, refuse_second
 from napctl.attach.inspect_target import examine
-from napctl.attach.judge_target import judge_target
+from napctl.attach.judge_target import JudgedTarget, judge_target, unfit_words
+from napctl.attach.mode_sweep import offered
 from napctl.attach.starving import take_back
 from napctl.attach.target import Target, complete, parse, resolve
 from napctl.change.journal import Journal
@@ -21,8 +24,9 @@ from napctl.cli.follow import stay_attached
 from napctl.cli.options import Duration, json_option
 from napctl.cli.safe_import import load_tables
 from napctl.cli.terminal import echo, echo_json, note
-from napctl.cli.text.activity import now_lines, verdict_line
+from napctl.cli.text.activity import mode_line, now_lines, verdict_line
 from napctl.cli.text.fitness import show_changes, show_fitness, show_placements, show_timer
+from napctl.cli.text.next_best import show_next_best, show_offers
 from napctl.cli.text.restored import name_left, recover_leavings
 from napctl.cli.text.settings import changed, counted, grouped
 from napctl.cli.text.table import paragraph, print_table
@@ -30,6 +34,8 @@ from napctl.cli.text.window import napi_lines
 from napctl.kernel.processes import Process
 from napctl.model.activity import Attached, Now, only
 from napctl.model.errors import NapctlError
+from napctl.model.modes import OF_INSTANCES
+from napctl.model.next_best import NextBest, Offer
 from napctl.model.units import duration_text
 
 MOST_NAPIS = 8
@@ -40,7 +46,7 @@ MOST_NAPIS = 8
     epilog="\b\nExamples:\n  napctl attach memcached\n  napctl attach nginx --steer --stay\n"
     "  napctl attach memcached --stay --latency-budget 150us\n"
     "  napctl attach nginx.service --dry-run\n  napctl attach :6379 --defer-us 50\n"
-    "  napctl attach 1234 --window 0s --json"
+    "  napctl attach caddy --mode thread\n  napctl attach 1234 --window 0s --json"
 )
 @click.argument("target", shell_complete=lambda _context, _parameter, word: complete(word))
 @click.option("--dry-run", is_flag=True, help="Change nothing: say what would be done, and why.")
@@ -59,9 +65,11 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
     Each epoll instance of TARGET is judged. Those that fit get prefer_busy_poll, and the NAPI instances that feed them
     get deferral and suspension. A server that waits in io_uring alone, or in a blocking read, gets busy polling
     instead, which costs CPU time while there is traffic. Every former value is on disk before anything is changed;
-    `napctl detach` restores it. Then napctl measures what happens: exit status 1 if the server does not poll, or if
-    a queue starves, which is detached at once (unless --force). Interrupted before that is over, napctl detaches
-    everything again.
+    `napctl detach` restores it. Where suspension does not fit, napctl says why (exit status 3), tries each mode that
+    does for twice 0.3 s and says what it costs; --mode applies it.
+
+    Then napctl measures what happens: exit status 1 if the server does not poll, or if a queue starves, which is
+    detached at once (unless --force). Interrupted before that is over, napctl detaches everything again.
     """
     meant, options = parse(target), options_of(values, stays=stay)
     if dry_run and stay:
@@ -80,7 +88,12 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
             with undisturbed():
                 recovered = recover_leavings(journal, as_json=as_json)
             judged = judge_target(meant.text, processes, options)
+            found: NextBest | None = None
+            if not (as_json and options.mode == "suspend"):
+                show = partial(_show_next_best, target=target, as_json=as_json)
+                judged, options, found = in_best_mode(journal, judged, options, note, show=show, measure=window_ns > 0)
             attached = attach_target(journal, judged, options, note, in_force=in_force.append)
+            attached = replace(attached, next_best=found)
         if not as_json:
             _show_attached(attached)
         report = _measured(replace(attached, recovered=tuple(recovered)), processes, window_ns, force=options.force)
@@ -103,20 +116,43 @@ def _refuse_second(found: tuple[Process, ...]) -> None:
 def _explain(meant: Target, options: AttachOptions, *, as_json: bool) -> int:
     """Everything that attaching would do. Exit status 1: nothing would be attached."""
     target = judge_target(meant.text, resolve(meant), options)
+    offers = offered(target, options).offers
     if as_json:
-        echo_json(target.fitness)
+        echo_json(replace(target.fitness, next_best=offers))
         return int(target.choice.empty)
-    show_fitness(target.fitness)
+    if options.mode in OF_INSTANCES:
+        show_placements(target.fitness)  # the rest is of suspension
+    else:
+        show_fitness(target.fitness)
     if target.choice.empty:
-        echo("nothing would be attached" + ("" if options.steer or not target.fitness.steering else "; see --steer"))
-        return 1
-    show_changes(planned(target, options.suspension))
-    if options.timer_ns is None:
+        return _explain_unfit(target, options, offers)
+    changes = planned(target, options.suspension)
+    show_changes(changes)
+    if line := mode_line(changes):
+        paragraph(line)
+    if options.timer_ns is None and target.choice.mode != "thread":
         paragraph("gro-flush-timeout: `attach` tries several under the traffic that is there, and takes the best")
     for warning in target.warnings:
         paragraph(warning)
     echo("nothing was changed")
     return 0
+
+
+def _explain_unfit(target: JudgedTarget, options: AttachOptions, offers: Sequence[Offer]) -> int:
+    if target.choice.mode in OF_INSTANCES:
+        paragraph(f"mode {target.choice.mode} does not fit: {unfit_words(target)}")
+    elif any(each.fits for each in offers):
+        tries = "; `--mode auto` would take the best of it" if options.mode == "auto" else ""
+        paragraph(f"what fits instead of suspension, with --mode{tries}:")
+        show_offers(offers)
+    echo("nothing would be attached" + ("" if options.steer or not target.fitness.steering else "; see --steer"))
+    return 1
+
+
+def _show_next_best(found: NextBest, *, target: str, as_json: bool) -> None:
+    """As JSON the report has it."""
+    if not as_json:
+        show_next_best(found, target)
 
 
 def _measured(attached: Attached, processes: tuple[Process, ...], window_ns: int, *, force: bool) -> Attached:
@@ -163,6 +199,8 @@ def _show_attached(attached: Attached) -> None:
     paragraph(f"attached {transaction.title}: {what}, in {attached.attach_seconds * 1000:.0f} ms", rest="  ")
     rows = grouped(row for change in transaction.changes for row in changed(change))
     print_table(("where", "setting", "was", "is now"), rows, indent=2, left=2)
+    if line := mode_line(transaction.changes):
+        paragraph(line, rest="  ")
     if attached.timer.trials:
         show_timer(attached.timer)
     if any(each.mismatch for each in attached.fitness.placements):
@@ -183,7 +221,7 @@ def _show(report: Attached) -> None:
         paragraph(line, rest="  ")
     for each in (*report.warnings, *report.fitness.notes):
         paragraph(f"warning: {each}" if each in report.warnings else f"note: {each}", rest="  ")
-    paragraph(verdict_line(report.transaction.name, report), rest="  ")
+    paragraph(verdict_line(report.transaction.name, report, report.transaction.changes), rest="  ")
     if report.taken_back:
         some = f"{', '.join(report.taken_back[:MOST_NAPIS])}{' …' if len(report.taken_back) > MOST_NAPIS else ''}"
         paragraph(f"detached at once: {some}; `--force` keeps it, to measure how long packets wait", rest="  ")

@@ -18,6 +18,7 @@ from napctl.attach.attach_options import (
     timer_range_ns_of,
 )
 from napctl.cli.options import Duration
+from napctl.model.modes import ASKED
 from napctl.model.units import duration_text
 
 __all__ = ["attach_options"]
@@ -55,6 +56,15 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--steer", is_flag=True,
                      help="Where workers listen with SO_REUSEPORT: send connections of RX queue q to worker q mod n."),
         click.option("--force", is_flag=True, help="Attach also what does not fit, if the kernel accepts it."),
+        click.option("--mode", type=click.Choice(ASKED), default="suspend", show_default=True,
+                     help="How its packets are to be taken. suspend: IRQ suspension, and busy polling where sockets "
+                     "are read without epoll. poll: that busy polling alone. thread: by a NAPI thread for each "
+                     "instance that feeds it, on a CPU beside the server. defer: interrupts deferred, by at most "
+                     "gro-flush-timeout. auto: suspension where it fits, else the best of the others under the traffic "
+                     "that is there."),
+        click.option("--spin", is_flag=True,
+                     help="With --mode thread: threads that busy poll, and take a core each, also at rest (Linux "
+                     "6.19)."),
         click.option("--defer-us", "timer_ns", type=Timer(), default=AUTO, show_default=True, metavar="auto|µs",
                      help="gro-flush-timeout: timer of the deferred polls. auto: tries 20, 50 and 200 under the "
                      "traffic that is there, and says why it chose one."),

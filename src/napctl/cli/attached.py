@@ -11,13 +11,14 @@ from napctl.change.journal import Journal
 from napctl.cli.options import Seconds, json_option
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json, live, note
-from napctl.cli.text.activity import now_lines, verdict_line
+from napctl.cli.text.activity import mode_line, now_lines, verdict_line
 from napctl.cli.text.keepers import kept_by
 from napctl.cli.text.settings import counted
 from napctl.cli.text.table import number, percent, wrapped
 from napctl.model.activity import Now, Standing
 from napctl.model.change import Transaction
 from napctl.model.machine import SCHEMA
+from napctl.model.modes import mode_of
 from napctl.model.value import Value
 
 __all__ = ["Report"]
@@ -91,6 +92,7 @@ def _standing(transaction: Transaction, now: Now) -> Standing:
     return Standing(
         **{field: getattr(now, field) for field in Now.__struct_fields__},
         transaction=transaction,
+        mode=mode_of(transaction.changes),
         kept_by=transaction.keeper.pid if transaction.keeper else None,
         protects=transaction.suspends and now.verdict in ("active", "quiet", "not measured"),
     )
@@ -127,7 +129,9 @@ def _lines(report: Report) -> Iterator[str]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(transaction.made_unix_ns / 1e9))
         kept = kept_by(transaction)
         yield from wrapped(f"{transaction.title}: since {since}: {what}{', ' * bool(kept)}{kept}", rest="  ")
-        yield from wrapped(verdict_line(transaction.name, each), first="  ", rest="    ")
+        if line := mode_line(transaction.changes):
+            yield from wrapped(line, first="  ", rest="    ")
+        yield from wrapped(verdict_line(transaction.name, each, transaction.changes), first="  ", rest="    ")
         if each.packets_per_second is not None:
             yield from wrapped(
                 f"{number(each.packets_per_second)} packets/s, {number(each.interrupts_per_second)} interrupts/s, "

@@ -17,7 +17,7 @@ from napctl.cli.text.table import number, wrapped
 from napctl.doctor.facts import some
 from napctl.doctor.rules import diagnosis
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import NapiChange, Transaction
+from napctl.model.change import InstanceChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.finding import Diagnosis, Finding, Follower
 from napctl.model.other_manager import held_by
@@ -77,7 +77,7 @@ def _followers(standing: Iterable[Transaction]) -> Iterator[Follower]:
     for each in standing:
         kept = each.keeper is not None and running(each.keeper)
         if each.keeper and kept and each.kind == "attach" and each.state == "attached" and not orphaned(each):
-            ids = tuple(change.napi_id for change in each.changes if isinstance(change, NapiChange))
+            ids = tuple(change.napi_id for change in each.changes if isinstance(change, InstanceChange))
             yield Follower(pid=each.keeper.pid, server=each.title, napi_ids=ids)
 
 

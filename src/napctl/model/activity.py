@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from napctl.model.change import NapiChange, PollerChange, Restored, Transaction
+from napctl.model.change import InstanceChange, NapiChange, PollerChange, Restored, Transaction
 from napctl.model.fitness import Fitness
 from napctl.model.histogram import total
 from napctl.model.latency import LatencySummary
 from napctl.model.machine import SCHEMA
+from napctl.model.modes import OF_INSTANCES, Mode, mode_of
+from napctl.model.next_best import NextBest
 from napctl.model.suspension_counts import SuspensionCounts
 from napctl.model.timer_choice import TimerChoice
 from napctl.model.value import Value
-from napctl.model.window import Window, own_polls
+from napctl.model.window import NapiWindow, Window, own_polls
 
 __all__ = ["Attached", "Now", "Standing", "attached_pids", "judge", "only"]
 
@@ -22,6 +24,8 @@ FEW_POLLS = 20
 """Below this number of polls that found packets nothing can be told."""
 OWN_PER_FRUITFUL = 0.1
 """A server that waits in epoll polls once for every time it found events; one that never does is at 0."""
+BY_THREADS = 0.5
+"""Share of the polls: others may busy poll, too, and take their own."""
 STARVED_SHARE, FEW_RESCUES = 0.1, 3
 """From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
 with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
@@ -40,6 +44,8 @@ class Now(Value, frozen=True, kw_only=True):
     """Share of the NAPI instances' polls that the attached processes made themselves."""
     server_packet_share: float | None = None
     """Share of their packets that they found by polling themselves: near 1 under heavy load, less under light."""
+    thread_packet_share: float | None = None
+    """Share of their packets that NAPI threads found."""
     empty_poll_share: float | None = None
     packets_per_second: float | None = None
     interrupts_per_second: float | None = None
@@ -72,6 +78,9 @@ class Attached(Now, frozen=True, kw_only=True):
     """From the first look at the processes until the last setting was read back, without the trials of timers."""
     fitness: Fitness
     timer: TimerChoice
+    mode: Mode
+    next_best: NextBest | None = None
+    """What the mode was chosen from, as suspension does not fit; None: it was asked for, or suspension fits."""
     window: Window | None
     """None: no window was asked for."""
     busy_cpus_before: float | None = None
@@ -87,6 +96,7 @@ class Attached(Now, frozen=True, kw_only=True):
 class Standing(Now, frozen=True, kw_only=True):
     """One attachment, and what it does right now."""
 
+    mode: Mode
     transaction: Transaction
     kept_by: int | None
     """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
@@ -105,11 +115,11 @@ def judge(
     is no longer as it was attached.
 
     `uncounted`: polls for whose NAPI instance the suspension probe had no place, so that what it lacks is not 0.
-    Active means: the processes poll their NAPI instances themselves whenever they have work.
+    Active means: the processes poll their NAPI instances themselves whenever they have work; or their threads do.
     """
     if window is None or window.source != "bpf":
         return Now(verdict="not active", why=lost) if lost else Now(verdict="not measured")
-    napis = only(window, transaction).napis
+    napis, mode = only(window, transaction).napis, mode_of(transaction.changes)
     polls = total(napi.polls for napi in napis)
     own = [own_polls(napis, pid) for pid in attached_pids(transaction)]
     own_count, own_packets = sum(each.polls for each in own), sum(each.packets for each in own)
@@ -118,8 +128,9 @@ def judge(
     if uncounted and any(key not in (suspended or {}) for key in _napis(transaction)):
         suspended = None
     figures = _suspension_figures(transaction, suspended, seconds)
-    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
-    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
+    if mode != "suspend":  # then nobody suspends, and nothing is claimed of it
+        figures = {name: value for name, value in figures.items() if name.startswith("wait_")}
+    threads = total(napi.thread for napi in napis if napi.thread)
     starving = tuple(_starving(transaction, suspended or {}, seconds))
     if lost:
         verdict, why = "not active", lost
@@ -130,18 +141,18 @@ def judge(
         verdict, why = "interrupts", transaction.switches[-1].why if transaction.switches else "it begins with them"
     elif fruitful < FEW_POLLS:
         verdict, why = "quiet", "too little traffic to tell"
-    elif own_count >= OWN_PER_FRUITFUL * fruitful:
-        verdict, why = "active", ""
-    elif own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
-        verdict, why = "not measured", "who made the busy polls found no place in the probe's table"
+    elif mode in OF_INSTANCES:
+        polled = mode == "defer" or threads.polls >= BY_THREADS * polls.polls
+        verdict, why = ("active", "") if polled else ("not active", "its NAPI threads do not poll")
     else:
-        verdict, why = _unpolled(transaction)
+        verdict, why = _by_own_polls(transaction, napis, own_count, fruitful)
     told = fruitful >= FEW_POLLS and verdict != "not measured"
     found = Now(
         verdict=verdict,
         why=why,
         server_poll_share=own_count / polls.polls if told else None,
         server_packet_share=own_packets / polls.packets if told else None,
+        thread_packet_share=threads.packets / polls.packets if told else None,
         empty_poll_share=polls.empty_share,
         packets_per_second=polls.packets / seconds,
         interrupts_per_second=sum(interrupts) / seconds if interrupts else None,
@@ -149,6 +160,19 @@ def judge(
         lacks=window.lacks,
     )
     return replace(found, **figures)
+
+
+def _by_own_polls(
+    transaction: Transaction, napis: Sequence[NapiWindow], own_count: int, fruitful: int
+) -> tuple[str, str]:
+    """What it is called, and why, by the polls that its processes made themselves."""
+    nameless = sum(napi.busy_poll.polls for napi in napis if napi.busy_poll)
+    nameless -= sum(poller.polls for napi in napis for poller in napi.pollers)
+    if own_count >= OWN_PER_FRUITFUL * fruitful:
+        return "active", ""
+    if own_count + nameless >= OWN_PER_FRUITFUL * fruitful:
+        return "not measured", "who made the busy polls found no place in the probe's table"
+    return _unpolled(transaction)
 
 
 def _unpolled(transaction: Transaction) -> tuple[str, str]:
@@ -188,24 +212,18 @@ def _suspension_figures(
     if suspended is None:
         return {}
     ours = [suspended[key] for key in _napis(transaction) if key in suspended]
-    if not ours and not transaction.can_suspend:
-        return {}
     if not ours:
         return {"suspensions_per_second": 0.0, "resumes_per_second": 0.0, "timeouts_per_second": 0.0}
     together = ours[0]
     for each in ours[1:]:
         together = together + each
-    waits = {
-        "wait_p50_us": together.wait_percentile_us(0.5),
-        "wait_p99_us": together.wait_percentile_us(0.99),
-    }
-    if not transaction.can_suspend:
-        return waits
-    return waits | {
+    return {
         "suspensions_per_second": together.suspensions / seconds,
         "resumes_per_second": together.resumes / seconds,
         "timeouts_per_second": together.timeouts / seconds,
         "suspended_share": min(1.0, together.suspended_ns / 1e9 / seconds / len(ours)),
+        "wait_p50_us": together.wait_percentile_us(0.5),
+        "wait_p99_us": together.wait_percentile_us(0.99),
     }
 
 
@@ -225,4 +243,5 @@ def only(window: Window, transaction: Transaction) -> Window:
 
 
 def _napis(transaction: Transaction) -> list[tuple[int, int]]:
-    return [(change.netns, change.napi_id) for change in transaction.changes if isinstance(change, NapiChange)]
+    napis = (each for each in transaction.changes if isinstance(each, InstanceChange))
+    return list(dict.fromkeys((each.netns, each.napi_id) for each in napis))

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from napctl.model.machine import SCHEMA
+from napctl.model.next_best import Offer
 from napctl.model.value import Value
 
 __all__ = ["Fitness", "InstanceFitness", "Judgement", "Placement", "SocketFitness", "Steering"]
@@ -93,3 +94,5 @@ class Fitness(Value, frozen=True, kw_only=True):
     """What is worth knowing beside: one sentence each."""
     lacks: tuple[str, ...]
     """What could not be seen, and why: one clause each."""
+    next_best: tuple[Offer, ...] = ()
+    """What fits beside suspension, without prices; empty: nobody asked."""

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from napctl.model.machine import Coalescing
+from napctl.model.modes import AskedMode
 from napctl.model.plan import Deferral, GoalName, RingSizes
 from napctl.model.value import Value
 
@@ -44,6 +45,9 @@ class AttachEntry(Value, frozen=True, kw_only=True):
     """As `napctl attach` takes it."""
     steer: bool = False
     force: bool = False
+    mode: AskedMode | None = None
+    """None: suspension."""
+    spin: bool = False
     timer_ns: int | None = None
     """defer-us; None: chosen under the traffic that is there, or by adapting where there is a budget."""
     latency_budget_ns: int | None = None

@@ -172,6 +172,8 @@ class TargetTotals(Value, frozen=True, kw_only=True):
     until_reply: LatencyHistogram | None = NOTHING
     timer_ns: int | None = None
     """gro-flush-timeout that the attachment has set."""
+    mode: str = ""
+    """Of the attachment, as of model/modes.py; "" if it is not attached."""
     drift: int = 0
     conflicts: int = 0
 

@@ -112,12 +112,14 @@ def _taken(netns: NetworkNamespace, wanted: Collection[Link], lacks: list[str]) 
 
 
 def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
-    """All devices that have NAPI instances: these, their queues, and the driver's name; the rest of a Device is unread.
+    """All devices that have NAPI instances: these, their queues, and the driver's name; the rest of a Device is unread,
+    and so is the one switch for the threads of all its instances (with_switches()).
 
     A question to the driver about anything else may take its locks, and a message to the NIC's firmware.
     """
     napis, queues = _instances(netns, [])
     having = {napi.ifindex for napi in napis}
+    new = napi_threads.new_thread()
     found = []
     with EthtoolIoctl(netns) as ioctl:
         for link in links(netns) if having else ():
@@ -130,7 +132,9 @@ def take_napi_devices(netns: NetworkNamespace) -> tuple[Device, ...]:
                         up=link.up,
                         driver=driver[0] if driver else None,
                         queues=tuple(queue for queue in queues if queue.ifindex == link.ifindex),
-                        napis=tuple(_with_cpus(napi) for napi in napis if napi.ifindex == link.ifindex),
+                        napis=tuple(
+                            _with_thread(_with_cpus(napi), None, new) for napi in napis if napi.ifindex == link.ifindex
+                        ),
                     )
                 )
     return tuple(found)

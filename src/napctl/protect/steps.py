@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
+from napctl.change.holders import holds_instance
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, NapiChange, StormLimitsChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, StormLimitsChange, ThreadChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
@@ -95,7 +96,7 @@ def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
         for each in live
         if each.number != own
         for change in each.changes
-        if isinstance(change, ThreadChange) or (isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns)
+        if isinstance(change, InstanceChange) and (isinstance(change, ThreadChange) or holds_instance(each, change))
     )
 
 

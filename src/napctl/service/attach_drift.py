@@ -6,11 +6,12 @@ from typing import Any
 from napctl.adapt.ways import Way
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import ring_polling, socket_polling
-from napctl.attach.judge_target import JudgedTarget, who, why_not
-from napctl.attach.switch_way import in_way, napi_settings
+from napctl.attach.judge_target import JudgedTarget, unfit_words, who
+from napctl.attach.switch_way import in_way
 from napctl.model.change import (
     Change,
     EpollChange,
+    InstanceChange,
     NapiChange,
     PollerChange,
     RingChange,
@@ -19,6 +20,7 @@ from napctl.model.change import (
     Transaction,
 )
 from napctl.model.drift import Drift, Drifted, drifted
+from napctl.model.modes import OF_INSTANCES, mode_of, satisfies
 from napctl.model.plan import settings
 from napctl.model.policy import AttachEntry
 from napctl.model.units import duration_text
@@ -41,7 +43,9 @@ def coverage_drift(entry: AttachEntry, target: JudgedTarget, mine: Sequence[Tran
         return Drift(differences=(_unattached(entry, f"not attached: {left[0]}{more}"),) if left else ())
     if not target.choice.empty:
         return Drift(differences=(_unattached(entry, f"not attached, and {who(target.found)} runs"),))
-    why = f"{who(target.found)}: {why_not(target.found, target.verdicts, target.rings)}"
+    why = f"{who(target.found)}: {unfit_words(target)}"
+    if entry.mode == "auto" and target.found.feeding:  # nothing may be better than what is there
+        return Drift(waiting=(f"{entry.target}: in no mode yet: {why} ({entry.origin})",))
     if all(each.judgement == "nothing to poll" for each in target.verdicts):
         return Drift(waiting=(f"{entry.target}: {why} ({entry.origin})",))
     return Drift(differences=(_unattached(entry, f"cannot be attached: {why}"),))
@@ -49,6 +53,9 @@ def coverage_drift(entry: AttachEntry, target: JudgedTarget, mine: Sequence[Tran
 
 def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str]:
     """One that prefers busy polling already needs no change, and has none."""
+    if target.choice.mode in OF_INSTANCES:
+        yield from _instances_left_out(target, mine)
+        return
     held = {place for transaction in mine for change in transaction.changes for place in _places(change)}
     for each in target.choice.instances:
         if not (held & set(each.places) or each.params.prefer_busy_poll):
@@ -59,6 +66,14 @@ def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str
     for ring in target.choice.rings:
         if not (held & set(ring.places) or (ring.polling is not None and ring.polling.prefer_busy_poll)):
             yield ring.where
+
+
+def _instances_left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str]:
+    held = {(each.netns, each.napi_id) for one in mine for each in one.changes if isinstance(each, InstanceChange)}
+    for napi_id in target.choice.napis:
+        located = target.found.napis[napi_id]
+        if (located.netns, napi_id) not in held:
+            yield f"NAPI {napi_id} of {located.device.name}"
 
 
 def _places(change: Change) -> list[tuple[int, int]]:
@@ -74,6 +89,9 @@ def settings_drift(
 ) -> Drift:
     """Settings that somebody has changed since they were attached, or that were attached with others than the entry
     wants. `found`: what each change's object has now, None if it has gone; what could not be read is missing."""
+    mode = mode_of(transaction.changes)
+    if not satisfies(mode, options.mode):  # then no setting is as it is to be
+        return Drift(differences=(drifted(entry.target, "mode", mode, options.mode, entry.origin),))
     differences = [each for change, now in found.items() for each in _of_change(entry, options, change, now)]
     steered = any(isinstance(change, SteeringChange) for change in transaction.changes)
     if steered and not entry.steer:
@@ -119,12 +137,15 @@ def _is_on_interrupts(change: Change) -> bool:
 
 def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
     """What the entry says of a change's settings; without what it leaves to napctl."""
-    if options.goal is not None and _is_on_interrupts(change):
-        return {}  # as adapting has decided, for now
+    adapted = options.goal is not None and _is_on_interrupts(change)
+    if adapted or options.mode == "auto":
+        return {}  # as adapting has decided, for now, or as it was chosen
     wanted = in_way(options.suspension, options.timer_ns or options.suspension.gro_flush_timeout_ns)
     match change:
         case NapiChange():
-            values = dict(settings(napi_settings(wanted, change)))
+            values = dict(settings(wanted.napi))
+            if change.after.gro_flush_timeout_ns and not change.after.irq_suspend_timeout_ns:
+                values["irq_suspend_timeout_ns"] = 0  # only rings poll it, which cannot suspend
             return values if options.timer_ns else {name: each for name, each in values.items() if name != TIMER}
         case EpollChange():
             return dict(settings(wanted.epoll))

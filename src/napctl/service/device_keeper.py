@@ -26,9 +26,9 @@ from napctl.model.errors import BadInput, NapctlError
 from napctl.model.machine import Machine
 from napctl.model.plan import settings
 from napctl.model.policy import DeviceEntry, Origin
-from napctl.model.units import duration_text
 from napctl.observe.machine import take_machine
-from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes, without_idle
+from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes
+from napctl.service.device_refusals import DeviceRefusals, Refused, device_of
 from napctl.service.device_step import (
     Outdated,
     left_words,
@@ -37,7 +37,6 @@ from napctl.service.device_step import (
     lost_settings,
     outdated,
 )
-from napctl.service.retries import FIRST_SECONDS, Backoff
 from napctl.service.snapshots import DeviceState
 
 __all__ = ["DEVICES", "UNTIL", "DeviceKeeper"]
@@ -55,10 +54,6 @@ STRANGER_SECONDS = 1.0
 containers that come and go."""
 EVERY_DEVICE = 0
 """For an interface index: so much happened at once that it is not known to which of them."""
-
-
-Refused = Mapping[tuple[object, ...], tuple[Change, NapctlError]]
-"""By object."""
 
 
 class DeviceKeeper:
@@ -79,9 +74,7 @@ class DeviceKeeper:
         self._entries: Sequence[DeviceEntry] = ()
         self._transaction: Transaction | None = None
         self._monitor: Monitor | None = None
-        self._backoff = Backoff()
-        self._refused: set[str] = set()
-        """What is to be tried again, by the key of the backoff."""
+        self._refusals = DeviceRefusals(tell)
         self._heard: set[str] = set()
         """Settings that somebody else has changed, and that were not set again since."""
         self._due_at = 0.0
@@ -98,8 +91,8 @@ class DeviceKeeper:
         if not _same(entries, self._entries):
             self.rolled_back = False
         self._entries, self._due_at = tuple(entries), 0.0
-        self._backoff = Backoff()
-        self._refused.clear()
+        self._refusals.try_anew()
+        self._refusals.forget_all_but(())
 
     def adopt(self, live: Iterable[Transaction], kept: int) -> None:
         """What an earlier process of the service has in force: no setting is written. `kept`: number of what it has
@@ -124,10 +117,9 @@ class DeviceKeeper:
     def states(self) -> dict[str, DeviceState]:
         """For metrics, by device: settings that are not as the policy wants them, and those left to somebody else."""
         left = [key.split()[0] for key in self._objections.left]
-        refused = [key.split()[1] for key in self._refused]
         return {
             name: DeviceState(
-                drift=left.count(name) + refused.count(name) + (name in self._problems),
+                drift=left.count(name) + self._refusals.count(name) + (name in self._problems),
                 conflicts=left.count(name),
                 changed_unix_ns=self._changed_unix_ns.get(name),
             )
@@ -166,19 +158,19 @@ class DeviceKeeper:
         """Look, and set what differs. Errors are told, and tried again later."""
         now = self._clock()
         self._due_at = now + LOOK_SECONDS
-        if self._backoff.is_due(DEVICES, now):
+        if self._refusals.may_look(now):
             try:
                 self._look(now)
             except (NapctlError, OSError) as error:
-                self._try_again(DEVICES, "", f"devices: {error}", now)
+                self._refusals.could_not_look(error, now)
             else:
-                self._backoff.succeeded(DEVICES)
-        again_seconds = max(FIRST_SECONDS, self._backoff.seconds_left(now))  # something else may keep it from its try
-        self._due_at = min(self._due_at, now + again_seconds)
+                self._refusals.could_look()
+        self._due_at = min(self._due_at, now + self._refusals.seconds_left(now))
 
     def look_anew(self) -> None:
         """The machine has slept: turn() is due now. What drivers lost over that is nobody's objection."""
-        self._due_at, self._backoff = 0.0, Backoff()
+        self._due_at = 0.0
+        self._refusals.try_anew()
         self._reset_at[EVERY_DEVICE] = self._clock()
 
     def change_guard(self, guard: Guard) -> None:
@@ -226,31 +218,31 @@ class DeviceKeeper:
         self._problems = asked.problems
         for device, why in asked.problems.items():
             self._tell(device, f"left as it is: {why}")
-        self._forget_refusals(asked.changes)
+        self._refusals.forget_all_but(asked.changes)
         past = outdated(self._changes, machine, existing, asked, held)
-        if not (self._due(asked.changes, now) or past.gone or past.put_back):
+        if not (self._refusals.due(asked.changes, now) or past.gone or past.put_back):
             self._end_what_is_empty()
             return
         with undisturbed(), Journal(self._directory) as journal:
             if self._transaction is not None and self._recorded(journal) is None:
                 self._transaction, self.rolled_back = None, True
-                self._forget_refusals(())
+                self._refusals.forget_all_but(())
                 self._tell("", f"devices: somebody has rolled their settings back; left so {UNTIL}")
                 return
             unsettled = self._unsettled(journal, devices_of((*asked.changes, *past.put_back)))
-            changed = self._hear([each for each in asked.changes if _device(each) not in unsettled], now)
-            more = [
-                each for each in self._due(self._wanted(machine, held).changes, now) if _device(each) not in unsettled
-            ]
-            back = [each for each in past.put_back if _device(each) not in unsettled]
+            changed = self._hear([each for each in asked.changes if device_of(each) not in unsettled], now)
+            due = self._refusals.due(self._wanted(machine, held).changes, now)
+            more = [each for each in due if device_of(each) not in unsettled]
+            back = [each for each in past.put_back if device_of(each) not in unsettled]
             before = self._changes
             refused = self._make(journal, more, back, past) if more or back or past.gone else {}
-        self._settle(more, refused, now)
+        self._refusals.settle(more, refused, now)
+        self._end_what_is_empty()
         for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):
-            self._changed_unix_ns[_device(change)] = time.time_ns()
-            self._tell(_device(change), f"{line}, {self._reason(change, before, changed, now)}", "set")
+            self._changed_unix_ns[device_of(change)] = time.time_ns()
+            self._tell(device_of(change), f"{line}, {self._reason(change, before, changed, now)}", "set")
         for change, line in lines_of_put_back(back, machine):
-            self._tell(_device(change), line, "restore")
+            self._tell(device_of(change), line, "restore")
 
     def _wanted(self, machine: Machine, held: Collection[int]) -> WantedChanges:
         return wanted_changes(self._entries, machine, held, self._objections.left, self._changes)
@@ -336,36 +328,9 @@ class DeviceKeeper:
         known = any(getattr(each, "ifindex", 0) == ifindex for each in before)
         return "as the device was reset" if known and now - at < RESET_SECONDS else "as the policy wants"
 
-    # What is refused.
-
-    def _due(self, asked: Sequence[Change], now: float) -> list[Change]:
-        """Without what was refused, and is not to be tried again yet."""
-        return without_idle([each for each in asked if self._backoff.is_due(_refusal(each), now)])
-
-    def _forget_refusals(self, asked: Iterable[Change]) -> None:
-        """Of what is not asked for any more."""
-        for key in self._refused - set(map(_refusal, asked)):
-            self._backoff.succeeded(key)
-            self._refused.discard(key)
-
-    def _settle(self, more: Iterable[Change], refused: Refused, now: float) -> None:
-        """One line for each kind of object that was refused, of however many NAPI instances."""
-        failed = {_refusal(change): (change, error) for change, error in refused.values()}
-        for key in {_refusal(each) for each in more} - failed.keys():
-            self._backoff.succeeded(key)
-            self._refused.discard(key)
-        for key, (change, error) in failed.items():
-            self._refused.add(key)
-            self._try_again(key, _device(change), str(error), now)
-        self._end_what_is_empty()
-
-    def _try_again(self, key: str, device: str, why: str, now: float) -> None:
-        pause = self._backoff.failed(key, now)
-        self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}", "retry")
-
     def _end_what_is_empty(self) -> None:
         """A transaction of which everything is refused stays, so that trying again makes no further ones."""
-        if self._transaction is not None and not self._transaction.changes and not self._refused:
+        if self._transaction is not None and not self._transaction.changes and not self._refusals.any:
             with undisturbed(), Journal(self._directory) as journal:
                 if self._recorded(journal) is not None:
                     journal.set_state(self._transaction.number, "restored")
@@ -401,12 +366,3 @@ def _may_match(entries: Sequence[DeviceEntry], link: Link, ioctl: EthtoolIoctl) 
     wide = [entry for entry in entries if entry.name is None]
     driver, bus = (wide and ioctl.driver(link.name)) or (None, None)
     return any(bus is not None if entry.all else driver == entry.driver for entry in wide)
-
-
-def _refusal(change: Change) -> str:
-    """By which refusals are counted: NAPI instances of a device as one."""
-    return f"{type(change).__name__} {_device(change)} {getattr(change, 'queue', None)}"
-
-
-def _device(change: Change) -> str:
-    return getattr(change, "device", "")

@@ -208,7 +208,7 @@ ACTIVE = {"active": True, "not active": False, "starving": False}
 
 OF_TARGETS: tuple[Exposed[TargetTotals], ...] = (
     Exposed("napctl_target_attached", "gauge", "1: the target is attached.", (), 1, lambda of: one(of.attached)),
-    Exposed("napctl_target_active", "gauge", "1: it polls for itself. Missing with too little traffic to tell.", (), 1,
+    Exposed("napctl_target_active", "gauge", "1: its mode works. Missing with too little traffic to tell.", (), 1,
             lambda of: one(ACTIVE.get(of.verdict))),
     Exposed("napctl_target_starving", "gauge", "1: the safety timer had to rescue its packets again and again.", (), 1,
             lambda of: one(of.verdict == "starving")),
@@ -227,6 +227,8 @@ OF_TARGETS: tuple[Exposed[TargetTotals], ...] = (
             HISTOGRAM_SERIES, lambda of: of_latency(of.until_reply)),
     Exposed("napctl_target_timer_seconds", "gauge", "gro-flush-timeout that its attachment has set.", (), 1,
             lambda of: one(None if of.timer_ns is None else of.timer_ns / 1e9)),
+    Exposed("napctl_target_mode", "gauge", "1: the mode in which it is attached.", ("mode",), 1,
+            lambda of: [((of.mode,), 1)] if of.mode else []),
     Exposed("napctl_target_drift", "gauge", "Settings that are not as the policy wants them.", (), 1,
             lambda of: one(of.drift)),
     Exposed("napctl_target_conflicts", "gauge", "Settings left to somebody else, who keeps putting them back.", (), 1,

@@ -12,7 +12,7 @@ from napctl.attach.follow_words import TellOf
 from napctl.attach.objections import Objections
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.service_manager import notify
-from napctl.model.change import Guard, NapiChange, Transaction
+from napctl.model.change import Guard, InstanceChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.other_manager import Held, held_by
 from napctl.model.policy import AttachEntry, Policy
@@ -232,6 +232,6 @@ class ServiceKeepers:
     def _held_napis(self) -> frozenset[int]:
         return frozenset(each.napi_id for each in self._napis())
 
-    def _napis(self) -> Iterator[NapiChange]:
+    def _napis(self) -> Iterator[InstanceChange]:
         napis = (each for keeper in self.targets for each in keeper.napis)
         return (each for each in napis if each.netns == self._netns.inode)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from napctl.attach.attach_target import attach_target
+from napctl.attach.attach_target import attach_target, in_best_mode
+from napctl.attach.attachment import napis_of
 from napctl.attach.follow_words import counted
 from napctl.attach.judge_target import judge_target
 from napctl.attach.target import attached_of, parse, resolve
@@ -11,7 +12,7 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import recover, refuse_unsettled
 from napctl.change.transaction import amend, apply, begun, undisturbed
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import ChannelsChange, NapiChange, devices_of
+from napctl.model.change import ChannelsChange, devices_of
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry, Policy
 from napctl.observe.machine import take_machine
@@ -46,6 +47,8 @@ def _attached(entry: AttachEntry, directory: Path) -> str:
         if attached_of(processes, (each for each in journal.live() if each.kind == "attach")):
             return "attached already"
         judged = judge_target(entry.target, processes, options)
+        if options.mode == "auto":
+            judged, options, _ = in_best_mode(journal, judged, options, lambda _line: None)
         attached = attach_target(journal, judged, options, lambda _line: None)
     return f"attached {attached.transaction.title}: {counted(attached.transaction)}"
 
@@ -55,8 +58,7 @@ def _devices_set(policy: Policy, directory: Path, netns: NetworkNamespace) -> It
         return
     with undisturbed(), Journal(directory) as journal:
         live = [each for each in journal.live() if each.kind == "attach"]
-        napis = (each for one in live for each in one.changes if isinstance(each, NapiChange))
-        held = {each.napi_id for each in napis if each.netns == netns.inode}
+        held = {napi_id for each in live for inode, napi_id in napis_of(each) if inode == netns.inode}
         asked = wanted_changes(policy.devices, take_machine(netns), held)
         if not (asked.changes or asked.problems):
             yield "devices", "as the policy wants them already", True

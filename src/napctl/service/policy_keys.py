@@ -24,6 +24,7 @@ from napctl.attach.attach_options import (
 from napctl.attach.target import parse
 from napctl.model.errors import BadInput
 from napctl.model.machine import Coalescing
+from napctl.model.modes import ASKED
 from napctl.model.plan import Deferral, GoalName, RingSizes, settings
 from napctl.model.policy import AttachEntry, DeviceEntry, MetricsPlace, OnStop, Origin
 from napctl.model.settings import kernel_name
@@ -144,6 +145,8 @@ ATTACH: Mapping[str, Read] = {
     "target": _target,
     "steer": switch,
     "force": switch,
+    "mode": one_of(*ASKED),
+    "spin": switch,
     "defer-us": _timer,
     "latency-budget": duration(LEAST_BUDGET_NS, LONGEST_NS, "150us"),
     "timer-range": _timer_range,

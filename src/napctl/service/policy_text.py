@@ -13,12 +13,14 @@ from napctl.model.change import (
     NapiChange,
     RingsChange,
     SteeringChange,
+    ThreadChange,
     Transaction,
 )
 from napctl.model.machine import Coalescing
+from napctl.model.modes import mode_of
 from napctl.model.plan import Advice, Deferral, GoalName, RingSizes, settings
 from napctl.model.policy import POLICY_VERSION, AttachEntry, DeviceEntry, Origin, Policy
-from napctl.model.settings import kernel_name
+from napctl.model.settings import BUSY_POLL, kernel_name
 from napctl.model.units import duration_text
 from napctl.plan.file import comment, quoted, value_line
 
@@ -37,6 +39,10 @@ ATTACH = """\
 #   latency-budget = "150us"      # 99 of 100 requests are to be read within that time
 #   timer-range = "20us..200us"   # among these timers, and interrupts
 #   prefer = "cpu"                # or "latency"
+# For one that suspension does not fit:
+#   [[attach]]
+#   target = "caddy.service"
+#   mode = "auto"                 # the best of what fits; or "poll", "thread", "defer"
 """
 DEVICE = """\
 # Devices, by name, driver or all = true. Settings that are written outright win over the goal's; rings and channels are
@@ -79,7 +85,10 @@ def policy_in_force(live: Iterable[Transaction], netns: int, units: Mapping[int,
 
 def _attach_entry(transaction: Transaction, target: str) -> AttachEntry:
     """With what differs from the defaults, and with the timer, unless it is adapted."""
-    changes = transaction.changes
+    changes, mode = transaction.changes, mode_of(transaction.changes)
+    if mode == "thread":
+        spins = any(isinstance(each, ThreadChange) and each.after.threaded == BUSY_POLL for each in changes)
+        return AttachEntry(origin=NOWHERE, target=target, mode=mode, spin=spins)
     napi = next((each.after for each in changes if isinstance(each, NapiChange)), None)
     epoll = next((each.after for each in changes if isinstance(each, EpollChange)), None)
     values: dict[str, Any] = {}
@@ -89,6 +98,9 @@ def _attach_entry(transaction: Transaction, target: str) -> AttachEntry:
             if name in made and made[name] != getattr(DEFAULT, name):
                 values[name] = made[name]
         values["timer_ns"] = made.get("gro_flush_timeout_ns") or None
+        if values.get("irq_suspend_timeout_ns") == 0:  # which nothing but another mode has
+            values["mode"] = mode
+            del values["irq_suspend_timeout_ns"]
     steer = any(isinstance(each, SteeringChange) for each in changes)
     return AttachEntry(origin=NOWHERE, target=target, steer=steer, **values)
 
@@ -130,10 +142,9 @@ def policy_text(policy: Policy, advice: Advice | None = None) -> str:
 def _attach_lines(entry: AttachEntry) -> Iterator[str]:
     yield "[[attach]]"
     yield f"target = {quoted(entry.target)}"
-    if entry.steer:
-        yield "steer = true"
-    if entry.force:
-        yield "force = true"
+    yield from (f"{name} = true" for name in ("steer", "force", "spin") if getattr(entry, name))
+    if entry.mode is not None:
+        yield f"mode = {quoted(entry.mode)}"
     if entry.timer_ns is not None:
         yield f"defer-us = {quoted(duration_text(entry.timer_ns))}"
     if entry.latency_budget_ns is not None:

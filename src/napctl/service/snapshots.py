@@ -15,11 +15,12 @@ from napctl.kernel.links import Link, links_named
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.running_kernel import in_initial_pid_namespace, kernel_release
 from napctl.model.activity import judge
-from napctl.model.change import NapiChange, Transaction
+from napctl.model.change import InstanceChange, NapiChange, Transaction
 from napctl.model.counts import CounterReading, CpuCounts, ProbeCounts
 from napctl.model.difference import between
 from napctl.model.finding import Finding
 from napctl.model.machine import Device
+from napctl.model.modes import mode_of
 from napctl.model.other_manager import OtherManager
 from napctl.model.overload import LoadReading
 from napctl.model.snapshot import DeviceTotals, NapiTotals, OwnUse, PolicyState, ProbeName, Snapshot, TargetTotals
@@ -286,11 +287,12 @@ class SnapshotTaker:
         self, target: WatchedTarget, sums: TargetSums, windows: Mapping[int, Window], suspended: Suspended | None
     ) -> TargetTotals:
         transaction, up = target.transaction, self._probes.up()
-        changes = [each for each in (transaction.changes if transaction else ()) if isinstance(each, NapiChange)]
+        changes = [each for each in (transaction.changes if transaction else ()) if isinstance(each, InstanceChange)]
         window = next((windows[each.netns] for each in changes if each.netns in windows), None)
         if window is not None and not window.seconds:
             window = None  # the first one, which has only begun
-        timers = [each.after.gro_flush_timeout_ns for each in changes if each.after.gro_flush_timeout_ns is not None]
+        napis = [each for each in changes if isinstance(each, NapiChange)]
+        timers = [each.after.gro_flush_timeout_ns for each in napis if each.after.gro_flush_timeout_ns is not None]
         return TargetTotals(
             target=target.target,
             attached=transaction is not None,
@@ -302,6 +304,7 @@ class SnapshotTaker:
             until_read=sums.until_read if up.get("latency") else None,
             until_reply=sums.until_reply if up.get("latency") else None,
             timer_ns=max(timers, default=None),
+            mode=mode_of(transaction.changes) if transaction else "",
             drift=target.drift,
             conflicts=target.conflicts,
         )

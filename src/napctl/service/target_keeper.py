@@ -16,9 +16,11 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable
 from napctl.change.same_process import running
 from napctl.change.transaction import restore, undisturbed
-from napctl.model.change import Guard, NapiChange, Restored, SteeringChange, Transaction
+from napctl.model.change import Guard, InstanceChange, Restored, SteeringChange, ThreadChange, Transaction
 from napctl.model.errors import NapctlError
+from napctl.model.modes import mode_of, satisfies
 from napctl.model.policy import AttachEntry
+from napctl.model.settings import BUSY_POLL
 from napctl.model.units import duration_text
 from napctl.service.policy_keys import attach_options_of
 from napctl.service.retries import Backoff
@@ -71,10 +73,10 @@ class TargetKeeper:
         return self._stay.conflicts if self._stay is not None else 0
 
     @property
-    def napis(self) -> tuple[NapiChange, ...]:
+    def napis(self) -> tuple[InstanceChange, ...]:
         """NAPI instances that are attached."""
         changes = self.attached.changes if self.attached is not None else ()
-        return tuple(each for each in changes if isinstance(each, NapiChange))
+        return tuple(each for each in changes if isinstance(each, InstanceChange))
 
     def is_of(self, entry: AttachEntry) -> bool:
         """Whether that asks for the same; it may stand at another place."""
@@ -92,10 +94,10 @@ class TargetKeeper:
         try:
             live = Journal.read(self._directory, live=True)
             left = next((each for each in live if self._is_left(each, stay)), None)
-            if left is not None and self._is_unwanted(left):
+            if left is not None and (why := self._why_unwanted(left)):
                 with undisturbed(), Journal(self._directory) as journal:
                     restore(journal, left)
-                self._tell(f"put back {left.title}: the policy wants no steering any more", "restore")
+                self._tell(f"put back {left.title}: {why}", "restore")
             elif left is not None:
                 stay.adopt(left)
         except NapctlError as error:
@@ -111,8 +113,16 @@ class TargetKeeper:
         keeper = transaction.keeper
         return stay.members.claims(transaction) if keeper is None else keeper.entry == self.name
 
-    def _is_unwanted(self, attachment: Transaction) -> bool:
-        return not self.entry.steer and any(isinstance(each, SteeringChange) for each in attachment.changes)
+    def _why_unwanted(self, attachment: Transaction) -> str:
+        """Why it cannot be taken over as it is, in a clause; empty: it can."""
+        asked, mode = self.entry.mode or "suspend", mode_of(attachment.changes)
+        if not satisfies(mode, asked):
+            return f"its mode is {mode}, and the policy wants {asked}"
+        threads = [each.after.threaded for each in attachment.changes if isinstance(each, ThreadChange)]
+        if asked == "thread" and (BUSY_POLL in threads) != self.entry.spin:
+            return f"the policy wants threads that {'spin' if self.entry.spin else 'sleep'}"
+        steered = any(isinstance(each, SteeringChange) for each in attachment.changes)
+        return "the policy wants no steering any more" if steered and not self.entry.steer else ""
 
     def try_anew(self) -> None:
         """What was detached by hand, refused, or left to somebody else."""

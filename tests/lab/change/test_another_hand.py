@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,6 @@ from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChang
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.machine import Coalescing
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
-from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import (
     PREFERS,
     UNSET,
@@ -32,14 +30,13 @@ from tests.lab.helpers import (
     another_memcached,
     ask,
     at,
-    at_server,
     machine_of,
     params_of,
     set_napi,
     set_params,
     until,
 )
-from tests.lab.plans import frames_of, set_frames, states
+from tests.lab.plans import frames_of, set_frames
 from tests.lab.tap import Tap, written_to
 from tests.lab.verify.test_verify import plan as tap_plan
 
@@ -274,89 +271,6 @@ def test_a_comparison_ends_where_somebody_changes_what_it_compares(
     assert napctl.live() == []
 
 
-# While verify works
-
-
-@contextmanager
-def verifying(napctl: Napctl, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A verification that takes long, in the midst of it."""
-    running = napctl.start("verify", *arguments, "--seconds", 1.5, "--pairs", 50)
-    try:
-        until(lambda: any(each.kind == "verify" for each in napctl.live()), "a trial", 30)
-        yield running
-    finally:
-        running.kill()
-        running.communicate()
-
-
-def test_a_plan_can_be_rolled_back_while_it_is_verified_and_that_ends_it(
-    tap: Tap, napctl: Napctl, tmp_path: Path
-) -> None:
-    file = tap_plan(tmp_path / "plan", rx_max_frames=32)
-    assert napctl("apply", file, *tap.here).status == 0
-    with verifying(napctl, "tap0", *tap.here) as running:
-        assert "on trial" in napctl("history").stdout
-        assert napctl("recover").stdout == "nothing to recover\n"
-        start = time.monotonic()
-        assert napctl("rollback").status == 0
-        assert time.monotonic() - start < 3, "it did not wait for the end"
-        assert tap.frames == 3
-        output, words = running.communicate(timeout=20)
-
-    assert (running.returncode, output) == (5, "")
-    assert words.splitlines()[-1].startswith("napctl: verify 2 on tap0: somebody else has put it back")
-    assert tap.frames == 3
-    assert states(napctl) == ["restored", "restored"]
-
-
-def test_nobody_waits_for_a_verification(tap: Tap, bed: Lab, plan: Path, napctl: Napctl) -> None:
-    before = machine_of(bed.server)
-    tap.frames = 16
-    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
-    with verifying(napctl, "tap0", *tap.here) as running:
-        start = time.monotonic()
-        assert napctl("confirm").status == 0
-        assert napctl("rollback").status == 0
-        assert napctl("detach", "--all").stdout == "nothing was attached\n"
-        assert time.monotonic() - start < 4
-        assert running.poll() is None, "it goes on, as none of it is its own"
-    assert machine_of(bed.server) == before
-
-
-def test_nothing_is_begun_upon_what_is_only_tried(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:
-    tap.frames = 16
-    file = tap_plan(tmp_path / "plan", rx_max_frames=32)
-    with verifying(napctl, "tap0", *tap.here) as running:
-        for command in (("apply", file), ("verify", "tap0")):
-            assert napctl(*command, *tap.here).failed_with(2, "verify 1 on tap0 is on trial", f"pid {running.pid}")
-        running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 130
-    assert tap.frames == 16
-
-
-def test_a_verification_that_is_killed_is_put_back_by_its_guard(tap: Tap, napctl: Napctl) -> None:
-    tap.frames = 16
-    with verifying(napctl, "tap0", *tap.here) as running:
-        until(lambda: tap.frames == 1, "the other value")
-        running.kill()
-        running.wait()
-        until(lambda: napctl.live() == [], "the guard to restore")
-    assert tap.frames == 16
-
-
-def test_what_somebody_sets_during_a_verification_ends_it_and_stays(tap: Tap, napctl: Napctl) -> None:
-    tap.frames = 16
-    with verifying(napctl, "tap0", *tap.here) as running:
-        tap.frames = 7
-        _, words = running.communicate(timeout=20)
-
-    assert running.returncode == 5
-    assert "rx-max-frames" in words.splitlines()[-1]
-    assert "somebody else has changed it" in words.splitlines()[-1]
-    assert tap.frames == 7
-    assert napctl.live() == []
-
-
 # Guards
 
 
@@ -409,67 +323,3 @@ def test_what_detach_left_alone_can_still_be_forced(
     for _ in range(2):
         assert napctl("detach", server.pid, "--force").status == 0
         assert machine_of(lab.server) == before
-
-
-# While attach tries timers
-
-
-@contextmanager
-def trying_timers(lab: Lab, server: Server, napctl: Napctl, *options: object) -> Iterator[subprocess.Popen[str]]:
-    """One of them in force."""
-    with napctl.start("attach", server.pid, *options) as running:
-        try:
-            until(lambda: flush_of(lab), "a timer", 20)
-            yield running
-        finally:
-            running.kill()
-
-
-def test_nobody_waits_for_timers_that_are_tried(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
-    load(5_000)
-    waited = list[float]()
-    with trying_timers(lab, server, napctl, "--window", 0) as running:
-        for _ in range(5):
-            began = time.monotonic()
-            with Journal(napctl.state):
-                waited.append(time.monotonic() - began)
-            time.sleep(0.3)
-        assert running.poll() is None, "it still tries"
-        assert running.wait(30) == 0
-
-    assert max(waited) < 2, waited
-    assert [each.state for each in napctl.live()] == ["attached"]
-
-
-@pytest.mark.parametrize("hand", ["detaches it", "sets its timer"])
-def test_timers_are_tried_no_more_when_somebody_else_comes_between(
-    hand: str, lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
-) -> None:
-    load(5_000)
-    with trying_timers(lab, server, napctl, "--window", 0) as running:
-        if hand == "detaches it":
-            assert napctl("detach", server.pid).status == 0
-        else:
-            (napi,) = lab.server.napis()
-            set_napi(lab, napi.napi_id, THEIRS)
-        output, words = running.communicate(timeout=30)
-
-    assert (running.returncode, output) == (5, ""), words
-    assert "somebody else has" in words.splitlines()[-1]
-    assert flush_of(lab) == (0 if hand == "detaches it" else 777_000)
-    assert PREFERS not in params_of(server.pid).values()
-    assert napctl.live() == []
-
-
-def test_who_stays_does_not_attach_again_what_somebody_has_detached_while_timers_were_tried(
-    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
-) -> None:
-    load(5_000)
-    with trying_timers(lab, server, napctl, "--stay", "--defer-us", "auto") as running:
-        assert napctl("detach", server.pid).status == 0
-        output, words = running.communicate(timeout=30)
-
-    assert (running.returncode, words) == (0, "")
-    assert "somebody else has detached it" in output
-    assert flush_of(lab) == 0
-    assert napctl.live() == []

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from napctl.attach.objections import Objections
 from napctl.change.guard_lock import service_guard
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.lab.bed import Lab
 from napctl.model.change import Transaction
+from napctl.model.plan import Deferral
 from napctl.model.policy import DeviceEntry, Origin
 from napctl.service.device_keeper import DeviceKeeper
+from tests.lab.following import settings_of
 from tests.lab.helpers import Napctl, until
 
 ORIGIN = Origin(file="policy.toml", line=1)
@@ -24,6 +29,19 @@ ORIGIN = Origin(file="policy.toml", line=1)
 
 def entry(name: str, **values: Any) -> DeviceEntry:
     return DeviceEntry(origin=ORIGIN, name=name, **values)
+
+
+DEFERRAL = Deferral(defer_hard_irqs=2, gro_flush_timeout_ns=50_000)
+SERVER = entry("server0", deferral=DEFERRAL)
+
+
+def deferral_of(lab: Lab) -> set[tuple[int | None, int | None]]:
+    return {(each.defer_hard_irqs, each.gro_flush_timeout_ns) for each in settings_of(lab)}
+
+
+def is_set(lab: Lab) -> bool:
+    """As SERVER asks for."""
+    return deferral_of(lab) == {(2, 50_000)}
 
 
 @dataclass
@@ -74,6 +92,13 @@ class Keeping:
         found = self.keeper.settings_in_force
         assert found is not None
         return found
+
+
+@pytest.fixture
+def keeping(bed: Lab, state: Path) -> Iterator[Keeping]:
+    keeping = Keeping(bed.server.namespace, state)
+    yield keeping
+    keeping.keeper.let_go()
 
 
 class Daemon:

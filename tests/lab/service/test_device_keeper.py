@@ -1,7 +1,6 @@
 """Settings of real devices are kept: through resets, other hands, refusals, kills, and put back in the end."""
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,48 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from napctl.change import transaction
 from napctl.change.journal import Journal
 from napctl.change.one_change import make
-from napctl.kernel.ethtool import Ethtool
-from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.change import Change
-from napctl.model.machine import Channels, Coalescing
-from napctl.model.plan import Deferral
+from napctl.model.machine import Coalescing
 from napctl.model.settings import NapiSettings
 from tests.lab.following import flap, set_channels, settings_of
-from tests.lab.helpers import Napctl, in_namespace, machine_of, set_napi, until
-from tests.lab.kernel_writes import TRACED, writes_in
-from tests.lab.plans import frames_of, set_frames, states, write_plan
-from tests.lab.service.device_keeping import Keeping, daemon, entry
+from tests.lab.helpers import Napctl, in_namespace, machine_of, set_napi
+from tests.lab.plans import frames_of, set_frames, write_plan
+from tests.lab.service.device_keeping import DEFERRAL, SERVER, Keeping, deferral_of, entry, is_set, keeping
+
+__all__ = ["keeping"]
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(60)]
 
-DEFERRAL = Deferral(defer_hard_irqs=2, gro_flush_timeout_ns=50_000)
-SERVER = entry("server0", deferral=DEFERRAL)
 TUN = entry("tun0", coalescing=Coalescing(rx_max_frames=16))
-WANTED = NapiSettings(defer_hard_irqs=2, gro_flush_timeout_ns=50_000)
-
-
-@pytest.fixture
-def keeping(bed: Lab, state: Path) -> Iterator[Keeping]:
-    keeping = Keeping(bed.server.namespace, state)
-    yield keeping
-    keeping.keeper.let_go()
-
-
-def deferral_of(lab: Lab) -> set[tuple[int | None, int | None]]:
-    return {(each.defer_hard_irqs, each.gro_flush_timeout_ns) for each in settings_of(lab)}
-
-
-def is_set(lab: Lab) -> bool:
-    return deferral_of(lab) == {(2, 50_000)}
 
 
 def flush_by_hand(lab: Lab, microseconds: int) -> None:
@@ -341,159 +319,6 @@ def test_killed_while_it_overrules_another_hand_nothing_of_its_own_stays(
     assert first.gro_flush_timeout_ns == (0 if made else 703_000)
     assert frames_of(bed.server.namespace) == 0
     assert (first.defer_hard_irqs, second.defer_hard_irqs, second.gro_flush_timeout_ns) == (0, 0, 0)
-
-
-# Channels.
-
-
-def channels_of(lab: Lab) -> Channels | None:
-    with Ethtool(lab.server.namespace) as ethtool:
-        ifindex = next(each.ifindex for each in links(lab.server.namespace) if each.name == "server0")
-        return ethtool.channels(ifindex)
-
-
-def test_channels_are_set_before_what_they_renumber_and_put_back_after_it(
-    bed: Lab, keeping: Keeping, napctl: Napctl
-) -> None:
-    before = settings_of(bed)
-    assert keeping.look(entry("server0", channels=1, deferral=DEFERRAL)) == [
-        "server0: rx-channels 2 → 1, tx-channels 2 → 1, as the policy wants"
-    ]
-    assert keeping.left_s < 1
-    (line,) = keeping.look()
-    assert "gro-flush-timeout 0 → 50us" in line
-    assert (len(bed.server.napis()), is_set(bed)) == (1, True)
-    assert keeping.look() == []
-    set_channels(bed, 2)
-    keeping.later(60)
-    keeping.look()
-    keeping.look()
-    assert (len(bed.server.napis()), is_set(bed)) == (1, True)
-    assert len(keeping.in_force.changes) == 2
-    assert "channels of server0" in napctl("history", keeping.in_force.number).stdout
-    assert keeping.let_go() == []
-    assert settings_of(bed) == before
-    found = channels_of(bed)
-    assert found is not None
-    assert (found.rx, found.tx) == (2, 2)
-
-
-def test_killed_amid_it_channels_are_recovered_and_more_than_there_are_is_said(
-    bed: Lab, keeping: Keeping, napctl: Napctl
-) -> None:
-    (line,) = keeping.look(entry("server0", channels=3))
-    assert line.startswith("left as it is: server0: rx-channels 3 is above 2, which its driver has at most; ")
-    keeping.look(entry("server0", channels=1))
-    with Journal(napctl.state) as journal:  # as one that was killed before it had recorded the end leaves it
-        ended = {"keeper": None, "guard": None}
-        (made,) = journal.live()
-        journal.update(replace(made, changes=tuple(replace(c, found=None) for c in made.changes), **ended), "changing")
-    assert napctl("recover").status == 0
-    assert len(bed.server.napis()) == 2
-
-
-def test_without_a_service_channels_and_what_they_renumber_are_set_once(
-    bed: Lab, napctl: Napctl, tmp_path: Path
-) -> None:
-    before = settings_of(bed)
-    policy = tmp_path / "policy.toml"
-    policy.write_text('[[device]]\nname = "server0"\nchannels = 1\ndeferral.gro-flush-timeout = "50us"\n')
-    policy.chmod(0o644)
-    where = ("--netns", f"/proc/{os.getpid()}/fd/{bed.server.namespace.fd}")
-    assert napctl("policy", "drift", policy, *where).stdout.splitlines()[:2] == [
-        f"server0: rx-channels is 2, policy wants 1 ({policy}:1)",
-        f"server0: tx-channels is 2, policy wants 1 ({policy}:1)",
-    ]
-    ran = napctl("policy", "apply", policy, *where)
-    assert ran.status == 0, ran
-    assert ran.stdout.splitlines()[0] == "server0: set: channels of server0"
-    assert (len(bed.server.napis()), deferral_of(bed)) == (1, {(0, 50_000)})
-    assert napctl("policy", "drift", policy, *where).status == 0
-    assert states(napctl) == ["applied"]
-    assert napctl("rollback").status == 0
-    assert settings_of(bed) == before
-
-
-# The daemon.
-
-
-POLICY = (
-    '[[device]]\nname = "tun0"\ncoalescing.rx-max-frames = {frames}\n'
-    '[[device]]\nname = "server0"\ndeferral = {{ defer-hard-irqs = 2, gro-flush-timeout = "50us" }}\n'
-)
-
-
-def written(path: Path, frames: int) -> Path:
-    path.write_text(POLICY.format(frames=frames))
-    path.chmod(0o644)
-    return path
-
-
-def test_what_was_rolled_back_is_named_by_who_asks_for_the_policy(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
-    before = machine_of(bed.server)
-    with daemon(napctl, written(tmp_path / "policy.toml", 16), bed.server.namespace) as it:
-        it.told("rx-max-frames 0 → 16, as the policy wants")
-        (in_force,) = napctl.live()
-        assert napctl("rollback", in_force.number).status == 0
-        it.told("somebody has rolled their settings back")
-        assert napctl("policy", "apply").stdout == "devices: tried anew\n"
-        until(lambda: frames_of(bed.server.namespace) == 16, "it to be set anew")
-        assert it.end() == 0, it.lines
-    assert machine_of(bed.server) == before
-
-
-def test_killed_and_started_again_it_adopts_and_remembers_what_it_has_left_to_others(
-    bed: Lab, napctl: Napctl, tmp_path: Path
-) -> None:
-    before, netns = machine_of(bed.server), bed.server.namespace
-    policy, trace = written(tmp_path / "policy.toml", 16), tmp_path / "trace"
-    with daemon(napctl, policy, netns) as it:
-        it.told("rx-max-frames 0 → 16, as the policy wants")
-        for frames in (20, 21):
-            set_frames(netns, frames)
-            it.told(f"rx-max-frames {frames} → 16, as somebody else had changed it")
-        set_frames(netns, 22)
-        it.told("tun0 rx-max-frames: somebody else keeps changing it; left to him")
-        until(lambda: "tun0 rx-max-frames" in (napctl.state / "service.json").read_text(), "it to be recorded")
-        it.end(signal.SIGKILL)
-    with daemon(napctl, policy, netns, under=[*TRACED, str(trace)]) as it:
-        it.told("took over the settings of")
-        time.sleep(2)
-        assert writes_in(trace) == set()
-        assert len(it.lines) == 1
-        assert (is_set(bed), frames_of(netns)) == (True, 22)
-        asked = napctl("policy", "apply")
-        assert (asked.status, asked.stdout) == (0, "tun0 rx-max-frames: tried anew\n")
-        it.told("rx-max-frames 22 → 16")
-        assert writes_in(trace) == {"ethtool set"}
-        assert it.end() == 0, it.lines
-    assert machine_of(bed.server) == before
-    assert set(states(napctl)) == {"restored"}
-
-
-def test_another_policy_changes_only_what_differs(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
-    before, netns = machine_of(bed.server), bed.server.namespace
-    policy, trace = written(tmp_path / "policy.toml", 16), tmp_path / "trace"
-    with daemon(napctl, policy, netns, under=[*TRACED, str(trace)]) as it:
-        it.told("rx-max-frames 0 → 16")
-        until(lambda: is_set(bed), "the deferral")
-        time.sleep(0.5)
-        size, count = trace.stat().st_size, len(it.lines)
-        os.kill(it.pid, signal.SIGHUP)
-        time.sleep(0.7)
-        assert it.lines[count:] == []
-        written(policy, 32)
-        os.kill(it.pid, signal.SIGHUP)
-        it.told("rx-max-frames 16 → 32")
-        rest = tmp_path / "rest"
-        rest.write_text(trace.read_bytes()[size:].decode())
-        assert writes_in(rest) == {"ethtool set"}
-        policy.write_text(POLICY.format(frames=32).partition("\n[[device]]")[0])
-        os.kill(it.pid, signal.SIGHUP)
-        it.told("gro-flush-timeout put back to 0, as the policy no longer names it")
-        assert (frames_of(netns), deferral_of(bed)) == (32, {(0, 0)})
-        assert it.end() == 0, it.lines
-    assert machine_of(bed.server) == before
 
 
 @pytest.mark.alone

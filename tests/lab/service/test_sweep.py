@@ -80,7 +80,7 @@ def test_a_trial_that_somebody_detaches_is_over_and_the_target_is_left_to_him(na
             it.told("trying timers")
             while napctl("detach", one.server.pid).status:  # between two of them there is nothing to detach
                 time.sleep(0.02)
-            it.told("somebody else has detached it while timers were tried")
+            it.told("somebody else has detached it while it was tried")
             it.told("detached by hand: left so")
             assert machine_of(one.lab.server) == before
             assert it.end(signal.SIGTERM) == 0

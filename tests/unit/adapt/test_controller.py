@@ -5,15 +5,8 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from napctl.adapt.controller import (
-    BARRED_SECONDS,
-    NOTICE_SECONDS,
-    REST_SECONDS,
-    TRIAL_WINDOWS,
-    Decision,
-    decide,
-    start,
-)
+from napctl.adapt.controller import TRIAL_WINDOWS, Decision, decide
+from napctl.adapt.controller_state import BARRED_SECONDS, NOTICE_SECONDS, REST_SECONDS, start
 from napctl.adapt.learned import Learned
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, Way, WayWindow

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from napctl.adapt.controller import MOST_IN_A_MINUTE, REST_SECONDS, State, decide, start
+from napctl.adapt.controller import MOST_IN_A_MINUTE, decide
+from napctl.adapt.controller_state import REST_SECONDS, State, start
 from napctl.adapt.learned import Learned
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.reasons import Kind

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.adapt.controller import BARRED_SECONDS, MOST_IN_A_MINUTE, REST_SECONDS, limit_ns
+from napctl.adapt.controller import MOST_IN_A_MINUTE, limit_ns
+from napctl.adapt.controller_state import BARRED_SECONDS, REST_SECONDS
 from napctl.adapt.preference import Prefer
 from napctl.adapt.ways import Way
 from tests.unit.adapt.worlds import (

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from random import Random
 
-from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, State, decide, start
+from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS, Decision, decide
+from napctl.adapt.controller_state import State, start
 from napctl.adapt.learned import Learned
 from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal, Prefer

@@ -77,6 +77,7 @@ def target(name: str, verdict: str = "active") -> TargetTotals:
         until_read=LATENCY,
         until_reply=LATENCY,
         timer_ns=200_000,
+        mode="suspend",
     )
 
 

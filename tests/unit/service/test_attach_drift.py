@@ -136,3 +136,22 @@ def test_a_ring_is_compared_like_what_else_polls() -> None:
     assert drift_of(entry(), transaction) == []
     (line,) = drift_of(entry(), transaction, tracking="inactive")
     assert line.startswith("ring 20 of server (42)")
+
+
+# Modes.
+
+
+def test_another_mode_than_the_policys_differs_and_auto_takes_any() -> None:
+    transaction = attached(FED)
+    wanted = entry(mode="thread")
+    (line,) = told(settings_drift(wanted, attach_options_of(wanted), transaction, dict.fromkeys(transaction.changes)))
+    assert line == "server: mode is suspend, policy wants thread (policy.toml:3)"
+    auto = entry(mode="auto")
+    found: dict[Change, Value | None] = {each: each.after for each in transaction.changes}
+    assert settings_drift(auto, attach_options_of(auto), transaction, found) == Drift()
+
+
+def test_a_target_for_which_nothing_may_be_better_is_waited_for() -> None:
+    drift = coverage_drift(entry(mode="auto"), judged(SPINNING), [])
+    assert drift.differences == ()
+    assert drift.waiting[0].startswith("server: in no mode yet: ")

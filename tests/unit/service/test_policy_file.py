@@ -203,6 +203,9 @@ REFUSALS = {
         "timer-range: adapting needs a latency-budget, such as 150us",
     ),
     "a spin too long": (ATTACH + "busy-poll-usecs = 20000", "policy.toml:3: busy-poll-usecs: 20000: a task "),
+    "an unknown mode": (ATTACH + "mode = 'fast'", "policy.toml:3: mode: allowed are suspend, poll, thread, "),
+    "a spin of nobody": (ATTACH + "mode = 'defer'\nspin = true", "policy.toml:4: spin: threads of the kernel spin; "),
+    "a timer of a thread": (ATTACH + "mode = 'thread'\ndefer-us = 50", ":4: defer-us: a thread has no timer"),
     "a target that means nothing": ("[[attach]]\ntarget = ':0'", "policy.toml:2: target: :0: a port is a number from "),
     "two entries for one target": (
         f"{ATTACH}\n[[attach]]\ntarget = 'name:nginx'",

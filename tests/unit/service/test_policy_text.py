@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.attachment import planned
+from napctl.attach.switch_way import in_way
 from napctl.model.change import ChannelsChange, CoalescingChange, NapiChange, RingsChange, Transaction
 from napctl.model.machine import Coalescing
 from napctl.model.plan import Advice, ChannelCounts, Deferral, DevicePlan, Plan, Proposal, RingSizes
@@ -14,10 +16,12 @@ from napctl.model.policy import AttachEntry, DeviceEntry, Origin, Policy
 from napctl.model.settings import NapiSettings
 from napctl.model.suspension import Suspension
 from napctl.service.policy_file import policy_of
+from napctl.service.policy_keys import attach_options_of
 from napctl.service.policy_text import policy_in_force, policy_text
 from tests.strategies import PLANNED_COALESCING, U32
 from tests.unit.attach.steps import attached, attachment, workers
 from tests.unit.attach.targets import examination, instance, judged
+from tests.unit.attach.test_next_best import GO, in_mode_of_instances
 
 NOWHERE = Origin(file="", line=0)
 
@@ -78,7 +82,7 @@ def test_what_the_comments_offer_is_a_policy_too() -> None:
     ]
     offered += [line[2:] for line in text.splitlines() if line.startswith(("# guard", "# metrics"))]
     found = read("\n".join(offered))
-    assert (len(found.attach), len(found.devices), found.service.metrics is not None) == (1, 1, True)
+    assert (len(found.attach), len(found.devices), found.service.metrics is not None) == (2, 1, True)
 
 
 def applied(*changes: Any, number: int = 1) -> Transaction:
@@ -97,6 +101,23 @@ def test_what_is_attached_becomes_an_entry_with_what_is_not_the_default() -> Non
         AttachEntry(origin=NOWHERE, target="server", timer_ns=200_000, steer=True),
     )
     assert read(policy_text(policy)) == policy
+
+
+def test_what_is_attached_in_another_mode_becomes_an_entry_with_that_mode() -> None:
+    thread, spinning = (
+        attachment(planned(in_mode_of_instances(GO, "thread", spins=spins), Suspension())) for spins in (False, True)
+    )
+    deferral = in_way(in_mode(AttachOptions(suspension=Suspension()), "defer").suspension, 50_000)
+    defer = attachment(planned(in_mode_of_instances(GO, "defer"), deferral))
+    entries = [policy_in_force([each], 1, {}).attach[0] for each in (thread, spinning, defer)]
+    assert entries == [
+        AttachEntry(origin=NOWHERE, target="server", mode="thread"),
+        AttachEntry(origin=NOWHERE, target="server", mode="thread", spin=True),
+        AttachEntry(origin=NOWHERE, target="server", mode="defer", timer_ns=50_000),
+    ]
+    for each in entries:
+        assert read(policy_text(Policy(attach=(each,)))).attach == (each,)
+        assert attach_options_of(each).mode == each.mode
 
 
 def test_what_is_applied_becomes_an_entry_for_each_device_of_the_namespace() -> None:

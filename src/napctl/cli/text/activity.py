@@ -1,12 +1,17 @@
 """What an attachment does right now, in words, for `attach` and `attached`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from napctl.cli.text.latency import latency_lines
 from napctl.cli.text.table import number, percent
 from napctl.model.activity import Now
+from napctl.model.change import Change, NapiChange, ThreadChange
+from napctl.model.cpus import cpus_text, parse_cpus
+from napctl.model.modes import mode_of
+from napctl.model.settings import BUSY_POLL
+from napctl.model.units import duration_text
 
-__all__ = ["now_lines", "verdict_line"]
+__all__ = ["mode_line", "now_lines", "verdict_line"]
 
 
 LITTLE = 0.25
@@ -43,11 +48,16 @@ def _rescues(per_second: float | None) -> str:
     return f"the safety timer had to step in {number(per_second)} times a second"
 
 
-def verdict_line(name: str, now: Now) -> str:
-    """The share first, then the plain word."""
+def verdict_line(name: str, now: Now, changes: Sequence[Change] = ()) -> str:
+    """The share first, then the plain word. `changes`: of the attachment; none: it suspends."""
     polls, packets = percent(now.server_poll_share), percent(now.server_packet_share)
     own = f"{packets} of packets taken by {name} itself, in {polls} of the polls"
     little = now.server_packet_share is not None and now.server_packet_share < LITTLE
+    mode = mode_of(changes)
+    if now.verdict == "active" and mode == "thread":
+        return f"{percent(now.thread_packet_share)} of packets taken by {_threads(changes)}: active"
+    if now.verdict == "active" and mode == "defer":
+        return "interrupts are deferred: active"
     return {
         "active": f"{own}: active" + (f"; {OTHERS}" if little else ""),
         "not active": f"NOT active: {own if now.why == 'it does not poll' else now.why}",
@@ -59,6 +69,33 @@ def verdict_line(name: str, now: Now) -> str:
         if now.why
         else "not measured whether it is active; `napctl attached` shows it",
     }[now.verdict]
+
+
+def mode_line(changes: Sequence[Change]) -> str:
+    """What the mode of an attachment costs; empty: it suspends."""
+    match mode_of(changes):
+        case "thread":
+            threads = [each for each in changes if isinstance(each, ThreadChange)]
+            spins = any(each.after.threaded == BUSY_POLL for each in threads)
+            cores = "a core" if len(threads) == 1 else f"{len(threads)} cores"
+            costs = f"{cores}, also at rest" if spins else "a wake-up for each interrupt"
+            return f"mode thread: it costs {costs}, on {_cpus(threads)}"
+        case "defer":
+            timers = [each.after.gro_flush_timeout_ns or 0 for each in changes if isinstance(each, NapiChange)]
+            return f"mode defer: packets wait up to {duration_text(max(timers))} for their poll"
+        case "poll":
+            return "mode poll: its reads, or waits in io_uring, spin for packets before they sleep"
+    return ""
+
+
+def _threads(changes: Sequence[Change]) -> str:
+    threads = [each for each in changes if isinstance(each, ThreadChange)]
+    return f"{'its NAPI thread' if len(threads) == 1 else f'its {len(threads)} NAPI threads'} on {_cpus(threads)}"
+
+
+def _cpus(threads: Sequence[ThreadChange]) -> str:
+    cpus = {cpu for each in threads if each.after.cpus for cpu in parse_cpus(each.after.cpus)}
+    return f"CPU{'s' * (len(cpus) > 1)} {cpus_text(cpus)}"
 
 
 def wait(us: float | None) -> str:

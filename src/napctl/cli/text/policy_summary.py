@@ -24,6 +24,10 @@ def policy_lines(policy: Policy) -> Iterator[str]:
 
 
 def _attach(entry: AttachEntry) -> Iterator[str]:
+    if entry.mode is not None:
+        yield f"mode {entry.mode}{', which spins' * entry.spin}"
+    if entry.mode == "thread":
+        return  # it has no timer, and nothing of its own to set
     if entry.latency_budget_ns is not None:
         ends = "..".join(map(duration_text, entry.timer_range_ns)) if entry.timer_range_ns else RANGE
         best = "the least latency" if entry.prefer == "latency" else "the least CPU"

@@ -1,0 +1,93 @@
+"""What the kernel or a driver refuses of the devices' settings: told once for each kind, and tried again ever later."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from napctl.attach.follow_words import TellOf
+from napctl.model.change import Change
+from napctl.model.errors import NapctlError
+from napctl.model.units import duration_text
+from napctl.service.device_plan import without_idle
+from napctl.service.retries import FIRST_SECONDS, Backoff
+
+__all__ = ["DeviceRefusals", "Refused", "device_of"]
+
+
+Refused = Mapping[tuple[object, ...], tuple[Change, NapctlError]]
+"""By object."""
+LOOKING = "devices"
+"""The key of a look at them, which can fail as a whole."""
+
+
+class DeviceRefusals:
+    """Times are handed in; `tell` receives (device, line)."""
+
+    def __init__(self, tell: TellOf):
+        self._tell = tell
+        self._backoff = Backoff()
+        self._refused: set[str] = set()
+        """What is to be tried again, by the key of the backoff."""
+
+    def try_anew(self) -> None:
+        """Everything is due, for the first time."""
+        self._backoff = Backoff()
+
+    def may_look(self, now: float) -> bool:
+        """Whether the last look went well, or it is time for another one."""
+        return self._backoff.is_due(LOOKING, now)
+
+    def could_not_look(self, error: NapctlError | OSError, now: float) -> None:
+        """As a whole."""
+        self._try_again(LOOKING, "", f"devices: {error}", now)
+
+    def could_look(self) -> None:
+        """As it should."""
+        self._backoff.succeeded(LOOKING)
+
+    def seconds_left(self, now: float) -> float:
+        """Until something is due; never less than the first pause, as something else may keep it from its try."""
+        return max(FIRST_SECONDS, self._backoff.seconds_left(now))
+
+    def due(self, asked: Sequence[Change], now: float) -> list[Change]:
+        """Without what was refused, and is not to be tried again yet."""
+        return without_idle([each for each in asked if self._backoff.is_due(_key(each), now)])
+
+    def forget_all_but(self, asked: Iterable[Change]) -> None:
+        """Of what is not asked for any more."""
+        for key in self._refused - set(map(_key, asked)):
+            self._succeeded(key)
+
+    def settle(self, more: Iterable[Change], refused: Refused, now: float) -> None:
+        """What has become of `more`. One line for each kind of object, of however many NAPI instances."""
+        failed = {_key(change): (change, error) for change, error in refused.values()}
+        for key in {_key(each) for each in more} - failed.keys():
+            self._succeeded(key)
+        for key, (change, error) in failed.items():
+            self._refused.add(key)
+            self._try_again(key, device_of(change), str(error), now)
+
+    @property
+    def any(self) -> bool:
+        """Whether something waits to be tried again."""
+        return bool(self._refused)
+
+    def count(self, device: str) -> int:
+        """Kinds of objects of that device that were refused."""
+        return [key.split()[1] for key in self._refused].count(device)
+
+    def _succeeded(self, key: str) -> None:
+        self._backoff.succeeded(key)
+        self._refused.discard(key)
+
+    def _try_again(self, key: str, device: str, why: str, now: float) -> None:
+        pause = self._backoff.failed(key, now)
+        self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}", "retry")
+
+
+def device_of(change: Change) -> str:
+    """Its name; "" for a change of no device."""
+    return getattr(change, "device", "")
+
+
+def _key(change: Change) -> str:
+    """NAPI instances of a device as one."""
+    return f"{type(change).__name__} {device_of(change)} {getattr(change, 'queue', None)}"
