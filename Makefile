@@ -18,14 +18,15 @@ LONG_PACKAGES := podman
 
 # Emulated, a test may take 20 times as long as on the machine itself.
 IN_VM := scripts/run-in-vm --timeout 1800 $(BIN)/pytest --timeout 600 -p no:cacheprovider
-PYTEST := $(AS_ROOT) env $(if $(CI),CI=$(CI)) $(BIN)/pytest
+# What pytest makes of the tests is kept for the next process, whatever PYTHONDONTWRITEBYTECODE says: it takes 5 s of each.
+PYTEST := $(AS_ROOT) env PYTHONDONTWRITEBYTECODE= $(if $(CI),CI=$(CI)) $(BIN)/pytest
 
 # What `make test-long` consists of: each can be made alone, and takes less than 45 minutes, but for long-soak: an hour.
 LONG := long-unit long-kills long-servers long-service long-soak long-follow long-figures long-vm long-debian
 LONG_SOAK := tests/lab/service/test_soak.py
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
-LONG_SERVERS := tests/lab/attach/test_real_servers.py
+LONG_SERVERS := $(addprefix tests/lab/attach/,test_left_alone.py test_real_servers.py)
 LONG_FOLLOW := $(addprefix tests/lab/attach/,test_adopting.py test_follow.py test_follow_cost.py)
 
 .PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) deb bench bpf \

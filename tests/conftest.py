@@ -1,5 +1,6 @@
 """For all tests."""
 
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,6 @@ from secrets import randbelow
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
 
 from tests.lab.helpers import Napctl
 from tests.watchdog import Watchdog
@@ -20,11 +20,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
     signal.signal(signal.SIGHUP, lambda *_: None)
-
-# How long one example takes is the machine's business, not a promise of napctl.
-# Examples are by chance, new ones in each run: few at a time come to many soon.
-settings.register_profile("few", deadline=None, max_examples=25)
-settings.register_profile("all", deadline=None, max_examples=100)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,8 +65,18 @@ def families_of(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
     return [sorted(family, key=lambda item: item.nodeid) for family in families.values()]
 
 
+def choose_examples(count: int) -> None:
+    """By chance, new ones in each run: few at a time come to many soon."""
+    from hypothesis import settings
+
+    # How long one example takes is the machine's business, not a promise of napctl.
+    settings.register_profile("napctl", deadline=None, max_examples=count)
+    settings.load_profile("napctl")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("all" if config.option.long else "few")
+    if "NAPCTL_VM" not in os.environ:  # it would take an emulated CPU seconds, and no test there has examples
+        choose_examples(100 if config.option.long else 25)
     config.stash[WATCHDOG] = Watchdog()
     if config.option.sample is None:
         config.option.sample = getattr(config, "workerinput", {}).get("sample", randbelow(10**6))

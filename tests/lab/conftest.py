@@ -19,6 +19,7 @@ from napctl.lab.load import LoadSpec, RunningLoad, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError
 from tests.forked import ForkedNapctl
+from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.helpers import Napctl, ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
 from tests.lab.priority import first
@@ -77,8 +78,10 @@ def _possible(request: pytest.FixtureRequest) -> None:
 
 AS_A_PROGRAM = {f"tests.lab.{name}" for name in (
     "attach.test_reused_pids", "attach.test_surprises", "cli.test_bad_input", "cli.test_demo", "cli.test_output",
+    "service.test_executed_anew", "service.test_soak",
 )}  # fmt: skip
-"""Their promises are of how the program starts and ends; all others' of what a command does, in hundreds of calls."""
+"""Their promises are of how the program starts and ends, and what it takes; all others' of what a command does, in
+hundreds of calls."""
 
 
 @pytest.fixture
@@ -97,6 +100,13 @@ def shared_lab() -> Iterator[Lab]:
     """One for all tests of a module, which leave it as it was."""
     with Lab.build() as lab:
         yield lab
+
+
+@pytest.fixture(scope="session")
+def shared_flood_bed() -> Iterator[FloodBed]:
+    """Finding out how much its server answers takes ten seconds. Tests leave it as it was."""
+    with flood_bed() as bed:
+        yield bed
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ class Following:
         """What it told since then."""
         return [each.text for each in list(self.events) if each.seconds >= moment]
 
-    def told(self, words: str, since: float = 0, patience_s: float = 30) -> Event:
+    def told(self, words: str, since: float = 0, patience_s: float = 60) -> Event:
         """Wait for an event that begins with or contains `words`; the first since that moment."""
 
         def look() -> Event | None:
@@ -232,7 +232,7 @@ class Following:
         assert event is not None
         return event
 
-    def end(self, number: signal.Signals = signal.SIGINT, patience_s: float = 20) -> int:
+    def end(self, number: signal.Signals = signal.SIGINT, patience_s: float = 60) -> int:
         """Ask it to end; its exit status."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -245,7 +245,7 @@ class Following:
         children = [each.process for each in seen if each.parent == self.process.pid and each.process.name == "napctl"]
         return children[0].pid if children and self._traced else self.process.pid
 
-    def ended(self, patience_s: float = 20) -> int:
+    def ended(self, patience_s: float = 60) -> int:
         """Wait for its end; its exit status, its last words are in `errors` then."""
         status = self.process.wait(patience_s)
         self._reader.join()

@@ -35,6 +35,7 @@ from napctl.model.machine import Machine
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.observe.machine import take_machine
+from tests.watchdog import shows
 
 PROGRAM = Path(sys.executable).with_name("napctl")
 Step = tuple[str, int]
@@ -89,7 +90,7 @@ class Napctl:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "NAPCTL_STATE_DIR": str(self.state)}
 
-    def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 30, **environment: str) -> Ran:
+    def __call__(self, *arguments: object, under: Sequence[str] = (), timeout_s: float = 60, **environment: str) -> Ran:
         """Run it to its end, `under` another program if asked."""
         done = subprocess.run(
             [*under, str(PROGRAM), *map(str, arguments)],
@@ -126,11 +127,10 @@ class Napctl:
 
     def guards(self) -> list[int]:
         """Pids of those that wait to restore something in this state directory."""
-        ours = f"NAPCTL_STATE_DIR={self.state}".encode()
         found = []
         for each in processes.named("napctl-guard"):
             with suppress(OSError):  # it has gone meanwhile
-                if ours in Path(f"/proc/{each.pid}/environ").read_bytes().split(b"\0"):
+                if shows(Path(f"/proc/{each.pid}"), f"NAPCTL_STATE_DIR={self.state}"):
                     found.append(each.pid)
         return found
 
@@ -257,7 +257,7 @@ def state_of(end: End) -> object:
 def ask(lab: Lab, server: Server, *, inside: NetworkNamespace | None = None, address: str = "") -> socket.socket:
     """A connection over which one request was answered. `inside`: from that namespace instead of the client's."""
     with (inside or lab.client.namespace).entered():
-        connection = socket.create_connection((address or server.address, server.port), timeout=10)
+        connection = socket.create_connection((address or server.address, server.port), timeout=60)
     connection.sendall(b"version\r\n")
     assert connection.recv(100).startswith(b"VERSION")
     return connection
@@ -272,13 +272,17 @@ def answers(connection: socket.socket) -> bool:
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, patience_s: float = 30) -> T:
-    """Wait until a condition holds; what it gave then."""
+def until(condition: Callable[[], T], what: str, patience_s: float = 60) -> T:
+    """Wait until a condition holds; what it gave then. One that takes long is asked less often, lest it takes the CPU
+    of what it waits for."""
     deadline = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.002)
-    return found
+    while True:
+        began = time.monotonic()
+        if found := condition():
+            return found
+        now = time.monotonic()
+        assert now < deadline, f"waited in vain for: {what}"
+        time.sleep(min(0.05, max(0.002, 2 * (now - began))))
 
 
 def wait_for_packets(lab: Lab, count: int) -> None:

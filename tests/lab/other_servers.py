@@ -129,7 +129,7 @@ def _service(
 ) -> Server:
     module = [sys.executable, "-m", f"tests.lab.services.{name}"]
     command = ["env", f"PYTHONPATH={ROOT}", *module, lab.server.address, str(port), *options]
-    return serve(lab, command, port, forks=forks, cpus=cpus, ready=ready, patience_s=15)
+    return serve(lab, command, port, forks=forks, cpus=cpus, ready=ready, patience_s=60)
 
 
 def python_server(lab: Lab, code: str, *, port: int = 11300) -> Server:

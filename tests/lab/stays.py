@@ -26,6 +26,7 @@ from napctl.change.keeper_watch import watch_keepers
 from napctl.cli.stop_signals import Stop
 from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
+from tests.forked import forked
 from tests.lab.following import Following, ended_by
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,7 @@ def main(words: Sequence[str]) -> None:
         for each in stays:
             each.leave(kept=bool(again)) if asked.keep or again else each.let_go()
     if again:
+        os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "tests.lab.stays", *words])
 
 
@@ -88,11 +90,16 @@ def adopt_all(stays: Sequence[Stay], state: Path) -> None:
 @contextmanager
 def staying(*words: object, under: Sequence[str] = ()) -> Iterator[Following]:
     """One such process; killed at the end if it still runs."""
-    command = [*under, sys.executable, "-m", "tests.lab.stays", *map(str, words)]
-    pipe, state = subprocess.PIPE, {STATE_VARIABLE: str(words[1])}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | state, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
-    )
+    said = [str(each) for each in words]
+    command = [sys.executable, "-m", "tests.lab.stays", *said]
+    environment = os.environ | {STATE_VARIABLE: str(words[1])}
+    if under:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [*under, *command], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+    else:
+        process = forked(partial(main, said), ["stays", *said], command, environment)
     with ended_by(signal.SIGKILL, Following(process, traced=bool(under))) as it:
         yield it
 

@@ -97,7 +97,7 @@ PROGRAMS = {"asyncio": LOOPS, "uvloop": LOOPS, "selectors.EpollSelector": SELECT
 
 def connected(lab: Lab) -> socket.socket:
     with lab.client.namespace.entered():
-        return socket.create_connection((lab.server.address, PORT), timeout=10)
+        return socket.create_connection((lab.server.address, PORT), timeout=60)
 
 
 def talk(connection: socket.socket, words: bytes, answer: bytes | None = None) -> None:
@@ -134,7 +134,7 @@ def served(lab: Lab, *arguments: str, output: Path) -> Iterator[Server]:
                     return False
                 return True
 
-            until(accepts, "a connection", patience_s=10)
+            until(accepts, "a connection")
             status = Path(f"/proc/{server.pid}/status").read_text()
             assert int(status.split("\nCapEff:", 1)[1].split()[0], 16) == READS_ALL
             assert int(status.split("\nUid:", 1)[1].split()[0]) == pwd.getpwnam("nobody").pw_uid
@@ -168,7 +168,7 @@ def wait_until_it_polls_itself(lab: Lab, server: Server, words: bytes, answer: b
         own = own_polls(window_of_requests(lab, words, answer).napis, server.pid)
         return own.polls > 0 and own.packets > 0
 
-    until(polls, "polls of its own that find packets", patience_s=20)
+    until(polls, "polls of its own that find packets")
 
 
 # Programs.
@@ -210,7 +210,7 @@ def test_the_example_server_polls_itself_and_says_after_the_first_packet_that_it
         wait_until_it_polls_itself(lab, server, REQUEST, ANSWER)
         during = params_of(server.pid)
         server.process.terminate()
-        status = server.process.wait(5)
+        status = server.process.wait(60)
 
     assert output.read_text() == (
         f"suspension can be active: both halves are set for NAPI {napi.napi_id}; "

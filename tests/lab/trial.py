@@ -60,7 +60,7 @@ def plain(lab: Lab, *, spin: bool = False, suspend: bool = False) -> Server:
     options = [*(["--spin"] if spin else []), *(["--suspend"] if suspend else [])]
     module = [sys.executable, "-m", "tests.lab.services.plain"]
     command = ["env", f"PYTHONPATH={ROOT}", *module, lab.server.address, str(PLAIN_PORT), *options]
-    return serve(lab, command, PLAIN_PORT, patience_s=15)
+    return serve(lab, command, PLAIN_PORT, patience_s=60)
 
 
 @contextmanager
@@ -199,4 +199,4 @@ class Bench:
         def fed() -> int:
             return sum(sum(each.values()) for each in fed_by([self.server.pid, *self.server.workers]))
 
-        until(lambda: fed() >= connections, "the connections of the load", WARMUP_SECONDS)
+        until(lambda: fed() >= connections, "the connections of the load")

@@ -95,7 +95,7 @@ def test_a_quiet_nic_has_no_finding(wire: Wire, napctl: Napctl) -> None:
     ]
 
 
-def test_single_packet_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def single_packet_interrupts(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One ping at a time: each comes with an interrupt of its own."""
     monkeypatch.setattr(coalescing, "LOADED_PACKETS_PER_SECOND", 10)
     monkeypatch.setattr(coalescing, "LEAST_POLLS", 50)
@@ -105,7 +105,7 @@ def test_single_packet_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch) -
     assert "single-packet-interrupts" in [finding.rule for finding in found]
 
 
-def test_tx_completions_too_late(wire: Wire, napctl: Napctl) -> None:
+def tx_completions_too_late(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """256 descriptors at 1 Gb/s are sent in 3.1 ms."""
     late = NapiSettings(defer_hard_irqs=1, gro_flush_timeout_ns=50_000_000)
     with napi_set(wire, late, NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)):
@@ -118,7 +118,7 @@ def test_tx_completions_too_late(wire: Wire, napctl: Napctl) -> None:
     assert "fill the TX ring of 256 in 3150 µs" in told
 
 
-def test_udp_held_by_tx_delay(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def udp_held_by_tx_delay(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """212,992 bytes in 50 ms are 34 Mb/s; what is a load to an emulated NIC is little elsewhere."""
     monkeypatch.setattr(udp_senders, "LOADED_PACKETS_PER_SECOND", 1)
     late = NapiSettings(defer_hard_irqs=1, gro_flush_timeout_ns=50_000_000)
@@ -136,7 +136,7 @@ def test_udp_held_by_tx_delay(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> No
     assert finding.title == "one UDP stream sends at most 34 of 1,000 Mb/s"
 
 
-def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:
+def napi_thread_polling_while_idle(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with napi_set(wire, NapiSettings(threaded="busy-poll"), NapiSettings(threaded="disabled")):
         assert f" {napi_of(wire).thread_pid} busy-polls " in napctl("status", wire.device, timeout_s=60).stdout
         wire.ping(5)  # it spins from its first packet on
@@ -145,7 +145,7 @@ def test_napi_thread_polling_while_idle(wire: Wire, napctl: Napctl) -> None:
     assert rules(found) == ["napi-thread-polling-while-idle"]
 
 
-def test_irqbalance_moves_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def irqbalance_moves_interrupts(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Somebody of that name runs, and the interrupt really moves, under what is much traffic for an emulated NIC."""
     monkeypatch.setattr(facts, "BUSY_PACKETS_PER_SECOND", 1)
     monkeypatch.setattr(facts, "LEAST_PACKETS", 10)
@@ -170,3 +170,16 @@ def test_irqbalance_moves_interrupts(wire: Wire, monkeypatch: pytest.MonkeyPatch
     assert finding.certainty == "possible", "one alone"
     assert f"interrupt {irq} " in finding.evidence[0].text
     assert finding.commands == ("systemctl stop irqbalance", f"irqbalance --banirq={irq}")
+
+
+FAULTS = (
+    single_packet_interrupts, tx_completions_too_late, udp_held_by_tx_delay, napi_thread_polling_while_idle,
+    irqbalance_moves_interrupts,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda each: each.__name__)
+def test_a_fault_of_a_real_nic_is_found(
+    fault: Callable[..., None], wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fault(wire, napctl, monkeypatch, tmp_path)

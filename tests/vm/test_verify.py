@@ -63,6 +63,7 @@ def test_a_nic_that_obeys_is_said_to(wire: Wire, napctl: Napctl, trials: Callabl
     assert wire.settings()["rx-usecs"] == 2000
 
 
+@pytest.mark.long
 def test_without_traffic_the_rate_that_would_do_is_named(wire: Wire, napctl: Napctl) -> None:
     run("ethtool", "-C", wire.device, "rx-usecs", "100")
     found = verdict(napctl, wire.device, "--seconds", 0.5)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Self
 
 from napctl.kernel.namespaces import NetworkNamespace
@@ -19,6 +20,9 @@ from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Napi
 
 __all__ = ["End", "Lab", "run_inside"]
+
+
+AUTOCORKING = Path("/proc/sys/net/ipv4/tcp_autocorking")
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def _configure(end: End, other: End, queues: int) -> None:
     run_inside(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
     # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
     # written to the same connection (tcp_should_autocork), and who defers polls would make requests wait twice.
-    run_inside(end.namespace, ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_autocorking"])
+    with end.namespace.entered():
+        AUTOCORKING.write_text("0")  # /proc/sys/net shows the namespace of the writer
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:

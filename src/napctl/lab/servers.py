@@ -140,7 +140,7 @@ def serve(
     port: int,
     *,
     user: str | None = None,
-    patience_s: float = 5.0,
+    patience_s: float = 20.0,
     forks: bool = False,
     cpus: Collection[int] = (),
     ready: Callable[[Lab, Server], bool] = accepts,

@@ -22,7 +22,7 @@ from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, until
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 FAR_PIDS = range(4_100_000, 4_101_000)
 """Which nobody has: pids end at 4,194,304, and these come last."""
@@ -70,7 +70,7 @@ def measures(adapting: Adapting) -> bool:
         time.sleep(adapting.seconds_left(time.monotonic()))
         return adapting.turn() is not None
 
-    return until(decided, "a decision", 20)
+    return until(decided, "a decision")
 
 
 def test_a_probe_that_is_full_of_what_has_gone_is_loaded_anew_and_goes_on_measuring(

@@ -122,7 +122,7 @@ def fed_workers(lab: Lab, server: Server) -> Iterator[None]:
             found = examine("web", descendants([server.pid]))
             return {each.process.pid for each in found.instances if each.sockets_by_napi} == set(server.workers)
 
-        until(another, "connections to every worker", 10)
+        until(another, "connections to every worker")
         yield
 
 
@@ -315,5 +315,5 @@ def _best_tick(napctl: Napctl, interval: float) -> float:
             came.append(time.monotonic())
             assert report["attachments"][0]["verdict"] == "quiet"
         watching.send_signal(signal.SIGINT)
-        watching.communicate(timeout=10)
+        watching.communicate(timeout=60)
     return min(after - before for before, after in pairwise(came))

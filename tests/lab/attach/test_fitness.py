@@ -146,7 +146,6 @@ def test_one_epoll_instance_for_two_queues_is_refused(two_queues: Lab, one_loop:
     assert "-t 2 -N 2" in words  # what would help
 
 
-@pytest.mark.alone
 def test_forced_it_is_said_to_starve(two_queues: Lab, one_loop: Server, napctl: Napctl) -> None:
     before = machine_of(two_queues.server)
     with under_load(two_queues, one_loop, "memcached"):
@@ -184,7 +183,6 @@ def test_a_loop_that_only_asks_with_timeout_0_is_refused(lab: Lab, spinning: Ser
         assert "timeout 0" in refused(lab, spinning, napctl)
 
 
-@pytest.mark.alone
 def test_forced_a_loop_that_only_asks_with_timeout_0_is_said_to_starve(
     lab: Lab, spinning: Server, napctl: Napctl
 ) -> None:

@@ -92,7 +92,7 @@ class Story:
 
     def _until_in_force(self, name: str, it: Following, began: float) -> None:
         try:
-            until(lambda: in_force(self.lab, self._workers()), name, 30)
+            until(lambda: in_force(self.lab, self._workers()), name)
         except AssertionError:
             found = {pid: params_of(pid) for pid in self._workers()}
             raise AssertionError(f"{name}: {it.since(began)}, {found}, {settings_of(self.lab)}") from None

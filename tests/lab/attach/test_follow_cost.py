@@ -95,7 +95,7 @@ def worker_of(lab: Lab, server: Server) -> Iterator[int]:
     (worker,) = until(lambda: children(server.pid), "the worker")
     try:
         port = Server(server.process, server.address, server.port + 1)
-        until(lambda: accepts(lab, port), "it to listen", 10)
+        until(lambda: accepts(lab, port), "it to listen")
         with ask(lab, port):
             yield worker
     finally:
@@ -135,7 +135,7 @@ def test_a_settled_target_is_followed_for_less_than_a_hundredth_of_a_cpu(
     with with_many_connections(lab) as server, ExitStack() as stack:
         stack.enter_context(started(lab, server, load)).wait_for_warmup()  # its connections are no change then
         it = stack.enter_context(following(napctl, server.pid, "--defer-us", 200, under=traced(trace)))
-        it.told("attached memcached", patience_s=20)
+        it.told("attached memcached")
         time.sleep(3)  # it watches for a second whether what is attached starves, and looks once more
         cost = Cost(it, trace)
         time.sleep(seconds)
@@ -196,7 +196,7 @@ def p999_us(lab: Lab, server: Server, napctl: Napctl, *, followed: bool, seconds
     with ExitStack() as stack:
         if followed:
             it = stack.enter_context(following(napctl, server.pid, "--defer-us", 200))
-            it.told("attached memcached", patience_s=20)
+            it.told("attached memcached")
         else:
             assert napctl("attach", server.pid, "--defer-us", 200, "--window", 0).status == 0
             stack.callback(napctl, "detach", server.pid)
@@ -214,7 +214,7 @@ def test_with_thousands_of_connections_a_new_worker_is_attached_within_10_s_and_
 ) -> None:
     with ending(python_server(lab, FORKS)) as server, many_connections(lab, server), ExitStack() as stack:
         it = stack.enter_context(following(napctl, server.pid, "--defer-us", 200))
-        it.told("attached python", patience_s=20)
+        it.told("attached python")
         connected = time.time()
         worker = stack.enter_context(worker_of(lab, server))
         it.told(f"({worker})", since=connected, patience_s=10)

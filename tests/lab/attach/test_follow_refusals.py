@@ -62,7 +62,7 @@ def test_a_target_that_only_a_long_look_refuses_is_tried_after_1_2_4_seconds_and
     with ending(loops(lab, "polled")) as server, started(lab, server, OFTEN) as load, ExitStack() as stack:
         load.wait_for_warmup()
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=traced(trace)))
-        it.told("timeout 0", patience_s=20)
+        it.told("timeout 0")
         cost = Cost(it, trace)
         time.sleep(9)
 
@@ -79,14 +79,14 @@ def test_an_instance_that_its_program_has_set_itself_is_looked_at_long_once(
     trace = tmp_path / "trace"
     with ending(python_server(lab, OWN)) as server, ask(lab, server), ExitStack() as stack:
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY, under=traced(trace)))
-        it.told("attached", patience_s=20)
+        it.told("attached")
         time.sleep(2)
         cost = Cost(it, trace)
         for _ in range(3):
             stack.enter_context(ask(lab, server))
             time.sleep(1.2)
 
-        until(lambda: cost.reads, "a look at it", 20)
+        until(lambda: cost.reads, "a look at it")
         assert cost.long_looks == 0
         assert all(map(attached, settings_of(lab)))
         assert it.end() == 0
@@ -121,13 +121,13 @@ def test_what_another_attachment_holds_is_told_and_attached_when_that_has_gone(l
             stack.enter_context(ask(lab, server))
         assert napctl("attach", one.pid, *PROMPTLY, "--window", 0).status == 0
         it = stack.enter_context(following(napctl, other.pid, *PROMPTLY))
-        it.told(f"is polled by memcached ({one.pid}) already", patience_s=20)
+        it.told(f"is polled by memcached ({one.pid}) already")
         assert set(params_of(other.pid).values()) == {UNSET}
         time.sleep(2)
         assert len(it.since()) == 1
 
         assert napctl("detach", one.pid).status == 0
-        it.told(f"attached memcached ({other.pid})", patience_s=20)
+        it.told(f"attached memcached ({other.pid})")
         assert it.end() == 0
 
 
@@ -164,8 +164,8 @@ def test_what_starves_is_taken_back_with_the_reason_and_not_attached_again(lab: 
     with ending(loops(lab, "shy")) as server, started(lab, server, OFTEN) as load, ExitStack() as stack:
         load.wait_for_warmup()
         it = stack.enter_context(following(napctl, server.pid, *PROMPTLY))
-        it.told("attached", patience_s=20)
-        it.told("until the safety timer (irq-suspend-timeout) stepped in", patience_s=40)
+        it.told("attached")
+        it.told("until the safety timer (irq-suspend-timeout) stepped in")
         until(lambda: settings_of(lab) == before, "the device to be as before")
         told = len(it.since())
         time.sleep(3)
@@ -184,14 +184,14 @@ def test_a_group_that_no_longer_fits_its_queues_is_taken_back_and_steered_anew_w
                 assert steered(queues_of(*server.workers), 4)
             for workers, why in ((8, "8 listeners share its port now"), (2, "2 are left")):
                 changed = reload_with(server, workers)
-                it.told("stopped steering the ", since=changed, patience_s=10)
+                it.told("stopped steering the ", since=changed)
                 assert why in " ".join(it.since(changed))
-                until(lambda: settings_of(lab) == before, "the device to be as before", 10)
+                until(lambda: settings_of(lab) == before, "the device to be as before")
                 assert new_connections_are_spread(lab, server, 240)
 
                 changed = reload_with(server, 4)
-                it.told("attached nginx", since=changed, patience_s=20)
-                until(lambda: _all_steered(lab, server), "the workers to serve a queue each", 30)
+                it.told("attached nginx", since=changed)
+                until(lambda: _all_steered(lab, server), "the workers to serve a queue each")
             assert it.end() == 0
         assert new_connections_are_spread(lab, server)
 
@@ -210,7 +210,7 @@ def reload_with(server: Server, workers: int) -> float:
     configuration.write_text("\n".join(lines) + "\n")
     old, began = set(server.workers), time.time()
     os.kill(server.pid, signal.SIGHUP)
-    until(lambda: len(server.workers) == workers and not old & set(server.workers), "the new workers", 20)
+    until(lambda: len(server.workers) == workers and not old & set(server.workers), "the new workers")
     return began
 
 
@@ -250,7 +250,7 @@ def test_a_state_directory_that_cannot_be_written_any_more_is_told_and_all_is_pu
         }
         until(lambda: not subprocess.run([*inside, spoil[how]], check=False).returncode, "the journal to be closed")
         stack.enter_context(ask(lab, server))  # the next thread's first connection
-        it.told(str(napctl.state), patience_s=10)
+        it.told(str(napctl.state))
         assert it.process.poll() is None
         assert params_of(server.pid) == was
         assert all(map(attached, settings_of(lab)))
@@ -300,14 +300,14 @@ def test_an_error_that_lasts_is_told_once_costs_little_and_is_made_up_for_when_i
         time.sleep(1.5)
         napctl.state.chmod(0o777)  # which no napctl trusts
         stack.enter_context(ask(lab, server))  # the next thread's first connection
-        it.told(str(napctl.state), patience_s=10)
+        it.told(str(napctl.state))
         told, used = len(it.since()), cpu_seconds(it.pid)
         time.sleep(4)
         assert cpu_seconds(it.pid) - used < 0.4
         assert len(it.since()) == told
 
         napctl.state.chmod(0o700)
-        it.told("attached epoll", patience_s=15)
+        it.told("attached epoll")
         assert it.end() == 0
         assert set(params_of(server.pid).values()) == {UNSET}
 
@@ -322,11 +322,11 @@ def test_what_could_not_be_put_back_when_its_server_ended_is_as_soon_as_it_can(
             it.told(f"attached {name}")
             time.sleep(1.5)
             napctl.state.chmod(0o777)
-        it.told(str(napctl.state), patience_s=10)
+        it.told(str(napctl.state))
         assert settings_of(lab) != before
 
         napctl.state.chmod(0o700)
-        until(lambda: settings_of(lab) == before, "the device to be as before", 15)
+        until(lambda: settings_of(lab) == before, "the device to be as before")
         assert it.end() == 0
 
 
@@ -350,8 +350,8 @@ def test_a_namespace_that_goes_with_its_server_is_let_go(unusual: str, napctl: N
             with ask(lab, server):
                 it = stack.enter_context(following(napctl, name, *PROMPTLY))
                 it.told(f"attached {name}")
-        it.told(f"waiting for {name}", patience_s=20)
-        until(lambda: NetworkNamespace.find(inode) is None, "the namespace to go", 10)
+        it.told(f"waiting for {name}")
+        until(lambda: NetworkNamespace.find(inode) is None, "the namespace to go")
         assert napctl.live() == []
         assert it.end() == 0
         assert it.errors == ""
@@ -377,11 +377,11 @@ def test_of_several_namespaces_the_one_in_which_no_process_lives_any_more_is_let
             it.told(f"({worker}) has ended")
         stack.enter_context(ask(lab, server))  # something to look at
 
-        it.told("no process of the target is left in its network namespace", patience_s=40)
+        it.told("no process of the target is left in its network namespace")
 
         until(lambda: settings_of(other) == before, "the device to be as before")
         assert all(map(attached, settings_of(lab)))
-        until(lambda: not _holds(it.pid, other.server.namespace.inode), "the namespace to be let go", 10)
+        until(lambda: not _holds(it.pid, other.server.namespace.inode), "the namespace to be let go")
         assert it.end() == 0
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -166,7 +168,7 @@ def test_who_is_not_fed_yet_is_refused_in_words_of_the_mode(lab: Lab, server: Se
     assert napctl("attach", server.pid, "--mode", "thread").failed_with(3, "no NAPI instance feeds it yet")
 
 
-@pytest.mark.parametrize(("first", "second"), [("thread", "suspend"), ("thread", "defer"), ("defer", "thread")])
+@pytest.mark.parametrize(("first", "second"), [("thread", "suspend"), ("defer", "thread")])
 def test_an_instance_has_one_holder(
     first: Mode, second: Mode, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
@@ -193,6 +195,18 @@ def test_a_dry_run_says_what_fits_and_what_would_be_set_and_changes_nothing(
     assert napctl.live() == []
 
 
+def test_a_thread_that_spins_is_refused_where_the_kernel_has_none_or_no_cpu_is_left_for_it(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = state_of(lab.server)
+    done = napctl("attach", server.pid, "--mode", "thread", "--spin", "--window", 0)
+    if done.status == 0:  # Linux 6.19
+        assert napctl("detach", server.pid).status == 0
+    else:
+        assert done.failed_with(3, "spin" if "would spin" in done.stderr else "busy-poll")
+    assert state_of(lab.server) == before
+
+
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("mode", "options"), MODES)
@@ -203,19 +217,17 @@ def test_killed_at_any_step_it_leaves_a_way_back(
     arguments = ("attach", server.pid, "--mode", mode, *options, "--window", 0)
     trial = Napctl(napctl.state / "trial")
     before, former = machine_of(lab.server), thread_of(lab)
-    steps = trial.steps(tmp_path / "trace", *arguments)
+    found = trial.steps(tmp_path / "trace", *arguments)
+    steps = [step for step in found if step[0] not in ("ioctl", "pidfd_getfd")]  # by which it only looks
     assert trial("detach", server.pid).status == 0
 
-    killed, picked = 0, sampled(steps, 2)
-    for step, victim in victims(napctl, picked):
+    for step, victim in victims(napctl, sampled(steps, 2)):
         done = victim(*arguments, under=at(step, "signal=SIGKILL"))
-        killed += done.status == -9
-        assert done.status in (-9, 0), (step, done)
+        assert done.status == -9, (step, done)
         assert victim("recover").status == 0, step
         assert victim("detach", "--all").status == 0, step
         assert (machine_of(lab.server), thread_of(lab)) == (before, former), step
         assert victim.live() == [], step
-    assert killed > len(picked) // 2
 
 
 def test_what_fits_is_offered_with_its_price_and_nothing_stays_changed(lab: Lab, napctl: Napctl) -> None:
@@ -285,6 +297,24 @@ def test_followed_it_is_set_again_after_a_reset_and_put_back_in_the_end(
         until(again, "it to be set on the instance that came instead")
     assert napctl.live() == []
     assert [each.settings.gro_flush_timeout_ns for each in lab.server.napis()] == [0]
+
+
+def test_followed_it_stays_when_the_process_that_it_is_named_for_ends_and_its_workers_go_on(napctl: Napctl) -> None:
+    with Lab.build() as lab, ending(loops(lab, "usual", "usual")) as server, connections(lab, server, 4):
+        workers = list(server.workers)
+        try:
+            with following(napctl, server.pid, "--mode", "defer", "--defer-us", 50) as stay:
+                stay.told("attached ")
+                (first,) = napctl.live()
+                os.kill(first.pid, signal.SIGKILL)
+                until(lambda: [each.pid for each in napctl.live()] not in ([], [first.pid]), "another name for it")
+                assert napctl("recover").status == 0
+                assert [each.settings for each in lab.server.napis()] == [DEFERS]
+        finally:
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        assert napctl.live() == []
 
 
 def is_held(napctl: Napctl, lab: Lab) -> bool:

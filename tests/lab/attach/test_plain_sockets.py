@@ -151,7 +151,7 @@ def test_a_server_that_blocks_in_recv_polls_once_it_is_attached(lab: Lab, napctl
                 report = napctl("attached", "--json", "--interval", 0.3).json
                 return bool(report["attachments"][0]["verdict"] == "active")
 
-            until(judged, "a window in which it is active", 15)
+            until(judged, "a window in which it is active")
             assert napctl("detach", server.pid).status == 0
             observer.window()
             until(lambda: own() == 0, "the end of its polls")
@@ -167,7 +167,7 @@ def test_timers_are_tried_for_a_socket_too(lab: Lab, napctl: Napctl) -> None:
             trials = from_json(json.dumps(done.json["timer"]), TimerChoice).trials
             return trials if all(each.cpu_share is not None for each in trials) else ()
 
-        trials = until(tried, "traffic enough", 30)
+        trials = until(tried, "traffic enough")
 
         assert [each.gro_flush_timeout_ns for each in trials] == list(TIMERS_NS)
         assert all(each.cpu_share for each in trials)
@@ -196,7 +196,7 @@ def test_a_server_that_waits_in_poll_or_select_is_refused_with_the_reason_and_un
         with lab.client.namespace.entered():
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with client:
-            client.settimeout(5)
+            client.settimeout(30)
             client.connect((lab.server.address, 7777))
             client.send(b"x")
             assert client.recv(9) == b"x"

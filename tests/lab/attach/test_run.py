@@ -43,7 +43,7 @@ def running(lab: Lab, napctl: Napctl, *command: object, options: tuple[str, ...]
         finally:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 with suppress(ProcessLookupError):
@@ -60,7 +60,7 @@ def test_it_attaches_when_connections_come_and_restores_when_the_command_ends(la
             until(lambda: [each.state for each in napctl.live()] == ["attached"], "the first connection to be seen")
             assert all(map(attached, settings_of(lab)))
             it.process.terminate()
-            output, words = it.process.communicate(timeout=10)
+            output, words = it.process.communicate(timeout=60)
 
     assert it.process.returncode == 0, "memcached's own status"
     assert output == b""
@@ -129,7 +129,7 @@ def test_signals_reach_the_command_which_decides(number: signal.Signals, status:
         assert it.stdout is not None
         assert it.stdout.readline() == "ready\n"
         it.send_signal(number)
-        assert it.wait(10) == status
+        assert it.wait(60) == status
 
 
 def test_ctrl_c_reaches_the_command_from_the_terminal_and_napctl_waits_for_its_end(napctl: Napctl) -> None:
@@ -138,7 +138,7 @@ def test_ctrl_c_reaches_the_command_from_the_terminal_and_napctl_waits_for_its_e
     with subprocess.Popen(command, env=napctl.environment, start_new_session=True, **options) as it:  # type: ignore[call-overload] # a dictionary of options
         assert it.stdout.readline() == "ready\n"
         os.killpg(it.pid, signal.SIGINT)
-        assert it.wait(10) == 9
+        assert it.wait(60) == 9
         assert "Traceback" not in it.stderr.read()
 
 

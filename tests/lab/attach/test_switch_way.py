@@ -221,7 +221,7 @@ def started_switching(
 def switching(napctl: Napctl, server: Server, ways: Sequence[str], *under: str) -> int:
     """The same at once; its status when it was killed, or has ended without detaching."""
     process = started_switching(napctl, server, ways, *under)
-    output, errors = process.communicate("\n", timeout=30)
+    output, errors = process.communicate("\n", timeout=60)
     assert not output, (output, errors)
     return process.returncode
 
@@ -303,7 +303,7 @@ def test_a_server_that_stops_polling_amid_a_request_need_not_wait_for_the_suspen
     module = [sys.executable, "-m", "tests.lab.services.spending", lab.server.address, str(port)]
     command = ["env", f"PYTHONPATH={ROOT}", *module, "--usecs", str(BUSY_US)]
     ours = {(lab.server.namespace.inode, napi.napi_id) for napi in lab.server.napis()}
-    with serve(lab, command, port, patience_s=15) as server, get(lab, server) as connection:
+    with serve(lab, command, port, patience_s=60) as server, get(lab, server) as connection:
         napctl.attach_quickly(server.pid)
         over, took = threading.Event(), list[float]()
 
@@ -354,7 +354,7 @@ def under_switches(lab: Lab, server: Server, napctl: Napctl, ways: Sequence[str]
         started_switching(napctl, server, ways, *nicely, pause_seconds=PAUSE_SECONDS) as process,
         SuspensionProbe.load() as probe,
     ):
-        until(lambda: [each.state for each in napctl.live()] == ["attached"], "the attachment", 20)
+        until(lambda: [each.state for each in napctl.live()] == ["attached"], "the attachment")
         with started(lab, server, LoadSpec(rate_per_second=RATE, seconds=120, warmup_seconds=0.5)) as load:
             load.wait_for_warmup()
             before = probe.read(ours)

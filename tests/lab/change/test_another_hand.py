@@ -198,7 +198,7 @@ def in_the_window(napctl: Napctl, hand: Callable[[], object], *arguments: object
     with Journal(napctl.state):
         pass  # so that its first sync is of what it records
     running = napctl.start(*arguments, under=at(("fdatasync", 1), "delay_enter=1000000"))
-    until((napctl.state / "journal.sqlite-journal").exists, "the record to be written", patience_s=20)
+    until((napctl.state / "journal.sqlite-journal").exists, "the record to be written")
     hand()
     return running
 
@@ -210,7 +210,7 @@ def test_attach_refuses_what_was_set_while_it_looked(
     running = in_the_window(
         napctl, lambda: set_napi(lab, napi.napi_id, THEIRS), "attach", server.pid, *QUICKLY
     )  # fmt: skip
-    output, words = running.communicate(timeout=30)
+    output, words = running.communicate(timeout=60)
 
     assert (running.returncode, output) == (5, "")
     assert len(words.splitlines()) == 1
@@ -228,11 +228,11 @@ def test_who_stays_looks_again_and_leaves_what_was_set_as_the_former_value(
     running = in_the_window(
         napctl, lambda: set_napi(lab, napi.napi_id, THEIRS), "attach", server.pid, "--stay", "--defer-us", 200
     )
-    until(lambda: flush_of(lab) == 200_000, "the attachment", 20)
+    until(lambda: flush_of(lab) == 200_000, "the attachment")
     (attached,) = napctl.live()
     assert attached.keeper is not None
     os.kill(attached.keeper.pid, signal.SIGINT)
-    told, words = running.communicate(timeout=20)
+    told, words = running.communicate(timeout=60)
 
     assert (running.returncode, words) == (0, "")
     assert "gro-flush-timeout is now 777us" in told
@@ -244,7 +244,7 @@ def test_apply_refuses_what_was_set_while_it_looked(tap: Tap, napctl: Napctl, tm
         tap.frames = 7
 
     running = in_the_window(napctl, hand, "apply", tap_plan(tmp_path / "plan", rx_max_frames=32), *tap.here)
-    output, words = running.communicate(timeout=30)
+    output, words = running.communicate(timeout=60)
 
     assert (running.returncode, output) == (5, "")
     assert len(words.splitlines()) == 1
@@ -263,7 +263,7 @@ def test_a_comparison_ends_where_somebody_changes_what_it_compares(
         for value in (200_000, 0):
             until(lambda: flush_of(lab) == value, "a treatment to be in force and over", 60)  # noqa: B023
         set_napi(lab, napi.napi_id, THEIRS)
-        _, words = running.communicate(timeout=30)
+        _, words = running.communicate(timeout=60)
 
     assert running.returncode == 5, words
     assert "somebody else has changed" in words.splitlines()[-1]
@@ -281,12 +281,12 @@ def test_a_napctl_that_dies_before_its_guard_has_looked_at_it_is_put_back(
     slow_guard = at(("close_range", 1), "delay_exit=3000000")  # by then napctl takes it for ready, and goes on
     slow_guard[-1] += "+"
     with napctl.start("attach", server.pid, "--stay", "--defer-us", 200, under=slow_guard) as strace:
-        until(lambda: [each.state for each in napctl.live()] == ["attached"], "the attachment", 20)
+        until(lambda: [each.state for each in napctl.live()] == ["attached"], "the attachment")
         (attached,) = napctl.live()
         assert attached.keeper is not None
         os.kill(attached.keeper.pid, signal.SIGKILL)
-        until(lambda: machine_of(lab.server) == before, "the guard to restore", 20)
-        strace.wait(20)
+        until(lambda: machine_of(lab.server) == before, "the guard to restore")
+        strace.wait(60)
     assert napctl.live() == []
 
 

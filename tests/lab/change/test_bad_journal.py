@@ -153,13 +153,13 @@ def test_who_stays_puts_everything_back_whatever_has_become_of_the_disk(
     napctl.state.mkdir()
     own_disk = in_mounts(f"mount -t tmpfs -o size=64k,mode=700 none {napctl.state}")
     with napctl.start("attach", server.pid, "--stay", "--defer-us", 200, under=own_disk) as staying:
-        until(lambda: machine_of(lab.server) != before, "the attachment", 20)
+        until(lambda: machine_of(lab.server) != before, "the attachment")
         assert len(napctl.guards()) == 1
         time.sleep(0.5)
         script = trouble.format(napctl.state)
         subprocess.run(["nsenter", "-m", "-t", str(staying.pid), "sh", "-c", script], check=False, capture_output=True)
         staying.send_signal(signal.SIGINT)
-        _, words = staying.communicate(timeout=20)
+        _, words = staying.communicate(timeout=60)
 
     assert machine_of(lab.server) == before
     assert (staying.returncode, words.count("\n")) == (6, 1), words
@@ -253,7 +253,7 @@ def test_another_napctl_that_is_changing_settings_is_waited_for(
             until(lambda: str(napctl.state / "lock") in open_files(waiting.pid), "napctl to wait for the lock")
             assert not any(napctl.state.glob("journal*"))
             fcntl.flock(lock, fcntl.LOCK_UN)
-            output, errors = waiting.communicate(timeout=20)
+            output, errors = waiting.communicate(timeout=60)
 
     assert (waiting.returncode, errors) == (0, ""), output
     assert napctl("detach", server.pid).status == 0

@@ -300,7 +300,7 @@ def test_an_interruption_at_any_moment_leaves_all_or_nothing(
                 break
         time.sleep(chance.uniform(0, 0.03))
         running.send_signal(interruption)
-        _, words = running.communicate(timeout=20)
+        _, words = running.communicate(timeout=60)
 
         # Minus: while the interpreter ends, the signal has its default effect; a shell sees 128+n as well.
         assert running.returncode in (0, 128 + interruption, -interruption), words

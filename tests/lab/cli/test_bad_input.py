@@ -110,7 +110,7 @@ def test_a_server_that_vanishes_midway_is_named_and_nothing_stays_changed(
         server.process.wait()
         (napctl_pid,) = map(int, text_of(Path(f"/proc/{held.pid}/task/{held.pid}/children")).split())
         os.kill(napctl_pid, signal.SIGCONT)
-        output, errors = held.communicate(timeout=20)
+        output, errors = held.communicate(timeout=60)
 
     assert Ran(held.returncode, output, errors).failed_with(2 if which == 0 else 6, f"memcached ({server.pid})")
     assert machine_of(lab.server) == before
@@ -276,7 +276,7 @@ def test_ctrl_c_during_the_measurement_leaves_nothing_changed(
     until(lambda: any(napi.settings.defers for napi in lab.server.napis()), "attached")
     until(lambda: [each.state for each in napctl.live()] == ["attached"], "recorded")
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=10)
+    _, errors = running.communicate(timeout=60)
 
     assert running.returncode == 130
     assert errors.splitlines()[-1] == "napctl: interrupted"

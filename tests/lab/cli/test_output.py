@@ -20,7 +20,7 @@ def test_a_pipe_that_closes_early_is_no_error(command: str, lab: Lab, napctl: Na
     where = "" if "help" in command else " ".join(at_server(lab))
     line = f"{PROGRAM} {command} {where} | head -1"
     done = subprocess.run(
-        ["bash", "-c", line], env=napctl.environment, capture_output=True, text=True, timeout=20, check=False
+        ["bash", "-c", line], env=napctl.environment, capture_output=True, text=True, timeout=60, check=False
     )
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -381,7 +381,7 @@ def test_a_longer_look_says_so_in_a_pipe_and_ends_on_ctrl_c(lab: Lab, napctl: Na
         assert process.stderr.readline() == "looking for 60 s\n"
         until(lambda: any("bpf" in file for file in open_files(process.pid)), "the probe")
         process.send_signal(signal.SIGINT)
-        done = Ran(process.wait(10), process.stdout.read(), process.stderr.read())
+        done = Ran(process.wait(60), process.stdout.read(), process.stderr.read())
 
     assert done.failed_with(130, "interrupted")
 
@@ -389,7 +389,7 @@ def test_a_longer_look_says_so_in_a_pipe_and_ends_on_ctrl_c(lab: Lab, napctl: Na
 def test_on_a_terminal_it_counts_down_and_leaves_no_trace(lab: Lab, napctl: Napctl) -> None:
     command = f"{sys.executable} -m napctl doctor --seconds 2.1 {' '.join(at_server(lab))}"
     under = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
-    done = subprocess.run(under, capture_output=True, timeout=30, check=False, env=napctl.environment)
+    done = subprocess.run(under, capture_output=True, timeout=60, check=False, env=napctl.environment)
 
     assert done.returncode == 0, done
     assert b"looking for 2 s more" in done.stdout

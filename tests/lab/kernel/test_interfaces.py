@@ -46,7 +46,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[NetworkNamespace, st
 def tool(netns: NetworkNamespace, *command: str) -> str:
     """What a tool of the system prints; empty if it refuses."""
     with netns.entered():
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 def numbers(text: str) -> list[tuple[str, int | None]]:
@@ -186,7 +186,7 @@ def test_a_list_of_devices_is_whole_while_others_come_and_go(monkeypatch: pytest
         return batch
 
     with NetworkNamespace.create() as netns:
-        assert ip(f"link add keep{n} type veth peer name epek{n}" for n in range(100)).wait(30) == 0
+        assert ip(f"link add keep{n} type veth peer name epek{n}" for n in range(100)).wait(60) == 0
         churn = ip("link add go type veth peer name og\nlink del go" for _ in range(60))
         monkeypatch.setattr(NetlinkSocket, "_answer", watched)
         found = []

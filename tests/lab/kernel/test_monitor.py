@@ -79,4 +79,4 @@ def test_listening_ends_when_its_time_is_over(tun: NetworkNamespace) -> None:
     start = time.monotonic()
     with Monitor(tun) as monitor:
         assert list(notices(monitor, 0.2)) == []
-    assert 0.2 <= time.monotonic() - start < 2
+    assert 0.2 <= time.monotonic() - start < 10

@@ -58,7 +58,7 @@ def test_before_others_it_never_runs_long_without_a_sleep_and_is_so_again_when_a
 
 
 def test_what_does_not_even_hear_of_that_is_killed() -> None:
-    ran = subprocess.run([sys.executable, "-c", NEVER_HEARD], check=False, capture_output=True, text=True, timeout=30)
+    ran = subprocess.run([sys.executable, "-c", NEVER_HEARD], check=False, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (-signal.SIGKILL, "")
 
 

@@ -121,7 +121,7 @@ def test_nothing_is_left_when_the_process_that_holds_it_is_ended(number: signal.
         assert all(exists(inode) for inode in told["inodes"])
         assert all(runs(pid) for pid in told["pids"])
         holder.send_signal(number)
-        holder.wait(10)
+        holder.wait(60)
     assert eventually(lambda: not any(map(runs, told["pids"])))
     assert eventually(lambda: not any(map(exists, told["inodes"])))
 
@@ -129,7 +129,7 @@ def test_nothing_is_left_when_the_process_that_holds_it_is_ended(number: signal.
 def test_leaving_ends_what_was_started_and_not_stopped() -> None:
     with Lab.build() as lab:
         process = lab.server.start(["sleep", "60"])
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_a_child_runs_in_its_ends_namespace_on_its_cpu_as_the_user_asked_for() -> None:

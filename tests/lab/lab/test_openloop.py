@@ -60,7 +60,7 @@ def stop_for(pid: int, seconds: float) -> float:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("rate", [2000, 20000])
+@pytest.mark.parametrize("rate", [pytest.param(2000, marks=pytest.mark.long), 20000])
 def test_a_pause_is_charged_to_every_request_that_fell_due_in_it(
     shared_lab: Lab, idle_server: Server, rate: float
 ) -> None:

@@ -1,25 +1,26 @@
 """A real overload is seen within a second, and a load that leaves room is none."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.lab.bed import End, Lab
+from napctl.lab.bed import Lab
 from napctl.lab.flood import (
     FloodSpec,
     make_packets_dear,
     peak_per_second,
     started_flood,
-    take_as_softirq,
     take_in_softirq,
     udp_server,
 )
 from napctl.lab.servers import Server
 from napctl.model.overload import OverloadedCpu, PacketLoad, overloaded
 from napctl.observe.packet_load import PacketLoadReader
+from tests.lab.flooded import FloodBed
+from tests.lab.helpers import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -51,13 +52,18 @@ def on_cpu_1(load: PacketLoad | None) -> list[OverloadedCpu]:
     return [each for each in overloaded(load) if each.cpu == 1] if load else []
 
 
-@pytest.mark.parametrize("take", [take_as_softirq, pytest.param(take_in_softirq, marks=pytest.mark.long)])
-def test_overload_is_seen_within_a_second_and_half_the_peak_is_none(
-    flooded: tuple[Lab, Server], take: Callable[[End], None]
-) -> None:
+def test_overload_is_seen_within_a_second_and_half_the_peak_is_none(shared_flood_bed: FloodBed) -> None:
+    overload_is_seen(shared_flood_bed.lab, shared_flood_bed.peak)
+
+
+@pytest.mark.long
+def test_so_it_is_where_packets_are_taken_in_softirq(flooded: tuple[Lab, Server]) -> None:
     lab, _ = flooded
-    take(lab.server)
-    peak = peak_per_second(lab)
+    take_in_softirq(lab.server)
+    overload_is_seen(lab, peak_per_second(lab))
+
+
+def overload_is_seen(lab: Lab, peak: float) -> None:
     with reader_of(lab) as reader:
         with started_flood(lab, FloodSpec(rate_per_second=peak / 2, seconds=3)) as running:
             running.wait_until_sending()
@@ -121,9 +127,14 @@ def test_it_leaves_nothing_open_that_would_hold_a_namespace() -> None:
 
 def test_the_calm_of_a_machine_is_told_with_what_is_not_known() -> None:
     with NetworkNamespace.current() as netns, PacketLoadReader([(netns, ["lo"])]) as reader:
-        found = [load for _, load in watched(reader, 5) if load]  # NAPI threads of labs that have gone end late
-    load = found[-1]
-    assert load.cpus
-    assert all(each.packet_share is not None for each in load.cpus)
+
+        def whole() -> PacketLoad | None:
+            """NAPI threads of labs that have gone end late."""
+            time.sleep(PAUSE_S)
+            load = reader.load()
+            return load if load and load.cpus and all(each.packet_share is not None for each in load.cpus) else None
+
+        load = until(whole, "a reading in which no thread ends")
+    assert load is not None
     waits = {each.waited_share is None for each in load.cpus}
     assert waits == {any("/proc/schedstat" in lack for lack in load.lacks)}

@@ -35,7 +35,7 @@ class Tun:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """In the namespace, with its own /sys."""
         inside = ("ip", "netns", "exec", self.netns, *command)
-        return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=60)
 
     def rx_frames(self) -> str:
         """As the real ethtool tells them."""

@@ -21,7 +21,7 @@ def load_in(probe: str, *wrapper: str) -> str:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCES)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
     assert done.stderr == ""  # neither a warning nor libbpf's own messages

@@ -35,7 +35,7 @@ if os.geteuid() != 0 and os.environ.get("CI") != "true":
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=10)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 class Wire:
@@ -57,7 +57,7 @@ class Wire:
         for end in self._sockets:
             end.close()
         for namespace in (self.sender_ns, self.receiver_ns):
-            subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True, timeout=10)
+            subprocess.run(["ip", "netns", "del", namespace], check=False, capture_output=True, timeout=60)
 
     def connect(self) -> None:
         a, b, macs = self.sender_dev, self.receiver_dev, ("02:00:00:00:00:01", "02:00:00:00:00:02")

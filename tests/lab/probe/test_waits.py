@@ -400,7 +400,7 @@ print(to_json(observe_waits([int(pid) for pid in sys.argv[1:]], 0.3)).decode())
 
 def observed_under(wrapper: list[str], *pids: int) -> Waits:
     command = [*wrapper, sys.executable, "-c", OBSERVE, *map(str, pids)]
-    return from_json(subprocess.run(command, check=True, capture_output=True, timeout=20).stdout, Waits)
+    return from_json(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout, Waits)
 
 
 def test_without_bpf_samples_tell_what_is_blocked_and_that_they_count_nothing() -> None:
@@ -420,7 +420,7 @@ def test_in_a_pid_namespace_of_its_own_it_takes_samples() -> None:
         ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
         check=True,
         capture_output=True,
-        timeout=20,
+        timeout=60,
     )
     seen = from_json(done.stdout, Waits)
 

@@ -1,26 +1,14 @@
 """napctl protect under a real flood: when it acts, what it gives the server, and that all is put back."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
-from napctl.lab.bed import Lab
-from napctl.lab.flood import (
-    AS_SOFTIRQ,
-    FloodSpec,
-    flood,
-    make_packets_dear,
-    peak_per_second,
-    started_flood,
-    take_as_softirq,
-    udp_server,
-)
-from napctl.lab.servers import Server
+from napctl.lab.flood import AS_SOFTIRQ, FloodSpec, flood, started_flood
+from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
 from tests.lab.protect.conftest import xdp_of
@@ -30,37 +18,13 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 ON_ITS_CPU = ("taskset", "-c", "1")
 
 
-@dataclass(frozen=True)
-class Bed:
-    """All of the receiver on CPU 1, packets that are dear, and threads that leave as little as a softirq."""
-
-    lab: Lab
-    server: Server
-    peak: float
-
-    @property
-    def nice(self) -> list[int]:
-        """Of the NAPI threads."""
-        pids = [each.thread_pid for each in self.lab.server.napis()]
-        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids if pid is not None]
+@pytest.fixture
+def bed(shared_flood_bed: FloodBed) -> FloodBed:
+    return shared_flood_bed
 
 
 @contextmanager
-def built() -> Iterator[Bed]:
-    with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
-        make_packets_dear(lab.server)
-        take_as_softirq(lab.server)
-        yield Bed(lab, server, peak_per_second(lab))
-
-
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Bed]:
-    with built() as bed:
-        yield bed
-
-
-@contextmanager
-def protecting(napctl: Napctl, bed: Bed, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
+def protecting(napctl: Napctl, bed: FloodBed, *arguments: object, under: Sequence[str] = ()) -> Iterator[Following]:
     """`napctl protect` on the server's device; it watches by then."""
     started = napctl.start("protect", bed.lab.server.device, *at_server(bed.lab), "--json", *arguments, under=under)
     with ended_by(signal.SIGINT, Following(started)) as it:
@@ -71,7 +35,7 @@ def protecting(napctl: Napctl, bed: Bed, *arguments: object, under: Sequence[str
 
 @pytest.mark.long
 def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_after_the_flood_all_is_as_before(
-    bed: Bed, napctl: Napctl
+    bed: FloodBed, napctl: Napctl
 ) -> None:
     before = machine_of(bed.lab.server)
     assert bed.nice == [AS_SOFTIRQ]
@@ -99,7 +63,7 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
 
 
 @pytest.mark.long
-def test_storm_control_is_the_last_step_where_it_is_allowed(bed: Bed, napctl: Napctl) -> None:
+def test_storm_control_is_the_last_step_where_it_is_allowed(bed: FloodBed, napctl: Napctl) -> None:
     nobodys = FloodSpec(rate_per_second=4 * bed.peak, seconds=20, port=9)
     with protecting(napctl, bed, "--storm-control", 100) as it:
         until(lambda: xdp_of(bed.lab.server).programs, "storm control to be attached")
@@ -119,8 +83,8 @@ def test_storm_control_is_the_last_step_where_it_is_allowed(bed: Bed, napctl: Na
     assert napctl.live() == []
 
 
-def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
-    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+def test_ended_amid_a_flood_it_puts_all_back(bed: FloodBed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         it.told("overload: nice 19")
         assert it.end(signal.SIGINT) == 0
@@ -129,8 +93,8 @@ def test_ended_amid_a_flood_it_puts_all_back(bed: Bed, napctl: Napctl) -> None:
     assert napctl.live() == []
 
 
-def test_killed_amid_a_flood_its_guard_puts_all_back(bed: Bed, napctl: Napctl) -> None:
-    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+def test_killed_amid_a_flood_its_guard_puts_all_back(bed: FloodBed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         it.told("overload: nice 19")
         killed(it)
@@ -139,8 +103,8 @@ def test_killed_amid_a_flood_its_guard_puts_all_back(bed: Bed, napctl: Napctl) -
 
 
 @pytest.mark.long
-def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Napctl) -> None:
-    with protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: FloodBed, napctl: Napctl) -> None:
+    with protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         it.told("overload: nice 19")
         assert napctl("rollback", "1").status == 0
@@ -152,7 +116,7 @@ def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: Bed, napctl: Na
 
 @pytest.mark.long
 @pytest.mark.parametrize("times", [2, 4])
-def test_with_nothing_attached_the_server_keeps_its_throughput(bed: Bed, napctl: Napctl, times: int) -> None:
+def test_with_nothing_attached_the_server_keeps_its_throughput(bed: FloodBed, napctl: Napctl, times: int) -> None:
     unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=3))
     with protecting(napctl, bed):
         time.sleep(0.6)
@@ -164,7 +128,7 @@ def test_with_nothing_attached_the_server_keeps_its_throughput(bed: Bed, napctl:
 
 
 @pytest.mark.long
-def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(bed: Bed, napctl: Napctl) -> None:
+def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(bed: FloodBed, napctl: Napctl) -> None:
     before = machine_of(bed.lab.server)
     with protecting(napctl, bed) as it:
         began = time.time()
@@ -177,7 +141,7 @@ def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(b
 
 @pytest.mark.long
 def test_a_device_that_goes_away_in_the_flood_is_forgotten(napctl: Napctl) -> None:
-    with built() as bed, protecting(napctl, bed) as it, started_flood(bed.lab, flooding(bed)) as running:
+    with flood_bed() as bed, protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         it.told("overload: nice 19")
         in_namespace(bed.lab.server.namespace, "ip", "link", "delete", bed.lab.server.device)
@@ -186,8 +150,3 @@ def test_a_device_that_goes_away_in_the_flood_is_forgotten(napctl: Napctl) -> No
         assert napctl.live() == []
         assert it.end(signal.SIGINT) == 0
     assert it.errors == ""
-
-
-def flooding(bed: Bed) -> FloodSpec:
-    """For as long as a test needs."""
-    return FloodSpec(rate_per_second=4 * bed.peak, seconds=10)

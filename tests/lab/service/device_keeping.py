@@ -134,7 +134,7 @@ class Daemon:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         os.kill(self.pid, number)
-        status = self.process.wait(10)
+        status = self.process.wait(60)
         self.reader.join()
         return status
 

@@ -34,7 +34,7 @@ def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(napctl: Na
         metrics = f'metrics = "127.0.0.1:{port}"\n[[device]]\nname = "server0"\ndeferral.defer-hard-irqs = 1'
         policy = policy_of(tmp_path, server.pid, service=metrics)
         it = stack.enter_context(serving(napctl, policy, *at_server(lab), under=traced(trace)))
-        it.told("attached memcached", patience_s=30)
+        it.told("attached memcached")
         stack.enter_context(
             started(lab, server, LoadSpec(rate_per_second=2_000, seconds=seconds + 40))
         ).wait_for_warmup()

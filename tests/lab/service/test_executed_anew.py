@@ -31,7 +31,7 @@ def test_sigterm_between_the_end_of_one_and_the_begin_of_the_next_is_heard_by_th
         until(lambda: blocks(pid, signal.SIGTERM), "it to execute itself anew")
         os.kill(pid, signal.SIGTERM)
         it.told("took over memcached", since=began)
-        assert it.ended(20) == 0
+        assert it.ended() == 0
         assert it.since()[-1] == "stopped: all is put back"
     assert machine_of(lab.server) == before
 
@@ -49,7 +49,7 @@ def test_sigterm_while_it_makes_ready_for_that_is_heard_as_well(
         os.kill(it.pid, signal.SIGUSR2)
         time.sleep(delay_s)
         os.kill(it.pid, signal.SIGTERM)
-        assert it.ended(20) == 0
+        assert it.ended() == 0
         assert it.since()[-1] == "stopped: all is put back"
     assert machine_of(lab.server) == before
 

@@ -2,15 +2,14 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from napctl.lab.flood import AS_SOFTIRQ, started_flood
+from tests.lab.flooded import FloodBed
 from tests.lab.following import killed
 from tests.lab.helpers import Napctl, at_server, until
-from tests.lab.protect.test_protect import Bed, built, flooding
 from tests.lab.service.services import free_port, scraped, serving, write
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -18,20 +17,19 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 PROTECT = '[protect]\ndevices = ["server0"]\n'
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Bed]:
-    with built() as bed:
-        yield bed
+@pytest.fixture
+def bed(shared_flood_bed: FloodBed) -> FloodBed:
+    return shared_flood_bed
 
 
 @pytest.mark.long
-def test_the_service_protects_says_why_and_tells_its_metrics(bed: Bed, napctl: Napctl, tmp_path: Path) -> None:
+def test_the_service_protects_says_why_and_tells_its_metrics(bed: FloodBed, napctl: Napctl, tmp_path: Path) -> None:
     port = free_port()
     policy = write(tmp_path / "policy.toml", f'{PROTECT}[service]\nmetrics = "127.0.0.1:{port}"\n')
     assert "protect server0; from 90 % of a CPU on" in napctl("policy", "check", policy).stdout
     with serving(napctl, policy, *at_server(bed.lab)) as it:
         it.told("runs on CPU 0, where none of the packets come that may flood")
-        with started_flood(bed.lab, flooding(bed)) as running:
+        with started_flood(bed.lab, bed.flooding) as running:
             running.wait_until_sending()
             began = time.time()
             assert it.told("server0: overload: nice 19 for the thread of NAPI").seconds - began < 1.0
@@ -56,10 +54,10 @@ def test_the_service_protects_says_why_and_tells_its_metrics(bed: Bed, napctl: N
 
 @pytest.mark.long
 def test_killed_amid_a_flood_the_next_one_takes_over_and_takes_it_back_in_the_end(
-    bed: Bed, napctl: Napctl, tmp_path: Path
+    bed: FloodBed, napctl: Napctl, tmp_path: Path
 ) -> None:
     policy = write(tmp_path / "policy.toml", PROTECT)
-    with started_flood(bed.lab, flooding(bed)) as running:
+    with started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         with serving(napctl, policy, *at_server(bed.lab)) as it:
             it.told("server0: overload: nice 19")

@@ -66,7 +66,7 @@ def test_over_an_hour_of_reloads_and_link_resets_nothing_grows(napctl: Napctl, t
             time.sleep(max(0.0, due - time.monotonic()))
             sizes.append(size())
             assert it.process.poll() is None, it.since()
-        until(napctl.live, "an attachment", 30)
+        until(napctl.live, "an attachment")
         quarter = len(sizes) // 4
         second, last = sizes[quarter : 2 * quarter], sizes[-quarter:]
         share = (last[-1].cpu_seconds - last[0].cpu_seconds) / (last[-1].at - last[0].at)
@@ -90,5 +90,5 @@ def connected(lab: Lab, server: Server) -> socket.socket:
             return False
         return True
 
-    until(answered, "an answer", 20)
+    until(answered, "an answer")
     return found[0]

@@ -58,14 +58,14 @@ def test_a_trial_that_cannot_be_put_back_in_time_is_put_back_later_and_others_fo
 ) -> None:
     with served() as one, ExitStack() as stack:
         before = machine_of(one.lab.server)
-        load = LoadSpec(rate_per_second=2_000, seconds=60)
+        load = LoadSpec(rate_per_second=2_000, seconds=60, sleeps=True)
         stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
         with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
             it.told("trying timers")
             until(lambda: any(map(attached, settings_of(one.lab))), "a trial")
             with Journal(napctl.state):  # another napctl is at work, for longer than the service waits
                 it.told("is changing settings; try again")
-            it.told("attached memcached", patience_s=40)
+            it.told("attached memcached")
             assert len(napctl.live()) == 1
             assert it.end(signal.SIGTERM) == 0
         assert machine_of(one.lab.server) == before
@@ -74,7 +74,7 @@ def test_a_trial_that_cannot_be_put_back_in_time_is_put_back_later_and_others_fo
 def test_a_trial_that_somebody_detaches_is_over_and_the_target_is_left_to_him(napctl: Napctl, tmp_path: Path) -> None:
     with served() as one, ExitStack() as stack:
         before = machine_of(one.lab.server)
-        load = LoadSpec(rate_per_second=2_000, seconds=60)
+        load = LoadSpec(rate_per_second=2_000, seconds=60, sleeps=True)
         stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
         with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
             it.told("trying timers")

@@ -100,7 +100,7 @@ def slowed(lab: Lab, slowdown: float) -> Iterator[tuple[object, ...]]:
     it so many times as slow."""
     service = [sys.executable, "-m", "tests.lab.services.spending", lab.server.address, str(SPENDING_PORT)]
     command = ["env", f"PYTHONPATH={ROOT}", *service, "--slowdown", str(slowdown)]
-    with serve(lab, command, SPENDING_PORT, patience_s=15) as server:
+    with serve(lab, command, SPENDING_PORT, patience_s=60) as server:
         hook = ("--hook", "slow", f"kill -USR1 {server.pid}", f"kill -USR2 {server.pid}")
         asked = load(lab, server, "--connections=1 --closed=1")
         yield ("base", "slow", *hook, "--target", server.pid, "--adapter", "openloop", "--load", asked)

@@ -46,6 +46,7 @@ def verdicts(napctl: Napctl, *arguments: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_a_driver_that_accepts_and_ignores_is_said_to(
@@ -223,7 +224,7 @@ def test_an_interruption_leaves_everything_as_it_was(tap: Tap, napctl: Napctl, n
     tap.frames = 64
     with amid(napctl, tap, 1, "tap0", *WITHOUT_FIRST) as running:
         running.send_signal(number)
-        _, said = running.communicate(timeout=10)
+        _, said = running.communicate(timeout=60)
 
     assert running.returncode == 128 + number, said
     assert tap.frames == 64

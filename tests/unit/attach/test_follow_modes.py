@@ -43,6 +43,9 @@ def step_of(transaction: Transaction, now: JudgedTarget, present: Present) -> St
 def test_a_target_that_suspension_does_not_fit_keeps_its_deferral() -> None:
     transaction = attached("defer")
     assert not step_of(transaction, in_mode_of_instances(GO, "defer"), there(DEFERS, 300, 301, 302, 303))
+    now = in_mode_of_instances(GO, "defer")
+    emptied = but(now, choice=now.choice.without([300, 301]))
+    assert not step_of(transaction, emptied, there(DEFERS, 300, 301, 302, 303))
     idle = with_threads(examination(instance(5), nics=[GO.napis[300].device]))
     assert not step_of(transaction, in_mode_of_instances(idle, "defer"), there(DEFERS, 300, 301, 302, 303))
 

@@ -25,7 +25,7 @@ guard.post_guard(None, Path.cwd())
 def test_a_napctl_that_dies_while_its_guard_is_being_started_is_noticed_all_the_same(tmp_path: Path) -> None:
     noticed = tmp_path / "noticed"
 
-    done = subprocess.run([sys.executable, "-c", SCRIPT, noticed], check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, noticed], check=False, timeout=60)
 
     assert done.returncode == -9
     end = time.monotonic() + 10

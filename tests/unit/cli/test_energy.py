@@ -177,7 +177,7 @@ def test_a_signal_reaches_the_command_and_the_report_is_still_made(number: signa
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
-        output, _ = running.communicate(timeout=30)
+        output, _ = running.communicate(timeout=60)
     caught, report = output.splitlines()
     assert (running.returncode, caught, json.loads(report)["exit_status"]) == (5, "caught", 5)
 
@@ -187,7 +187,7 @@ def test_ctrl_c_is_left_to_the_command() -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
         running.send_signal(signal.SIGINT)  # to napctl alone; a terminal sends it to the command too
-        _, said = running.communicate(timeout=30)
+        _, said = running.communicate(timeout=60)
     assert running.returncode == 4
     assert "exit status 4" in one_line(said)
 

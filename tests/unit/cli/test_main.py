@@ -30,7 +30,7 @@ PROGRAM = Path(sys.executable).with_name("napctl")
 
 
 def napctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -204,7 +204,7 @@ def test_completion_prints_a_script_for_each_shell(shell: str) -> None:
 @pytest.mark.parametrize(("words", "offered"), [("napctl st", "status"), ("napctl attach --def", "--defer-us")])
 def test_completion_offers_commands_and_options(words: str, offered: str) -> None:
     environment = {"_NAPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     assert offered in done.stdout
 
@@ -231,7 +231,7 @@ def test_bash_completes_words_with_a_colon_behind_it(line: str, offered: str) ->
         port = server.getsockname()[1]
         path = f"{Path(PROGRAM).parent}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["bash", "-c", BASH, "bash", line], env={"PATH": path}, capture_output=True, text=True, timeout=30,
+            ["bash", "-c", BASH, "bash", line], env={"PATH": path}, capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
 

@@ -34,7 +34,7 @@ LACKS = "run it as root" if os.geteuid() else "a capability is missing, or a sec
 def shell(line: str) -> "subprocess.CompletedProcess[str]":
     """A line of bash, in which $0 is napctl."""
     command = ["bash", "-c", line, str(PROGRAM)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("most", [5, 6])
@@ -80,7 +80,7 @@ def test_output_that_is_closed_is_as_dev_null() -> None:
 )
 def test_what_the_system_refuses_is_never_called_output(number: int, file: str, status: int, said: str) -> None:
     program = REFUSING.format(number=number, words=os.strerror(number), file=file)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", f"napctl: {said}\n")
 
 

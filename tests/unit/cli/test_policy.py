@@ -22,7 +22,7 @@ PROGRAM = Path(sys.executable).with_name("napctl")
 def napctl(*arguments: object, state: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NAPCTL_STATE_DIR": str(state)}
     command = [str(PROGRAM), "policy", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture

@@ -1,0 +1,38 @@
+"""A bed in which a flood can take the CPU of a server; how much that answers at most is measured once for all tests."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from napctl.lab.bed import Lab
+from napctl.lab.flood import FloodSpec, make_packets_dear, peak_per_second, take_as_softirq, udp_server
+from napctl.lab.servers import Server
+
+
+@dataclass(frozen=True)
+class FloodBed:
+    """All of the receiver on CPU 1, packets that are dear, and threads that leave as little as a softirq."""
+
+    lab: Lab
+    server: Server
+    peak: float
+
+    @property
+    def nice(self) -> list[int]:
+        """Of the NAPI threads."""
+        pids = [each.thread_pid for each in self.lab.server.napis()]
+        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids if pid is not None]
+
+    @property
+    def flooding(self) -> FloodSpec:
+        """For as long as a test needs."""
+        return FloodSpec(rate_per_second=4 * self.peak, seconds=10)
+
+
+@contextmanager
+def flood_bed() -> Iterator[FloodBed]:
+    with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
+        make_packets_dear(lab.server)
+        take_as_softirq(lab.server)
+        yield FloodBed(lab, server, peak_per_second(lab))
