@@ -199,4 +199,4 @@ class Bench:
         def fed() -> int:
             return sum(sum(each.values()) for each in fed_by([self.server.pid, *self.server.workers]))
 
-        until(lambda: fed() >= connections, "the connections of the load", WARMUP_SECONDS)
+        until(lambda: fed() >= connections, "the connections of the load")

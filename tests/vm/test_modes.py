@@ -68,6 +68,7 @@ def served(wire: Wire) -> Iterator["subprocess.Popen[bytes]"]:
             yield server
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spins", [False, True])
 def test_a_thread_beside_the_server_polls_and_goes_again(
     spins: bool,

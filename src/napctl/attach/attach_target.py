@@ -167,7 +167,7 @@ def several_queues(transaction: Transaction) -> list[str]:
     changes = [
         change
         for change in transaction.changes
-        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns is not None
+        if isinstance(change, NapiChange) and change.after.irq_suspend_timeout_ns
     ]
     words = []
     for ifindex, device, inode in sorted({(change.ifindex, change.device, change.netns) for change in changes}):

@@ -54,12 +54,12 @@ __all__ = [
 
 SOCKET_BUSY_POLL_USECS = 50
 """Of a blocking read: what Documentation/admin-guide/sysctl/net.rst recommends for busy_read."""
-THREAD_NICE = 0
-"""As a new one has: what a thread does is work of the server like its own."""
 RING_BUSY_POLL_USECS = 50
 """Of a wait in io_uring: the same."""
 RING_MOST_USECS = 10_000
 """What the kernel takes at most (commit df8599ee18c0)."""
+THREAD_NICE = 0
+"""As a new one has: what a thread does is work of the server like its own."""
 
 
 def attachment(
@@ -99,7 +99,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
                 ifindex=located.device.ifindex,
                 napi_id=napi.napi_id,
                 before=_touched(napi.settings),
-                after=wanted.deferral if napi.napi_id in choice.deferred else wanted.napi,
+                after=wanted.deferral if choice.rings else wanted.napi,
             )
             for napi in located.device.napis
             if napi.napi_id in choice.napis
@@ -149,6 +149,10 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
     return tuple(changes)
 
 
+def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
+    return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
+
+
 def _threads(target: JudgedTarget) -> Iterator[ThreadChange]:
     """All of each thread: one that is as wanted already is part of it all the same, so that nobody else sets it."""
     for place in target.choice.threads:
@@ -163,10 +167,6 @@ def _threads(target: JudgedTarget) -> Iterator[ThreadChange]:
                 before=located.napi.thread,
                 after=ThreadSettings(threaded=threaded, nice=THREAD_NICE, cpus=str(place.cpu)),
             )
-
-
-def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
-    return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
 
 
 def socket_polling(wanted: Suspension) -> SocketPolling:

@@ -31,7 +31,7 @@ def explain(
         placements=placements(found, (each.instance for each in judged if each.instance.sockets_by_napi)),
         steering=tuple(steering(found)),
         notes=tuple(
-            dict.fromkeys(chain(_notes(found), *((_hampers(found), _loops(judged)) if suspends else ()), _price(rings)))
+            dict.fromkeys(chain(_notes(found), *((_hampers(found), _loops(judged), _price(rings)) if suspends else ())))
         ),
         lacks=found.lacks,
     )

@@ -10,7 +10,7 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_words import Words, in_words
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.parts import Part, feeds_of, whole
-from napctl.attach.switch_way import has_one_way, in_force, in_way, napi_settings, switch_way, way_words
+from napctl.attach.switch_way import has_one_way, in_force, in_way, switch_way, wanted_of, way_words
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.kernel.priority import in_background
@@ -179,7 +179,8 @@ class FollowWay:
         self._wanted = self._wanted[1:]
         changes = [each for each in done.transaction.changes if part is None or part.has(each)]
         self._note_unsettled(done.transaction, wanted, unsure=any(map(may_have_either, changes)))
-        made = any(_has(each, suspension) for each in changes)
+        given = wanted_of(done.transaction.changes, suspension)
+        made = any(_has(each, given) for each in changes)
         other = before != way or (part is None and self.suspension != suspension)
         if made and (other or (why and done.transaction.changes != transaction.changes)):
             self._words.tell(f"changed to {to}" + (f": {why}" if why else ""), "adapt")
@@ -217,6 +218,4 @@ class FollowWay:
 
 def _has(change: Change, wanted: Suspension) -> bool:
     """Whether that is a NAPI instance that is as wanted, for sure."""
-    if not isinstance(change, NapiChange) or may_have_either(change):
-        return False
-    return change.after == napi_settings(wanted, change)
+    return isinstance(change, NapiChange) and change.after == wanted.napi and not may_have_either(change)

@@ -55,9 +55,6 @@ class Choice:
     steered: tuple[Group, ...]
     """Groups that are given a program."""
     napis: tuple[int, ...]
-    rings: tuple[Ring, ...] = ()
-    deferred: frozenset[int] = frozenset()
-    """NAPI instances that are given deferral alone, as nobody who polls them can suspend."""
     mode: Mode = "suspend"
     """In one of OF_INSTANCES these NAPI instances alone are."""
     threads: tuple[ThreadPlace, ...] = ()
@@ -65,6 +62,8 @@ class Choice:
     spins: bool = False
     why_empty: str = ""
     """Of a mode of NAPI instances: why none is chosen, in a clause."""
+    rings: tuple[Ring, ...] = ()
+    """With them no epoll instance is."""
 
     @property
     def empty(self) -> bool:
@@ -151,9 +150,10 @@ def judge(
     if options.mode in OF_INSTANCES:
         choice = choose_napis(found, options)
     else:
+        mode: Mode = "poll" if options.mode == "poll" else "suspend"
         choice = choose(
             found, judged, rings, steer=options.steer, force=options.force, poll_sysctl=poll_sysctl, without=refused,
-            mode="poll" if options.mode == "poll" else "suspend",
+            mode=mode,
         )  # fmt: skip
     suspends = options.mode not in OF_INSTANCES
     fitness = explain(found, judged, rings, poll_sysctl=poll_sysctl, suspends=suspends)
@@ -168,8 +168,8 @@ def choose(
     nothing `without` which it is to be. In the mode `poll` no epoll instance.
 
     A worker that has connections from before is left alone when it is steered: they may be of another queue than the
-    one that it gets, and one of the two would wait for the suspend timer. A ring is attached where there is nothing
-    else: busy polling costs CPU time that suspension does not.
+    one that it gets, and one of the two would wait for the suspend timer. A ring is attached in the mode `poll`, and
+    where nothing else fits: busy polling costs CPU time that suspension does not.
     """
     judged = tuple(each for each in judged if each.instance.key not in without and mode != "poll")
     after = [each.instance for each in judged if each.judgement == "fits after steering"]
@@ -184,16 +184,14 @@ def choose(
     plain_sockets = socket_fitness(found, poll_sysctl=poll_sysctl)
     sockets = [one for one, each in plain_sockets if each.judgement == "fits" and one.key not in without]
     ids = {napi for each in chosen for napi in each.sockets_by_napi} | {one.napi_id for one in sockets if one.napi_id}
-    only_way = not (chosen or sockets or steered)
+    only_way = mode == "poll" or not (chosen or sockets or steered)
     busy = [each.ring for each in rings if only_way and each.judgement == "fits"]
     unfed = {id(each) for each in chosen if each.listeners and not each.sockets_by_napi}
     for group in groups(found) if steer else ():
         if group in steered or any(id(member.instance) in unfed for member in group.members):
             ids |= set(group.napis)
-    deferred = frozenset(napi_id for ring in busy for napi_id in ring.napis)
-    return Choice(
-        tuple(chosen), tuple(sockets), tuple(steered), tuple(sorted(ids | deferred)), tuple(busy), deferred - ids, mode
-    )
+    napis = tuple(sorted(ids | {napi_id for ring in busy for napi_id in ring.napis}))
+    return Choice(tuple(chosen), tuple(sockets), tuple(steered), napis, mode, rings=tuple(busy))
 
 
 def choose_napis(found: Examination, options: AttachOptions) -> Choice:
@@ -204,8 +202,7 @@ def choose_napis(found: Examination, options: AttachOptions) -> Choice:
     if options.spin and not options.force:
         bad = bad or spin_misfit(places, cpus_online_count())
     ids = () if bad else tuple(each.napi.napi_id for each in napis)
-    threads = () if bad else places
-    return Choice((), (), (), ids, mode=mode, threads=threads, spins=options.spin, why_empty=bad)
+    return Choice((), (), (), ids, mode, () if bad else places, options.spin, bad)
 
 
 def _possible(verdict: InstanceVerdict, found: Examination) -> bool:
@@ -222,9 +219,9 @@ def unfit_words(target: JudgedTarget) -> str:
     mode = target.choice.mode
     if mode in OF_INSTANCES:
         return target.choice.why_empty
-    if mode == "poll" and not target.rings:
-        return why_unpollable(target.found)
-    return why_not(target.found, () if mode == "poll" else target.verdicts, target.rings)
+    if mode == "poll":
+        return _of_ring(target.rings[0]) if target.rings else why_unpollable(target.found)
+    return why_not(target.found, target.verdicts, target.rings)
 
 
 def why_not(found: Examination, judged: Iterable[InstanceVerdict], rings: Sequence[RingVerdict]) -> str:

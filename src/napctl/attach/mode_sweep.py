@@ -9,11 +9,10 @@ from msgspec.structs import replace
 from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.inspect_target import LocatedNapi
-from napctl.attach.judge_target import JudgedTarget, judge
+from napctl.attach.judge_target import JudgedTarget, judge, unfit_words
 from napctl.attach.next_best import fed_napis, offers_of, with_best
 from napctl.attach.packet_cost import CostProbe, cost_between
 from napctl.attach.placement import cpus_online_count
-from napctl.attach.plain_sockets import why_unpollable
 from napctl.attach.switch_way import in_way
 from napctl.attach.timer_choice import within
 from napctl.attach.timer_sweep import (
@@ -56,7 +55,8 @@ def offered(target: JudgedTarget, options: AttachOptions) -> NextBest:
     """What fits beside suspension, without prices. Changes nothing."""
     timer_ns = options.timer_ns or within(options.budget_ns)[-1]
     threads = judge(target.found, in_mode(options, "thread")).choice.threads
-    unpollable = why_unpollable(target.found) if judge(target.found, in_mode(options, "poll")).choice.empty else ""
+    by_polling = judge(target.found, in_mode(options, "poll"))
+    unpollable = unfit_words(by_polling) if by_polling.choice.empty else ""
     offers = offers_of(target.found, threads, timer_ns, unpollable=unpollable, cpus=cpus_online_count())
     return NextBest(offers=offers, gro_flush_timeout_ns=timer_ns)
 

@@ -1,6 +1,7 @@
 """Changing an attachment that stands from one way of taking packets to another, without a stall."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from napctl.model.settings import EpollParams, NapiSettings, RingPolling, Socket
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
 
-__all__ = ["has_one_way", "in_force", "in_way", "napi_settings", "switch_way", "way_words"]
+__all__ = ["has_one_way", "in_force", "in_way", "switch_way", "wanted_of", "way_words"]
 
 
 B = TypeVar("B", NapiSettings, EpollParams)
@@ -53,6 +54,8 @@ def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
     if (polls or rings) and not epolls:
         own = polls[0].prefer_busy_poll if polls else rings[0].prefer_busy_poll
         found |= {"prefer_busy_poll": True} if own else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
+    if found.get("gro_flush_timeout_ns") and wanted_of(transaction.changes, otherwise) != otherwise:
+        found.pop("irq_suspend_timeout_ns", None)
     return replace(otherwise, **found)
 
 
@@ -64,11 +67,8 @@ def _of_the_group(polling: list[P], napis: Counter[NapiSettings]) -> list[P]:
 
 def has_one_way(transaction: Transaction) -> bool:
     """Whether all that is attached was given the same."""
-    kinds = (EpollChange, SocketChange, RingChange)
-    napis = (each.after for each in transaction.changes if isinstance(each, NapiChange))
-    deferral = {(each.defer_hard_irqs, each.gro_flush_timeout_ns) for each in napis}
-    alike = (len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
-    return len(deferral) <= 1 and all(alike)
+    kinds = (NapiChange, EpollChange, SocketChange, RingChange)
+    return all(len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
 
 
 def _most(blocks: Counter[B]) -> list[B]:
@@ -88,6 +88,7 @@ def switch_way(
     From one timer to another only that is written. Polling and suspension come upon deferral, and go before it:
     suspension first, as when it is undone (suspension_first()).
     """
+    wanted = wanted_of(transaction.changes, wanted)
     up = (Stage(DEFERRAL), Stage(POLLING), Stage(SUSPENSION))
     down = (Stage(SUSPENSION, resumed_seconds(transaction.changes)), Stage(POLLING), Stage(DEFERRAL))
 
@@ -100,7 +101,7 @@ def switch_way(
 def _block(change: Change, wanted: Suspension) -> Block | None:
     match change:
         case NapiChange():
-            return napi_settings(wanted, change)
+            return wanted.napi
         case EpollChange():
             return wanted.epoll
         case SocketChange():
@@ -110,6 +111,8 @@ def _block(change: Change, wanted: Suspension) -> Block | None:
     return None
 
 
-def napi_settings(wanted: Suspension, change: NapiChange) -> NapiSettings:
-    """What an attached instance gets: deferral alone, if it was attached with that."""
-    return wanted.deferral if change.after.irq_suspend_timeout_ns is None else wanted.napi
+def wanted_of(changes: Iterable[Change], wanted: Suspension) -> Suspension:
+    """What an attachment is given: without suspension, where its rings alone poll, which cannot."""
+    kinds = {type(each) for each in changes}
+    by_rings = RingChange in kinds and EpollChange not in kinds
+    return replace(wanted, irq_suspend_timeout_ns=0) if by_rings else wanted

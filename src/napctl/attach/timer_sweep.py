@@ -122,7 +122,7 @@ def timer_sweep(
         return TimerChoice(
             gro_flush_timeout_ns=timers[-1], why="the latency budget leaves no other" if budget_ns else ""
         )
-    if not (choice.instances or choice.sockets or choice.rings or (choice.mode in OF_INSTANCES and choice.napis)):
+    if choice.empty:
         return untried(budget_ns, "no timer can be tried before somebody polls")
     try:
         with CostProbe(_pids(target)) as probe:

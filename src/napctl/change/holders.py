@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from napctl.model.change import Change, InstanceChange, NapiChange, RingChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, NapiChange, ThreadChange, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.settings import BUSY_POLL, NapiSettings
 
@@ -17,11 +17,9 @@ def refuse_second_holder(wanted: Iterable[Change], live: Iterable[Transaction], 
     the softirq (commit cb038357937e), and each of the two puts back what it has set itself. Only a thread that spins
     never lets it go (commit c18d4b190a46).
     """
-    asked, others = tuple(wanted), tuple(live)
-    ours = (*asked, *(each for one in others if one.number == own for each in one.changes))
-    instances = [each for each in asked if isinstance(each, InstanceChange)]
-    deciding = [each for each in instances if isinstance(each, ThreadChange) or _is_in_use(each, ours)]
-    for other in others if deciding else ():
+    instances = (each for each in wanted if isinstance(each, InstanceChange))
+    deciding = [each for each in instances if isinstance(each, ThreadChange) or _is_in_use(each)]
+    for other in live if deciding else ():
         if other.number == own:
             continue
         for change in deciding:
@@ -42,7 +40,7 @@ def _refusal(change: InstanceChange, held: Change, other: Transaction) -> str:
             held
         )
     if isinstance(change, ThreadChange) and holds_instance(other, held):
-        whose = ", whose tasks poll it" if _is_polled(held, other.changes) else ""
+        whose = ", whose tasks poll it" if held.after.irq_suspend_timeout_ns else ""
         return f"it is held by {other.title}{whose}; {_way_out(other)} first"
     return ""
 
@@ -52,22 +50,14 @@ def holds_instance(transaction: Transaction, change: Change) -> bool:
     if not isinstance(change, NapiChange):
         return False
     defers = transaction.kind == "attach" and bool(change.after.gro_flush_timeout_ns)
-    return defers or _is_polled(change, transaction.changes)
+    return defers or bool(change.after.irq_suspend_timeout_ns)
 
 
-def _is_in_use(change: Change, beside: Iterable[Change]) -> bool:
+def _is_in_use(change: Change) -> bool:
     """Whether attaching would make it. It says always whether there is suspension, which a plan leaves alone."""
     settings = change.after if isinstance(change, NapiChange) else NapiSettings()
     suspends_ns = settings.irq_suspend_timeout_ns
-    deferred = suspends_ns is not None and bool(suspends_ns or settings.gro_flush_timeout_ns)
-    return deferred or _is_polled(change, beside)
-
-
-def _is_polled(change: Change, beside: Iterable[Change]) -> bool:
-    """Whether it is of an instance that tasks are to poll: suspended meanwhile, or by their io_uring instances."""
-    if not isinstance(change, NapiChange):
-        return False
-    return bool(change.after.irq_suspend_timeout_ns) or any(isinstance(each, RingChange) for each in beside)
+    return suspends_ns is not None and bool(suspends_ns or settings.gro_flush_timeout_ns)
 
 
 def _spins(change: ThreadChange) -> bool:

@@ -65,8 +65,8 @@ def attach(target: str, dry_run: bool, stay: bool, window_ns: int, as_json: bool
     Each epoll instance of TARGET is judged. Those that fit get prefer_busy_poll, and the NAPI instances that feed them
     get deferral and suspension. A server that waits in io_uring alone, or in a blocking read, gets busy polling
     instead, which costs CPU time while there is traffic. Every former value is on disk before anything is changed;
-    `napctl detach` restores it. Where nothing of it fits, napctl says why (exit status 3), tries each mode that does
-    for twice 0.3 s and says what it costs; --mode applies it.
+    `napctl detach` restores it. Where suspension does not fit, napctl says why (exit status 3), tries each mode that
+    does for twice 0.3 s and says what it costs; --mode applies it.
 
     Then napctl measures what happens: exit status 1 if the server does not poll, or if a queue starves, which is
     detached at once (unless --force). Interrupted before that is over, napctl detaches everything again.

@@ -58,10 +58,10 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--force", is_flag=True, help="Attach also what does not fit, if the kernel accepts it."),
         click.option("--mode", type=click.Choice(ASKED), default="suspend", show_default=True,
                      help="How its packets are to be taken. suspend: IRQ suspension, and busy polling where sockets "
-                     "are read without epoll. poll: that busy polling alone. thread: by a NAPI thread for each "
-                     "instance that feeds it, on a CPU beside the server. defer: interrupts deferred, by at most "
-                     "gro-flush-timeout. auto: suspension where it fits, else the best of the others under the traffic "
-                     "that is there."),
+                     "are read without epoll. poll: that busy polling alone, also of io_uring. thread: by a NAPI "
+                     "thread for each instance that feeds it, on a CPU beside the server. defer: interrupts deferred, "
+                     "by at most gro-flush-timeout. auto: suspension where it fits, else the best of the others under "
+                     "the traffic that is there."),
         click.option("--spin", is_flag=True,
                      help="With --mode thread: threads that busy poll, and take a core each, also at rest (Linux "
                      "6.19)."),

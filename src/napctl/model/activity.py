@@ -212,24 +212,18 @@ def _suspension_figures(
     if suspended is None:
         return {}
     ours = [suspended[key] for key in _napis(transaction) if key in suspended]
-    if not ours and not transaction.can_suspend:
-        return {}
     if not ours:
         return {"suspensions_per_second": 0.0, "resumes_per_second": 0.0, "timeouts_per_second": 0.0}
     together = ours[0]
     for each in ours[1:]:
         together = together + each
-    waits = {
-        "wait_p50_us": together.wait_percentile_us(0.5),
-        "wait_p99_us": together.wait_percentile_us(0.99),
-    }
-    if not transaction.can_suspend:
-        return waits
-    return waits | {
+    return {
         "suspensions_per_second": together.suspensions / seconds,
         "resumes_per_second": together.resumes / seconds,
         "timeouts_per_second": together.timeouts / seconds,
         "suspended_share": min(1.0, together.suspended_ns / 1e9 / seconds / len(ours)),
+        "wait_p50_us": together.wait_percentile_us(0.5),
+        "wait_p99_us": together.wait_percentile_us(0.99),
     }
 
 

@@ -379,12 +379,6 @@ class Transaction(Value, frozen=True, kw_only=True):
         return bool(asked) and not any(each.prefer_busy_poll or each.busy_poll_usecs for each in asked)
 
     @property
-    def can_suspend(self) -> bool:
-        """Whether anything of it was attached with suspension, and not with busy polling alone."""
-        napis = (each for each in self.changes if isinstance(each, NapiChange))
-        return any(each.after.irq_suspend_timeout_ns is not None for each in napis)
-
-    @property
     def suspends(self) -> bool:
         """Whether interrupts of a NAPI instance are suspended while its server polls."""
         timeouts = [each.after.irq_suspend_timeout_ns for each in self.changes if isinstance(each, NapiChange)]

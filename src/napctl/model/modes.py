@@ -10,12 +10,13 @@ __all__ = ["ASKED", "MODES", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "sa
 
 
 Mode = Literal["suspend", "poll", "thread", "defer"]
-"""`suspend`: its epoll instances poll, and interrupts are suspended meanwhile. `poll`: its blocking reads or
-its io_uring instances busy poll.
-`thread`: a thread of the kernel polls for it. `defer`: interrupts are deferred, and nobody else polls."""
+"""`suspend`: its epoll instances poll, and interrupts are suspended meanwhile. `poll`: its blocking reads busy poll, or
+its waits in io_uring. `thread`: a thread of the kernel polls for it. `defer`: interrupts are deferred, and nobody else
+polls."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 AskedMode = Literal["suspend", "poll", "thread", "defer", "auto"]
-"""`suspend` polls also for sockets that are read without epoll; `auto`: suspension where it fits, else the best."""
+"""`suspend` polls also for sockets that are read without epoll, and for rings where nothing else fits; `auto`:
+suspension where it fits, else the best."""
 ASKED: tuple[AskedMode, ...] = get_args(AskedMode)
 OF_INSTANCES: tuple[Mode, ...] = ("thread", "defer")
 """Modes that are settings of NAPI instances alone: nothing of the target itself is changed, and nothing of it polls."""

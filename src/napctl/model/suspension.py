@@ -1,5 +1,7 @@
 """What attaching sets, and the values it sets by default."""
 
+from msgspec.structs import replace
+
 from napctl.model.settings import EpollParams, NapiSettings
 from napctl.model.value import Value
 
@@ -34,7 +36,7 @@ class Suspension(Value, frozen=True, kw_only=True):
     @property
     def deferral(self) -> NapiSettings:
         """The device's half where nobody can suspend."""
-        return NapiSettings(defer_hard_irqs=self.defer_hard_irqs, gro_flush_timeout_ns=self.gro_flush_timeout_ns)
+        return replace(self.napi, irq_suspend_timeout_ns=0)
 
     @property
     def epoll(self) -> EpollParams:

@@ -7,7 +7,7 @@ from napctl.adapt.ways import Way
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import ring_polling, socket_polling
 from napctl.attach.judge_target import JudgedTarget, unfit_words, who
-from napctl.attach.switch_way import in_way, napi_settings
+from napctl.attach.switch_way import in_way
 from napctl.model.change import (
     Change,
     EpollChange,
@@ -137,12 +137,15 @@ def _is_on_interrupts(change: Change) -> bool:
 
 def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
     """What the entry says of a change's settings; without what it leaves to napctl."""
-    if options.mode == "auto" or (options.goal is not None and _is_on_interrupts(change)):
-        return {}  # as it was chosen, or as adapting has decided, for now
+    adapted = options.goal is not None and _is_on_interrupts(change)
+    if adapted or options.mode == "auto":
+        return {}  # as adapting has decided, for now, or as it was chosen
     wanted = in_way(options.suspension, options.timer_ns or options.suspension.gro_flush_timeout_ns)
     match change:
         case NapiChange():
-            values = dict(settings(napi_settings(wanted, change)))
+            values = dict(settings(wanted.napi))
+            if change.after.gro_flush_timeout_ns and not change.after.irq_suspend_timeout_ns:
+                values["irq_suspend_timeout_ns"] = 0  # only rings poll it, which cannot suspend
             return values if options.timer_ns else {name: each for name, each in values.items() if name != TIMER}
         case EpollChange():
             return dict(settings(wanted.epoll))

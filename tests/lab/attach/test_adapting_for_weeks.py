@@ -22,7 +22,7 @@ from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, until
 
-pytestmark = [pytest.mark.lab, pytest.mark.alone]
+pytestmark = pytest.mark.lab
 
 FAR_PIDS = range(4_100_000, 4_101_000)
 """Which nobody has: pids end at 4,194,304, and these come last."""

@@ -168,7 +168,7 @@ def test_who_is_not_fed_yet_is_refused_in_words_of_the_mode(lab: Lab, server: Se
     assert napctl("attach", server.pid, "--mode", "thread").failed_with(3, "no NAPI instance feeds it yet")
 
 
-@pytest.mark.parametrize(("first", "second"), [("thread", "suspend"), ("thread", "defer"), ("defer", "thread")])
+@pytest.mark.parametrize(("first", "second"), [("thread", "suspend"), ("defer", "thread")])
 def test_an_instance_has_one_holder(
     first: Mode, second: Mode, lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
@@ -217,19 +217,17 @@ def test_killed_at_any_step_it_leaves_a_way_back(
     arguments = ("attach", server.pid, "--mode", mode, *options, "--window", 0)
     trial = Napctl(napctl.state / "trial")
     before, former = machine_of(lab.server), thread_of(lab)
-    steps = trial.steps(tmp_path / "trace", *arguments)
+    found = trial.steps(tmp_path / "trace", *arguments)
+    steps = [step for step in found if step[0] not in ("ioctl", "pidfd_getfd")]  # by which it only looks
     assert trial("detach", server.pid).status == 0
 
-    killed, picked = 0, sampled(steps, 2)
-    for step, victim in victims(napctl, picked):
+    for step, victim in victims(napctl, sampled(steps, 2)):
         done = victim(*arguments, under=at(step, "signal=SIGKILL"))
-        killed += done.status == -9
-        assert done.status in (-9, 0), (step, done)
+        assert done.status == -9, (step, done)
         assert victim("recover").status == 0, step
         assert victim("detach", "--all").status == 0, step
         assert (machine_of(lab.server), thread_of(lab)) == (before, former), step
         assert victim.live() == [], step
-    assert killed > len(picked) // 2
 
 
 def test_what_fits_is_offered_with_its_price_and_nothing_stays_changed(lab: Lab, napctl: Napctl) -> None:

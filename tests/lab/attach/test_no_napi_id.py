@@ -39,7 +39,7 @@ def connection(
     listener.listen()
     with there.entered():
         client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM, client_protocol))
-    client.settimeout(5)
+    client.settimeout(30)
     client.connect((address, listener.getsockname()[1]))
     client.sendall(b"anything")
     server, _ = listener.accept()

@@ -150,6 +150,7 @@ def test_what_it_costs_is_measured_and_told_beside_what_it_was(lab: Lab, server:
     assert napctl("detach", server.pid).status == 0
 
 
+@pytest.mark.long
 def test_connections_over_several_queues_are_all_polled_and_deferred(uring_program: Path, napctl: Napctl) -> None:
     with Lab.build(queues=2) as lab, uring(lab, uring_program, "tcp") as server, ExitStack() as connections:
         before = machine_of(lab.server)
@@ -168,6 +169,7 @@ def test_connections_over_several_queues_are_all_polled_and_deferred(uring_progr
         assert machine_of(lab.server) == before
 
 
+@pytest.mark.long
 def test_connections_that_only_the_ring_holds_are_found_by_its_registered_files(
     lab: Lab, uring_program: Path, napctl: Napctl
 ) -> None:
@@ -266,6 +268,9 @@ def test_who_stays_attached_follows_to_the_next_ring(lab: Lab, server: Server, n
 
         until(lambda: list(rings_of(server.pid).values()) == [ON], "the next ring", 60)
         until(lambda: settings(lab) == [DEFERRED], "its device")
+        until(
+            lambda: sum(isinstance(each, RingChange) for each in napctl.live()[0].changes) == 1, "an end of the former"
+        )
         stay.end()
     assert list(rings_of(server.pid).values()) == [OFF]
     assert machine_of(lab.server) == before
@@ -320,11 +325,11 @@ def test_attach_and_detach_killed_at_any_step_leave_a_way_back(
 
     changing = [step for step in steps if step[0] in ("io_uring_register", "sendto", "pwrite64", "fdatasync")]
     killed = 0
-    for step, victim in victims(napctl, sampled(changing, 2)):
+    for step, victim in victims(napctl, sampled(changing, 1)):
         killed += victim("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGKILL")).status == -9
         brought_back(victim)
-    for step in sampled(undoing, 2):
+    for step in sampled(undoing, 1):
         trial.attach_quickly(server.pid)
         killed += trial("detach", server.pid, under=at(step, "signal=SIGKILL")).status == -9
         brought_back(trial)
-    assert killed >= 2
+    assert killed

@@ -89,7 +89,7 @@ class Follower:
     def receive(self) -> None:
         """Send one datagram, and have epoll_wait return it: that suspends."""
         self.sender.send(b"napctl")
-        assert self.poll.poll(1)
+        assert self.poll.poll(30)
         self.receiver.recv(64)
 
     def rest(self) -> None:

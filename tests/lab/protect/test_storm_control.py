@@ -72,7 +72,7 @@ def test_a_storm_is_counted_and_stopped_only_while_it_is_limited(journal: Journa
         def received() -> int:
             count = 0
             send(sender, STORM, 500)
-            receiver.settimeout(0.3)
+            receiver.settimeout(1)
             try:
                 while True:
                     count += receiver.recv(100) == STORM

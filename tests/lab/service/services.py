@@ -105,7 +105,7 @@ def free_port() -> int:
 
 def scraped(port: int) -> dict[str, float]:
     """Each sample of a scrape, by name and labels: `napctl_target_attached{target="nginx"}`. Raises OSError."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     found = {}
     for family in text_string_to_metric_families(text):

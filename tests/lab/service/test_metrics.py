@@ -60,7 +60,7 @@ scrape_configs: [{{job_name: napctl, static_configs: [{{targets: ["127.0.0.1:{po
     ]  # fmt: skip
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{own_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{own_port}{path}", timeout=30) as answer:
             return str(answer.read().decode())
 
     def ready() -> bool:

@@ -5,15 +5,17 @@ import errno
 import pytest
 from msgspec.structs import replace
 
+from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.attachment import planned, ring_polling
 from napctl.attach.inspect_process import Ring
-from napctl.attach.judge_target import why_not
+from napctl.attach.judge_target import judge, unfit_words, why_not
 from napctl.attach.parts import feeds_of, whole
 from napctl.attach.rings import ring_fitness, ring_verdicts
 from napctl.attach.starving import starved_changes
-from napctl.attach.switch_way import has_one_way, in_force, in_way, napi_settings
+from napctl.attach.switch_way import has_one_way, in_force, in_way, wanted_of
 from napctl.model.change import EpollChange, NapiChange, RingChange
 from napctl.model.machine import RingPoller
+from napctl.model.modes import mode_of
 from napctl.model.settings import DYNAMIC, STATIC, NapiSettings, RingPolling
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import IN_FORCE, attached, of, step_of
@@ -75,7 +77,7 @@ def test_a_ring_gets_busy_polling_and_its_napi_instances_deferral_alone_the_devi
     assert isinstance(poller, RingChange)
     assert (poller.before, poller.after, poller.where) == (QUIET, POLLS, "ring 20 of server (42)")
     assert [each.napi_id for each in napis if isinstance(each, NapiChange)] == [300, 301]
-    deferral = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000)
+    deferral = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0)
     assert [each.after for each in napis] == [deferral, deferral]
 
 
@@ -166,10 +168,24 @@ def test_an_attached_ring_counts_among_who_polls_and_has_ways_like_them() -> Non
     assert whole(transaction).servers == {42}
     assert all(whole(transaction).has(each) for each in transaction.changes)
     assert has_one_way(transaction)
-    assert (transaction.can_suspend, transaction.suspends, transaction.busy_polls) == (False, False, True)
-    (napi, _, _) = transaction.changes
-    assert isinstance(napi, NapiChange)
-    assert napi_settings(interrupts, napi) == NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0)
+    assert (mode_of(transaction.changes), transaction.suspends, transaction.busy_polls) == ("poll", False, True)
+    assert wanted_of(transaction.changes, Suspension()).napi == Suspension().deferral
     assert ring_polling(interrupts) == QUIET
     assert ring_polling(Suspension(busy_poll_usecs=1_000_000)).busy_poll_usecs == 10_000
     assert in_force(transaction, Suspension()) == Suspension()
+
+
+def test_in_the_mode_poll_rings_and_blocking_reads_are_polled_and_no_epoll_instance() -> None:
+    read = plain_socket(300, threads=(waits(call="recv", fd=9),))
+    found = examination(instance(5, {301: 3}), plain_sockets=(read,), rings=[ring(302, threads=WAITS)])
+    options = in_mode(AttachOptions(suspension=Suspension()), "poll")
+
+    target = judge(found, options)
+
+    assert (target.choice.instances, len(target.choice.sockets), len(target.choice.rings)) == ((), 1, 1)
+    assert target.choice.napis == (300, 302)
+    assert {each.after for each in planned(target, options.suspension) if isinstance(each, NapiChange)} == {
+        Suspension().deferral
+    }
+    refuses = judge(examination(rings=[ring(300, threads=WAITS, refusal=errno.EEXIST)]), options)
+    assert "IORING_SETUP_SINGLE_ISSUER" in unfit_words(refuses)

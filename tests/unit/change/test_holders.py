@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from napctl.change.holders import refuse_second_holder
 from napctl.model.change import Change, Kind, NapiChange, RingChange, ThreadChange, Transaction
@@ -27,16 +26,16 @@ def suspension(napi_id: int = 7, suspend_ns: int = 20_000_000) -> NapiChange:
     return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
 
 
-def deferral(napi_id: int = 7) -> NapiChange:
-    """As attaching makes it, without suspension."""
-    after = NapiSettings(gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0)
-    return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
-
-
 def ring() -> RingChange:
     off = RingPolling(tracking="inactive", busy_poll_usecs=0, prefer_busy_poll=False)
     on = RingPolling(tracking="dynamic", busy_poll_usecs=50, prefer_busy_poll=True)
     return RingChange(pid=42, name="server", started_ticks=42, fd=5, inode=9, before=off, after=on)
+
+
+def deferral(napi_id: int = 7) -> NapiChange:
+    """As attaching makes it, without suspension."""
+    after = NapiSettings(gro_flush_timeout_ns=50_000, irq_suspend_timeout_ns=0)
+    return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
 
 
 def holding(*changes: Change, kind: Kind = "apply") -> Transaction:
@@ -87,12 +86,7 @@ def test_threads_of_other_instances_are_nobodys_business(mine: set[int], theirs:
 
 
 def test_tasks_that_poll_by_their_rings_hold_an_instance_without_suspension() -> None:
-    deferral = suspension(suspend_ns=0)
-    by_ring = holding(deferral, ring(), kind="attach")
+    by_ring = holding(deferral(), ring(), kind="attach")
 
-    assert "whose tasks poll it; `napctl detach 42` first" in refusal([thread()], [by_ring])
-    assert "its thread spins" in refusal([deferral, ring()], [holding(thread(after=SPINS))])
-    assert refusal([deferral], [holding(thread(after=SPINS))]) == ""
-    assert "its thread spins" in refusal(
-        [deferral], [by_ring, replace(holding(thread(after=SPINS)), number=4)], own=by_ring.number
-    )
+    assert "`napctl detach 42` first" in refusal([thread()], [by_ring])
+    assert "its thread spins" in refusal([deferral(), ring()], [holding(thread(after=SPINS))])

@@ -126,6 +126,18 @@ def test_steering_that_nobody_asked_for_differs() -> None:
     assert drift_of(entry(), transaction) == ["server: steer is on, policy wants off (policy.toml:3)"]
 
 
+def test_a_ring_is_compared_like_what_else_polls() -> None:
+    waiting = examination(rings=[ring(300), ring(300, fd=21)])
+    transaction = attached(examination(rings=[ring(300)]))
+
+    assert told(coverage_drift(entry(), judged(waiting), [transaction])) == [
+        "server: not attached: ring 21 of server (42) (policy.toml:3)"
+    ]
+    assert drift_of(entry(), transaction) == []
+    (line,) = drift_of(entry(), transaction, tracking="inactive")
+    assert line.startswith("ring 20 of server (42)")
+
+
 # Modes.
 
 
@@ -143,15 +155,3 @@ def test_a_target_for_which_nothing_may_be_better_is_waited_for() -> None:
     drift = coverage_drift(entry(mode="auto"), judged(SPINNING), [])
     assert drift.differences == ()
     assert drift.waiting[0].startswith("server: in no mode yet: ")
-
-
-def test_a_ring_is_compared_like_what_else_polls() -> None:
-    waiting = examination(rings=[ring(300), ring(300, fd=21)])
-    transaction = attached(examination(rings=[ring(300)]))
-
-    assert told(coverage_drift(entry(), judged(waiting), [transaction])) == [
-        "server: not attached: ring 21 of server (42) (policy.toml:3)"
-    ]
-    assert drift_of(entry(), transaction) == []
-    (line,) = drift_of(entry(), transaction, tracking="inactive")
-    assert line.startswith("ring 20 of server (42)")

@@ -84,7 +84,7 @@ def mode_line(changes: Sequence[Change]) -> str:
             timers = [each.after.gro_flush_timeout_ns or 0 for each in changes if isinstance(each, NapiChange)]
             return f"mode defer: packets wait up to {duration_text(max(timers))} for their poll"
         case "poll":
-            return "mode poll: its reads spin for packets before they sleep"
+            return "mode poll: its reads, or waits in io_uring, spin for packets before they sleep"
     return ""
 
 
