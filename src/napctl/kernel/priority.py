@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from napctl.kernel import capabilities
 
@@ -52,9 +53,15 @@ def in_background() -> Iterator[None]:
     """Run at nice 19 meanwhile, where we are allowed to come back: CAP_SYS_NICE or RLIMIT_NICE (can_nice() in
     kernel/sched/syscalls.c)."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    may = 20 - before <= resource.getrlimit(resource.RLIMIT_NICE)[0] or "CAP_SYS_NICE" in capabilities.held()
+    may = 20 - before <= resource.getrlimit(resource.RLIMIT_NICE)[0] or _has_sys_nice()
     with _scheduled(nice=LOWEST if may else None):
         yield
+
+
+@cache
+def _has_sys_nice() -> bool:
+    """Read once: napctl gives none away, and reading it costs as much as a cheap check of a target."""
+    return "CAP_SYS_NICE" in capabilities.held()
 
 
 @contextmanager
