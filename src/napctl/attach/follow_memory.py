@@ -10,9 +10,15 @@ from napctl.attach.follow_retries import HARMED, Refusals
 from napctl.attach.follow_step import outgrown_listeners
 from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
+<<<<<<< HEAD
 from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
 from napctl.model.change import Change, EpollChange, RingChange, SocketChange, Transaction
 from napctl.model.modes import OF_INSTANCES
+=======
+from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, judge
+from napctl.attach.steering import groups
+from napctl.model.change import Change, EpollChange, SocketChange, Transaction
+>>>>>>> sound2
 
 __all__ = ["Known", "key_of", "keys_of"]
 
@@ -28,7 +34,9 @@ class Known:
         self._options = options
         self._refused = Refusals[Key]()
         self._harmed = Refusals[Key](HARMED)
-        """What starved, or would have come to mix queues."""
+        """What starved."""
+        self._outgrown = Refusals[Key](HARMED)
+        """What would have come to mix queues, as its group had outgrown its program: until it can be steered again."""
         self._accepted: frozenset[Key] = frozenset()
         """Instances and rings that are chosen: one that is so already has no change by which it is known."""
         self.settled: frozenset[int] = frozenset()
@@ -50,13 +58,13 @@ class Known:
     def next_try(self) -> float | None:
         """When something is to be tried again, of time.monotonic()."""
         now = time.monotonic()
-        moments = (self._refused.next_at(now), self._harmed.next_at(now))
+        moments = (self._refused.next_at(now), self._harmed.next_at(now), self._outgrown.next_at(now))
         return min((each for each in moments if each is not None), default=None)
 
     def standing(self) -> Mapping[Key, str]:
         """What is not to be tried yet, and why."""
         now = time.monotonic()
-        return {**self._refused.standing(now), **self._harmed.standing(now)}
+        return {**self._refused.standing(now), **self._outgrown.standing(now), **self._harmed.standing(now)}
 
     def examined(self, look: Callable[[float], Examination], attached: Transaction | None) -> JudgedTarget:
         """A glance; a longer look at how they wait when there is somebody new. `look` takes the seconds to watch."""
@@ -71,10 +79,19 @@ class Known:
 
     def judged(self, found: Examination, attached: Transaction | None) -> JudgedTarget:
         """What was found, judged by this; a group that has outgrown its program is not steered any more."""
+<<<<<<< HEAD
         there = {each.key for each in found.instances} | {each.key for each in found.plain_sockets}
         there |= {each.key for each in found.rings}
         for each in (self._refused, self._harmed):
+=======
+        there = keys_of(found.instances, found.plain_sockets)
+        for each in (self._refused, self._harmed, self._outgrown):
+>>>>>>> sound2
             each.keep_only(there)
+        for group in groups(found):
+            if group.queues and group.misfit is None:
+                for member in group.members:
+                    self._outgrown.forget(member.instance.key)
         live = [attached] if attached else []
         misfits = outgrown_listeners(attached, found) if attached else {}
         steered = steered_inodes(live) - misfits.keys()
@@ -85,7 +102,7 @@ class Known:
         for instance in found.instances:
             why = next((misfits[one.inode] for one in instance.listeners if one.inode in misfits), None)
             if why is not None and id(instance) not in anew:  # its connections will mix, which they do not yet
-                self.harm(instance.key, why)
+                self._outgrown.add(instance.key, why, time.monotonic())
         return judge(found, self._options, steered=steered, refused=self.standing())
 
     def new(self, glance: JudgedTarget, attached: Transaction | None) -> set[Key]:

@@ -93,8 +93,9 @@ class Words:
             self._said.popitem(last=False)
 
     def say_anew(self) -> None:
-        """Something else is attached."""
-        self._said.clear()
+        """Something else is attached. What is still to be told stays said."""
+        waiting = {line for line, _ in self._lines}
+        self._said = OrderedDict.fromkeys(line for line in self._said if line in waiting)
 
     def tell_all(self) -> None:
         """Everything that is still to be told."""

@@ -1,5 +1,6 @@
 """How commands speak to the service: one request and one answer over a socket in the state directory, root's alone."""
 
+import errno
 import os
 import socket
 import struct
@@ -83,6 +84,8 @@ class ControlServer:
         finally:
             os.umask(before)
         self._socket.listen(8)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """For who asks when no descriptor is left: one who is not hung up on would wake the service for ever."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +94,7 @@ class ControlServer:
         with suppress(FileNotFoundError):
             self._path.unlink()
         self._socket.close()
+        self._let_go_of_spare()
 
     def fileno(self) -> int:
         """Can be read when somebody asks."""
@@ -100,7 +104,9 @@ class ControlServer:
         """One who asks, if there is one; what he gets is what `answered` returns."""
         try:
             client, _ = self._socket.accept()
-        except OSError:  # he has gone
+        except OSError as error:  # or he has gone
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._hang_up()
             return
         with client, suppress(OSError):
             client.settimeout(CLIENT_SECONDS)
@@ -113,6 +119,18 @@ class ControlServer:
             else:
                 answer = _answer(request, answered)
             client.send(to_json(answer))
+
+    def _hang_up(self) -> None:
+        self._let_go_of_spare()
+        with suppress(OSError):
+            self._socket.accept()[0].close()
+        with suppress(OSError):  # another thread may have been quicker
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _let_go_of_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
 
 def _answer(request: Request, answered: Callable[[Request], Answer]) -> Answer:

@@ -5,12 +5,20 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from napctl.attach.follow import Stay
+from napctl.attach.follow_many import follow
+from napctl.attach.target import parse
+from napctl.change import transaction
+from napctl.change.guard import watched
 from napctl.change.journal import Journal
+from napctl.change.objects import Places
+from napctl.change.one_change import Upon, make
 from napctl.change.transaction import apply, begun
 from napctl.kernel import processes
 from napctl.kernel.namespaces import NetworkNamespace
@@ -21,8 +29,10 @@ from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, accepts, children, serve
 from napctl.lab.webservers import nginx
 from napctl.model.change import Change, EpollChange
-from napctl.model.errors import NapctlError
+from napctl.model.errors import NapctlError, Unsupported
+from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
+from tests.lab.attach.test_follow_cost import FORKS, worker_of
 from tests.lab.cost import Cost, traced
 from tests.lab.following import (
     attached,
@@ -35,6 +45,7 @@ from tests.lab.following import (
 )
 from tests.lab.helpers import (
     PREFERS,
+    QUICKLY,
     UNSET,
     Napctl,
     another_memcached,
@@ -157,6 +168,48 @@ def test_one_change_that_is_refused_does_not_keep_the_others_from_being_made(
     assert recorded.changes == made.changes
     assert [each.where for each in made.changes] == [changes[0].where, changes[2].where]
     assert [params_of(server.pid)[fd] for fd in fds[:2]] == [wanted, wanted]
+
+
+def test_one_worker_that_cannot_be_set_is_told_once_and_keeps_nobody_else_from_being_attached(
+    lab: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is attached as soon as it can be."""
+    told, refused = list[str](), list[Change]()
+    can_be_set = False
+
+    def tell(line: str, _kind: Decision | None = None, /) -> None:
+        told.append(line)
+
+    def refusing(change: Change, places: Places, upon: Upon = "former") -> Change:
+        if isinstance(change, EpollChange) and change.pid == worker and not can_be_set:
+            refused.append(change)
+            raise Unsupported(f"{change.where}: refused")
+        return make(change, places, upon)
+
+    def stopped() -> Iterator[bool]:
+        nonlocal can_be_set
+        while len(refused) < 3:
+            yield False
+        assert set(params_of(worker).values()) == {UNSET}
+        assert PREFERS in params_of(server.pid).values()
+        assert all(map(attached, settings_of(lab)))
+        where = refused[0].where
+        assert [line for line in told if "cannot be attached" in line] == [
+            f"{where} cannot be attached: {where}: refused"
+        ]
+        can_be_set = True
+        while PREFERS not in params_of(worker).values():
+            yield False
+        yield True
+
+    monkeypatch.setattr(transaction, "make", refusing)
+    with ending(python_server(lab, FORKS)) as server, ask(lab, server), worker_of(lab, server) as worker:
+        with watched(None, napctl.state) as guard:
+            steps = stopped()
+            stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell)
+            follow([stay], lambda: next(steps, True))
+        assert not any(map(attached, settings_of(lab)))
+        assert {params for pid in (server.pid, worker) for params in params_of(pid).values()} == {UNSET}
 
 
 def test_what_starves_is_taken_back_with_the_reason_and_not_attached_again(lab: Lab, napctl: Napctl) -> None:

@@ -196,6 +196,15 @@ def test_rolled_back_by_hand_it_stays_so_until_there_is_another_policy(
     assert is_set(bed)
 
 
+def test_a_journal_that_was_moved_away_takes_nothing_with_it(bed: Lab, keeping: Keeping) -> None:
+    before = machine_of(bed.server)
+    keeping.look(SERVER, TUN)
+    (keeping.state / "journal.sqlite").unlink()
+    assert keeping.let_go() == []
+    assert machine_of(bed.server) == before
+    assert [each.state for each in Journal.read(keeping.state)] == ["restored"]
+
+
 def test_what_is_refused_keeps_nothing_else_back_and_is_tried_again_ever_later(bed: Lab, keeping: Keeping) -> None:
     refused, *_ = lines = keeping.look(entry("tun0", coalescing=Coalescing(rx_usecs=5)), SERVER)
     assert "tun0: the driver refuses rx-usecs 5" in refused

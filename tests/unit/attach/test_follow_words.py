@@ -37,10 +37,14 @@ def test_what_does_not_change_is_said_once_until_something_else_is_attached() ->
     words = Words(told)
     for _ in range(3):
         words.say("waiting")
-    words.say_anew()
-    words.say("waiting")
     words.tell_all()
-    assert told.lines == ["waiting", "waiting"]
+    words.say("a worker cannot be attached")
+    words.say_anew()
+    for _ in range(3):
+        words.say("a worker cannot be attached")  # it is part of what is attached
+        words.say("waiting")
+    words.tell_all()
+    assert told.lines == ["waiting", "a worker cannot be attached", "waiting"]
 
 
 def test_of_what_was_said_only_so_much_is_remembered() -> None:

@@ -1,6 +1,7 @@
 """Asking the service, over its real socket."""
 
 import os
+import resource
 import select
 import socket
 import threading
@@ -86,6 +87,25 @@ def test_nonsense_silence_and_who_goes_away_do_not_end_the_service(tmp_path: Pat
         assert knock(None, True) == b""
         knock(b'{"what": "status"}', False)
         assert ask_service(tmp_path, Request(what="status")) == Answer()
+
+
+def test_who_asks_when_no_descriptor_is_left_is_hung_up_on_and_wakes_nobody_again(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+    server = stack.enter_context(ControlServer(tmp_path))
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(str(tmp_path / FILE))
+            server_waits(server)
+            with Path(os.devnull).open() as lowest:
+                free = lowest.fileno()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+            server.answer(lambda _: Answer())
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert select.select([server], [], [], 0)[0] == []
+            assert client.recv(100) == b""
 
 
 def test_an_answer_of_another_version_is_said_to_be(tmp_path: Path) -> None:
