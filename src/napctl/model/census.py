@@ -137,6 +137,8 @@ class BypassShare(Value, frozen=True, kw_only=True):
     """Within the window, by the program's own count; None: it gives none."""
     kernel_packets: int | None = None
     """Within the window, by the kernel on the same devices, or on the program's sockets; None: not counted."""
+    copies: bool = False
+    """Its port brings copies: the kernel takes all of them as well, and nothing goes past it."""
     source: str = ""
 
     @property
@@ -144,6 +146,8 @@ class BypassShare(Value, frozen=True, kw_only=True):
         """Of both together, those that went past the kernel; None: not known, or there were none."""
         if self.port_packets is None or self.kernel_packets is None:
             return None
+        if self.copies:
+            return 0.0
         both = self.port_packets + self.kernel_packets
         return self.port_packets / both if both else None
 

@@ -93,6 +93,10 @@ def test_programs_that_bypass_are_the_answer() -> None:
     assert summary(census(device(), pollers=(poller(),))) == "testpmd (9) takes packets past the kernel (in 1.0 s)"
     many = tuple(replace(poller(), pid=pid) for pid in range(5))
     assert summary(census(device(), pollers=many)).startswith("5 processes take packets past the kernel")
+    really = BypassShare(port_packets=0, kernel_packets=1000)
+    assert summary(census(device(), pollers=(poller(really=really),))) == (
+        "no packet goes past the kernel; testpmd (9) could take packets past it, and does not (in 1.0 s)"
+    )
     unknown = census(device(), pollers=(poller("not known"),))
     assert "of testpmd (9) it is not known" in summary(unknown)
 
@@ -101,10 +105,11 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     thread = SpinningThread(tid=10, name="dpdk-worker1", cpu=1, run_share=1.0)
     own = replace(thread, work_share=0.1, source="DPDK telemetry /eal/lcore/usage")
     bound = replace(thread, most_work_share=0.22, source="50,000 packets/s")
+    no_bound = replace(thread, source="no bound yet: it was never seen busier than now")
     found = poller(
         devices=("veth0",),
         evidence=("librte_eal.so.23 in its maps",),
-        threads=(own, bound, thread),
+        threads=(own, bound, no_bound),
         really=BypassShare(port_packets=9000, kernel_packets=1000, source="telemetry"),
         remedy="--rx-interrupt",
         trouble="its socket does not answer",
@@ -115,7 +120,7 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     assert "90.0 % of the packets go past the kernel: 9,000/s by its port, 1,000/s by the kernel (telemetry)" in text
     assert "dpdk-worker1 (10) polls at 100.0 % of CPU 1; 10.0 % of a CPU was work (DPDK telemetry" in text
     assert "at most 22.0 % of a CPU can be work (50,000 packets/s)" in text
-    assert "no bound yet of what is work" in text
+    assert "of CPU 1; no bound yet: it was never seen busier than now" in text
     assert "remedy --rx-interrupt" in text
     assert "not known its socket does not answer" in text
 

@@ -34,8 +34,8 @@ def detect(suspect: Suspect) -> Detected | None:
     if not suspect.spins:
         return None
     return Detected(
-        kind="Seastar",
-        evidence=(*evidence, "no DPDK in it: its packets come through the kernel"),
+        kind="spins, no NIC",
+        evidence=(*evidence, "Seastar without DPDK: its packets come through the kernel"),
         bypass=False,
         remedy=REMEDY,
     )

@@ -21,7 +21,7 @@ MOST_SLEEPS_PER_SECOND = 2
 """A poller's timers, logs and the like."""
 LEAST_TICKS = 1
 """Of CPU time in a moment, from which a process is worth a closer look: what spins may get little of a busy CPU."""
-FIELDS = re.compile(rb"^(Name|Cpus_allowed_list|voluntary_ctxt_switches):[ \t]*([^\n]*)", re.M)
+FIELDS = re.compile(rb"^(Name|State|Cpus_allowed_list|voluntary_ctxt_switches):[ \t]*([^\n]*)", re.M)
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class ThreadTimes:
     """That it went to sleep of its own accord."""
     cpus: str
     """On which it may run, as a kernel list."""
+    ready: bool = False
+    """It ran, or stood in a run queue, at that moment."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
             waited_ns=int(waited),
             sleeps=int(status.get(b"voluntary_ctxt_switches", b"0")),
             cpus=status.get(b"Cpus_allowed_list", b"").decode(),
+            ready=status.get(b"State", b"").startswith(b"R"),
         )
     return found
 
@@ -117,6 +120,9 @@ def spins(
 
 
 def _never_slept(then: ThreadTimes, now: ThreadTimes, seconds: float) -> bool:
+    """Where others have its CPU, a wait that goes on is not in its times yet: then its states tell."""
+    if then.ready and now.ready and then.sleeps == now.sleeps:
+        return True
     ready = (now.ran_ns - then.ran_ns + now.waited_ns - then.waited_ns) / 1e9
     return ready >= NEVER_SLEEPS * seconds and now.sleeps - then.sleeps <= MOST_SLEEPS_PER_SECOND * seconds
 

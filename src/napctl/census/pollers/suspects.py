@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from napctl.census.pollers.namespace_links import Namespaces
-from napctl.kernel import held_files
+from napctl.kernel import capabilities, held_files
 from napctl.kernel.executable import Program, program
 from napctl.kernel.processes import Process
 from napctl.kernel.xdp_diag import BoundSocket
 from napctl.model.errors import NapctlError
 
-__all__ = ["Suspect", "library", "mapped_signs", "suspect"]
+__all__ = ["Suspect", "library", "mapped_signs", "suspect", "why_refused_here"]
 
 
 SIGNS = re.compile(
@@ -100,7 +100,7 @@ def suspect(
             names = {ifindex: link.name for ifindex, link in there.links(pid).items()}
             bound = tuple(each for each in there.xdp_sockets(pid) if each.inode in inodes)
     except PermissionError:
-        trouble = "its descriptors cannot be read (needs CAP_SYS_PTRACE)"
+        trouble = f"its descriptors cannot be read: {why_refused_here()}"
     except (FileNotFoundError, ProcessLookupError):
         trouble = "it ended meanwhile"
     except (OSError, NapctlError) as error:
@@ -124,3 +124,8 @@ def library(suspect: Suspect, name: str) -> str | None:
     """The file name of the library that it has mapped whose name begins so: "librte_eal.so" finds librte_eal.so.23."""
     found = sorted(base for path in suspect.mapped if (base := os.path.basename(path)).startswith(name))  # noqa: PTH119
     return found[0].removesuffix(" (deleted)") if found else None
+
+
+def why_refused_here() -> str:
+    """Why a process may not be looked into."""
+    return capabilities.why_refused(capabilities.held(), everywhere=capabilities.in_initial_user_namespace())

@@ -127,14 +127,16 @@ class PollerTally:
         if detected.idle:
             source = f"{detected.idle}; packets of all devices of its network namespace"
         elif detected.copies:
-            source = "its port gets copies: the kernel takes the same packets"
+            source = "its port gets copies of what the kernel takes"
         elif not detected.of_kernel:
             source = "the kernel has no network device of it"
         elif packets.kernel is None:
             source = "its own count; the kernel counts none of its ports"
         else:
             source = "its ports against the kernel's counters of the devices"
-        return BypassShare(port_packets=packets.port, kernel_packets=packets.kernel, source=source)
+        return BypassShare(
+            port_packets=packets.port, kernel_packets=packets.kernel, copies=detected.copies, source=source
+        )
 
     def _threads(self, files: BusiestFiles) -> Iterator[SpinningThread]:
         bounds = self._bounds(files) if self.spinning and self.detected.bypass else {}

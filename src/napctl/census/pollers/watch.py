@@ -29,7 +29,7 @@ from napctl.census.pollers.busiest_file import BusiestFiles
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.namespace_links import Namespaces
 from napctl.census.pollers.spinning import busy_processes, cpu_ticks, thread_times
-from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect
+from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect, why_refused_here
 from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
 from napctl.kernel.links import Link
@@ -135,7 +135,7 @@ class PollerWatch:
             try:
                 yield pid, mapped_signs(pid)
             except PermissionError:
-                self._closed[pid] = "its mappings cannot be read (needs CAP_SYS_PTRACE)"
+                self._closed[pid] = f"its mappings cannot be read: {why_refused_here()}"
             except OSError:  # it has ended meanwhile
                 continue
 
@@ -148,7 +148,7 @@ class PollerWatch:
         for detect in DETECTORS:
             found = detect(one)
             if found is not None and why is not None and not found.bypass:
-                return replace(found, kind="not known", troubles=(*found.troubles, why))
+                return replace(found, kind="not known", troubles=() if one.trouble else (why,))
             if found is not None:
                 return self._with_sockets(one, found)
         return None
@@ -178,7 +178,12 @@ class PollerWatch:
 
     def _untold(self) -> Iterator[str]:
         if self._closed:
-            yield f"{len(self._closed)} processes cannot be looked into (needs CAP_SYS_PTRACE)"
+            who = (
+                f"{len(self._closed)} processes bypass"
+                if len(self._closed) > 1
+                else f"process {min(self._closed)} bypasses"
+            )
+            yield f"whether {who} the kernel: {why_refused_here()}"
         if self._namespaces.silent:
             yield "which sockets are of AF_XDP: this kernel does not tell (no xdp_diag)"
 

@@ -35,7 +35,9 @@ JOINED = {"leased": " to ", "hardware offload": ": ", "XDP native": ": ", "XDP g
 
 def summary(found: Census) -> str:
     """The answer, in a sentence or two."""
-    bypass = [poller for poller in found.pollers if poller.kind not in NO_BYPASS]
+    able = [poller for poller in found.pollers if poller.kind not in NO_BYPASS]
+    idle = [poller for poller in able if poller.really is not None and poller.really.share == 0]
+    bypass = [poller for poller in able if poller not in idle]
     spin = [poller for poller in found.pollers if poller.kind == "spins, no NIC"]
     unknown = [poller for poller in found.pollers if poller.kind == "not known"]
     past = [device.name for device in found.devices if _ways_past(device)]
@@ -46,9 +48,11 @@ def summary(found: Census) -> str:
         parts.append(f"packets of {each(past)} go past the kernel's stack")
     if not parts:
         parts.append("no packet goes past the kernel")
+    if idle:
+        parts.append(f"{_programs(idle)} could take packets past it, and do{'es' * (len(idle) == 1)} not")
     if spin:
         parts.append(f"{_programs(spin)} spin{'s' * (len(spin) == 1)} without a NIC, which is no bypass")
-    elif not bypass:
+    elif not able:
         parts.append("no process spins")
     if unknown:
         parts.append(f"of {_programs(unknown)} it is not known")
@@ -174,4 +178,4 @@ def _thread(thread: SpinningThread) -> str:
         return f"{polls}; {percent(thread.work_share)} of a CPU was work{source}"
     if thread.most_work_share is not None:
         return f"{polls}; at most {percent(thread.most_work_share)} of a CPU can be work{source}"
-    return f"{polls}; no bound yet of what is work{source}"
+    return f"{polls}; {thread.source}" if thread.source else polls

@@ -51,8 +51,8 @@ def looked(tmp_path: Path, seconds: float = 0.5) -> dict[int, Poller]:
         return {each.pid: each for each in looking.end()}
 
 
-def times(ran_ms: int, waited_ms: int = 0, sleeps: int = 0) -> dict[int, ThreadTimes]:
-    return {9: ThreadTimes(9, "poll", ran_ms * 10**6, waited_ms * 10**6, sleeps, "3")}
+def times(ran_ms: int, waited_ms: int = 0, sleeps: int = 0, *, ready: bool = False) -> dict[int, ThreadTimes]:
+    return {9: ThreadTimes(9, "poll", ran_ms * 10**6, waited_ms * 10**6, sleeps, "3", ready)}
 
 
 def test_a_thread_spins_that_runs_or_waits_for_its_cpu_all_the_time() -> None:
@@ -61,6 +61,16 @@ def test_a_thread_spins_that_runs_or_waits_for_its_cpu_all_the_time() -> None:
     assert spins(9, times(0), times(890), 1.0) == ()
     assert spins(9, times(0), times(990, sleeps=3), 1.0) == ()
     assert spins(9, {}, times(990), 1.0) == ()
+
+
+def test_a_thread_spins_that_others_keep_from_its_cpu() -> None:
+    def found(sleeps: int, *, begins: bool = True, ends: bool = True) -> bool:
+        return bool(spins(9, times(0, ready=begins), times(20, sleeps=sleeps, ready=ends), 1.0))
+
+    assert found(sleeps=0)
+    assert not found(sleeps=1)
+    assert not found(sleeps=0, begins=False)
+    assert not found(sleeps=0, ends=False)
 
 
 def test_the_times_of_a_thread_are_its_own() -> None:
