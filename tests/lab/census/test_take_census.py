@@ -164,8 +164,11 @@ def test_a_socket_of_af_xdp_is_seen_on_its_queue_with_its_process(lab: Lab, gene
         with attached(lab.server, to_socket(sockets), generic=generic):
             assert queue_of(census(lab)).handed == ()
             with receiver(lab.server) as pid:
-                (way,) = queue_of(census(lab)).handed
+                found = census(lab)
+                (way,) = queue_of(found).handed
                 assert (way.kind, way.by is not None and f"({pid})" in way.by) == ("AF_XDP", True)
+                (program,) = (each for each in found.pollers if each.pid == pid)
+                assert (program.kind, program.devices) == ("AF_XDP", ("server0",))
                 give_socket(pid, sockets)
                 with datagrams(lab):
                     if generic:  # which nobody counts

@@ -39,6 +39,7 @@ RECEIVER = """
     # Of rx, tx, fill, completion: producer, consumer, descriptors, flags.
     offsets = struct.unpack("=16Q", here.getsockopt(SOL_XDP, 1, 128))
     producer, _, entries, _ = offsets[8:12]
+    receives = mmap.mmap(here.fileno(), offsets[2] + 16 * FRAMES)
     fill = mmap.mmap(here.fileno(), entries + 8 * FRAMES, offset=FILL)
     for frame in range(FRAMES):
         struct.pack_into("=Q", fill, entries + 8 * frame, frame * SIZE)

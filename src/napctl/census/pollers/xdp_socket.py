@@ -32,11 +32,11 @@ class XdpRings:
     """Descriptor by inode number."""
     source: str = "AF_XDP rings"
     _last: dict[int, RingCounts] = field(default_factory=dict)
-    _received: int = 0
-    _sent: int = 0
+    _received: int | None = None
+    _sent: int | None = None
 
     def read(self) -> Statement:
-        """What all of them have carried since the first reading."""
+        """What all of them have carried since the first reading; None of a kind of ring that none of them has."""
         try:
             with Handle.of(self.process) as handle:
                 for inode, fd in self.sockets.items():
@@ -47,13 +47,19 @@ class XdpRings:
 
     def _add(self, inode: int, now: RingCounts) -> None:
         then = self._last.get(inode, now)
-        self._received += ((now.received or 0) - (then.received or 0)) % WRAPS
-        self._sent += ((now.sent or 0) - (then.sent or 0)) % WRAPS
+        self._received = _more(self._received, then.received, now.received)
+        self._sent = _more(self._sent, then.sent, now.sent)
         self._last[inode] = now
 
     def key(self, thread: Spin, pid: int) -> str | None:
         """It tells packets alone."""
         return None
+
+
+def _more(sum_before: int | None, then: int | None, now: int | None) -> int | None:
+    if then is None or now is None:
+        return sum_before
+    return (sum_before or 0) + (now - then) % WRAPS
 
 
 def rings_of(suspect: Suspect) -> XdpRings | None:
