@@ -50,15 +50,23 @@ def on(cpu: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
+def taken_on_its_cpu(wire: Wire) -> Iterator[None]:
+    """All its packets."""
+    affinity = Path(f"/proc/irq/{napi_of(wire.device).irq}/smp_affinity_list")
+    former = affinity.read_text()
+    affinity.write_text(str(FLOODED_CPU))
+    try:
+        yield
+    finally:
+        affinity.write_text(former)
+
+
+@contextmanager
 def flooded(wire: Wire) -> Iterator[subprocess.Popen[bytes]]:
     """Packets that are dear come to one CPU, on which their server runs."""
-    irq = napi_of(wire.device).irq
-    affinity = Path(f"/proc/irq/{irq}/smp_affinity_list")
     with ExitStack() as undo:
         netns = undo.enter_context(NetworkNamespace.current())
-        former = affinity.read_text()
-        affinity.write_text(str(FLOODED_CPU))
-        undo.callback(affinity.write_text, former)
+        undo.enter_context(taken_on_its_cpu(wire))
         with Lab(netns, netns) as ends:
             make_packets_dear(ends.server)
         undo.callback(run, "nft", "delete", "table", "ip", "dear")
@@ -106,8 +114,11 @@ def test_a_cpu_that_goes_offline_in_the_flood_leaves_it_protected_and_all_is_put
 ) -> None:
     """The flooded one, on which the server and the thread ran."""
     compiled("udpserver"), compiled("udpflood")
-    with ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it:
-        it.told("napctl runs", patience_s=PATIENCE_S)
+    with (
+        taken_on_its_cpu(wire),
+        ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it,
+    ):
+        it.told("napctl runs on CPU 0", patience_s=PATIENCE_S)
         with flooded(wire):
             it.told("overload: nice 19 for the thread of NAPI", patience_s=PATIENCE_S)
             for turn in (offline, nullcontext):
@@ -130,8 +141,11 @@ def test_beside_programs_that_never_wait_the_thread_is_not_left_at_nice_19(wire:
     """One on each CPU: the thread may run on both."""
     compiled("udpserver"), compiled("udpflood")
     spins = ("sh", "-c", "while :; do :; done")
-    with ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it:
-        it.told("napctl runs", patience_s=PATIENCE_S)
+    with (
+        taken_on_its_cpu(wire),
+        ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it,
+    ):
+        it.told("napctl runs on CPU 0", patience_s=PATIENCE_S)
         with flooded(wire), on(FLOOD_CPU, *spins), on(FLOODED_CPU, *spins):
             it.told("overload: NAPI threads for NAPI", patience_s=PATIENCE_S)
             said = it.told("overload, and nice ", patience_s=PATIENCE_S)

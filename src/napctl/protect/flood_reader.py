@@ -36,6 +36,8 @@ class FloodReader:
         self._rates: dict[int, OfferedRate] = {}
         self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
+        self.foreign: frozenset[int] = frozenset()
+        """CPUs that were overloaded at the last look, and take packets of no group as far as is known."""
 
     def __enter__(self) -> "FloodReader":
         return self
@@ -86,6 +88,8 @@ class FloodReader:
         slept = self._slept({pid for group in groups if group.ladder.made for pid in group.thread_pids})
         late = (load.late_drops_per_second or 0.0) if load is not None else 0.0
         cpus = self._cpus.read(groups)
+        answered = frozenset().union(*(each for each in cpus if each is not None))
+        self.foreign = frozenset() if None in cpus else frozenset(each.cpu for each in found) - answered
         floods = [
             self._flood(group, to_blame(found, its_cpus, seen.offered, seen.dropped), seen, slept, late)
             for group, its_cpus in zip(groups, cpus, strict=True)

@@ -80,6 +80,8 @@ class Protection:
         """Since storm control was last minded."""
         self._reset: set[int] = set()
         """Interface indexes of devices that were reset since the last look."""
+        self._foreign: frozenset[int] = frozenset()
+        """As the reader told it last: a CPU more, and interrupts may have been moved there."""
         self.groups: list[Protected] = []
         self.obstacles: dict[str, str] = {}
         """By device: why it is not protected."""
@@ -275,6 +277,9 @@ class Protection:
         due: list[_Due] = []
         self.storm.add(self._steps.storm_counts())
         floods = self._reader.read(self.groups, self.storm.by_device)
+        if self._reader.foreign - self._foreign:
+            self._look_at = min(self._look_at, now + EVENT_SECONDS)
+        self._foreign = self._reader.foreign
         for group, seen in zip(self.groups, floods, strict=True):
             ladder, move = next_move(group.ladder, seen, now, self._steps.possible(group))
             if move is None:

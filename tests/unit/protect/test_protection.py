@@ -95,6 +95,7 @@ class Reader:
     """In the place of FloodReader: all of it is flooded."""
 
     starved = ""
+    foreign: frozenset[int] = frozenset()
 
     def __init__(self, *_arguments: object) -> None:
         pass
@@ -160,6 +161,19 @@ def test_rules_that_change_in_the_storm_cause_a_look(old: bool, built: SimpleNam
     built.steps.judged_by_old_rules = old
     built.protection.turn()
     assert (built.protection._look_at == built.now[0]) is old
+
+
+def test_a_cpu_that_is_overloaded_by_none_of_them_causes_one_look_as_interrupts_may_have_moved(
+    built: SimpleNamespace,
+) -> None:
+    built.protection._look_at = 1e9
+    built.protection._reader.foreign = frozenset({1})
+    built.protection.turn()
+    assert built.protection._look_at == built.now[0] + 0.2
+    built.protection._look_at = 1e9
+    built.now[0] += 0.25
+    built.protection.turn()
+    assert built.protection._look_at == 1e9
 
 
 def test_storm_control_is_no_step_before_it_is_attached(built: SimpleNamespace) -> None:
