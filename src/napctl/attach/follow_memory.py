@@ -10,15 +10,10 @@ from napctl.attach.follow_retries import HARMED, Refusals
 from napctl.attach.follow_step import outgrown_listeners
 from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
-<<<<<<< HEAD
 from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
+from napctl.attach.steering import groups
 from napctl.model.change import Change, EpollChange, RingChange, SocketChange, Transaction
 from napctl.model.modes import OF_INSTANCES
-=======
-from napctl.attach.judge_target import WATCH_SECONDS, JudgedTarget, judge
-from napctl.attach.steering import groups
-from napctl.model.change import Change, EpollChange, SocketChange, Transaction
->>>>>>> sound2
 
 __all__ = ["Known", "key_of", "keys_of"]
 
@@ -79,14 +74,9 @@ class Known:
 
     def judged(self, found: Examination, attached: Transaction | None) -> JudgedTarget:
         """What was found, judged by this; a group that has outgrown its program is not steered any more."""
-<<<<<<< HEAD
         there = {each.key for each in found.instances} | {each.key for each in found.plain_sockets}
         there |= {each.key for each in found.rings}
-        for each in (self._refused, self._harmed):
-=======
-        there = keys_of(found.instances, found.plain_sockets)
         for each in (self._refused, self._harmed, self._outgrown):
->>>>>>> sound2
             each.keep_only(there)
         for group in groups(found):
             if group.queues and group.misfit is None:
