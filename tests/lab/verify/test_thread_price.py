@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -48,28 +47,7 @@ def occupied(cpu: int) -> Iterator[None]:
             spinning.kill()
 
 
-def test_at_a_normal_load_threads_are_affordable(
-    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
-) -> None:
-    plan = written(lab, tmp_path / "plan.toml")
-    load(rate_per_second=5_000, seconds=60)
-
-    how = ("--settings", "threads", "--seconds", 0.3, "--json")
-    done = napctl("verify", plan, *how, *at_server(lab), timeout_s=90)
-
-    assert done.status == 0, done
-    (price,) = done.json["prices"]
-    is_affordable(price)
-
-
-def is_affordable(price: dict[str, Any]) -> None:
-    assert price["goodput"]["ratio"] > 0.9
-    assert price["waited_us"] is not None
-    assert price["cpu"]["ratio"] > 0
-
-
-@pytest.mark.long
-def test_at_a_normal_load_threads_that_are_affordable_are_applied(
+def test_at_a_normal_load_threads_are_affordable_and_applied(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:
     plan = written(lab, tmp_path / "plan.toml")
@@ -79,7 +57,9 @@ def test_at_a_normal_load_threads_that_are_affordable_are_applied(
 
     assert done.status == 0, done
     (price,) = done.json["verification"]["prices"]
-    is_affordable(price)
+    assert price["goodput"]["ratio"] > 0.9
+    assert price["waited_us"] is not None
+    assert price["cpu"]["ratio"] > 0
     assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
     assert napctl("rollback").status == 0
 
