@@ -271,7 +271,8 @@ class Stay:
     def _attach(self, now: JudgedTarget) -> None:
         if not now.choice.empty:
             with self._attachment.journal() as journal:
-                self._attachment.recover(journal, self.members.pids)
+                if self._attachment.recover(journal, self.members.pids):
+                    now = self._processes.examined(None)
                 now = self._known.without_held(now, journal.live(), None)
                 now = self._known.without_left(now, self._conflicts.left, None)
                 if not now.choice.empty:

@@ -10,18 +10,21 @@ from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attach_target import attach_with
 from napctl.attach.attachment import detach
 from napctl.attach.follow_memory import Known, key_of
-from napctl.attach.follow_step import Step
+from napctl.attach.follow_step import Step, resets_of
 from napctl.attach.follow_words import Words
 from napctl.attach.judge_target import JudgedTarget
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
+from napctl.change.objects import Places
+from napctl.change.one_change import undo
 from napctl.change.recovery import alive, recover
 from napctl.change.same_process import running
+from napctl.change.successors import inherited
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
 from napctl.kernel.processes import Process
 from napctl.model.activity import Attached
-from napctl.model.change import Change, Guard, Restored, Transaction
+from napctl.model.change import Change, Guard, NapiChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.timer_choice import TimerChoice
 
@@ -41,6 +44,8 @@ class FollowedTransaction:
         self.left_out = False
         """Whether the kernel has refused a change of the last step."""
         self._restored: list[Restored] = []
+        self._gone: dict[tuple[int, int], NapiChange] = {}
+        """By device: the newest attached NAPI instance that a reset has taken away, also if nothing is attached now."""
 
     @property
     def settled(self) -> bool:
@@ -108,6 +113,7 @@ class FollowedTransaction:
             journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
         )
         self.recorded = True
+        self._gone |= resets_of(step.forget)
         return self.current
 
     def _leave_out(self, change: Change, error: NapctlError) -> bool:
@@ -119,15 +125,28 @@ class FollowedTransaction:
         self._words.say(f"{change.where} cannot be attached: {error}", "retry")
         return True
 
-    def recover(self, journal: Journal, pids: Collection[int]) -> None:
+    def recover(self, journal: Journal, pids: Collection[int]) -> bool:
         """Also what is left of an attach of ours, or of a trial, that could not be undone: to others it is followed.
-        `pids`: of the target's processes."""
+        `pids`: of the target's processes. Whether what a device has kept over a reset was put back."""
         keepers = (self._keeper, myself())
         ours = [each for each in journal.live() if each.keeper in keepers and each.pid in pids]
         detach(journal, [each for each in ours if each.state in ("changing", "attached")])
         for orphan, _ in recover(journal):
             self._words.tell(f"put back what was left of {orphan.title}", "restore")
         self.recorded = True
+        return any(row.outcome == "restored" for row in self._put_back_what_was_kept(journal))
+
+    def _put_back_what_was_kept(self, journal: Journal) -> list[Restored]:
+        """By devices, over resets, of what is attached no more: it would be taken for a former value the next time."""
+        if not self._gone:
+            return []
+        with Places() as places:
+            kept = list(inherited(self._gone.values(), journal.live(), places))
+            rows = [row for change in kept for row in undo(change, places)]
+            over = {(each.netns, each.ifindex) for each in kept}
+            over |= {each for each in self._gone if places.candidates(each[0])[0].inode != each[0]}
+        self._gone = {device: each for device, each in self._gone.items() if device not in over}
+        return rows
 
     def leave(self, *, kept: bool) -> None:
         """It stays in force without a keeper, until somebody detaches or adopts it; `kept`: with this one."""
@@ -143,6 +162,7 @@ class FollowedTransaction:
             with self.journal() as journal:
                 ours = self._in_force(journal)
                 self._restored += detach(journal, [ours] if ours is not None else [])
+                self._restored += self._put_back_what_was_kept(journal)
         elif not self.recorded:
             with self.journal() as journal:
                 self.recover(journal, pids)

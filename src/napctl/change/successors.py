@@ -1,36 +1,37 @@
 """NAPI instances that were made anew when their device was reset, and may have what napctl had set on those before."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from msgspec.structs import replace
 
 from napctl.change.objects import Places
 from napctl.change.undoing_order import suspension_of
 from napctl.kernel.netdev import Netdev
-from napctl.model.change import NapiChange, Transaction
+from napctl.model.change import Change, NapiChange, Transaction
 
 __all__ = ["inherited"]
 
 
-def inherited(transaction: Transaction, others: Iterable[Transaction], places: Places) -> Iterator[NapiChange]:
+def inherited(changes: Collection[Change], others: Iterable[Transaction], places: Places) -> Iterator[NapiChange]:
     """What nobody has recorded and is napctl's all the same, as changes to be undone: suspension of the successors of
-    instances that are no more.
+    instances that are no more, of those that these changes are of.
 
     A driver that keeps its structures over a reset, as veth does, keeps irq-suspend-timeout in them:
     netif_napi_add_weight_locked() in net/core/dev.c sets deferral only. `others`: of which none is inherited.
     """
-    recorded = {(each.netns, each.napi_id) for one in (transaction, *others) for each in _napi_changes(one)}
+    all_changes = (changes, *(one.changes for one in others))
+    recorded = {(each.netns, each.napi_id) for some in all_changes for each in _napi_changes(some)}
     by_device = defaultdict(list)
-    for change in _napi_changes(transaction):
+    for change in _napi_changes(changes):
         by_device[change.netns, change.ifindex].append(change)
-    for (inode, ifindex), changes in by_device.items():
+    for (inode, ifindex), its in by_device.items():
         netns = places.candidates(inode)[0]
         if netns.inode != inode:
             continue
         with Netdev(netns) as netdev:
             there = {napi.napi_id: napi.settings.irq_suspend_timeout_ns for napi in netdev.napis(ifindex)}
-        gone = sorted((each for each in changes if each.napi_id not in there), key=lambda each: each.napi_id)
+        gone = sorted((each for each in its if each.napi_id not in there), key=lambda each: each.napi_id)
         if not gone:
             continue
         newer = [each for each in sorted(there) if each > gone[-1].napi_id and (inode, each) not in recorded]
@@ -42,8 +43,8 @@ def inherited(transaction: Transaction, others: Iterable[Transaction], places: P
                     yield each
 
 
-def _napi_changes(transaction: Transaction) -> Iterator[NapiChange]:
-    return (each for each in transaction.changes if isinstance(each, NapiChange))
+def _napi_changes(changes: Iterable[Change]) -> Iterator[NapiChange]:
+    return (each for each in changes if isinstance(each, NapiChange))
 
 
 def _own(change: NapiChange) -> set[int | None]:

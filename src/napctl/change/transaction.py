@@ -242,7 +242,7 @@ def restore(journal: Journal, transaction: Transaction, *, force: bool = False) 
             with suppress(RolledBack):
                 journal.set_state(transaction.number, "restoring")
         rows = undo_all(transaction, places, force=force)
-        for change in inherited(transaction, live, places):
+        for change in inherited(transaction.changes, live, places):
             rows += undo(change, places)
         try:
             journal.set_state(transaction.number, "restored")

@@ -36,6 +36,8 @@ FINDINGS_OF_MACHINE, FINDINGS_OF_DEVICE = 4, 3
 """So many series of findings for a machine, and as many more for each device; the most serious."""
 LONGEST_SCRAPE_SECONDS = 10
 """After that time without a word from who scrapes, the connection is closed."""
+LAST_SCRAPES_SECONDS = 1.0
+"""For those that are being answered when it closes; who connects and asks nothing does not hold that up for longer."""
 MOST_SCRAPES = 16
 """At once; who comes beyond them is hung up on, or whoever can connect could use up the service's descriptors."""
 
@@ -146,10 +148,13 @@ class MetricsServer:
         return int(self._server.server_port)
 
     def close(self) -> None:
-        """Take no more scrapes; one that is being answered does not hold this up."""
+        """Take no more scrapes. Those that are being answered have a second, as half an answer is worse than none."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        deadline = time.monotonic() + LAST_SCRAPES_SECONDS
+        while self._scraping and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self

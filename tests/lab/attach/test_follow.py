@@ -21,12 +21,16 @@ from tests.lab.following import (
     all_unset,
     attached,
     closed,
+    connections,
     flap,
     following,
+    get,
     guards,
     new_connections_are_spread,
+    queues_of,
     set_channels,
     settings_of,
+    steered,
     without_ids,
 )
 from tests.lab.helpers import PREFERS, Napctl, another_memcached, ask, ending, params_of, until
@@ -271,18 +275,32 @@ def test_a_loop_that_begins_to_mix_queues_is_let_go_and_named(wide: Lab, napctl:
     assert settings_of(wide) == before
 
 
-def test_changed_channels_renumber_the_napi_instances_and_they_are_attached_again(wide: Lab, napctl: Napctl) -> None:
+def test_changed_channels_renumber_the_napi_instances_and_all_is_attached_again_as_soon_as_it_fits(
+    wide: Lab, napctl: Napctl
+) -> None:
     before = settings_of(wide)
     with nginx(wide, workers=WORKERS, reuseport=True) as server, following(napctl, server.pid, "--steer") as it:
         it.told("attached nginx")
         ids = {napi.napi_id for napi in wide.server.napis()}
-        for _ in range(2):
-            set_channels(wide, 2)
-            it.told("disappeared (device reset)")
-            changed = time.time()
-            set_channels(wide, WORKERS)
-            it.told("attached NAPI", since=changed)
-            until(lambda: all(map(attached, settings_of(wide))), "all of them attached")
+        set_channels(wide, 2)
+        it.told("disappeared (device reset)")
+        changed = time.time()
+        set_channels(wide, WORKERS)  # mostly before anybody has looked at it
+        with get(wide, server):  # something to look at
+            it.told("attached", since=changed)
+        until(lambda: [attached(each) for each in settings_of(wide)] == [True] * WORKERS, "all of them attached")
+
+        changed = time.time()
+        set_channels(wide, 2)
+        it.told("stopped steering the ", since=changed)
+        assert f"{WORKERS} workers for 2 RX queues" in " ".join(it.since(changed))
+        assert new_connections_are_spread(wide, server)
+        changed = time.time()
+        set_channels(wide, WORKERS)
+        with get(wide, server):  # something to look at
+            it.told("attached nginx", since=changed)
+        with connections(wide, server, 40):
+            assert steered(queues_of(*server.workers), WORKERS)
         assert {napi.napi_id for napi in wide.server.napis()} != ids
         assert it.end() == 0
 
