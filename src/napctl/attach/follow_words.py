@@ -24,7 +24,7 @@ from napctl.model.plan import settings
 from napctl.model.settings import kernel_name
 from napctl.model.snapshot import Decision
 
-__all__ = ["Tell", "TellOf", "Words", "counted", "in_words"]
+__all__ = ["Tell", "TellOf", "Words", "counted", "found_before", "in_words"]
 
 
 RENUMBERED = "NAPI instances have new ids"

@@ -6,19 +6,20 @@ from dataclasses import replace as but
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from napctl.attach.follow import Stay
 from napctl.attach.follow_conflicts import RESETS, Conflicts
 from napctl.attach.follow_devices import PlacedNotice
 from napctl.attach.follow_step import Step
-from napctl.attach.follow_words import Words
+from napctl.attach.follow_words import Words, found_before
 from napctl.attach.objections import Objections
 from napctl.attach.target import parse
 from napctl.kernel.monitor import Notice
 from napctl.model.change import EpollChange, Guard, NapiChange
 from napctl.model.policy import AttachEntry, Origin
 from napctl.service.policy_keys import attach_options_of
-from tests.unit.attach.steps import attached
+from tests.unit.attach.steps import attached, attachment
 from tests.unit.attach.targets import NETNS, examination, instance
 
 FOUND = examination(instance(5, {300: 1}))
@@ -39,6 +40,16 @@ def lost(of: Conflicts, times: int = 3) -> bool:
         is_left = of.leave(Step(lost=[NAPI, EPOLL]))
         of.made([NAPI, EPOLL])
     return is_left
+
+
+def test_what_somebody_had_set_before_is_named_once_for_all_that_are_alike() -> None:
+    had = replace(NAPI.before, defer_hard_irqs=2, gro_flush_timeout_ns=50_000)
+    napis = [replace(NAPI, napi_id=number, before=had) for number in (300, 301, 302)]
+    epoll = replace(EPOLL, before=replace(EPOLL.before, busy_poll_usecs=7))
+    assert [*found_before(attachment((*napis, NAPI, epoll, EPOLL)))] == [
+        f"{napis[0].where} and 2 more had defer-hard-irqs 2, gro-flush-timeout 50us, which comes back in the end",
+        f"{EPOLL.where} had busy-poll-usecs 7, which comes back in the end",
+    ]
 
 
 def test_who_insists_is_counted_for_as_long_as_there_is_something_that_is_left_to_him() -> None:
