@@ -317,6 +317,27 @@ def test_followed_it_stays_when_the_process_that_it_is_named_for_ends_and_its_wo
         assert napctl.live() == []
 
 
+@pytest.mark.long
+def test_followed_in_auto_it_is_given_the_best_or_waits(lab: Lab, napctl: Napctl) -> None:
+    with ending(loops(lab, "nested")) as server, started(lab, server, HTTP) as load:
+        load.wait_for_warmup()
+        before = machine_of(lab.server)
+        with following(napctl, server.pid, "--mode", "auto") as stay:
+            stay.told("trying what fits instead of suspension")
+
+            def decided() -> str:
+                lines = (each for each in stay.since() if each.startswith(("mode ", "waiting: no other mode")))
+                return next(lines, "")
+
+            line = until(decided, "a decision", 60)
+            if line.startswith("mode "):
+                stay.told("attached loops")
+                assert line.startswith(f"mode {mode_of(napctl.live()[0].changes)}")
+            else:
+                assert napctl.live() == []
+        assert machine_of(lab.server) == before
+
+
 def is_held(napctl: Napctl, lab: Lab) -> bool:
     ids = {each.napi_id for one in napctl.live() for each in one.changes if isinstance(each, ThreadChange)}
     return ids == {each.napi_id for each in lab.server.napis()}

@@ -2,19 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace as but
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.attachment import planned
+from napctl.attach.follow_memory import Known
+from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
 from napctl.attach.follow_thread import state_of_thread
+from napctl.attach.follow_way import FollowWay
+from napctl.attach.follow_words import Words
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.switch_way import in_way
 from napctl.model.change import NapiChange, ThreadChange, Transaction
 from napctl.model.modes import Mode
+from napctl.model.next_best import NextBest, Offer
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.suspension import Suspension
 from tests.unit.attach.steps import DEVICE, attachment, of
@@ -107,3 +113,35 @@ def test_what_has_become_of_a_thread(
     state: str,
 ) -> None:
     assert state_of_thread(CHANGE, there, thread, down=down) == state
+
+
+# A mode that is left to napctl.
+
+
+def followed(told: list[str], directory: Path) -> FollowedMode:
+    asked = in_mode(AttachOptions(suspension=Suspension()), "auto")
+    words = Words(lambda line, _kind=None: told.append(line))
+    mode = FollowedMode(asked, Known(asked), FollowWay(asked, directory, words), words)
+    mode.take_best(None)
+    assert (mode.options, mode.is_open) == (asked, True)
+    return mode
+
+
+def test_the_best_mode_is_taken_with_the_timer_it_was_tried_with_until_the_attachment_ends(tmp_path: Path) -> None:
+    told: list[str] = []
+    mode = followed(told, tmp_path)
+    asked, best = mode.options, Offer(mode="defer", fits=True, why="")
+    mode.take_best(NextBest(offers=(best,), gro_flush_timeout_ns=50_000, best=best, why="the figures"))
+    assert (mode.options.mode, mode.options.timer_ns, mode.is_open) == ("defer", 50_000, False)
+    assert mode.options.suspension.irq_suspend_timeout_ns == 0
+    mode.end()
+    assert mode.options == asked
+
+
+def test_without_a_better_one_it_waits_and_says_why_and_what_was_taken_over_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    mode = followed(told, tmp_path)
+    mode.take_best(NextBest(offers=(), gro_flush_timeout_ns=50_000, unmeasured="too little traffic"))
+    assert mode.is_open
+    mode.adopt(attachment(planned(in_mode_of_instances(GO, "thread", spins=True), DEFERRAL)))
+    assert (mode.options.mode, mode.options.spin) == ("thread", True)
