@@ -20,6 +20,7 @@ __all__ = ["sockets_by_queues", "xdp_sockets"]
 
 QUEUE_TELLS = "NETDEV_A_QUEUE_XSK"
 """How the kernel calls what it tells of a queue that has a socket, if it does."""
+BY_QUEUE = "queue-get, and the ring that it has mapped"
 Holder = tuple[Process, bool]
 """Who has a socket, and whether it prefers busy polling."""
 
@@ -54,7 +55,7 @@ def sockets_by_queues(netns: NetworkNamespace, process: Process) -> list[BoundSo
     inodes = sorted(inode for inode, _ in _sockets(process, netns.cookie))
     if inodes and len(inodes) != len(used):
         return None
-    return [BoundSocket(inode, *place, None) for inode, place in zip(inodes, used, strict=False)]
+    return [BoundSocket(inode, *place, None, BY_QUEUE) for inode, place in zip(inodes, used, strict=False)]
 
 
 def _is_used(queue: Queue) -> bool:
