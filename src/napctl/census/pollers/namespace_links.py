@@ -5,6 +5,7 @@ from typing import Self
 from napctl.kernel import links
 from napctl.kernel.links import Link
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.packet_rings import PacketRing, packet_rings
 from napctl.kernel.xdp_diag import BoundSocket, bound_sockets
 
 __all__ = ["Namespaces"]
@@ -18,6 +19,7 @@ class Namespaces:
         self._of: dict[int, int] = {}
         self._links: dict[int, dict[int, Link]] = {}
         self._sockets: dict[int, tuple[BoundSocket, ...]] = {}
+        self._rings: dict[int, dict[int, PacketRing]] = {}
         self.silent = False
         """This kernel does not tell which sockets are AF_XDP's."""
 
@@ -43,6 +45,13 @@ class Namespaces:
             self.silent |= found is None
             self._sockets[netns.inode] = tuple(found or ())
         return self._sockets[netns.inode]
+
+    def packet_rings(self, pid: int) -> dict[int, PacketRing]:
+        """Rings of the packet sockets of its namespace, by inode number. Raises OSError, NapctlError."""
+        netns = self._namespace(pid)
+        if netns.inode not in self._rings:
+            self._rings[netns.inode] = packet_rings(netns)
+        return self._rings[netns.inode]
 
     def forget(self) -> None:
         """Read devices anew from now on."""
