@@ -40,7 +40,7 @@ class PacketRing:
 
 
 def packet_rings(netns: NetworkNamespace) -> dict[int, PacketRing]:
-    """By inode number of the socket; none where the kernel does not tell (no packet_diag). Raises OSError, NapctlError."""
+    """By inode number; none where the kernel does not tell (no packet_diag). Raises NapctlError, OSError."""
     found = {}
     try:
         with NetlinkSocket(NETLINK_SOCK_DIAG, netns) as diag:
