@@ -17,8 +17,8 @@ __all__ = ["Suspect", "library", "mapped_signs", "suspect", "why_refused_here"]
 
 
 SIGNS = re.compile(
-    r"librte_|rtemap_|libonload|libciul|libvma\.so|libxlio\.so|libvlib\.so|libvppinfra|libseastar|libfstack|libff_"
-    r"|^/dev/(vfio/|uio\d|onload|sfc_char|infiniband/uverbs|hugepages/)|^/memfd:nohuge"
+    r"librte_|rtemap_|hugepage|libonload|libciul|libvma\.so|libxlio\.so|libvlib\.so|libvppinfra|libseastar|libfstack|libff_"
+    r"|^/dev/(vfio/|uio\d|onload|sfc_char|infiniband/uverbs)|^/memfd:nohuge"
     r"|^anon_inode:\[vfio-device|^socket:\["
     r"|^/sys/.*/resource\d"
 )
