@@ -57,6 +57,8 @@ DETECTORS = (
 """The first one that knows a process names it: what stands on another one comes before that."""
 MOMENT_SECONDS = 0.1
 """So long a process has to be busy before its threads are looked at."""
+WORTH_A_WORD = 0.5
+"""Of a CPU, from which what spins and is no bypass is told: on a busy machine many compute with less."""
 BEHIND = 0.5
 """Of a ring of copies: so much waits only for a program that gets less than comes."""
 AT_ONCE = 8
@@ -123,7 +125,7 @@ class PollerWatch:
             if now is None or now.started_ticks != ours.started_ticks:
                 continue
             tally = PollerTally(tracked.suspect, tracked.detected, before, after)
-            if tracked.detected.bypass or tally.spinning:
+            if tracked.detected.bypass or any(each.run_share >= WORTH_A_WORD for each in tally.spinning):
                 found.append(tally.poller(self._files))
         return tuple(sorted(found, key=lambda each: (each.kind in NO_BYPASS, each.pid)))
 
