@@ -51,9 +51,8 @@ ASKS: dict[str, tuple[socket.SocketKind, Callable[[str], object]]] = {
 def why(tmp_path: Path, program: str, serve: Serve) -> str:
     """Why a program that behaves so gives no answer."""
     kind, ask = ASKS[program]
-    with listening(tmp_path / "socket", kind, serve) as path:
-        with pytest.raises(Unanswered) as refusal:
-            ask(path)
+    with listening(tmp_path / "socket", kind, serve) as path, pytest.raises(Unanswered) as refusal:
+        ask(path)
     words = str(refusal.value)
     assert "\n" not in words
     return words
