@@ -19,7 +19,7 @@ from napctl.census.pollers import bus_devices
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
-from napctl.census.pollers.telemetry import Conversation, Unanswered, dpdk_conversation, path_from_here
+from napctl.census.pollers.telemetry import Conversation, Unanswered, dpdk_conversation
 from napctl.model.text import printable
 
 __all__ = ["Telemetry", "detect", "open_telemetry"]
@@ -88,7 +88,7 @@ class Telemetry:
     """The account of a program whose telemetry answers."""
 
     path: str
-    """As reached from here."""
+    """As it sees it."""
     pid: int
     version: str
     ports: tuple[Port, ...]
@@ -166,7 +166,7 @@ def telemetry_of(suspect: Suspect) -> tuple[Telemetry | None, tuple[str, ...], t
     paths = sorted(path for path in suspect.listens if TELEMETRY.search(path))
     for path in paths:
         try:
-            found = open_telemetry(path_from_here(suspect.process.pid, path), suspect.process.pid, suspect.threads)
+            found = open_telemetry(path, suspect.process.pid, suspect.threads)
         except Unanswered as why:
             troubles.append(f"{printable(path)}: {why}")
             continue
