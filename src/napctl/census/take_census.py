@@ -60,6 +60,7 @@ def take_census(netns: NetworkNamespace, names: Collection[str], seconds: float)
         filters_in_hardware={
             device.name: filters_in_hardware(netns, device.ifindex) for device in devices if device.bus is not None
         },
+        pollers=pollers,
         epolls=epolls,
         user_space=handed_out,
     )

@@ -5,13 +5,13 @@ Since Linux 5.1 (commit a36b38aa2af6); a module, which the kernel loads when it 
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import NetlinkSocket, Refused, decode, table
 
-__all__ = ["BoundSocket", "bound_sockets"]
+__all__ = ["BoundSocket", "bound", "bound_sockets"]
 
 
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, AF_XDP = 4, 20, 44
@@ -39,6 +39,8 @@ class BoundSocket:
     queue: int
     zero_copy: bool | None
     """None: it shares the memory of another socket, and is not told."""
+    source: str = "sock_diag"
+    """What tells so."""
 
 
 def bound_sockets(netns: NetworkNamespace) -> list[BoundSocket] | None:
@@ -46,14 +48,15 @@ def bound_sockets(netns: NetworkNamespace) -> list[BoundSocket] | None:
     request = REQUEST.pack(AF_XDP, 0, 0, 0, SHOW_INFO | SHOW_UMEM, 0, 0)
     try:
         with NetlinkSocket(NETLINK_SOCK_DIAG, netns) as diag:
-            return list(_bound(diag.ask(SOCK_DIAG_BY_FAMILY, request, what="listing AF_XDP sockets", dump=True)))
+            return list(bound(diag.ask(SOCK_DIAG_BY_FAMILY, request, what="listing AF_XDP sockets", dump=True)))
     except Refused as refusal:
         if refusal.errno in NOT_THERE:
             return None
         raise
 
 
-def _bound(messages: Iterator[memoryview]) -> Iterator[BoundSocket]:
+def bound(messages: Iterable[memoryview]) -> Iterator[BoundSocket]:
+    """What the answers of sock_diag tell."""
     for message in messages:
         inode = MESSAGE.unpack_from(message)[3]
         told = decode(DIAG, message[MESSAGE.size :])

@@ -1,35 +1,33 @@
 """Which AF_XDP sockets are bound to the queues of these devices, and who has them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 from napctl.kernel import mapped_sockets, open_files, processes, sockets, xdp_diag
 from napctl.kernel.epoll_instances import ask_sockets
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.kernel.processes import Process
 from napctl.kernel.xdp_diag import BoundSocket
 from napctl.model.census import XdpSocket
-from napctl.model.machine import Device
+from napctl.model.errors import Unsupported
+from napctl.model.machine import Device, Queue
 from napctl.probe.btf import kernel_names
 
-__all__ = ["xdp_sockets"]
+__all__ = ["sockets_by_queues", "xdp_sockets"]
 
 
 QUEUE_TELLS = "NETDEV_A_QUEUE_XSK"
 """How the kernel calls what it tells of a queue that has a socket, if it does."""
+BY_QUEUE = "queue-get, and the ring that it has mapped"
 Holder = tuple[Process, bool]
 """Who has a socket, and whether it prefers busy polling."""
 
 
 def xdp_sockets(netns: NetworkNamespace, devices: Collection[Device]) -> tuple[XdpSocket, ...] | None:
     """By device and queue. None if there may be some, and this kernel has no way to tell."""
-    used = sorted(
-        (device.name, queue.index)
-        for device in devices
-        for queue in device.queues
-        if queue.kind == "rx" and any(use.kind == "AF_XDP" for use in queue.uses)
-    )
+    used = sorted((device.name, queue.index) for device in devices for queue in device.queues if _is_used(queue))
     if not used and kernel_names(QUEUE_TELLS):
         return ()
     names = {device.ifindex: device.name for device in devices}
@@ -44,6 +42,26 @@ def xdp_sockets(netns: NetworkNamespace, devices: Collection[Device]) -> tuple[X
     return tuple(_of(names[each.ifindex], each.queue, each.zero_copy, holders.get(each.inode, ())) for each in ours)
 
 
+def sockets_by_queues(netns: NetworkNamespace, process: Process) -> list[BoundSocket] | None:
+    """Those of one process, where the kernel does not tell of sockets: by the queues of that network namespace that
+    have one. None if these do not tell whose they are. Raises OSError."""
+    try:
+        with Netdev(netns) as netdev:
+            used = sorted((queue.ifindex, queue.index) for queue in netdev.queues() if _is_used(queue))
+    except Unsupported:
+        return None
+    if not used:
+        return [] if kernel_names(QUEUE_TELLS) else None
+    inodes = sorted(inode for inode, _ in _sockets(process, netns.cookie))
+    if inodes and len(inodes) != len(used):
+        return None
+    return [BoundSocket(inode, *place, None, BY_QUEUE) for inode, place in zip(inodes, used, strict=False)]
+
+
+def _is_used(queue: Queue) -> bool:
+    return queue.kind == "rx" and any(use.kind == "AF_XDP" for use in queue.uses)
+
+
 def _bound(netns: NetworkNamespace) -> list[BoundSocket] | None:
     """None where this kernel does not tell, or not us."""
     try:
@@ -53,22 +71,28 @@ def _bound(netns: NetworkNamespace) -> list[BoundSocket] | None:
 
 
 def _holders(netns: NetworkNamespace) -> dict[int, list[Holder]]:
-    """By inode number, the processes that have a socket of AF_XDP of that network namespace: who uses one has mapped
-    its rings."""
+    """By inode number, the processes that have a socket of AF_XDP of that network namespace."""
     cookie = netns.cookie
     found: dict[int, list[Holder]] = {}
     for process in processes.processes():
         with suppress(OSError):  # gone meanwhile, or not ours to look into
-            inodes = mapped_sockets.mapped_sockets(process.pid)
-            if not inodes:
-                continue
-            places = open_files.open_files(process.pid).by_inode
-            by_fd = {places[inode]: inode for inode in inodes & places.keys()}
-            with processes.Handle.of(process) as handle:
-                for fd, told in ask_sockets(handle, sorted(by_fd), _polling):
-                    if told is not None and told[0] == cookie:
-                        found.setdefault(by_fd[fd], []).append((process, told[1]))
+            for inode, prefers in _sockets(process, cookie):
+                found.setdefault(inode, []).append((process, prefers))
     return found
+
+
+def _sockets(process: Process, cookie: int) -> Iterator[tuple[int, bool]]:
+    """Inode numbers of a process's sockets of AF_XDP of the namespace with that cookie, and whether they prefer busy
+    polling: who uses one has mapped its rings. Raises OSError."""
+    inodes = mapped_sockets.mapped_sockets(process.pid)
+    if not inodes:
+        return
+    places = open_files.open_files(process.pid).by_inode
+    by_fd = {places[inode]: inode for inode in inodes & places.keys()}
+    with processes.Handle.of(process) as handle:
+        for fd, told in ask_sockets(handle, sorted(by_fd), _polling):
+            if told is not None and told[0] == cookie:
+                yield by_fd[fd], told[1]
 
 
 def _polling(socket_fd: int) -> tuple[int, bool] | None:

@@ -15,5 +15,6 @@ def test_a_receiver_of_af_xdp_is_named_with_its_device_and_queue(lab: Lab, state
     with receiver(lab.server) as pid:
         found = looked(state, pid, 0.1)
     assert (found.kind, found.devices, found.threads) == ("AF_XDP", (lab.server.device,), ())
-    assert found.evidence == (f"an AF_XDP socket on queue 0 of {lab.server.device} [sock_diag]",)
+    (evidence,) = found.evidence  # by sock_diag, or where this kernel lacks xsk_diag by the queue
+    assert evidence.startswith(f"an AF_XDP socket on queue 0 of {lab.server.device} [")
     assert found.trouble is None

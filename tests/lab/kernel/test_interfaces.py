@@ -112,6 +112,16 @@ def test_coalescing_agrees_with_ethtool_c(place: tuple[NetworkNamespace, str, in
     assert compared >= 20
 
 
+def test_the_statistics_of_the_driver_agree_with_ethtool_s(place: tuple[NetworkNamespace, str, int]) -> None:
+    netns, device, _ = place
+    theirs = re.findall(r"^     (.+): (\d+)$", tool(netns, "ethtool", "-S", device), re.M)
+    with EthtoolIoctl(netns) as ioctl:
+        ours = ioctl.statistics(device)
+
+    assert [name.strip() for name in ours] == [name for name, _ in theirs]
+    assert all(ours[name] >= int(value) for name, value in theirs if name in ours and "peer" not in name)
+
+
 def test_the_driver_and_its_place_agree_with_ethtool_i(place: tuple[NetworkNamespace, str, int]) -> None:
     netns, device, _ = place
     theirs = dict(re.findall(r"^([\w-]+): ?(.*)$", tool(netns, "ethtool", "-i", device), re.M))

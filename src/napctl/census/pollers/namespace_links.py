@@ -6,7 +6,9 @@ from napctl.kernel import links
 from napctl.kernel.links import Link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.packet_rings import PacketRing, packet_rings
+from napctl.kernel.processes import process
 from napctl.kernel.xdp_diag import BoundSocket, bound_sockets
+from napctl.observe.xdp_sockets import sockets_by_queues
 
 __all__ = ["Namespaces"]
 
@@ -18,7 +20,7 @@ class Namespaces:
         self._open: dict[int, NetworkNamespace] = {}
         self._of: dict[int, int] = {}
         self._links: dict[int, dict[int, Link]] = {}
-        self._sockets: dict[int, tuple[BoundSocket, ...]] = {}
+        self._sockets: dict[int, list[BoundSocket] | None] = {}
         self._rings: dict[int, dict[int, PacketRing]] = {}
         self.silent = False
         """This kernel does not tell which sockets are AF_XDP's."""
@@ -38,13 +40,16 @@ class Namespaces:
         return self._links[netns.inode]
 
     def xdp_sockets(self, pid: int) -> tuple[BoundSocket, ...]:
-        """AF_XDP sockets of its namespace, whoever holds them. Raises OSError, NapctlError."""
+        """AF_XDP sockets of its namespace, whoever holds them; where the kernel tells of queues alone, its own. Raises
+        OSError, NapctlError."""
         netns = self._namespace(pid)
         if netns.inode not in self._sockets:
-            found = bound_sockets(netns)
+            self._sockets[netns.inode] = bound_sockets(netns)
+        found = self._sockets[netns.inode]
+        if found is None and (ours := process(pid)) is not None:
+            found = sockets_by_queues(netns, ours)
             self.silent |= found is None
-            self._sockets[netns.inode] = tuple(found or ())
-        return self._sockets[netns.inode]
+        return tuple(found or ())
 
     def packet_rings(self, pid: int) -> dict[int, PacketRing]:
         """Rings of the packet sockets of its namespace, by inode number. Raises OSError, NapctlError."""

@@ -73,11 +73,11 @@ def detect(suspect: Suspect) -> Detected | None:
     """Whoever holds such a socket, and is nothing else that is known."""
     if not suspect.xdp:
         return None
-    queues = sorted((suspect.device_name(bound.ifindex), bound.queue) for bound in suspect.xdp)
+    queues = sorted((suspect.device_name(bound.ifindex), bound.queue, bound.source) for bound in suspect.xdp)
     return Detected(
         kind="AF_XDP",
-        evidence=tuple(f"an AF_XDP socket on queue {queue} of {device} [sock_diag]" for device, queue in queues),
-        devices=tuple(dict.fromkeys(device for device, _ in queues)),
+        evidence=tuple(f"an AF_XDP socket on queue {queue} of {device} [{source}]" for device, queue, source in queues),
+        devices=tuple(dict.fromkeys(device for device, *_ in queues)),
         account=rings_of(suspect),
         counts_include_port=True,
         remedy=REMEDY,
