@@ -41,7 +41,7 @@ def on_the_senders_cpu(lab: Lab) -> None:
 def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, napctl: Napctl) -> None:
     with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running:
         found = spinning(state, running.pid)
-        (finding,) = until(lambda: at_rest(napctl, lab), "doctor finds a poller at rest")
+        (finding,) = until(lambda: findings(napctl, lab, "poller-at-rest"), "doctor finds a poller at rest")
     assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
     assert "dpdk_telemetry.v2 answers: DPDK" in found.evidence[0]
     assert found.trouble is None
@@ -51,9 +51,20 @@ def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, 
     assert finding.where == f"dpdk-testpmd ({running.pid})"
 
 
-def at_rest(napctl: Napctl, lab: Lab) -> list[Finding]:
+def findings(napctl: Napctl, lab: Lab, rule: str) -> list[Finding]:
     done = napctl("doctor", "--seconds", 0.5, "--json", *at_server(lab))
-    return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == "poller-at-rest"]
+    return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == rule]
+
+
+def test_one_that_is_loaded_while_packets_come_through_the_kernel_is_idle(lab: Lab, napctl: Napctl) -> None:
+    library = sorted(Path("/usr/lib").glob("*/librte_eal.so.*"))
+    if not library:
+        pytest.skip("dpdk-dev is not installed")
+    loaded = lab.server.start(["env", f"LD_PRELOAD={library[0]}", "sleep", "60"])
+    with flooded(lab, 2000):
+        (finding,) = until(lambda: findings(napctl, lab, "bypass-idle"), "doctor finds an idle bypass")
+    assert finding.where == f"sleep ({loaded.pid})"
+    assert "DPDK loaded" in finding.title
 
 
 @pytest.mark.long

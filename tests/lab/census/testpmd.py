@@ -33,11 +33,13 @@ class Testpmd:
 
     pid: int
     telemetry: Path
-    """As reached from here."""
+    """As it sees it."""
 
     def hide(self) -> "Testpmd":
         """Let napctl not find its telemetry any more; the one returned still reaches it."""
-        return Testpmd(self.pid, self.telemetry.rename(self.telemetry.with_name("elsewhere")))
+        elsewhere, root = self.telemetry.with_name("elsewhere"), f"/proc/{self.pid}/root"
+        Path(f"{root}{self.telemetry}").rename(f"{root}{elsewhere}")
+        return Testpmd(self.pid, elsewhere)
 
     def cycles(self) -> tuple[int, int]:
         """Busy ones and all of its worker, by its own account."""
@@ -75,8 +77,8 @@ def polling(process: subprocess.Popen[bytes], prefix: str) -> Iterator[Testpmd]:
         raise AssertionError(process.communicate()[0].decode())
     seen = look_at_all()
     for pid in with_descendants([process.pid], parents(seen)):
-        path = Path(f"/proc/{pid}/root", RUN, prefix, "dpdk_telemetry.v2")
-        if pid in seen and seen[pid].process.name == TESTPMD and path.exists():
+        path = Path("/", RUN, prefix, "dpdk_telemetry.v2")
+        if pid in seen and seen[pid].process.name == TESTPMD:
             with suppress(Unanswered), dpdk_conversation(os.fspath(path), pid) as talk:
                 if talk.ask("/ethdev/list", list[int]):
                     yield Testpmd(pid, path)
