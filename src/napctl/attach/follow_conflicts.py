@@ -4,14 +4,17 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 
 from napctl.attach.follow_devices import PlacedNotice
-from napctl.attach.follow_step import Present, Step, foreign_settings
+from napctl.attach.follow_step import Present, Step, touched_settings
 from napctl.attach.follow_words import Words
 from napctl.attach.inspect_process import EpollInstance, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
 from napctl.attach.objections import LostSettings, Objections
-from napctl.model.change import Change, Transaction
+from napctl.change.one_change import value_words
+from napctl.model.change import Change, NapiChange, Transaction
+from napctl.model.plan import settings
+from napctl.model.settings import kernel_name
 
-__all__ = ["Conflicts"]
+__all__ = ["Conflicts", "foreign_settings"]
 
 
 RESETS = ("link up", "napi ids", "rings", "channels")
@@ -85,3 +88,20 @@ class Conflicts:
     def end(self) -> None:
         """Nothing is attached any more."""
         self._foreign = {}
+
+
+def foreign_settings(transaction: Transaction, present: Present) -> Mapping[str, str]:
+    """What attached NAPI instances have that is neither ours nor what was there before, in words, by where: somebody
+    else has set it, and it is left to him."""
+    found = {}
+    for change in transaction.changes:
+        if not isinstance(change, NapiChange) or change.leaving is not None:
+            continue
+        there = present.napis.get((change.netns, change.napi_id))
+        if there is None or touched_settings(there) == change.before:
+            continue
+        others = [name for name, value in settings(change.after) if getattr(there, name) != value]
+        if others:
+            words = (f"{kernel_name(each)} is now {value_words(each, getattr(there, each))}" for each in others)
+            found[change.where] = ", ".join(words)
+    return found

@@ -10,7 +10,6 @@ from napctl.attach.follow_thread import state_of_thread, thread_there
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.steering import outgrown
-from napctl.change.one_change import value_words
 from napctl.model.change import (
     Change,
     EpollChange,
@@ -24,8 +23,7 @@ from napctl.model.change import (
     Transaction,
 )
 from napctl.model.modes import OF_INSTANCES
-from napctl.model.plan import settings
-from napctl.model.settings import NapiSettings, ThreadSettings, kernel_name
+from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
 
@@ -34,10 +32,10 @@ __all__ = [
     "Present",
     "Step",
     "cheap_step",
-    "foreign_settings",
     "next_step",
     "outgrown_listeners",
     "resets_of",
+    "touched_settings",
 ]
 
 
@@ -228,7 +226,7 @@ def _napi(change: NapiChange, present: Present, step: Step) -> bool:
         step.forget.append(change)
         step.say(f"{change.where} disappeared (device reset)")
         return False
-    if _touched(there) == change.before and _differs(there, change.after):
+    if touched_settings(there) == change.before and _differs(there, change.after):
         step.forget.append(change)
         step.say(f"{change.where} lost its settings")
         step.lost.append(change)
@@ -257,29 +255,13 @@ def _thread(
     return False
 
 
-def _touched(there: NapiSettings) -> NapiSettings:
+def touched_settings(there: NapiSettings) -> NapiSettings:
+    """Those of what is there that attaching changes."""
     return NapiSettings(
         defer_hard_irqs=there.defer_hard_irqs,
         gro_flush_timeout_ns=there.gro_flush_timeout_ns,
         irq_suspend_timeout_ns=there.irq_suspend_timeout_ns,
     )
-
-
-def foreign_settings(transaction: Transaction, present: Present) -> Mapping[str, str]:
-    """What attached NAPI instances have that is neither ours nor what was there before, in words, by where: somebody
-    else has set it, and it is left to him."""
-    found = {}
-    for change in transaction.changes:
-        if not isinstance(change, NapiChange) or change.leaving is not None:
-            continue
-        there = present.napis.get((change.netns, change.napi_id))
-        if there is None or _touched(there) == change.before:
-            continue
-        others = [name for name, value in settings(change.after) if getattr(there, name) != value]
-        if others:
-            words = (f"{kernel_name(each)} is now {value_words(each, getattr(there, each))}" for each in others)
-            found[change.where] = ", ".join(words)
-    return found
 
 
 def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool:

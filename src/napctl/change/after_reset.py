@@ -17,11 +17,12 @@ from napctl.change.transaction import amend
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, InstanceChange, StormControlChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, ThreadChange, Transaction
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.machine import Napi
 from napctl.model.plan import settings
 from napctl.model.settings import NapiSettings
+from napctl.model.storm_change import StormControlChange
 
 __all__ = ["instances", "reset_words", "set_again", "set_again_after"]
 

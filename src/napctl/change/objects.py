@@ -31,8 +31,6 @@ from napctl.model.change import (
     SocketChange,
     Steered,
     SteeringChange,
-    StormControlChange,
-    StormLimitsChange,
     ThreadChange,
     Transaction,
 )
@@ -40,6 +38,7 @@ from napctl.model.errors import Away
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import NapiSettings
+from napctl.model.storm_change import StormControlChange, StormLimitsChange
 from napctl.model.value import Value
 
 __all__ = ["Places", "SettingsBlock", "opened", "recognisable"]

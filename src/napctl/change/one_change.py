@@ -19,12 +19,12 @@ from napctl.model.change import (
     RingChange,
     SocketChange,
     SteeringChange,
-    StormChange,
     ThreadChange,
 )
 from napctl.model.errors import BadInput, ChangedMeanwhile, NapctlError, NotPermitted, Unsupported
 from napctl.model.machine import Coalescing, levels_text
 from napctl.model.settings import DISABLED, kernel_name
+from napctl.model.storm_change import StormChange
 from napctl.model.units import duration_text
 from napctl.model.value import Value
 

@@ -12,8 +12,8 @@ from napctl.kernel import bpf
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Refused
 from napctl.kernel.xdp import XdpDevice, exchange_program, xdp_device, xdp_devices
-from napctl.model.change import StormControlChange, StormLimitsChange, XdpProgram
 from napctl.model.errors import NapctlError
+from napctl.model.storm_change import StormControlChange, StormLimitsChange, XdpProgram
 from napctl.model.value import Value
 from napctl.probe.storm import StormMaps
 

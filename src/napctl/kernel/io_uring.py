@@ -53,11 +53,11 @@ class RingFacts:
     """Inode numbers of those that are registered with it; the process need not have descriptors of them."""
 
 
-def facts(fd: int, pid: int | None = None) -> RingFacts:
+def facts(fd: int, pid: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> RingFacts:
     """Of a descriptor of ours, or of another process. Raises OSError: EBUSY if somebody works on it all the time; and
     as open_files.watched()."""
     path = PROC / ("self" if pid is None else str(pid)) / "fdinfo" / str(fd)
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + patience_seconds
     while (found := parsed(path.read_text(errors="replace"))) is None:
         if time.monotonic() > until:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

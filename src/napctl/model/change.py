@@ -6,7 +6,7 @@ from typing import Literal
 from napctl.model.machine import Coalescing
 from napctl.model.plan import ChannelCounts, RingSizes
 from napctl.model.settings import EpollParams, NapiSettings, RingPolling, SocketPolling, ThreadSettings
-from napctl.model.storm import StormLimits
+from napctl.model.storm_change import StormChange
 from napctl.model.value import Value
 
 __all__ = [
@@ -29,13 +29,9 @@ __all__ = [
     "State",
     "Steered",
     "SteeringChange",
-    "StormChange",
-    "StormControlChange",
-    "StormLimitsChange",
     "Switch",
     "ThreadChange",
     "Transaction",
-    "XdpProgram",
     "devices_of",
 ]
 
@@ -255,58 +251,15 @@ class SteeringChange(Value, frozen=True, kw_only=True, tag="steering"):
         return f"{len(self.inodes)} listeners on {self.address}"
 
 
-class XdpProgram(Value, frozen=True, kw_only=True):
-    """What a device hands each packet to before the stack."""
-
-    xdp_program: int
-    """By its id, which no other program gets until reboot; 0: none."""
-
-
-class StormControlChange(Value, frozen=True, kw_only=True, tag="storm-control"):
-    """The XDP program of one device: napctl's storm control, or none. What is attached stays when napctl ends."""
-
-    netns: int
-    """Inode number of the device's network namespace."""
-    device: str
-    ifindex: int
-    generic: bool = False
-    """Attached behind the driver, and not in it."""
-    before: XdpProgram
-    after: XdpProgram
-
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"storm control of {self.device}"
-
-
-class StormLimitsChange(Value, frozen=True, kw_only=True, tag="storm-limits"):
-    """What an attached storm control limits. It goes with its program."""
-
-    netns: int
-    device: str
-    ifindex: int
-    program: int
-    """Id of the program whose limits they are."""
-    before: StormLimits
-    after: StormLimits
-
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"limits of storm control of {self.device}"
-
-
 DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
 InstanceChange = NapiChange | ThreadChange
 """Of what one NAPI instance has."""
 PollerChange = EpollChange | SocketChange | RingChange
 """Of who polls."""
-StormChange = StormControlChange | StormLimitsChange
 Change = (
     NapiChange | ThreadChange | EpollChange | SocketChange | RingChange | SteeringChange
-    | CoalescingChange | RingsChange | ChannelsChange | StormControlChange | StormLimitsChange
+    | CoalescingChange | RingsChange | ChannelsChange | StormChange
 )  # fmt: skip
 
 State = Literal["changing", "attached", "applied", "unconfirmed", "restoring", "restored"]

@@ -8,12 +8,13 @@ from napctl.change.holders import holds_instance
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, InstanceChange, StormLimitsChange, ThreadChange, Transaction
+from napctl.model.change import Change, InstanceChange, ThreadChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
 from napctl.model.plan import settings
 from napctl.model.settings import DISABLED, ENABLED, ThreadSettings
+from napctl.model.storm_change import StormLimitsChange
 from napctl.protect.ladder import StepKind
 
 __all__ = ["changes_of_step", "has_thread", "held_elsewhere", "of_step", "step_words"]

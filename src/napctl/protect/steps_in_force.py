@@ -20,15 +20,13 @@ from napctl.model.change import (
     InstanceChange,
     NapiChange,
     Restored,
-    StormChange,
-    StormControlChange,
-    StormLimitsChange,
     ThreadChange,
     Transaction,
     devices_of,
 )
 from napctl.model.errors import Away, Busy, NapctlError, Unsupported
 from napctl.model.storm import StormCounts
+from napctl.model.storm_change import StormChange, StormControlChange, StormLimitsChange
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
 from napctl.protect.steps import changes_of_step, held_elsewhere, of_step

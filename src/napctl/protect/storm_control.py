@@ -29,9 +29,10 @@ from napctl.kernel import bpf
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.xdp import XdpDevice, xdp_device
-from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction, XdpProgram
+from napctl.model.change import Change, Transaction
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
 from napctl.model.storm import PASSING, StormCounts, StormLimits
+from napctl.model.storm_change import StormControlChange, StormLimitsChange, XdpProgram
 from napctl.probe.loading import ProbeUnavailable
 from napctl.probe.storm import PROGRAM, StormMaps, StormProgram
 from napctl.protect.storm_facts import PortFactsReader, own_addresses

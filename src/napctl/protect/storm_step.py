@@ -7,9 +7,10 @@ from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netfilter import nft_generation
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, StormControlChange, StormLimitsChange, Transaction
+from napctl.model.change import Change, Transaction
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.storm import StormCounts, limits_of
+from napctl.model.storm_change import StormControlChange, StormLimitsChange
 from napctl.protect.storm_control import StormControl, arm
 from napctl.protect.storm_facts import own_addresses
 

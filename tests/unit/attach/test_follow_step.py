@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import planned
+from napctl.attach.follow_conflicts import foreign_settings
 from napctl.attach.follow_memory import Known
-from napctl.attach.follow_step import Present, Step, cheap_step, foreign_settings, next_step
+from napctl.attach.follow_step import Present, Step, cheap_step, next_step
 from napctl.attach.inspect_target import Examination
 from napctl.kernel.processes import Process
 from napctl.model.change import EpollChange, NapiChange, SocketChange, SteeringChange

@@ -14,9 +14,10 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import recover
 from napctl.change.transaction import begun
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, Keeper, StormControlChange, ThreadChange, Transaction, XdpProgram
+from napctl.model.change import Change, Keeper, ThreadChange, Transaction
 from napctl.model.machine import Napi
 from napctl.model.settings import NapiSettings, ThreadSettings
+from napctl.model.storm_change import StormControlChange, XdpProgram
 from napctl.model.value import Value
 from tests.unit.change.keeping import dead
 

@@ -10,7 +10,7 @@ from napctl.change import storm_objects
 from napctl.change.storm_objects import opened_storm_control
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.xdp import XdpDevice
-from napctl.model.change import StormControlChange, XdpProgram
+from napctl.model.storm_change import StormControlChange, XdpProgram
 
 CONTROL = StormControlChange(
     netns=1, device="eth0", ifindex=2, before=XdpProgram(xdp_program=0), after=XdpProgram(xdp_program=7)

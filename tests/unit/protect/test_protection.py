@@ -9,11 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.model.change import Change, StormControlChange, StormLimitsChange, ThreadChange, XdpProgram
+from napctl.model.change import Change, ThreadChange
 from napctl.model.errors import BadInput, Busy
 from napctl.model.machine import Napi
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.storm import PASSING, StormCounts, limits_of
+from napctl.model.storm_change import StormControlChange, StormLimitsChange, XdpProgram
 from napctl.protect import protection as protection_module
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, Flood, Ladder
