@@ -50,13 +50,6 @@ class ForkedNapctl(Napctl):
             status = waited_for(pid, timeout_s)
             return Ran(os.waitstatus_to_exitcode(status), text_of(output), text_of(errors))
 
-    def start(self, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
-        if under:
-            return super().start(*arguments, under=under)
-        words = [str(each) for each in arguments]
-        import_command(words)
-        return forked(main, ["napctl", *words], started_as(words), self.environment)
-
 
 def started_as(words: Sequence[str]) -> list[str]:
     return [sys.executable, str(PROGRAM), *words]

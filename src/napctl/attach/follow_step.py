@@ -23,6 +23,7 @@ from napctl.model.change import (
     Transaction,
 )
 from napctl.model.modes import OF_INSTANCES
+from napctl.model.plan import settings
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.model.snapshot import Decision
 from napctl.model.suspension import Suspension
