@@ -41,7 +41,7 @@ def post_guard(seconds: float | None, directory: Path, wait_ns: int = 0) -> Guar
     To be called before the journal is opened: its lock must not be inherited. Raises NapctlError.
     """
     deadline = NO_DEADLINE if seconds is None else now_boot_ns() + int(seconds * 1e9)
-    Journal.exists(directory)  # raises for one that nobody can use, while there is no guard yet to be sent home
+    Journal.read(directory, live=True)  # raises for one that nobody can use, while there is no guard to be sent home
     directory = directory.absolute()  # the guard leaves for /
     sys.stdout.flush()
     sys.stderr.flush()
