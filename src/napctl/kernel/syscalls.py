@@ -4,12 +4,18 @@ import ctypes
 import os
 import signal
 
-__all__ = ["adopt_orphans", "end_with_parent", "open_beneath", "pidfd_getfd"]
+__all__ = ["adopt_orphans", "end_with_parent", "open_beneath", "open_in_root", "pidfd_getfd"]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
 OPENAT2, PIDFD_GETFD = 437, 438  # the same numbers on every architecture
-RESOLVE_NO_XDEV, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 1, 4, 8  # include/uapi/linux/openat2.h
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = (
+    1,
+    2,
+    4,
+    8,
+    16,
+)  # include/uapi/linux/openat2.h
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -32,7 +38,19 @@ def open_beneath(directory: int, path: str, flags: int) -> int:
 
     Raises OSError: ELOOP for a link, EXDEV for a mount, and for a way out of the directory.
     """
-    how = (ctypes.c_uint64 * 3)(flags, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+    return _open(directory, path, flags, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+
+
+def open_in_root(directory: int, path: str, flags: int) -> int:
+    """A file as a process sees it whose root directory is open: symbolic links lead to what is below (openat2(2)).
+
+    Raises OSError.
+    """
+    return _open(directory, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def _open(directory: int, path: str, flags: int, resolve: int) -> int:
+    how = (ctypes.c_uint64 * 3)(flags, 0, resolve)
     file: int = _libc.syscall(OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     if file < 0:
         number = ctypes.get_errno()

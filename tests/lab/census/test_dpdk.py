@@ -10,6 +10,7 @@ import pytest
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.lab.bed import Lab
 from napctl.lab.flood import FloodSpec, started_flood
+from napctl.model.census import SpinningThread
 from napctl.model.finding import Diagnosis, Finding
 from napctl.model.value import from_json
 from tests.lab.census.testpmd import Testpmd, looked, running_testpmd, spinning
@@ -41,7 +42,7 @@ def on_the_senders_cpu(lab: Lab) -> None:
 def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, napctl: Napctl) -> None:
     with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running:
         found = spinning(state, running.pid)
-        (finding,) = until(lambda: at_rest(napctl, lab), "doctor finds a poller at rest")
+        (finding,) = until(lambda: findings(napctl, lab, "poller-at-rest"), "doctor finds a poller at rest")
     assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
     assert "dpdk_telemetry.v2 answers: DPDK" in found.evidence[0]
     assert found.trouble is None
@@ -51,9 +52,22 @@ def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, 
     assert finding.where == f"dpdk-testpmd ({running.pid})"
 
 
-def at_rest(napctl: Napctl, lab: Lab) -> list[Finding]:
+def findings(napctl: Napctl, lab: Lab, rule: str) -> list[Finding]:
     done = napctl("doctor", "--seconds", 0.5, "--json", *at_server(lab))
-    return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == "poller-at-rest"]
+    return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == rule]
+
+
+def test_one_that_is_loaded_while_packets_come_through_the_kernel_is_idle(lab: Lab, napctl: Napctl) -> None:
+    library = sorted(Path("/usr/lib").glob("*/librte_eal.so.*"))
+    if not library:
+        pytest.skip("dpdk-dev is not installed")
+    loaded = lab.server.start(["env", f"LD_PRELOAD={library[0]}", "sleep", "60"])
+    with flooded(lab, 2000):
+        (finding,) = until(lambda: findings(napctl, lab, "bypass-idle"), "doctor finds an idle bypass")
+    loaded.kill()
+    loaded.communicate()
+    assert finding.where == f"sleep ({loaded.pid})"
+    assert "DPDK loaded" in finding.title
 
 
 @pytest.mark.long
@@ -94,6 +108,7 @@ def test_ports_without_a_device_have_none(lab: Lab, state: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("port", ["af_packet", "af_xdp"])
 def test_the_bound_is_never_below_what_it_says_itself_and_near_it_once_it_was_busy(
     lab: Lab, state: Path, port: str
@@ -103,9 +118,9 @@ def test_the_bound_is_never_below_what_it_says_itself_and_near_it_once_it_was_bu
     options = ("--record-core-cycles",)
     device = f"net_{port}0,iface={lab.server.device}"
     with running_testpmd(lab, device, options=options, under=DEBIAN_13) as running:
-        told = spinning(state, running.pid)
-        assert told.threads[0].source == "DPDK telemetry /eal/lcore/usage"
-        assert told.threads[0].work_share == pytest.approx(0, abs=0.02)
+        (told,) = until(lambda: by_their_own_account(state, running.pid), "it forwards, and tells of its cycles")
+        assert told.source == "DPDK telemetry /eal/lcore/usage"
+        assert told.work_share == pytest.approx(0, abs=0.02)
         reached = running.hide()
         compare(state, reached, most_above=AT_REST)
         with flooded(lab, 1e6):
@@ -113,6 +128,10 @@ def test_the_bound_is_never_below_what_it_says_itself_and_near_it_once_it_was_bu
         for rate in RATES:
             with flooded(lab, rate):
                 compare(state, reached, most_above=MOST_ABOVE)
+
+
+def by_their_own_account(state: Path, pid: int) -> list[SpinningThread]:
+    return [each for each in spinning(state, pid).threads if each.work_share is not None]
 
 
 def compare(state: Path, running: Testpmd, *, most_above: float) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -33,11 +34,13 @@ class Testpmd:
 
     pid: int
     telemetry: Path
-    """As reached from here."""
+    """As it sees it."""
 
     def hide(self) -> "Testpmd":
         """Let napctl not find its telemetry any more; the one returned still reaches it."""
-        return Testpmd(self.pid, self.telemetry.rename(self.telemetry.with_name("elsewhere")))
+        elsewhere, root = self.telemetry.with_name("elsewhere"), f"/proc/{self.pid}/root"
+        Path(f"{root}{self.telemetry}").rename(f"{root}{elsewhere}")
+        return Testpmd(self.pid, elsewhere)
 
     def cycles(self) -> tuple[int, int]:
         """Busy ones and all of its worker, by its own account."""
@@ -64,7 +67,9 @@ def running_testpmd(
         (running,) = until(lambda: tuple(polling(process, prefix)), "testpmd polls", 60)
         yield running
     finally:
-        process.kill()
+        for pid in reversed(with_descendants([process.pid], parents(look_at_all()))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
         shutil.rmtree(Path("/", RUN, prefix), ignore_errors=True)
 
@@ -75,8 +80,8 @@ def polling(process: subprocess.Popen[bytes], prefix: str) -> Iterator[Testpmd]:
         raise AssertionError(process.communicate()[0].decode())
     seen = look_at_all()
     for pid in with_descendants([process.pid], parents(seen)):
-        path = Path(f"/proc/{pid}/root", RUN, prefix, "dpdk_telemetry.v2")
-        if pid in seen and seen[pid].process.name == TESTPMD and path.exists():
+        path = Path("/", RUN, prefix, "dpdk_telemetry.v2")
+        if pid in seen and seen[pid].process.name == TESTPMD:
             with suppress(Unanswered), dpdk_conversation(os.fspath(path), pid) as talk:
                 if talk.ask("/ethdev/list", list[int]):
                     yield Testpmd(pid, path)

@@ -19,7 +19,7 @@ from napctl.census.pollers import bus_devices
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
-from napctl.census.pollers.telemetry import Conversation, Unanswered, dpdk_conversation, path_from_here
+from napctl.census.pollers.telemetry import Conversation, Unanswered, dpdk_conversation
 from napctl.model.text import printable
 
 __all__ = ["Telemetry", "detect", "open_telemetry"]
@@ -27,6 +27,8 @@ __all__ = ["Telemetry", "detect", "open_telemetry"]
 
 TELEMETRY = re.compile(r"/dpdk_telemetry\.v2(:\d+)?$")
 WORKER = re.compile(r"^(?:dpdk-worker|rte-worker-|lcore-worker-|lcore-slave-)(\d+)$")
+STARTED = re.compile(r"rtemap_|nohuge|hugepage")
+"""Any of its memory, also anonymous hugepages (--in-memory), which others have as well."""
 MEMORY = re.compile(r"(^|/)rtemap_\d+( \(deleted\))?$|^/memfd:nohuge")
 INTERFACE = re.compile(r"^(net_\w+),(?:.*,)?iface=([^,]+)")
 """Of --vdev: https://doc.dpdk.org/guides/nics/af_packet.html, af_xdp.html."""
@@ -86,7 +88,7 @@ class Telemetry:
     """The account of a program whose telemetry answers."""
 
     path: str
-    """As reached from here."""
+    """As it sees it."""
     pid: int
     version: str
     ports: tuple[Port, ...]
@@ -130,12 +132,18 @@ def detect(suspect: Suspect) -> Detected | None:
         evidence=evidence,
         devices=devices,
         account=account,
+        idle="" if _started(suspect) or devices or suspect.trouble else "it has none of DPDK's memory and no telemetry",
         copies=any(port.copies for port in ports),
         counts_include_port=any(port.includes for port in ports),
         of_kernel=any(port.of_kernel for port in ports if port.device) or not devices,
         remedy=REMEDY,
         troubles=troubles,
     )
+
+
+def _started(suspect: Suspect) -> bool:
+    """Whether it is more than linked with DPDK: rte_eal_init() was called."""
+    return any(map(STARTED.search, suspect.mapped)) or any(map(TELEMETRY.search, suspect.listens))
 
 
 def _signs(suspect: Suspect) -> tuple[tuple[str, ...], Telemetry | None, tuple[str, ...]]:
@@ -158,7 +166,7 @@ def telemetry_of(suspect: Suspect) -> tuple[Telemetry | None, tuple[str, ...], t
     paths = sorted(path for path in suspect.listens if TELEMETRY.search(path))
     for path in paths:
         try:
-            found = open_telemetry(path_from_here(suspect.process.pid, path), suspect.process.pid, suspect.threads)
+            found = open_telemetry(path, suspect.process.pid, suspect.threads)
         except Unanswered as why:
             troubles.append(f"{printable(path)}: {why}")
             continue

@@ -5,6 +5,7 @@ from typing import Self
 from napctl.kernel import links
 from napctl.kernel.links import Link
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.packet_rings import PacketRing, packet_rings
 from napctl.kernel.processes import process
 from napctl.kernel.xdp_diag import BoundSocket, bound_sockets
 from napctl.observe.xdp_sockets import sockets_by_queues
@@ -20,6 +21,7 @@ class Namespaces:
         self._of: dict[int, int] = {}
         self._links: dict[int, dict[int, Link]] = {}
         self._sockets: dict[int, list[BoundSocket] | None] = {}
+        self._rings: dict[int, dict[int, PacketRing]] = {}
         self.silent = False
         """This kernel does not tell which sockets are AF_XDP's."""
 
@@ -48,6 +50,13 @@ class Namespaces:
             found = sockets_by_queues(netns, ours)
             self.silent |= found is None
         return tuple(found or ())
+
+    def packet_rings(self, pid: int) -> dict[int, PacketRing]:
+        """Rings of the packet sockets of its namespace, by inode number. Raises OSError, NapctlError."""
+        netns = self._namespace(pid)
+        if netns.inode not in self._rings:
+            self._rings[netns.inode] = packet_rings(netns)
+        return self._rings[netns.inode]
 
     def forget(self) -> None:
         """Read devices anew from now on."""

@@ -13,7 +13,7 @@ from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.dpdk import Telemetry
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect
-from napctl.census.pollers.telemetry import Unanswered, ask_unixctl, path_from_here
+from napctl.census.pollers.telemetry import Unanswered, ask_unixctl
 from napctl.model.text import printable
 
 __all__ = ["PmdStats", "cycles_by_core", "detect"]
@@ -81,7 +81,7 @@ def detect(suspect: Suspect) -> Detected | None:
     controls = sorted(path for path in suspect.listens if CONTROL.search(path))
     if controls:
         telemetry = below.account if below and isinstance(below.account, Telemetry) else None
-        account = PmdStats(path_from_here(suspect.process.pid, controls[0]), suspect.process.pid, telemetry)
+        account = PmdStats(controls[0], suspect.process.pid, telemetry)
     else:
         troubles.append("its control socket (ovs-vswitchd.PID.ctl) was not found")
     evidence = (f"a thread named {printable(pmds[0])}", *(f"it listens on {printable(path)}" for path in controls[:1]))

@@ -17,8 +17,8 @@ __all__ = ["Suspect", "library", "mapped_signs", "suspect", "why_refused_here"]
 
 
 SIGNS = re.compile(
-    r"librte_|rtemap_|libonload|libciul|libvma\.so|libxlio\.so|libvlib\.so|libvppinfra|libseastar|libfstack|libff_"
-    r"|^/dev/(vfio/|uio\d|onload|sfc_char|infiniband/uverbs|hugepages/)|^/memfd:nohuge"
+    r"librte_|rtemap_|hugepage|libonload|libciul|libvma\.so|libxlio\.so|libvlib\.so|libvppinfra|libseastar|libfstack|libff_"
+    r"|^/dev/(vfio/|uio\d|onload|sfc_char|infiniband/uverbs)|^/memfd:nohuge"
     r"|^anon_inode:\[vfio-device|^socket:\["
     r"|^/sys/.*/resource\d"
 )
@@ -39,8 +39,8 @@ class Suspect:
     """Names of its threads."""
     listens: tuple[str, ...] = ()
     """Unix sockets on which it listens: paths as it sees them."""
-    packet_ifindexes: tuple[int, ...] = ()
-    """Of the devices to which its packet sockets are bound."""
+    packet_sockets: Mapping[int, int] = field(default_factory=dict)
+    """Interface index of the device to which it is bound, by inode number, of its packet sockets."""
     xdp: tuple[BoundSocket, ...] = ()
     """Its AF_XDP sockets."""
     device_names: Mapping[int, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Suspect:
     @property
     def devices(self) -> tuple[str, ...]:
         """To which its packet sockets and its AF_XDP sockets are bound."""
-        found = {*self.packet_ifindexes, *(each.ifindex for each in self.xdp)}
+        found = {*self.packet_sockets.values(), *(each.ifindex for each in self.xdp)}
         return tuple(sorted(map(self.device_name, found)))
 
     @cached_property
@@ -86,7 +86,7 @@ def suspect(
     """Everything about one process. Of one that ends meanwhile, what was seen."""
     links: dict[int, str] = {}
     listens: tuple[str, ...] = ()
-    ifindexes: tuple[int, ...] = ()
+    packet: dict[int, int] = {}
     bound: tuple[BoundSocket, ...] = ()
     names: Mapping[int, str] = {}
     trouble = None
@@ -95,8 +95,8 @@ def suspect(
         links = held_files.open_links(pid)
         inodes = held_files.socket_inodes([*links.values(), *mapped])
         listens = held_files.listening_paths(pid, inodes)
-        ifindexes = tuple(sorted(set(held_files.packet_devices(pid, inodes).values())))
-        if ifindexes or held_files.socket_inodes(mapped):
+        packet = held_files.packet_devices(pid, inodes)
+        if packet or held_files.socket_inodes(mapped):
             names = {ifindex: link.name for ifindex, link in there.links(pid).items()}
             bound = tuple(each for each in there.xdp_sockets(pid) if each.inode in inodes)
     except PermissionError:
@@ -112,7 +112,7 @@ def suspect(
         program=program(pid),
         threads=threads,
         listens=listens,
-        packet_ifindexes=ifindexes,
+        packet_sockets=packet,
         xdp=bound,
         device_names=names,
         spins=spins,

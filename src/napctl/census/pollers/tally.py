@@ -34,6 +34,8 @@ class Moment:
     told: Statement
     links: tuple[Link, ...] = ()
     """Devices of its network namespace."""
+    behind: bool = False
+    """A ring of copies is so full that it gets less than the device counts."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ class PollerTally:
             return {each.tid: (None, NOT_COUNTED) for each in self.spinning}
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
-        busiest = busier(kept, busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds)))
+        now = busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds))
+        busiest = kept if self.before.behind or self.after.behind else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}

@@ -13,15 +13,15 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from napctl.kernel.processes import PROC
+from napctl.kernel.syscalls import open_in_root
 from napctl.model.text import printable
 
-__all__ = ["Conversation", "Unanswered", "ask_cli", "ask_unixctl", "dpdk_conversation", "listener", "path_from_here"]
+__all__ = ["Conversation", "Unanswered", "ask_cli", "ask_unixctl", "dpdk_conversation", "listener"]
 
 
 PATIENCE_SECONDS = 0.5
@@ -29,7 +29,6 @@ PATIENCE_SECONDS = 0.5
 MOST_BYTES = 1 << 20
 DPDK_MOST_BYTES = 1 << 17
 """A message has at most 16 KiB, and says so itself: MAX_OUTPUT_LEN in DPDK's lib/telemetry/telemetry.c."""
-UNIX_PATH_BYTES = 107
 MOST_TOLD = 60
 """Of what somebody else's answer says, in a line of ours."""
 IAC, SUBNEGOTIATION, END, TERMINAL_TYPE = 255, 250, 240, 24
@@ -41,53 +40,44 @@ class Unanswered(Exception):
     """Why there is no answer: one line, without the socket's name."""
 
 
-def path_from_here(pid: int, path: str) -> str:
-    """How a path that a process has bound is reached from here: it may have a root directory of its own."""
-    return f"{PROC}/{pid}/root{path}"
-
-
 @contextmanager
 def _connected(path: str, kind: socket.SocketKind, pid: int | None, deadline: float) -> Iterator[socket.socket]:
-    """Raises Unanswered. `pid`: who has to listen there; None: anybody."""
+    """`path`: as process `pid` sees it, which has to listen there; None: as we do, and anybody. Raises Unanswered."""
+    place = _place(path, os.getpid() if pid is None else pid)
     with socket.socket(socket.AF_UNIX, kind) as peer:
-        peer.settimeout(_left(deadline))
         try:
-            if len(os.fsencode(path)) > UNIX_PATH_BYTES:
-                _connect_far(peer, path)
-            else:
-                peer.connect(path)
+            peer.settimeout(_left(deadline))
+            peer.connect(f"/proc/self/fd/{place}")
         except OSError as error:
-            raise Unanswered(_why(error, path)) from None
+            raise Unanswered(_why(error, os.fstat(place).st_uid)) from None
+        finally:
+            os.close(place)
         listener, uid, _ = struct.unpack("=iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if pid is not None and listener != pid:
             raise Unanswered(f"process {listener} of user {uid} listens there, and not this one")
         yield peer
 
 
-def _connect_far(peer: socket.socket, path: str) -> None:
-    """Through a descriptor of its directory: a path below a container's root may be too long for an address."""
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+def _place(path: str, pid: int) -> int:
+    """A descriptor of the socket's file. The process may have a root directory of its own, and links in it."""
     try:
-        peer.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")  # noqa: PTH119
-    finally:
-        os.close(directory)
+        root = os.open(PROC / str(pid) / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return open_in_root(root, path, os.O_PATH | os.O_CLOEXEC)
+        finally:
+            os.close(root)
+    except OSError as error:
+        raise Unanswered(error.strerror or str(error)) from None
 
 
-def _why(error: OSError, path: str) -> str:
+def _why(error: OSError, owner: int) -> str:
     if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
         return "it takes no connection (it hangs)"
     if isinstance(error, PermissionError):
-        return f"it belongs to user {_owner(path)}: be root"
+        return f"it belongs to user {owner}: be root"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there: its process has ended"
     return error.strerror or str(error)
-
-
-def _owner(path: str) -> str:
-    try:
-        return str(Path(path).stat().st_uid)
-    except OSError:
-        return "unknown"
 
 
 def _left(deadline: float) -> float:

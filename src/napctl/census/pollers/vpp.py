@@ -18,7 +18,7 @@ from napctl.census.pollers import bus_devices
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
-from napctl.census.pollers.telemetry import Unanswered, ask_cli, path_from_here
+from napctl.census.pollers.telemetry import Unanswered, ask_cli
 from napctl.model.text import printable
 
 __all__ = ["ShowRuntime", "VppThread", "detect", "show_runtime"]
@@ -130,7 +130,7 @@ def detect(suspect: Suspect) -> Detected | None:
         kind="VPP",
         evidence=tuple(evidence),
         devices=devices,
-        account=ShowRuntime(path_from_here(pid, controls[0]), pid) if controls else None,
+        account=ShowRuntime(controls[0], pid) if controls else None,
         of_kernel=not devices,
         remedy=REMEDY,
         troubles=() if controls else ("its CLI's socket was not found",),

@@ -33,6 +33,7 @@ from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect, why_r
 from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
 from napctl.kernel.links import Link
+from napctl.kernel.packet_rings import waiting_share
 from napctl.kernel.processes import PROC, Process, Seen, look_at_all, process
 from napctl.model.census import Poller
 from napctl.model.errors import NapctlError
@@ -56,6 +57,10 @@ DETECTORS = (
 """The first one that knows a process names it: what stands on another one comes before that."""
 MOMENT_SECONDS = 0.1
 """So long a process has to be busy before its threads are looked at."""
+WORTH_A_WORD = 0.5
+"""Of a CPU, from which what spins and is no bypass is told: on a busy machine many compute with less."""
+BEHIND = 0.5
+"""Of a ring of copies: so much waits only for a program that gets less than comes."""
 AT_ONCE = 8
 """So many programs are asked at the same time: one that hangs holds up no other."""
 TELEMETRY_SOCKETS, MOST_SOCKETS = "dpdk/*/dpdk_telemetry.v2*", 64
@@ -120,7 +125,7 @@ class PollerWatch:
             if now is None or now.started_ticks != ours.started_ticks:
                 continue
             tally = PollerTally(tracked.suspect, tracked.detected, before, after)
-            if tracked.detected.bypass or tally.spinning:
+            if tracked.detected.bypass or any(each.run_share >= WORTH_A_WORD for each in tally.spinning):
                 found.append(tally.poller(self._files))
         return tuple(sorted(found, key=lambda each: (each.kind in NO_BYPASS, each.pid)))
 
@@ -156,7 +161,7 @@ class PollerWatch:
     @staticmethod
     def _with_sockets(one: Suspect, found: Detected) -> Detected:
         """What its sockets say of how its packets are counted, also where the program itself says nothing."""
-        if one.packet_ifindexes:
+        if one.packet_sockets:
             found = replace(found, copies=True)
         if not one.xdp or found.account is not None:
             return found
@@ -172,9 +177,19 @@ class PollerWatch:
     def _moment(self, one: Suspect, told: Statement) -> Moment:
         pid = one.process.pid
         links: tuple[Link, ...] = ()
+        behind = False
         with suppress(OSError, NapctlError):  # gone meanwhile, or not ours to enter
             links = tuple(self._namespaces.links(pid).values())
-        return Moment(at=time.monotonic(), threads=thread_times(pid), told=told, links=links)
+            behind = (
+                any(
+                    (waiting_share(pid, inode, ring) or 0) >= BEHIND
+                    for inode, ring in self._namespaces.packet_rings(pid).items()
+                    if inode in one.packet_sockets
+                )
+                if one.packet_sockets
+                else False
+            )
+        return Moment(at=time.monotonic(), threads=thread_times(pid), told=told, links=links, behind=behind)
 
     def _untold(self) -> Iterator[str]:
         if self._closed:

@@ -36,7 +36,7 @@ JOINED = {"leased": " to ", "hardware offload": ": ", "XDP native": ": ", "XDP g
 def summary(found: Census) -> str:
     """The answer, in a sentence or two."""
     able = [poller for poller in found.pollers if poller.kind not in NO_BYPASS]
-    idle = [poller for poller in able if poller.really is not None and poller.really.share == 0]
+    idle = [each for each in able if each.really is not None and 0 in (each.really.port_packets, each.really.share)]
     bypass = [poller for poller in able if poller not in idle]
     spin = [poller for poller in found.pollers if poller.kind == "spins, no NIC"]
     unknown = [poller for poller in found.pollers if poller.kind == "not known"]

@@ -16,7 +16,7 @@ def listening(path: Path, kind: socket.SocketKind, serve: Serve, connections: in
     with socket.socket(socket.AF_UNIX, kind) as listener:
         listener.bind(os.fspath(path))
         listener.listen(connections)
-        listener.settimeout(0.05)
+        listener.settimeout(0.02)
         over = threading.Event()
 
         def run() -> None:

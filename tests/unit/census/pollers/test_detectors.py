@@ -54,6 +54,17 @@ def test_dpdk_that_is_linked_statically_is_known_by_its_memory(trees: Trees) -> 
     assert (found.kind, found.evidence) == ("DPDK", ("DPDK's memory in its maps (/memfd:nohuge (deleted))",))
 
 
+def test_a_program_that_is_linked_with_dpdk_and_does_not_start_it_is_idle(trees: Trees) -> None:
+    trees.process(7, maps=(EAL,))
+    trees.process(8, maps=(EAL, "/anon_hugepage (deleted)"))
+    idle, started = named(trees.seen(7, "ovs-vswitchd")), named(trees.seen(8, "ovs-vswitchd"))
+    assert idle is not None
+    assert started is not None
+    assert (idle.idle, started.idle) == ("it has none of DPDK's memory and no telemetry", "")
+    trees.process(9, maps=("/anon_hugepage (deleted)",))
+    assert named(trees.seen(9, "java")) is None
+
+
 def test_a_disk_that_is_driven_from_user_space_is_no_nic(trees: Trees) -> None:
     trees.process(7, fds=("/dev/vfio/12",))
     trees.vfio(12, DISK)

@@ -17,8 +17,15 @@ SEQPACKET, STREAM = socket.SOCK_SEQPACKET, socket.SOCK_STREAM
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "PATIENCE_SECONDS", 0.2)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may have the CPU while an answer comes."""
+    monkeypatch.setattr(telemetry, "PATIENCE_SECONDS", 20)
+
+
+@pytest.fixture
+def _hasty(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those who never answer."""
+    monkeypatch.setattr(telemetry, "PATIENCE_SECONDS", 0.08)
 
 
 def ask_dpdk(path: str) -> object:
@@ -42,13 +49,10 @@ ASKS: dict[str, tuple[socket.SocketKind, Callable[[str], object]]] = {
 
 
 def why(tmp_path: Path, program: str, serve: Serve) -> str:
-    """Why a program that behaves so gives no answer; it takes no longer than it may."""
+    """Why a program that behaves so gives no answer."""
     kind, ask = ASKS[program]
-    with listening(tmp_path / "socket", kind, serve) as path:
-        begun = time.monotonic()
-        with pytest.raises(Unanswered) as refusal:
-            ask(path)
-        assert time.monotonic() - begun < 2
+    with listening(tmp_path / "socket", kind, serve) as path, pytest.raises(Unanswered) as refusal:
+        ask(path)
     words = str(refusal.value)
     assert "\n" not in words
     return words
@@ -62,15 +66,18 @@ def test_dpdk_answers_and_knows_no_other_question(tmp_path: Path) -> None:
         assert talk.ask("/eal/lcore/usage", dict[str, int]) is None
 
 
+@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("program", ASKS)
 def test_one_that_hangs_is_given_up(tmp_path: Path, program: str) -> None:
     assert "it hangs" in why(tmp_path, program, always(b""))
 
 
+@pytest.mark.usefixtures("_hasty")
 def test_one_that_greets_and_hangs_then_is_given_up(tmp_path: Path) -> None:
     assert "it hangs" in why(tmp_path, "dpdk", always(GREETING))
 
 
+@pytest.mark.usefixtures("_hasty")
 def test_one_that_takes_no_connection_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, SEQPACKET) as asleep, socket.socket(socket.AF_UNIX, SEQPACKET) as waits:
         path = os.fspath(tmp_path / "socket")
@@ -81,6 +88,7 @@ def test_one_that_takes_no_connection_is_given_up(tmp_path: Path) -> None:
             ask_dpdk(path)
 
 
+@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("program", ASKS)
 @pytest.mark.parametrize(
     "garbage", [b"\x1b[2Jhello\nworld", b"[" * 100_000, b'{"version":7}', b'{"a":"\xff\xfe"}', b"{}", b"\0" * 50]
@@ -90,9 +98,7 @@ def test_garbage_is_one_line(tmp_path: Path, program: str, garbage: bytes) -> No
     assert words.isprintable()
 
 
-def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "PATIENCE_SECONDS", 10)
-
+def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path) -> None:
     def serve(peer: socket.socket) -> None:
         while True:
             peer.sendall(b'{"result":' + b" " * (1 << 16))
@@ -100,6 +106,7 @@ def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path, monkeypatch: pytest
     assert "does not end" in why(tmp_path, "ovs", serve)
 
 
+@pytest.mark.usefixtures("_hasty")
 def test_one_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> None:
     def serve(peer: socket.socket) -> None:
         for _ in range(1000):
@@ -137,7 +144,7 @@ def test_what_another_process_says_is_not_heard(tmp_path: Path) -> None:
 
     who = f"process {US} of user {os.geteuid()} listens there, and not this one"
     with listening(tmp_path / "socket", STREAM, serve) as path, pytest.raises(Unanswered, match=who):
-        ask_unixctl(path, US + 1, "version")
+        ask_unixctl(path, os.getppid(), "version")
     assert asked in ([], [b""])
 
 

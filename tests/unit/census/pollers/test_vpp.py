@@ -75,7 +75,7 @@ def test_its_cli_is_asked_as_vppctl_does(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_answer_says_why(tmp_path: Path) -> None:
-    assert ShowRuntime(os.fspath(tmp_path / "none"), 7).read() == Statement(
+    assert ShowRuntime(os.fspath(tmp_path / "none"), os.getpid()).read() == Statement(
         troubles=("VPP's CLI: No such file or directory",)
     )
 

@@ -81,6 +81,8 @@ def test_the_times_of_a_thread_are_its_own() -> None:
 def test_what_spins_is_told_and_not_called_a_bypass_and_what_sleeps_is_not(tmp_path: Path) -> None:
     with running(SPINNER) as (spinner,), running(SLEEPER) as (sleeper,):
         found = looked(tmp_path)
+        while spinner.pid not in found:  # others have most of its CPU
+            found = looked(tmp_path)
     assert sleeper.pid not in found
     poller = found[spinner.pid]
     assert (poller.kind, poller.really, poller.devices) == ("spins, no NIC", None, ())
