@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,9 @@ def running_testpmd(
         (running,) = until(lambda: tuple(polling(process, prefix)), "testpmd polls", 60)
         yield running
     finally:
-        process.kill()
+        for pid in reversed(with_descendants([process.pid], parents(look_at_all()))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
         shutil.rmtree(Path("/", RUN, prefix), ignore_errors=True)
 

@@ -175,8 +175,7 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
         now = busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds))
-        counts_lost = self._packets.port is None and (self.before.behind or self.after.behind)
-        busiest = kept if counts_lost else busier(kept, now)
+        busiest = kept if self.before.behind or self.after.behind else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}

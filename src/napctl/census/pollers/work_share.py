@@ -5,7 +5,10 @@ have spent more on each packet than all the time that it had. So the work of X p
 things are taken for granted, and a program for which one does not hold is told too low:
 
 - its work comes with packets, in or out;
-- a packet that comes alone costs at most ALONE times as much as one in the busiest window, where they come in bursts;
+- a packet never costs more than all the time that there was for one in the busiest window. A poller that keeps up takes
+  packets as they come, few at a time, and has time left: then that holds. One that cannot keep up takes them in full
+  bursts, cheaper each: windows in which it is seen to lose packets are left out. Between the two, where it keeps up by
+  longer bursts alone, the bound is too low by what these save;
 - no packet costs more than DEAREST_NS, which says something at rest, before any busy window was seen.
 
 How loose it is depends on how busy it was at its busiest: there is no other way from outside. (Sampling by perf without
@@ -18,7 +21,6 @@ from napctl.model.value import Value
 __all__ = ["Busiest", "MostWork", "bound", "busier", "busy_window", "run_seconds", "told_share"]
 
 
-ALONE = 2.0
 DEAREST_NS = 100_000.0
 AT_REST = 0.05
 """Up to so much, the bound from DEAREST_NS says something."""
@@ -73,7 +75,7 @@ def bound(packets: int, seconds: float, run_share: float, busiest: Busiest | Non
     if seconds <= 0:
         return None
     rate = packets / seconds
-    own = None if busiest is None else ALONE * busiest.cpu_ns_per_packet
+    own = None if busiest is None else busiest.cpu_ns_per_packet
     cost = DEAREST_NS if own is None else min(own, DEAREST_NS)
     share = rate * cost / 1e9
     if own is None and share > AT_REST:
