@@ -7,7 +7,7 @@ from pathlib import Path
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.counts import SentCounts
 
-__all__ = ["Delivered", "Tcp", "delivered", "sent", "tcp"]
+__all__ = ["Delivered", "Served", "Tcp", "delivered", "sent", "served", "tcp"]
 
 
 NET = Path("/proc/thread-self/net")
@@ -27,6 +27,19 @@ class Delivered:
     """Received, by TCP above all: unlike its segments they stay the same when requests wait and travel together."""
     datagrams: int
     """Of UDP, that somebody has read."""
+    forwarded: int
+    """Packets for others."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What came of packets, since the namespace was made, over IPv4 and IPv6: nothing of it grows with those that were
+    dropped on their way."""
+
+    read_datagrams: int
+    """Of UDP."""
+    sent_segments: int
+    """Of TCP, but resets: who is asked answers."""
     forwarded: int
     """Packets for others."""
 
@@ -67,6 +80,18 @@ def delivered(namespace: NetworkNamespace) -> Delivered | None:
     return Delivered(
         payload_bytes=payload,
         datagrams=found["Udp:InDatagrams"] + found.get("Udp6InDatagrams", 0),
+        forwarded=found["Ip:ForwDatagrams"] + found.get("Ip6OutForwDatagrams", 0),
+    )
+
+
+def served(namespace: NetworkNamespace) -> Served | None:
+    """None if this kernel does not tell. Raises as tcp()."""
+    found = _counters(namespace)
+    if found is None:
+        return None
+    return Served(
+        read_datagrams=found["Udp:InDatagrams"] + found.get("Udp6InDatagrams", 0),
+        sent_segments=found["Tcp:OutSegs"] - found["Tcp:OutRsts"],
         forwarded=found["Ip:ForwDatagrams"] + found.get("Ip6OutForwDatagrams", 0),
     )
 

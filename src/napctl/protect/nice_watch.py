@@ -32,6 +32,8 @@ __all__ = ["NiceWatch"]
 
 OVER_SECONDS = 0.7
 """A look tells of so long a time, or a little more: of less one wait says nothing."""
+BEFORE_SECONDS = 60.0
+"""After threads were made nice, for so long: less than before is served later for other reasons, too."""
 Key = tuple[int, frozenset[int]]
 
 
@@ -39,7 +41,7 @@ Key = tuple[int, frozenset[int]]
 class _Look:
     monotonic: float
     threads: dict[int, ThreadReading]
-    delivered: snmp.Delivered | None
+    served: snmp.Served | None
 
 
 class NiceWatch:
@@ -49,8 +51,8 @@ class NiceWatch:
         self._netns, self._clock = netns, clock
         self._holders = CpuHolders()
         self._looks: deque[_Look] = deque()
-        self._before: dict[Key, Goodput] = {}
-        """What was delivered before threads were nice."""
+        self._before: dict[Key, tuple[float, Goodput]] = {}
+        """When was last looked before threads were nice, and what was served."""
 
     def read(self, groups: Sequence[Protected], floods: Sequence[Flood]) -> list[Flood]:
         """What was seen of each group at this look, with why its threads get too little at nice 19, or would."""
@@ -63,12 +65,13 @@ class NiceWatch:
             return list(floods)
         before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids})
         seconds = now.monotonic - before.monotonic
-        goodput = goodput_between(before.delivered, now.delivered, seconds) if seconds >= OVER_SECONDS else {}
+        goodput = goodput_between(before.served, now.served, seconds) if seconds >= OVER_SECONDS else {}
         former, self._before = self._before, {}
         found = []
         for group, seen in zip(groups, floods, strict=True):
             is_nice = "nice" in group.ladder.made
-            self._before[group.key] = former.get(group.key, {}) if is_nice or not goodput else goodput
+            before_nice = former.get(group.key, (now.monotonic, {}))
+            self._before[group.key] = before_nice if is_nice or not goodput else (now.monotonic, goodput)
             why = self._starved(group, before, now, goodput) if is_nice else self._would_be(group, seen)
             found.append(replace(seen, starved=why))
         return found
@@ -82,13 +85,14 @@ class NiceWatch:
         shares = list(_shares(group.thread_pids, before, now))
         if max((each.waited for each in shares), default=0.0) < WAITS_SHARE:
             return ""
-        left = kept(self._before.get(group.key, {}), goodput)
+        at, served = self._before[group.key]
+        left = kept(served, goodput) if now.monotonic - at < BEFORE_SECONDS else None
         return why_starved(shares, _on(_cpus_of(group), self._holders.read()), left)
 
     def _look(self, pids: Collection[int]) -> tuple[_Look, _Look]:
         """Now, and the newest one that is old enough, or the oldest."""
         threads = {pid: each for pid in pids if (each := _reading(pid)) is not None}
-        now = _Look(self._clock(), threads, snmp.delivered(self._netns))
+        now = _Look(self._clock(), threads, snmp.served(self._netns))
         self._looks.append(now)
         while len(self._looks) > 1 and now.monotonic - self._looks[1].monotonic >= OVER_SECONDS:
             self._looks.popleft()

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from napctl.kernel.sleeps import Sleeps
-from napctl.kernel.snmp import Delivered
+from napctl.kernel.snmp import Served
 from napctl.model.counters import grown
 from napctl.model.limits import MOST_NICE
 from napctl.model.verdict import LEAST_GOODPUT
@@ -33,10 +33,11 @@ WAITS_SHARE = 0.5
 """Of its time: a thread that waits for longer wants its CPU, and somebody else has it."""
 HELD_SHARE = 0.2
 """Of a CPU: who has less without ever waiting keeps no thread from it."""
-TELLING = {"payload_bytes": 10_000.0, "datagrams": 100.0, "forwarded": 100.0}
-"""Of what is delivered a second: less tells nothing of goodput."""
+KINDS_OF_GOODPUT = ("read_datagrams", "sent_segments", "forwarded")
+TELLING_PER_SECOND = 100.0
+"""Of one kind: less tells nothing of goodput."""
 Goodput = dict[str, float]
-"""What reached whom it was for, a second, by kind: fields of Delivered."""
+"""What reached whom it was for, a second, by kind: fields of Served."""
 
 
 @dataclass(frozen=True)
@@ -81,38 +82,42 @@ def share_between(before: ThreadReading, after: ThreadReading, seconds: float) -
     return Share(ran, 1 - ran if never_slept else waited)
 
 
-def goodput_between(before: Delivered | None, after: Delivered | None, seconds: float) -> Goodput:
+def goodput_between(before: Served | None, after: Served | None, seconds: float) -> Goodput:
     """Of kinds that are told."""
     if before is None or after is None:
         return {}
-    counts = {kind: grown(getattr(before, kind), getattr(after, kind)) for kind in TELLING}
+    counts = {kind: grown(getattr(before, kind), getattr(after, kind)) for kind in KINDS_OF_GOODPUT}
     return {kind: count / seconds for kind, count in counts.items() if count is not None}
 
 
 def kept(before: Goodput, now: Goodput) -> float | None:
-    """Which part of the goodput is left, of the kind that lost most; None: there was too little to tell."""
-    left = [now[kind] / before[kind] for kind in before.keys() & now.keys() if before[kind] >= TELLING[kind]]
-    return min(left, default=None)
+    """Which part of the goodput is left, of the kind that lost least: in a flood of one kind others share its ring, and
+    lose by that. None: there was too little to tell."""
+    left = [now[kind] / before[kind] for kind in before.keys() & now.keys() if before[kind] >= TELLING_PER_SECOND]
+    return max(left, default=None)
 
 
 def why_starved(threads: Iterable[Share], holders: Iterable[CpuHolder], goodput: float | None) -> str:
     """Of threads at nice 19; empty: they are not, or the CPU is in the hands of who their packets are for.
 
-    `holders`: on their CPUs. `goodput`: as of kept(), against what it was before they were nice.
+    Who takes their CPU without ever waiting is known; what many programs take between their sleeps is known by what is
+    lost. `holders`: on their CPUs. `goodput`: as of kept(), against what it was before they were nice.
     """
     worst = max(threads, key=lambda each: each.waited, default=None)
     if worst is None or worst.waited < WAITS_SHARE:
         return ""
     fell = goodput is not None and goodput < LEAST_GOODPUT
     guilty = [each for each in holders if each.nice < MOST_NICE and (fell or not each.has_sockets)]
-    if sum(each.ran for each in guilty) < HELD_SHARE:
+    is_held = sum(each.ran for each in guilty) >= HELD_SHARE
+    if not (fell or is_held):
         return ""
-    first = max(guilty, key=lambda each: each.ran)
-    lost = f", and {_percent(goodput)} of what was delivered before still is" if fell and goodput is not None else ""
-    return (
-        f"{first.name} ({first.pid}) never waits and had {_percent(first.ran)} of CPU {first.cpu}, "
-        f"the packets' thread {_percent(worst.ran)}{lost}"
-    )
+    parts = [f"the packets' thread waited {_percent(worst.waited)} of the time and had {_percent(worst.ran)}"]
+    if is_held:
+        first = max(guilty, key=lambda each: each.ran)
+        parts.insert(0, f"{first.name} ({first.pid}) never waits and had {_percent(first.ran)} of CPU {first.cpu}")
+    if fell and goodput is not None:
+        parts.append(f"{_percent(goodput)} of what was served before still is")
+    return ", ".join(parts)
 
 
 def why_it_would(cpus: Collection[int] | None, holders: Iterable[CpuHolder]) -> str:
