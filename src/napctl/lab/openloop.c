@@ -269,7 +269,7 @@ static void greet(int fd)
 /* A new socket for the connection; connect() is the caller's. */
 static void open_socket(struct connection *c, int flags)
 {
-	struct timeval patience = {.tv_sec = 5};
+	struct timeval patience = {.tv_sec = 20};
 	int fd = c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1, usecs = 1;
 	if (fd < 0)
 		die("cannot open a socket: %s", strerror(errno));

@@ -196,12 +196,16 @@ def with_samples(latency: Any) -> Any:
     return latency if latency["together"] and latency["together"]["samples"] > 20 else None
 
 
+def whole(latency: Any) -> Any:
+    """It, if nothing is said to be missing: where the server gets no CPU, more requests wait than the probe has places."""
+    return latency if latency and not latency["lacks"] else None
+
+
 def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load(5_000)
-    found = until(lambda: with_samples(watched(napctl, server)), "some requests that were looked at")
+    found = until(lambda: whole(with_samples(watched(napctl, server))), "requests that were looked at, and none lost")
     (worker,) = found["processes"]
     assert worker["pid"] == server.pid
-    assert found["lacks"] == []
     assert found["together"] == {**worker, "pid": None}
     assert 0 < worker["until_read_p50_us"] <= worker["until_read_p99_us"]
     assert worker["until_read_p50_us"] <= worker["until_reply_p50_us"]
