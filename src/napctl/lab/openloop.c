@@ -269,13 +269,13 @@ static void greet(int fd)
 /* A new socket for the connection; connect() is the caller's. */
 static void open_socket(struct connection *c, int flags)
 {
-	struct timeval patience = {.tv_sec = 20};
+	struct timeval patience = {.tv_sec = 5}, longer = {.tv_sec = 20};
 	int fd = c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1, usecs = 1;
 	if (fd < 0)
 		die("cannot open a socket: %s", strerror(errno));
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() too */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &longer, sizeof longer); /* bounds connect() too */
 	if (!opt.sleeps && (setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &usecs, sizeof usecs) ||
 			    setsockopt(fd, SOL_SOCKET, SO_PREFER_BUSY_POLL, &one, sizeof one)))
 		die("cannot poll its own device (CAP_NET_ADMIN, Linux 5.11): %s", strerror(errno));
