@@ -197,7 +197,7 @@ def with_samples(latency: Any) -> Any:
 
 
 def whole(latency: Any) -> Any:
-    """It, if nothing is said to be missing: where the server gets no CPU, more requests wait than the probe has places."""
+    """It, if nothing is missing: where the server gets no CPU, more requests wait than the probe has places."""
     return latency if latency and not latency["lacks"] else None
 
 
