@@ -209,7 +209,7 @@ def test_a_thread_that_spins_is_refused_where_the_kernel_has_none_or_no_cpu_is_l
 
 @pytest.mark.trials
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("mode", "options"), MODES)
+@pytest.mark.parametrize(("mode", "options"), FEW)
 def test_killed_at_any_step_it_leaves_a_way_back(
     mode: Mode, options: tuple[object, ...], lab: Lab, server: Server, client: socket.socket, napctl: Napctl,
     tmp_path: Path, sampled: Sampled,
@@ -295,6 +295,7 @@ def test_followed_it_is_set_again_after_a_reset_and_put_back_in_the_end(
             return napis[0].settings.gro_flush_timeout_ns == 50_000 if mode == "defer" else is_held(napctl, lab)
 
         until(again, "it to be set on the instance that came instead")
+        assert sum("(device reset)" in each for each in stay.since()) == 1, "and nothing else has gone"
     assert napctl.live() == []
     assert [each.settings.gro_flush_timeout_ns for each in lab.server.napis()] == [0]
 
