@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import NetlinkSocket, Refused, decode, table
 
-__all__ = ["BoundSocket", "bound", "bound_sockets"]
+__all__ = ["MESSAGE", "NETLINK_SOCK_DIAG", "REQUEST", "SOCK_DIAG_BY_FAMILY", "BoundSocket", "bound", "bound_sockets"]
 
 
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, AF_XDP = 4, 20, 44
