@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from napctl.attach.inspect_target import Examination, LocatedNapi
 from napctl.attach.thread_places import ThreadPlace, spin_misfit, thread_words
+from napctl.model.machine import leases
 from napctl.model.modes import Mode
 from napctl.model.next_best import NextBest, Offer, Price, Saved
 from napctl.model.timer_choice import WORTH
@@ -37,6 +38,9 @@ def misfit(mode: Mode, found: Examination) -> str:
     napis = fed_napis(found)
     if not napis:
         return UNFED
+    leased = (dict(leases(each.device)).get(each.napi.napi_id) for each in napis)
+    if lease := next(filter(None, leased), None):
+        return f"{lease}, which is not ours to set"
     if mode == "thread" and any(each.napi.settings.threaded is None for each in napis):
         return TOGETHER
     if mode == "defer" and any(each.napi.settings.gro_flush_timeout_ns is None for each in napis):

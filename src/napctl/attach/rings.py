@@ -12,6 +12,7 @@ from napctl.attach.inspect_process import Ring
 from napctl.attach.inspect_target import Examination
 from napctl.kernel.io_uring import why_refused
 from napctl.model.fitness import Judgement, SocketFitness
+from napctl.model.machine import leases
 from napctl.model.settings import DYNAMIC, INACTIVE
 from napctl.model.waits import ThreadWaits
 
@@ -91,6 +92,8 @@ def _napi_trouble(ring: Ring, found: Examination) -> str:
         located = found.napis.get(napi_id)
         if located is None:
             return f"NAPI {napi_id} belongs to no device of its network namespace or of ours"
+        if lease := dict(leases(located.device)).get(napi_id):
+            return f"{lease}, which is not ours to set"
         if located.napi.settings.gro_flush_timeout_ns is None:
             return "this kernel has no deferral of single NAPI instances (Linux 6.13)"
         for other in found.others:

@@ -3,9 +3,11 @@
 from msgspec.structs import replace
 
 from napctl.attach.fitness import verdicts
+from napctl.attach.next_best import misfit
 from napctl.attach.plain_sockets import socket_fitness
+from napctl.attach.rings import ring_verdicts
 from napctl.model.machine import Device, QueueUse
-from tests.unit.attach.targets import examination, instance, nic, plain_socket, waits
+from tests.unit.attach.targets import examination, instance, nic, plain_socket, ring, waits
 
 
 def with_lease() -> Device:
@@ -30,3 +32,15 @@ def test_a_socket_that_a_leased_queue_feeds_does_not_fit() -> None:
     (_, ours), (_, theirs) = socket_fitness(found, poll_sysctl=0)
     assert ours.judgement == "fits"
     assert (theirs.judgement, "leased" in theirs.why) == ("does not fit", True)
+
+
+def test_a_ring_that_a_leased_queue_feeds_does_not_fit() -> None:
+    ours, theirs = ring_verdicts(examination(rings=[ring(300), ring(301, fd=21)], nics=[with_lease()]))
+    assert ours.judgement == "fits"
+    assert (theirs.judgement, "leased" in theirs.why) == ("does not fit", True)
+
+
+def test_no_mode_is_offered_for_a_leased_queue() -> None:
+    found = examination(instance(5, {300: 3, 301: 2}), nics=[with_lease()])
+    for mode in ("thread", "defer"):
+        assert "rx1 of eth0 is leased" in misfit(mode, found)
