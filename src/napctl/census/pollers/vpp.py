@@ -46,7 +46,7 @@ class VppThread:
     vector_rate: float
     """Packets of a frame, of 256 at most; mean of 10 s."""
     received: int = 0
-    """Vectors of its nodes that poll. Rates that it prints are means of all that time: they tell nothing of a second."""
+    """Vectors of its nodes that poll. Rates that it prints are means of all that time: they tell no second."""
     clocks: float = 0.0
     """Of all its nodes."""
     work_clocks: float = 0.0
