@@ -139,6 +139,8 @@ class BypassShare(Value, frozen=True, kw_only=True):
     """Within the window, by the kernel on the same devices, or on the program's sockets; None: not counted."""
     copies: bool = False
     """Its port brings copies: the kernel takes all of them as well, and nothing goes past it."""
+    seconds: float | None = None
+    """How long its own window was: from when it was asked to when it was asked again; None: that of the Census."""
     source: str = ""
 
     @property
