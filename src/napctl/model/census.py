@@ -187,7 +187,7 @@ class XdpSocket(Value, frozen=True, kw_only=True):
     """Pid and name of the processes that have it; several where the kernel does not tell which of them; empty: not
     known."""
     prefers_busy_poll: bool | None = None
-    """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read."""
+    """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read, or several may have it, of whom some do."""
 
 
 class Census(Value, frozen=True, kw_only=True):
