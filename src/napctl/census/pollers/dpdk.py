@@ -62,6 +62,7 @@ class PortStatistics(msgspec.Struct, frozen=True):
 
     ipackets: Count
     opackets: Count
+    imissed: Count = 0
 
 
 class PortInfo(msgspec.Struct, frozen=True):
@@ -108,6 +109,7 @@ class Telemetry:
         return Statement(
             received=sum(each.ipackets for each in told) if told else None,
             sent=sum(each.opackets for each in told) if told else None,
+            lost=sum(each.imissed for each in told),
             cycles=cycles,
         )
 

@@ -46,9 +46,14 @@ class PmdStats:
             cycles = cycles_by_core(ask_unixctl(self.path, self.pid, STATISTICS))
         except Unanswered as why:
             return Statement(
-                received=ports.received, sent=ports.sent, troubles=(*ports.troubles, f"{STATISTICS}: {why}")
+                received=ports.received,
+                sent=ports.sent,
+                lost=ports.lost,
+                troubles=(*ports.troubles, f"{STATISTICS}: {why}"),
             )
-        return Statement(received=ports.received, sent=ports.sent, cycles=cycles, troubles=ports.troubles)
+        return Statement(
+            received=ports.received, sent=ports.sent, lost=ports.lost, cycles=cycles, troubles=ports.troubles
+        )
 
     def key(self, thread: Spin, pid: int) -> str | None:
         """The core in its name."""

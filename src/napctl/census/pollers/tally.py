@@ -167,6 +167,11 @@ class PollerTally:
             return share * spin.run_share, source
         return None
 
+    @property
+    def _loses(self) -> bool:
+        """It cannot keep up."""
+        return self.before.behind or self.after.behind or self.after.told.lost > self.before.told.lost
+
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""
         packets = self._packets.through
@@ -175,7 +180,7 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
         now = busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds))
-        busiest = kept if self.before.behind or self.after.behind else busier(kept, now)
+        busiest = kept if self._loses else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}

@@ -18,7 +18,7 @@ ANSWERS = {
     "/ethdev/info,0": b'{"name":"net_af_packet0","state":1}',
     "/ethdev/info,1": b'{"name":"net_af_xdp1","state":1}',
     "/ethdev/info,2": b'{"name":"0000:3b:00.0","state":1}',
-    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"q_ipackets":[10]}',
+    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"imissed":5,"q_ipackets":[10]}',
     "/ethdev/stats,1": b'{"ipackets":20,"opackets":2}',
     "/ethdev/stats,2": b'{"ipackets":30,"opackets":3}',
 }
@@ -42,7 +42,7 @@ def test_its_ports_are_named_by_their_devices(tmp_path: Path) -> None:
         Port("net_af_xdp1", "eth8", includes=True),
         Port("0000:3b:00.0", "0000:3b:00.0", of_kernel=False),
     )
-    assert (reading.received, reading.sent, reading.troubles) == (60, 6, ())
+    assert (reading.received, reading.sent, reading.lost, reading.troubles) == (60, 6, 5, ())
 
 
 def test_its_cycles_are_those_of_the_thread_of_that_core(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_a_window_in_which_it_lost_what_the_device_counts_calibrates_nothing(tmp
     start, end = moment(1, NOTHING, link("eth0", 0)), moment(2, NOTHING, link("eth0", 10**6))
     files = BusiestFiles(tmp_path)
     PollerTally(suspect, DPDK, start, replace(end, behind=True)).poller(files)
+    PollerTally(suspect, DPDK, start, replace(end, told=Statement(lost=1))).poller(files)
     assert list(tmp_path.iterdir()) == []
     PollerTally(suspect, DPDK, start, end).poller(files)
     assert len(list((tmp_path / "pollers").iterdir())) == 1
