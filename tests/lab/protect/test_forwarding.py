@@ -67,6 +67,7 @@ def router() -> Iterator[Router]:
         in_namespace(lab.server.namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         in_namespace(lab.server.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", far.address)
         in_namespace(lab.client.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", lab.server.address)
+        lab.client.start(["sleep", "600"])  # by a process the far end of the veth is found, which counts its drops
         make_packets_dear(lab.server)
         for end in (lab.server, near):
             take_as_softirq(end)
