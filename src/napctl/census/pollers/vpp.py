@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from napctl.census.pollers import bus_devices
-from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
 from napctl.census.pollers.telemetry import Unanswered, ask_cli
@@ -27,10 +27,11 @@ __all__ = ["ShowRuntime", "VppThread", "detect", "show_runtime"]
 THREAD = re.compile(r"^(vpp_main|vpp_wk_\d+)$")
 CLI = re.compile(r"/cli[^/]*\.sock$")
 HEAD = re.compile(r"^Thread \d+ (\S+)")
-NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)"
+NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,2})?)"
 TIME = re.compile(rf"^Time {NUMBER}, [0-9.]+ sec internal node vector rate {NUMBER} loops/sec ")
 RATES = re.compile(rf"^ *vector rates in {NUMBER}, out ")
-NODE = re.compile(rf"^(\S+) +([a-z][a-z -]*?) +(\d+) +(\d+) +(\d+) +{NUMBER} +{NUMBER} *$")
+COLUMNS = re.compile(rf"([0-9]{{1,18}}) ([0-9]{{1,18}}) [0-9]{{1,18}} {NUMBER} {NUMBER}")
+"""Of a node, behind its name and its state, which may be two words: calls, vectors, suspends, clocks, vectors/call."""
 POLLING = "polling"
 REMEDY = (
     "Let it take interrupts while little comes: `set interface rx-mode INTERFACE adaptive` (vppctl), or "
@@ -104,14 +105,23 @@ def _threads(text: str) -> Iterator[tuple[str, VppThread]]:
             times = time
         elif times is not None and found is None and (rates := RATES.match(line)):
             seconds = float(times[1])
-            found = VppThread(seconds, float(times[2]), received=round(float(rates[1]) * seconds))
-        elif found is not None and (node := NODE.match(line)):
-            calls, vectors, each = int(node[3]), int(node[4]), float(node[6])
+            received = round(min(float(rates[1]) * seconds, MOST_COUNT))
+            found = VppThread(seconds, float(times[2]), received)
+        elif found is not None and (node := _node(line)):
+            state, calls, vectors, each = node
             clocks = each * (vectors or calls)
-            work = clocks if vectors and node[2].strip() != POLLING else 0.0
+            work = clocks if vectors and state != POLLING else 0.0
             found = replace(found, clocks=found.clocks + clocks, work_clocks=found.work_clocks + work)
     if found is not None:
         yield name, found
+
+
+def _node(line: str) -> tuple[str, int, int, float] | None:
+    """State, calls, vectors, clocks for each of them; None: the line tells of no node. Word by word, as a pattern for
+    the whole line may try so many ways of dividing the spaces in it that it never ends."""
+    words = line.split()
+    told = COLUMNS.fullmatch(" ".join(words[-5:])) if len(words) >= 7 else None
+    return (" ".join(words[1:-5]), int(told[1]), int(told[2]), float(told[3])) if told else None
 
 
 def detect(suspect: Suspect) -> Detected | None:

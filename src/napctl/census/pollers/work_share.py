@@ -15,7 +15,9 @@ How loose it is depends on how busy it was at its busiest: there is no other way
 a performance monitoring unit told 2.1 % where the truth was 10.0 %: measured.)
 """
 
-from napctl.census.pollers.spinning import Spin
+from collections.abc import Mapping
+
+from napctl.census.pollers.spinning import ThreadTimes
 from napctl.model.value import Value
 
 __all__ = ["Busiest", "MostWork", "bound", "busier", "busy_window", "run_seconds", "told_share"]
@@ -37,7 +39,7 @@ class Busiest(Value, frozen=True, kw_only=True):
 
     packets_per_second: float
     cpu_ns_per_packet: float
-    """Of all its spinning threads together."""
+    """Of all its threads together."""
 
 
 class MostWork(Value, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ def bound(packets: int, seconds: float, run_share: float, busiest: Busiest | Non
     return MostWork(share=share, cost_ns=cost, calibrated=own is not None and own < DEAREST_NS)
 
 
-def run_seconds(spinning: tuple[Spin, ...], seconds: float) -> float:
-    """CPU time of all threads that spin."""
-    return sum(each.run_share for each in spinning) * seconds
+def run_seconds(before: Mapping[int, ThreadTimes], after: Mapping[int, ThreadTimes]) -> float:
+    """CPU time of all threads: those that sleep now and then may have had the packets."""
+    ran = (now.ran_ns - (before[tid].ran_ns if tid in before else 0) for tid, now in after.items())
+    return sum(ran) / 1e9

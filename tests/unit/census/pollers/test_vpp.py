@@ -96,3 +96,16 @@ def test_it_is_known_by_its_library_or_its_threads(trees: Trees) -> None:
     without = vpp.detect(trees.seen(8, "vpp_main"))
     assert without is not None
     assert (without.account, without.troubles) == (None, ("its CLI's socket was not found",))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 400, "9e99"])
+def test_numbers_that_are_none_end_nothing(number: str) -> None:
+    for then in ("50.0", "2.0000e4", "1000000 ", "6.00e2", "1.00e2"):
+        found = show_runtime(RUNTIME.replace(then, f"{number} "))
+        assert all(each.work_share is None or 0 <= each.work_share <= 1 for each in found.values())
+        assert all(each.received < 2**64 for each in found.values())
+
+
+def test_a_line_of_spaces_is_no_work() -> None:
+    """Tried in all ways in which these can be divided it would take minutes."""
+    assert show_runtime(f"{RUNTIME}a b{' ' * 100_000}\n") == show_runtime(RUNTIME)
