@@ -278,12 +278,13 @@ class Stay:
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
                     return
-        elif self._mode.is_open and self._sweep.begin_modes(now, lambda: self._attachment.guard):
+        elif self._mode.is_open and self._sweep.begin_modes(now, self._attachment.guard_now, self._known.standing()):
             with self._attachment.journal() as journal:
                 self._attachment.recover(journal, self.members.pids)
             self._attachment.recorded = False  # until what is tried is put back
             return
         self._words.say(f"waiting: {who(now.found)}: {unfit_words(now)}")
+        self._mode.end()  # one that was chosen does not fit any more: another one may
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
         """Where timers are to be tried before, that only begins."""
@@ -293,7 +294,7 @@ class Stay:
             refuse_unfit(journal, now)
             timer = timer_without_trial(self._mode.options) or self._sweep.choice
             if timer is None:
-                self._sweep.begin(now, lambda: self._attachment.guard)
+                self._sweep.begin(now, self._attachment.guard_now)
                 return
             attached = self._attachment.attach(journal, now, self._mode.options, timer)
         except NapctlError as error:
