@@ -15,6 +15,7 @@ from napctl.attach.follow_memory import Known, keys_of
 from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.follow_processes import FollowedProcesses
+from napctl.attach.follow_rings import step_without_rings
 from napctl.attach.follow_settings import FollowedSettings
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
 from napctl.attach.follow_sweep import FollowSweep
@@ -27,7 +28,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, Transaction
+from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, RingChange, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -317,10 +318,9 @@ class Stay:
                 if others is None:
                     return False
                 now = self._known.without_held(now, others, transaction)
-                amended = self._amend(journal, self._step(transaction, now))
-                if self._attachment.left_out:
-                    # The NAPI instance of what was refused is not to be kept for nobody.
-                    now = self._processes.examined(amended)
+                amended = self._amend(journal, step := self._step(transaction, now))
+                if self._attachment.left_out or any(isinstance(each, RingChange) for each in step.without):
+                    now = self._processes.examined(amended)  # NAPI instances are not to be kept for nobody
                     self._amend(journal, self._step(amended, now))
         self._settle(now)
         return True
@@ -330,7 +330,8 @@ class Stay:
     def _step(self, transaction: Transaction, now: JudgedTarget) -> Step:
         adapts = self._mode.options.goal is not None
         present, left = self._settings.present(transaction), self._conflicts.left
-        return next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
+        step = step_without_rings(transaction, now)
+        return step or next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
 
     def _is_left(self, step: Step) -> bool:
         """Whether something that was lost is left to somebody else, from now on."""

@@ -288,7 +288,7 @@ def rings_of(look: Look) -> Iterator[Ring]:
             try:
                 with copy_of_ring(handle, fd, inode) as copy:
                     facts = _facts(copy, max(0.0, until - time.monotonic()))
-                    yield Ring(look.process, fd, inode, facts, io_uring.refusal(copy))
+                    yield Ring(look.process, fd, inode, facts, io_uring.refusal(copy) if facts is not None else 0)
             except OSError as error:
                 if error.errno not in (errno.EBADF, errno.ENOENT):
                     raise
