@@ -156,7 +156,11 @@ class PollerTally:
         else:
             source = "its ports against the kernel's counters of the devices"
         return BypassShare(
-            port_packets=packets.port, kernel_packets=packets.kernel, copies=detected.copies, source=source
+            port_packets=packets.port,
+            kernel_packets=packets.kernel,
+            copies=detected.copies,
+            seconds=self.seconds,
+            source=source,
         )
 
     def _threads(self, files: BusiestFiles) -> Iterator[SpinningThread]:

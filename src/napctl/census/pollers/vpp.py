@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from napctl.census.pollers import bus_devices
-from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
+from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
 from napctl.census.pollers.telemetry import Unanswered, ask_cli
@@ -29,7 +29,6 @@ CLI = re.compile(r"/cli[^/]*\.sock$")
 HEAD = re.compile(r"^Thread \d+ (\S+)")
 NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,2})?)"
 TIME = re.compile(rf"^Time {NUMBER}, [0-9.]+ sec internal node vector rate {NUMBER} loops/sec ")
-RATES = re.compile(rf"^ *vector rates in {NUMBER}, out ")
 COLUMNS = re.compile(rf"([0-9]{{1,18}}) ([0-9]{{1,18}}) [0-9]{{1,18}} {NUMBER} {NUMBER}")
 """Of a node, behind its name and its state, which may be two words: calls, vectors, suspends, clocks, vectors/call."""
 POLLING = "polling"
@@ -46,7 +45,8 @@ class VppThread:
     seconds: float
     vector_rate: float
     """Packets of a frame, of 256 at most; mean of 10 s."""
-    received: int
+    received: int = 0
+    """Vectors of its nodes that poll. Rates that it prints are means of all that time: they tell no second."""
     clocks: float = 0.0
     """Of all its nodes."""
     work_clocks: float = 0.0
@@ -78,7 +78,7 @@ class ShowRuntime:
         except Unanswered as why:
             return Statement(troubles=(f"VPP's CLI: {why}",))
         return Statement(
-            received=sum(each.received for each in threads.values()) if threads else None,
+            received=sum(each.received for each in threads.values()) if any(map(_tells, threads.values())) else None,
             shares={
                 name: (each.work_share, each.source) for name, each in threads.items() if each.work_share is not None
             },
@@ -89,29 +89,35 @@ class ShowRuntime:
         return thread.name if THREAD.match(thread.name) else "vpp_main" if thread.tid == pid else None
 
 
+def _tells(thread: VppThread) -> bool:
+    """Whether its nodes could be read: one without any would have had no packet."""
+    return thread.clocks > 0
+
+
 def show_runtime(text: str) -> dict[str, VppThread]:
     """{thread: what it says}. A VPP without workers prints no line that names its thread: vpp_main."""
     return dict(_threads(text))
 
 
 def _threads(text: str) -> Iterator[tuple[str, VppThread]]:
-    name, times, found = "vpp_main", None, None
+    name, found = "vpp_main", None
     for line in text.splitlines():
         if head := HEAD.match(line):
             if found is not None:
                 yield name, found
-            name, times, found = head[1], None, None
-        elif time := TIME.match(line):
-            times = time
-        elif times is not None and found is None and (rates := RATES.match(line)):
-            seconds = float(times[1])
-            received = round(min(float(rates[1]) * seconds, MOST_COUNT))
-            found = VppThread(seconds, float(times[2]), received)
+            name, found = head[1], None
+        elif found is None and (time := TIME.match(line)):
+            found = VppThread(float(time[1]), float(time[2]))
         elif found is not None and (node := _node(line)):
             state, calls, vectors, each = node
             clocks = each * (vectors or calls)
-            work = clocks if vectors and state != POLLING else 0.0
-            found = replace(found, clocks=found.clocks + clocks, work_clocks=found.work_clocks + work)
+            received, work = (vectors, 0.0) if state == POLLING else (0, clocks if vectors else 0.0)
+            found = replace(
+                found,
+                received=found.received + received,
+                clocks=found.clocks + clocks,
+                work_clocks=found.work_clocks + work,
+            )
     if found is not None:
         yield name, found
 

@@ -63,6 +63,17 @@ def test_other_text_tells_nothing() -> None:
         assert show_runtime(text) == {}
 
 
+def test_packets_are_those_of_the_nodes_and_not_of_a_mean_of_days() -> None:
+    found = show_runtime(RUNTIME.replace("vector rates in 2.0000e4", "vector rates in 1.0000e0"))
+    assert found["vpp_wk_0"].received == 1_000_000
+
+
+def test_nodes_that_cannot_be_read_count_no_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = RUNTIME.replace("e2 ", " ? ").replace("e3 ", " ? ").replace("e5 ", " ? ")
+    monkeypatch.setattr(vpp, "ask_cli", lambda *_: text)
+    assert ShowRuntime("/run/vpp/cli.sock", 7).read() == Statement()
+
+
 def test_its_cli_is_asked_as_vppctl_does(tmp_path: Path) -> None:
     with listening(tmp_path / "cli.sock", socket.SOCK_STREAM, serve) as path:
         account = ShowRuntime(path, os.getpid())
