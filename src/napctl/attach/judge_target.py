@@ -27,7 +27,6 @@ __all__ = [
     "Choice",
     "JudgedTarget",
     "choose",
-    "choose_napis",
     "judge",
     "judge_target",
     "unfit_words",
