@@ -1,9 +1,8 @@
 """A machine that forwards, with two devices and no server: in a flood through it, the other one still reaches it."""
 
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -11,10 +10,9 @@ import pytest
 from napctl.kernel.links import link
 from napctl.lab.bed import End, Lab
 from napctl.lab.flood import FloodSpec, make_packets_dear, started_flood, take_as_softirq
-from tests.lab.following import Following, ended_by
-from tests.lab.helpers import Napctl, at_server, in_namespace
+from tests.lab.helpers import Napctl, in_namespace
 from tests.lab.protect.conftest import ifindex_of
-from tests.lab.protect.echoes import Typing, echoing, second_device, typing
+from tests.lab.protect.echoes import QUICK_MS, Typing, echoing, protecting, second_device, typing
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
 
@@ -23,7 +21,6 @@ BEYOND = "192.0.2.1"
 SECONDS = 8.0
 TYPISTS = 6
 """One of them alone is often lucky: the CPU is not taken, as far as it can be seen, while hardly anybody wants it."""
-QUICK_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -74,15 +71,6 @@ def router() -> Iterator[Router]:
         yield Router(lab, near, far)
 
 
-@contextmanager
-def protecting(router: Router, napctl: Napctl) -> Iterator[Following]:
-    started = napctl.start("protect", router.lab.server.device, *at_server(router.lab), "--json")
-    with ended_by(signal.SIGINT, Following(started)) as it:
-        it.told("napctl runs on CPU 0")
-        time.sleep(0.6)
-        yield it
-
-
 def flooded(router: Router, peak: float) -> tuple[float, Typing]:
     """At twice the peak: what part of the peak is forwarded from the second second on, and letters all the time."""
     with ExitStack() as typists:
@@ -101,7 +89,7 @@ def test_it_can_be_reached_by_its_other_device_and_goes_on_forwarding(router: Ro
     peak = router.peak()
     found = {}
     for protected in (False, True):
-        with protecting(router, napctl) if protected else nullcontext() as it:
+        with protecting(router.lab, napctl) if protected else nullcontext() as it:
             share, letters = flooded(router, peak)
             found[protected] = share, letters
             if it is not None:
