@@ -53,6 +53,10 @@ class FollowedTransaction:
         """Whether the journal has it as it is, by the name of a process that runs: else it is taken for orphaned."""
         return self.recorded and (self.current is None or alive(self.current))
 
+    def guard_now(self) -> Guard:
+        """Who restores what is attached, or on trial, by now."""
+        return self.guard
+
     @contextmanager
     def journal(self) -> Iterator[Journal]:
         """Locked; the signals that end napctl are held back meanwhile."""

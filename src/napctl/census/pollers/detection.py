@@ -22,7 +22,7 @@ class Statement:
     """Packets that its ports brought."""
     sent: int | None = None
     lost: int = 0
-    """Packets for which its ports had no place, as far as it tells: it was behind."""
+    """Packets for which its ports had no place; 0 where it does not tell."""
     cycles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Busy ones and all, by the thread's key; empty: it does not tell."""
     shares: Mapping[str, tuple[float, str]] = field(default_factory=dict)

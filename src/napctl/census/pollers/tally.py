@@ -192,8 +192,8 @@ class PollerTally:
         return None
 
     @property
-    def _was_behind(self) -> bool:
-        """It lost packets, or may have: then each of those that it took was cheaper than where it keeps up."""
+    def _loses(self) -> bool:
+        """It cannot keep up; or its counts of what it lost were set back, and nothing is known of it."""
         lost = _grown(self.before.told.lost, self.after.told.lost)
         return self.before.behind or self.after.behind or lost != 0
 
@@ -205,7 +205,7 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
         now = busy_window(packets, self.seconds, run_seconds(self.before.threads, self.after.threads))
-        busiest = kept if self._was_behind else busier(kept, now)
+        busiest = kept if self._loses else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}

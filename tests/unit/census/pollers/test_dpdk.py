@@ -23,7 +23,7 @@ ANSWERS = {
     "/ethdev/info,0": b'{"name":"net_af_packet0","state":1}',
     "/ethdev/info,1": b'{"name":"net_af_xdp1","state":1}',
     "/ethdev/info,2": b'{"name":"0000:3b:00.0","state":1}',
-    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"q_ipackets":[10]}',
+    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"imissed":5,"q_ipackets":[10]}',
     "/ethdev/stats,1": b'{"ipackets":20,"opackets":2}',
     "/ethdev/stats,2": b'{"ipackets":30,"opackets":3}',
 }
@@ -47,7 +47,7 @@ def test_its_ports_are_named_by_their_devices(tmp_path: Path) -> None:
         Port("net_af_xdp1", "eth8", includes=True),
         Port("0000:3b:00.0", "0000:3b:00.0", of_kernel=False),
     )
-    assert (reading.received, reading.sent, reading.troubles) == (60, 6, ())
+    assert (reading.received, reading.sent, reading.lost, reading.troubles) == (60, 6, 5, ())
 
 
 def test_its_cycles_are_those_of_the_thread_of_that_core(tmp_path: Path) -> None:
@@ -109,8 +109,3 @@ def test_of_more_ports_than_are_asked_there_is_no_sum(tmp_path: Path) -> None:
     statistics = {f"/ethdev/stats,{number}": ANSWERS["/ethdev/stats,0"] for number in range(65)}
     found, reading = asked(tmp_path, ANSWERS | statistics | {"/ethdev/list": ports})
     assert (len(found.ports), reading.received) == (64, None)
-
-
-def test_what_its_ports_missed_is_told(tmp_path: Path) -> None:
-    missed = b'{"ipackets":20,"opackets":2,"imissed":7}'
-    assert asked(tmp_path, ANSWERS | {"/ethdev/stats,1": missed})[1].lost == 7
