@@ -50,7 +50,7 @@ class FollowedTransaction:
     @property
     def settled(self) -> bool:
         """Whether the journal has it as it is, by the name of a process that runs: else it is taken for orphaned."""
-        return self.recorded and (self.current is None or alive(self.current))
+        return self.recorded and (self.current is None or alive(replace(self.current, also=())))
 
     def guard_now(self) -> Guard:
         """Who restores what is attached, or on trial, by now."""

@@ -120,6 +120,10 @@ def test_it_is_attached_as_long_as_one_of_its_processes_runs(followed: FollowedT
     kept = replace(dead, also=others_of((), [ours, ours]))
     assert (alive(dead), alive(kept)) == (False, True)
     assert attached_of([ours], [dead, kept]) == [kept]
+    followed.current = kept
+    assert not followed.settled, "it is to be named for another one"
+    followed.current = replace(kept, pid=ours.pid, started_ticks=ours.started_ticks)
+    assert followed.settled
     with pytest.raises(BadInput, match="already attached"):
         refuse_second([ours], [kept])
 
