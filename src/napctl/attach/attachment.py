@@ -13,11 +13,11 @@ from napctl.model.change import (
     Guard,
     Holder,
     InstanceChange,
+    IoUringChange,
     Keeper,
     NapiChange,
     PollerChange,
     Restored,
-    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -133,7 +133,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
         if adapts or each.polling != polling
     ]
     changes += [
-        RingChange(
+        IoUringChange(
             pid=each.process.pid,
             name=each.process.name,
             started_ticks=each.process.started_ticks,

@@ -13,7 +13,7 @@ from napctl.attach.parts import feeds_of, whole
 from napctl.attach.rings import ring_fitness, ring_verdicts
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import has_one_way, in_force, in_way, wanted_of
-from napctl.model.change import EpollChange, NapiChange, RingChange
+from napctl.model.change import EpollChange, IoUringChange, NapiChange
 from napctl.model.machine import RingPoller
 from napctl.model.modes import mode_of
 from napctl.model.settings import DYNAMIC, STATIC, NapiSettings, RingPolling
@@ -74,7 +74,7 @@ def test_a_ring_gets_busy_polling_and_its_napi_instances_deferral_alone_the_devi
 
     napis, (poller,) = planned(target, Suspension())[:2], planned(target, Suspension())[2:]
 
-    assert isinstance(poller, RingChange)
+    assert isinstance(poller, IoUringChange)
     assert (poller.before, poller.after, poller.where) == (QUIET, POLLS, "ring 20 of server (42)")
     assert [each.napi_id for each in napis if isinstance(each, NapiChange)] == [300, 301]
     deferral = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0)
@@ -85,10 +85,10 @@ def test_the_options_reach_a_ring_and_one_that_is_as_wanted_is_not_touched() -> 
     target = judged(examination(rings=[ring(300, threads=WAITS, polling=POLLS)]))
 
     (_, poller) = planned(target, Suspension(busy_poll_usecs=33))
-    assert isinstance(poller, RingChange)
+    assert isinstance(poller, IoUringChange)
     assert poller.after == replace(POLLS, busy_poll_usecs=33)
     assert [type(each) for each in planned(target, Suspension())] == [NapiChange]
-    assert [type(each) for each in planned(target, Suspension(), adapts=True)] == [NapiChange, RingChange]
+    assert [type(each) for each in planned(target, Suspension(), adapts=True)] == [NapiChange, IoUringChange]
 
 
 def test_a_ring_is_left_alone_where_something_else_of_the_server_fits_and_that_is_said() -> None:
@@ -134,7 +134,7 @@ def test_a_follower_lets_a_ring_stay_and_attaches_the_next_one_when_it_was_close
     assert not step_of(before, examination(rings=[ring(300, polling=POLLS)]), deferred)
 
     step = step_of(before, examination(rings=[ring(300, fd=21)]), deferred)
-    assert of(step, RingChange) == {"more": ["ring 21 of server (42)"], "forget": ["ring 20 of server (42)"]}
+    assert of(step, IoUringChange) == {"more": ["ring 21 of server (42)"], "forget": ["ring 20 of server (42)"]}
     assert of(step, NapiChange) == {}
     assert "ring 20 of server (42) was closed" in step.words
 
@@ -143,7 +143,7 @@ def test_a_follower_sets_a_ring_again_that_lost_its_polling_and_lets_go_of_all_w
     before = attached(examination(rings=[ring(300)]))
 
     lost = step_of(before, examination(rings=[ring(300)]), IN_FORCE)
-    assert of(lost, RingChange) == {"more": ["ring 20 of server (42)"], "forget": ["ring 20 of server (42)"]}
+    assert of(lost, IoUringChange) == {"more": ["ring 20 of server (42)"], "forget": ["ring 20 of server (42)"]}
     assert [each.where for each in lost.lost] == ["ring 20 of server (42)"]
 
     gone = step_of(before, examination(instance(5, {}), queues=1), IN_FORCE)
