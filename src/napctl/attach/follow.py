@@ -15,6 +15,7 @@ from napctl.attach.follow_memory import Known, keys_of
 from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.follow_processes import FollowedProcesses
+from napctl.attach.follow_rings import step_without_rings
 from napctl.attach.follow_settings import FollowedSettings
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
 from napctl.attach.follow_sweep import FollowSweep
@@ -27,7 +28,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, Transaction
+from napctl.model.change import Guard, InstanceChange, IoUringChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -278,12 +279,13 @@ class Stay:
                 if not now.choice.empty:
                     self._attach_chosen(journal, now)
                     return
-        elif self._mode.is_open and self._sweep.begin_modes(now, lambda: self._attachment.guard):
+        elif self._mode.is_open and self._sweep.begin_modes(now, self._attachment.guard_now, self._known.standing()):
             with self._attachment.journal() as journal:
                 self._attachment.recover(journal, self.members.pids)
             self._attachment.recorded = False  # until what is tried is put back
             return
         self._words.say(f"waiting: {who(now.found)}: {unfit_words(now)}")
+        self._mode.end()  # one that was chosen does not fit any more: another one may
 
     def _attach_chosen(self, journal: Journal, now: JudgedTarget) -> None:
         """Where timers are to be tried before, that only begins."""
@@ -293,7 +295,7 @@ class Stay:
             refuse_unfit(journal, now)
             timer = timer_without_trial(self._mode.options) or self._sweep.choice
             if timer is None:
-                self._sweep.begin(now, lambda: self._attachment.guard)
+                self._sweep.begin(now, self._attachment.guard_now)
                 return
             attached = self._attachment.attach(journal, now, self._mode.options, timer)
         except NapctlError as error:
@@ -316,10 +318,9 @@ class Stay:
                 if others is None:
                     return False
                 now = self._known.without_held(now, others, transaction)
-                amended = self._amend(journal, self._step(transaction, now))
-                if self._attachment.left_out:
-                    # The NAPI instance of what was refused is not to be kept for nobody.
-                    now = self._processes.examined(amended)
+                amended = self._amend(journal, step := self._step(transaction, now))
+                if self._attachment.left_out or any(isinstance(each, IoUringChange) for each in step.without):
+                    now = self._processes.examined(amended)  # NAPI instances are not to be kept for nobody
                     self._amend(journal, self._step(amended, now))
         self._settle(now)
         return True
@@ -329,7 +330,8 @@ class Stay:
     def _step(self, transaction: Transaction, now: JudgedTarget) -> Step:
         adapts = self._mode.options.goal is not None
         present, left = self._settings.present(transaction), self._conflicts.left
-        return next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
+        step = step_without_rings(transaction, now)
+        return step or next_step(transaction, now, self._way.suspension, present, adapts=adapts, left=left)
 
     def _is_left(self, step: Step) -> bool:
         """Whether something that was lost is left to somebody else, from now on."""

@@ -1,7 +1,7 @@
 """The timer of a followed target, or its mode, where a sweep is to choose it: a step at each turn, not all at once."""
 
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -55,13 +55,14 @@ class FollowSweep:
         ))  # fmt: skip
         self.of = keys_of(target.choice)
 
-    def begin_modes(self, target: JudgedTarget, guard: Callable[[], Guard]) -> bool:
-        """Of modes, if there is anything to try them on, and it is time. Whether that is so."""
+    def begin_modes(self, target: JudgedTarget, guard: Callable[[], Guard], refused: Mapping[Key, str]) -> bool:
+        """Of modes, if there is anything to try them on, and it is time. Whether that is so. `refused`: as of judge(),
+        which is not to be tried either."""
         if self.must_wait or time.monotonic() < self._modes_at or not target.found.feeding:
             return False
         self._begin(mode_sweep(
             lambda: Journal(self._directory), target, self._options,
-            rounds=ROUNDS_TO_CHOOSE, progress=self._progress, guard=guard,
+            rounds=ROUNDS_TO_CHOOSE, progress=self._progress, guard=guard, refused_before=refused,
         ))  # fmt: skip
         self.of = ()
         return True

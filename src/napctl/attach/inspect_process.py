@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -278,6 +279,7 @@ def rings_of(look: Look) -> Iterator[Ring]:
     """Its io_uring instances, but for those that are closed meanwhile."""
     if not look.files.rings:
         return
+    until = time.monotonic() + io_uring.PATIENCE_SECONDS  # for all of them
     with _explained(look.process), processes.Handle.of(look.process) as handle:
         for fd in look.files.rings:
             inode = open_files.inode_of(look.process.pid, fd)
@@ -285,15 +287,16 @@ def rings_of(look: Look) -> Iterator[Ring]:
                 continue
             try:
                 with copy_of_ring(handle, fd, inode) as copy:
-                    yield Ring(look.process, fd, inode, _facts(copy), io_uring.refusal(copy))
+                    facts = _facts(copy, max(0.0, until - time.monotonic()))
+                    yield Ring(look.process, fd, inode, facts, io_uring.refusal(copy) if facts is not None else 0)
             except OSError as error:
                 if error.errno not in (errno.EBADF, errno.ENOENT):
                     raise
 
 
-def _facts(ring_fd: int) -> RingFacts | None:
+def _facts(ring_fd: int, patience_seconds: float) -> RingFacts | None:
     try:
-        return io_uring.facts(ring_fd)
+        return io_uring.facts(ring_fd, patience_seconds=patience_seconds)
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise

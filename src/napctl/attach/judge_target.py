@@ -23,6 +23,7 @@ from napctl.model.modes import OF_INSTANCES, Mode
 
 __all__ = [
     "BESIDE",
+    "NONE",
     "WATCH_SECONDS",
     "Choice",
     "JudgedTarget",
@@ -43,6 +44,7 @@ WATCH_SECONDS = 0.25
 """How long to look at the way in which the threads wait. Every system call of the machine costs some 0.15 µs more."""
 BESIDE = "its server has another way that fits, which takes no CPU time for nothing"
 NONE: Mapping[Key, str] = {}
+"""Nothing is refused."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The next best for a target that suspension does not fit: each mode that does, tried under its traffic."""
 
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from typing import Self
 
@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.follow_step import NapiKey
+from napctl.attach.inspect_process import Key
 from napctl.attach.inspect_target import LocatedNapi
-from napctl.attach.judge_target import JudgedTarget, judge, unfit_words
+from napctl.attach.judge_target import NONE, JudgedTarget, judge, unfit_words
 from napctl.attach.next_best import fed_napis, offers_of, with_best
 from napctl.attach.packet_cost import CostProbe, cost_between
 from napctl.attach.placement import cpus_online_count
@@ -27,8 +28,9 @@ from napctl.change.journal import Journal
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.model.change import Guard
-from napctl.model.errors import BadInput, Unsupported
+from napctl.model.errors import BadInput, NapctlError, NotPermitted, RolledBack, Unsupported
 from napctl.model.next_best import NextBest, Offer, Price, PriceWindow
+from napctl.model.suspension import Suspension
 from napctl.observe.server_latency import LatencyMeter
 from napctl.probe import ProbeUnavailable
 from napctl.probe.napi import Probe
@@ -42,6 +44,7 @@ ROUNDS_TO_TELL, ROUNDS_TO_CHOOSE = 2, 6
 TOO_LITTLE = "too little traffic to try them on"
 ModeSweep = Generator[float, None, NextBest]
 """As a Sweep of timer_sweep.py."""
+_Trial = tuple[JudgedTarget, Suspension]
 
 
 def next_best(
@@ -51,11 +54,11 @@ def next_best(
     return swept_at_once(journal, lambda locked: mode_sweep(locked, target, options, rounds=rounds, progress=progress))
 
 
-def offered(target: JudgedTarget, options: AttachOptions) -> NextBest:
-    """What fits beside suspension, without prices. Changes nothing."""
+def offered(target: JudgedTarget, options: AttachOptions, refused: Mapping[Key, str] = NONE) -> NextBest:
+    """What fits beside suspension, without prices. Changes nothing. `refused`: as of judge()."""
     timer_ns = options.timer_ns or within(options.budget_ns)[-1]
     threads = judge(target.found, in_mode(options, "thread")).choice.threads
-    by_polling = judge(target.found, in_mode(options, "poll"))
+    by_polling = judge(target.found, in_mode(options, "poll"), refused=refused)
     unpollable = unfit_words(by_polling) if by_polling.choice.empty else ""
     offers = offers_of(target.found, threads, timer_ns, unpollable=unpollable, cpus=cpus_online_count())
     return NextBest(offers=offers, gro_flush_timeout_ns=timer_ns)
@@ -74,14 +77,15 @@ def mode_sweep(
     rounds: int,
     progress: Callable[[str], None],
     guard: Callable[[], Guard | None] = lambda: None,
+    refused_before: Mapping[Key, str] = NONE,
 ) -> ModeSweep:
     """Attach in one mode after the other, and not at all, measure, and let go again; with the best of them, if there
     were rounds enough to tell.
 
     Nothing is left attached: as of timer_sweep(), which it raises the same as. What the kernel refuses, or somebody
-    else holds, does not fit.
+    else holds, does not fit; nor does what was `refused_before`, as of judge().
     """
-    found = offered(target, options)
+    found = offered(target, options, refused_before)
     if not any(each.fits for each in found.offers):
         return replace(found, unmeasured="nothing else fits")
     try:
@@ -92,7 +96,8 @@ def mode_sweep(
             if cost.packets(keys) - before < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
                 return replace(found, unmeasured=TOO_LITTLE)
         with _Windows(target) as windows:
-            ways = [None, *(each for each in found.offers if each.fits)]
+            trials = dict(_trials(target, options, found, refused_before))
+            ways = list(trials)
             seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * rounds * len(ways)
             progress(f"trying what fits instead of suspension for about {seconds:.0f} s")
             counted: dict[Offer | None, list[PriceWindow]] = {each: [] for each in ways}
@@ -102,9 +107,9 @@ def mode_sweep(
                     if way in refused:
                         continue
                     try:
-                        counted[way].append((yield from _tried(locked, target, options, found, way, guard(), windows)))
-                    except (Unsupported, BadInput) as error:
-                        if way is None:
+                        counted[way].append((yield from _tried(locked, trials[way], guard(), windows)))
+                    except NapctlError as error:
+                        if way is None or not _is_refusal(error):
                             raise
                         refused[way] = str(error)
     except ProbeUnavailable as error:
@@ -116,18 +121,33 @@ def mode_sweep(
     return with_best(priced) if rounds >= ROUNDS_TO_CHOOSE else priced
 
 
+def _trials(
+    target: JudgedTarget, options: AttachOptions, found: NextBest, refused: Mapping[Key, str]
+) -> Iterator[tuple[Offer | None, _Trial | None]]:
+    """What is attached for each offer that fits; None: nothing, as it is."""
+    yield None, None
+    for offer in found.offers:
+        if offer.fits:
+            meant = options_for(options, offer)
+            wanted = in_way(meant.suspension, found.gro_flush_timeout_ns)
+            yield offer, (judge(target.found, meant, refused=refused), wanted)
+
+
 def _tried(
-    locked: Locked, target: JudgedTarget, options: AttachOptions, found: NextBest, way: Offer | None,
-    guard: Guard | None, windows: "_Windows",
-) -> Generator[float, None, PriceWindow]:  # fmt: skip
-    """One window in that way; None: as it is."""
-    if way is None:
+    locked: Locked, trial: _Trial | None, guard: Guard | None, windows: "_Windows"
+) -> Generator[float, None, PriceWindow]:
+    """One window of what is attached so; None: as it is."""
+    if trial is None:
         return (yield from windows.one())
-    meant = options_for(options, way)
-    trial = judge(target.found, meant)
-    with on_trial(locked, trial, in_way(meant.suspension, found.gro_flush_timeout_ns), guard):
+    with on_trial(locked, *trial, guard):
         yield SETTLE_SECONDS
         return (yield from windows.one())
+
+
+def _is_refusal(error: NapctlError) -> bool:
+    """Whether a mode cannot be had, of which nothing is left by now."""
+    cause = error.because if isinstance(error, RolledBack) else error
+    return isinstance(cause, Unsupported | BadInput | NotPermitted) and not error.leaves_changed
 
 
 def _priced(offer: Offer, windows: list[PriceWindow], refused: str) -> Offer:

@@ -82,8 +82,10 @@ def with_best(found: NextBest) -> NextBest:
     """
     base = found.as_it_is
     measured = [each for each in found.offers if each.fits and each.price is not None]
-    if base is None or not measured:
+    if base is None:
         return found
+    if not measured:
+        return replace(found, why="none of them can be had")
     offers = tuple(_compared(each, base, ALPHA / (2 * len(measured))) for each in found.offers)
     cheap = [(each.cpu_saved.share, each) for each in offers if _is_worth(each.cpu_saved)]  # type: ignore[union-attr]
     quick = [

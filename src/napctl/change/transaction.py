@@ -291,7 +291,10 @@ def _take_back(journal: Journal, made: Transaction, places: Places, error: BaseE
     if left and isinstance(error, NapctlError):
         raise kind(f"{error}; not put back, as somebody else set it: {', '.join(left)}") from None
     if isinstance(error, NapctlError) and any(row.outcome == "restored" for row in rows):
-        raise kind(f"{error}; what had been changed was put back") from None
+        rolled_back = kind(f"{error}; what had been changed was put back")
+        if isinstance(rolled_back, RolledBack):
+            rolled_back.because = error
+        raise rolled_back from None
 
 
 def undo_all(transaction: Transaction, places: Places, *, force: bool = False) -> list[Restored]:
@@ -303,7 +306,9 @@ def undo_all(transaction: Transaction, places: Places, *, force: bool = False) -
     first, rest = suspension_first(changes)
     rows, errors = _undone(first, rest, places, force=force, interrupted=_interrupted(transaction))
     if errors:
-        raise type(errors[0])(f"{errors[0]}; still to be restored: `napctl recover`")
+        error = type(errors[0])(f"{errors[0]}; still to be restored: `napctl recover`")
+        error.leaves_changed = True
+        raise error
     places_of = {change.where: number for number, change in enumerate(changes)}
     return sorted(rows, key=lambda row: places_of[row.where])
 

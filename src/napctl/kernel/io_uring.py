@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from napctl.kernel.processes import PROC
 from napctl.model.settings import DYNAMIC, INACTIVE, STATIC, RingPolling
 
-__all__ = ["FORGETTING", "RingFacts", "facts", "parsed", "refusal", "set_polling", "why_refused"]
+__all__ = ["FORGETTING", "PATIENCE_SECONDS", "RingFacts", "facts", "parsed", "refusal", "set_polling", "why_refused"]
 
 
 IO_URING_REGISTER = 427  # the same number on every architecture
@@ -103,17 +103,27 @@ def set_polling(ring_fd: int, wanted: RingPolling) -> None:
 
 
 def refusal(ring_fd: int) -> int:
-    """With which error it answers whoever would register from outside (why_refused()); 0: it takes it. Changes nothing.
+    """With which error it answers whoever would register from outside, or unregister (why_refused()); 0: it takes both.
+    Changes nothing. It waits as long as somebody works on the ring: to be called after facts().
 
     Asked with an operation that does not exist. All checks come before it is looked at, and the former values are
-    written back by then (io_register_napi() in io_uring/napi.c).
+    written back by then (io_register_napi() in io_uring/napi.c). A restricted ring may let itself be registered, and
+    never unregistered: that is asked with no argument, which is counted after that check (__io_uring_register()).
     """
     try:
         _register(ring_fd, REGISTER_NAPI, buffer := bytearray(NAPI.pack(UNTOUCHED, 0, NO_OPERATION, 0, 0)))
     except OSError as error:
         number = error.errno or errno.EINVAL
         told = NAPI.unpack(buffer)[0] != UNTOUCHED
-        return 0 if number == errno.EINVAL and told else number
+        return _refuses_unregistering(ring_fd) if number == errno.EINVAL and told else number
+    return 0
+
+
+def _refuses_unregistering(ring_fd: int) -> int:
+    try:
+        _register(ring_fd, UNREGISTER_NAPI, bytes(NAPI.size), count=0)
+    except OSError as error:
+        return error.errno if error.errno and error.errno != errno.EINVAL else 0
     return 0
 
 
@@ -126,10 +136,10 @@ def _packed(wanted: RingPolling) -> bytes:
     return NAPI.pack(wanted.busy_poll_usecs, wanted.prefer_busy_poll, REGISTER, TRACKING[wanted.tracking], 0)
 
 
-def _register(ring_fd: int, operation: int, argument: bytes | bytearray) -> None:
+def _register(ring_fd: int, operation: int, argument: bytes | bytearray, *, count: int = 1) -> None:
     """The kernel writes the former values into a bytearray."""
     buffer = ctypes.create_string_buffer(bytes(argument), len(argument))
-    result = _libc.syscall(IO_URING_REGISTER, ring_fd, operation, buffer, 1)
+    result = _libc.syscall(IO_URING_REGISTER, ring_fd, operation, buffer, count)
     number = ctypes.get_errno()
     if isinstance(argument, bytearray):
         argument[:] = buffer.raw

@@ -21,6 +21,8 @@ class NapctlError(Exception):
     """
 
     exit_status = 6
+    leaves_changed = False
+    """Whether something that was changed could not be put back."""
 
 
 class BadInput(NapctlError):
@@ -61,6 +63,9 @@ class ChangedMeanwhile(NapctlError):
 
 class RolledBack(NapctlError):
     """The operation failed on the way; what had been changed was put back."""
+
+    because: NapctlError | None = None
+    """What it failed by, where a change was refused."""
 
 
 class NotTakenBack(NapctlError):

@@ -104,10 +104,16 @@ def _polling(socket_fd: int) -> tuple[int, bool] | None:
 
 
 def _of(device: str, queue: int, zero_copy: bool | None, holders: Sequence[Holder]) -> XdpSocket:
+    """Where any of several may have it, it prefers what all of them do: nobody is blamed for another."""
     return XdpSocket(
         device=device,
         queue=queue,
         zero_copy=zero_copy,
         holders=tuple(dict.fromkeys((process.pid, process.name) for process, _ in holders)),
-        prefers_busy_poll=any(prefers for _, prefers in holders) if holders else None,
+        prefers_busy_poll=_alike([prefers for _, prefers in holders]),
     )
+
+
+def _alike(answers: Sequence[bool]) -> bool | None:
+    """None: there are none, or different ones."""
+    return answers[0] if len(set(answers)) == 1 else None

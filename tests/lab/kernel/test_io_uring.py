@@ -17,7 +17,8 @@ from tests.lab.uring_server import OFF, ON
 
 pytestmark = pytest.mark.lab
 
-SINGLE_ISSUER, IOPOLL = 1 << 12, 1
+SINGLE_ISSUER, IOPOLL, DISABLED = 1 << 12, 1, 1 << 6
+REGISTER_RESTRICTIONS, ENABLE_RINGS = 11, 12
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -64,6 +65,16 @@ def test_a_ring_that_refuses_says_so_before_and_when_it_is_set(flags: int, error
         thread.start()
         thread.join()
         assert found == [error, error]
+        assert io_uring.facts(fd).polling == OFF
+
+
+@pytest.mark.parametrize(("allowed", "error"), [([27, 28], 0), ([27], errno.EACCES)], ids=["can", "cannot"])
+def test_a_restricted_ring_is_taken_only_if_it_can_be_switched_off_again(allowed: list[int], error: int) -> None:
+    with ring(DISABLED) as fd:
+        each = b"".join(struct.pack("=HBB12x", 0, operation, 0) for operation in [ENABLE_RINGS, *allowed])
+        assert not _libc.syscall(427, fd, REGISTER_RESTRICTIONS, each, len(allowed) + 1)
+        assert not _libc.syscall(427, fd, ENABLE_RINGS, None, 0)
+        assert io_uring.refusal(fd) == error
         assert io_uring.facts(fd).polling == OFF
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.attachment import planned
+from napctl.attach.follow import Stay
 from napctl.attach.follow_memory import Known
 from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
@@ -18,7 +19,8 @@ from napctl.attach.follow_words import Words
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.switch_way import in_way
-from napctl.model.change import NapiChange, ThreadChange, Transaction
+from napctl.attach.target import parse
+from napctl.model.change import Guard, NapiChange, ThreadChange, Transaction
 from napctl.model.modes import Mode
 from napctl.model.next_best import NextBest, Offer
 from napctl.model.settings import NapiSettings, ThreadSettings
@@ -136,6 +138,22 @@ def test_the_best_mode_is_taken_with_the_timer_it_was_tried_with_until_the_attac
     assert mode.options.suspension.irq_suspend_timeout_ns == 0
     mode.end()
     assert mode.options == asked
+
+
+def test_a_mode_that_was_chosen_and_does_not_fit_any_more_leaves_room_for_another(tmp_path: Path) -> None:
+    told: list[str] = []
+    asked = in_mode(AttachOptions(suspension=Suspension()), "auto")
+    guard = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
+    stay = Stay(parse("pid:1"), asked, guard, tmp_path, lambda line, _kind=None: told.append(line))
+    best = Offer(mode="thread", fits=True, why="")
+    stay._mode.take_best(NextBest(offers=(best,), gro_flush_timeout_ns=50_000, best=best, why="the figures"))
+    assert not stay._mode.is_open
+    now = in_mode_of_instances(GO, "thread")
+    unfit = but(now, choice=but(now.choice, napis=(), threads=(), why_empty="NAPI 300 is leased"))
+    stay._attach(unfit)
+    stay._words.tell_all()
+    assert any("waiting" in line and "NAPI 300 is leased" in line for line in told)
+    assert (stay._mode.options, stay._mode.is_open) == (asked, True)
 
 
 def test_without_a_better_one_it_waits_and_says_why_and_what_was_taken_over_goes_on(tmp_path: Path) -> None:

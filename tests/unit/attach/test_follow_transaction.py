@@ -10,6 +10,10 @@ from napctl.attach.follow_transaction import FollowedTransaction
 from napctl.attach.follow_words import Words
 from napctl.change import journal as module
 from napctl.change.journal import Journal
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.change import NapiChange
+from napctl.model.settings import NapiSettings
+from napctl.model.suspension import Suspension
 from tests.lab.helpers import QUICKLY
 from tests.unit.change.keeping import ME, OF_SERVICE, recorded
 
@@ -69,3 +73,18 @@ def test_what_somebody_has_put_back_is_told_also_if_that_is_forgotten_by_now(
     followed._words.tell_all()
     (line,) = told
     assert line.endswith("somebody else has detached it")
+
+
+def test_a_device_that_is_no_more_is_forgotten_and_one_that_is_down_is_not(
+    followed: FollowedTransaction, tmp_path: Path
+) -> None:
+    """Or one for each container that ever was would be looked for."""
+    ours = NetworkNamespace.current()
+    there, gone = (ours.inode, 1), (ours.inode, 2**30)
+    for netns, ifindex in (there, gone):
+        followed._gone[netns, ifindex] = NapiChange(
+            netns=netns, device="eth9", ifindex=ifindex, napi_id=9, before=NapiSettings(), after=Suspension().napi
+        )
+    with Journal(tmp_path) as journal:
+        followed._put_back_what_was_kept(journal)
+    assert followed._gone.keys() == {there}

@@ -1,24 +1,28 @@
 """Which io_uring instances get busy polling, and what of a target is attached beside them. Without a kernel."""
 
 import errno
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions, in_mode
 from napctl.attach.attachment import planned, ring_polling
+from napctl.attach.follow import Stay
+from napctl.attach.follow_rings import step_without_rings
 from napctl.attach.inspect_process import Ring
 from napctl.attach.judge_target import judge, unfit_words, why_not
 from napctl.attach.parts import feeds_of, whole
 from napctl.attach.rings import ring_fitness, ring_verdicts
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import has_one_way, in_force, in_way, wanted_of
-from napctl.model.change import EpollChange, IoUringChange, NapiChange
+from napctl.attach.target import parse
+from napctl.model.change import EpollChange, Guard, IoUringChange, NapiChange
 from napctl.model.machine import RingPoller
 from napctl.model.modes import mode_of
 from napctl.model.settings import DYNAMIC, STATIC, NapiSettings, RingPolling
 from napctl.model.suspension import Suspension
-from tests.unit.attach.steps import IN_FORCE, attached, of, step_of
+from tests.unit.attach.steps import IN_FORCE, attached, of, present, step_of
 from tests.unit.attach.targets import ABLE, QUIET, examination, instance, judged, plain_socket, ring, waits
 
 POLLS = RingPolling(tracking=DYNAMIC, busy_poll_usecs=50, prefer_busy_poll=True)
@@ -148,6 +152,37 @@ def test_a_follower_sets_a_ring_again_that_lost_its_polling_and_lets_go_of_all_w
 
     gone = step_of(before, examination(instance(5, {}), queues=1), IN_FORCE)
     assert of(gone, NapiChange) == {"without": ["NAPI 300 of eth0"]}
+
+
+def test_a_follower_lets_go_of_a_ring_and_of_its_deferral_once_an_epoll_instance_fits() -> None:
+    before = attached(examination(rings=[ring(300, threads=WAITS)]))
+    polled = ring(300, polling=POLLS, threads=WAITS)
+    assert not step_without_rings(before, judged(examination(rings=[polled])))
+    assert not step_without_rings(before, judged(examination(instance(5, {}), rings=[polled])))
+    assert not step_without_rings(before, judged(examination(plain_sockets=(plain_socket(),), rings=[polled])))
+
+    now = judged(examination(instance(5, {300: 3}), rings=[polled]))
+    step = step_without_rings(before, now)
+    assert step.without == list(before.changes)
+    assert (step.more, step.forget) == ([], [])
+    assert any("detached ring 20 of server (42): its server has another way" in each for each in step.words)
+    suspended = attached(examination(instance(5, {300: 3})))
+    mixed = replace(before, changes=(*suspended.changes, before.changes[-1]))
+    assert [type(each) for each in step_without_rings(mixed, now).without] == [IoUringChange]
+
+
+def test_who_follows_takes_that_step_before_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
+    stay = Stay(parse("pid:42"), AttachOptions(suspension=Suspension()), guard, tmp_path, lambda *_: None)
+    now = judged(examination(instance(5, {300: 3}), rings=[ring(300, polling=POLLS, threads=WAITS)]))
+    monkeypatch.setattr(stay._settings, "present", lambda _transaction: present(now.found, IN_FORCE))
+    before = attached(examination(rings=[ring(300, threads=WAITS)]))
+
+    step = stay._step(before, now)
+    assert (step.without, step.more) == (list(before.changes), [])
+    step = stay._step(replace(before, changes=()), now)
+    assert of(step, EpollChange)["more"]
+    assert [each.after.irq_suspend_timeout_ns for each in step.more if isinstance(each, NapiChange)] == [20_000_000]
 
 
 def test_what_starves_does_not_take_the_napi_instance_of_a_ring_with_it() -> None:

@@ -22,7 +22,7 @@ __all__ = ["PmdStats", "cycles_by_core", "detect"]
 PMD = re.compile(r"^pmd-c(\d+)/id:")
 CONTROL = re.compile(r"/ovs-vswitchd[\w-]*\.\d+\.ctl$")
 HEAD = re.compile(r"^pmd thread numa_id -?\d+ core_id (\d+):")
-CYCLES = re.compile(r"^ +(idle|processing) cycles: (\d+)\b")
+CYCLES = re.compile(r"^ +(idle|processing) cycles: (\d{1,18})\b")
 STATISTICS = "dpif-netdev/pmd-stats-show"
 REMEDY = (
     "Let its PMD threads sleep when little comes: ovs-vsctl set Open_vSwitch . other_config:pmd-sleep-max=50 (µs; "
@@ -46,9 +46,14 @@ class PmdStats:
             cycles = cycles_by_core(ask_unixctl(self.path, self.pid, STATISTICS))
         except Unanswered as why:
             return Statement(
-                received=ports.received, sent=ports.sent, troubles=(*ports.troubles, f"{STATISTICS}: {why}")
+                received=ports.received,
+                sent=ports.sent,
+                lost=ports.lost,
+                troubles=(*ports.troubles, f"{STATISTICS}: {why}"),
             )
-        return Statement(received=ports.received, sent=ports.sent, cycles=cycles, troubles=ports.troubles)
+        return Statement(
+            received=ports.received, sent=ports.sent, lost=ports.lost, cycles=cycles, troubles=ports.troubles
+        )
 
     def key(self, thread: Spin, pid: int) -> str | None:
         """The core in its name."""
