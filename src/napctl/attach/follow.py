@@ -314,8 +314,7 @@ class Stay:
         now = self._known.without_left(now, self._conflicts.left, transaction)
         if self._step(transaction, now):
             with self._attachment.journal() as journal:
-                others = self._attachment.others(journal)
-                if others is None:
+                if (others := self._attachment.others(journal)) is None:
                     return False
                 now = self._known.without_held(now, others, transaction)
                 amended = self._amend(journal, step := self._step(transaction, now))
