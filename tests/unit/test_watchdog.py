@@ -59,6 +59,14 @@ ctypes.PyDLL(None).pause()  # nobody else has the interpreter, so no handler of 
     assert time.monotonic() - began < 20
 
 
+def mark_of(running: subprocess.Popen[str]) -> str:
+    """Once its script has said that it has started."""
+    assert running.stdout
+    mark, started = (running.stdout.readline().strip() for _ in range(2))
+    assert started == "started"
+    return mark
+
+
 def test_what_does_not_heed_an_abort_is_killed() -> None:
     running = start("""
 import signal
@@ -80,9 +88,7 @@ time.sleep(1000)
 """,
         grace_seconds=2,
     )
-    assert running.stdout
-    mark, started = (running.stdout.readline().strip() for _ in range(2))
-    assert started == "started"
+    mark = mark_of(running)
     deadline = time.monotonic() + 20
     while len(marked_by(mark)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -104,9 +110,7 @@ time.sleep(1000)
 """,
         grace_seconds=20,
     )
-    assert running.stdout
-    mark, started = (running.stdout.readline().strip() for _ in range(2))
-    assert started == "started"
+    mark = mark_of(running)
     assert len(marked_by(mark)) == 1
     running.kill()
     running.communicate(timeout=60)

@@ -8,8 +8,8 @@ from typing import Self
 
 from msgspec.structs import replace
 
+from napctl.change.io_uring_block import io_uring_block
 from napctl.change.recovery import alive
-from napctl.change.ring_block import ring_block
 from napctl.change.same_process import running
 from napctl.kernel import cpu_time, napi_threads, processes
 from napctl.kernel.epoll_instances import params_at
@@ -17,7 +17,7 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.running_kernel import in_initial_pid_namespace
 from napctl.model.activity import Now, attached_pids, judge
-from napctl.model.change import EpollChange, InstanceChange, NapiChange, RingChange, Transaction
+from napctl.model.change import EpollChange, InstanceChange, IoUringChange, NapiChange, Transaction
 from napctl.model.latency import LatencySummary
 from napctl.model.machine import Napi
 from napctl.model.settings import ThreadSettings
@@ -152,19 +152,19 @@ def _namespaces(transaction: Transaction) -> list[int]:
 
 def _lost_settings(transaction: Transaction) -> str:
     """What is no longer as it was attached, in a clause; "" if everything is."""
-    lost = (_lost_poller(each) for each in transaction.changes if isinstance(each, EpollChange | RingChange))
+    lost = (_lost_poller(each) for each in transaction.changes if isinstance(each, EpollChange | IoUringChange))
     return next((why for why in lost if why), "") or _lost_napis(transaction)
 
 
-def _lost_poller(change: EpollChange | RingChange) -> str:
+def _lost_poller(change: EpollChange | IoUringChange) -> str:
     return _lost_epoll(change) if isinstance(change, EpollChange) else _lost_ring(change)
 
 
-def _lost_ring(change: RingChange) -> str:
+def _lost_ring(change: IoUringChange) -> str:
     if not any(map(running, change.holders)):
         return ""  # as of an epoll instance
     try:
-        with ring_block(change) as block:
+        with io_uring_block(change) as block:
             now = block.read() if block is not None else None
     except OSError:
         return ""  # who polls is seen all the same

@@ -15,11 +15,11 @@ from napctl.model.change import (
     Guard,
     Holder,
     InstanceChange,
+    IoUringChange,
     Keeper,
     NapiChange,
     PollerChange,
     Restored,
-    RingChange,
     SocketChange,
     SteeringChange,
     TargetProcess,
@@ -138,7 +138,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
         if adapts or each.polling != polling
     ]
     changes += [
-        RingChange(
+        IoUringChange(
             pid=each.process.pid,
             name=each.process.name,
             started_ticks=each.process.started_ticks,

@@ -28,7 +28,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
-from napctl.model.change import Guard, InstanceChange, PollerChange, Restored, RingChange, Transaction
+from napctl.model.change import Guard, InstanceChange, IoUringChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
 __all__ = ["Stay"]
@@ -314,12 +314,11 @@ class Stay:
         now = self._known.without_left(now, self._conflicts.left, transaction)
         if self._step(transaction, now) or not self._attachment.has_all(self.members.known):
             with self._attachment.journal() as journal:
-                others = self._attachment.others(journal)
-                if others is None:
+                if (others := self._attachment.others(journal)) is None:
                     return False
                 now = self._known.without_held(now, others, transaction)
                 amended = self._amend(journal, step := self._step(transaction, now))
-                if self._attachment.left_out or any(isinstance(each, RingChange) for each in step.without):
+                if self._attachment.left_out or any(isinstance(each, IoUringChange) for each in step.without):
                     now = self._processes.examined(amended)  # NAPI instances are not to be kept for nobody
                     self._amend(journal, self._step(amended, now))
         self._settle(now)

@@ -12,7 +12,7 @@ from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, Pla
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
 from napctl.attach.steering import groups
-from napctl.model.change import Change, EpollChange, RingChange, SocketChange, Transaction
+from napctl.model.change import Change, EpollChange, IoUringChange, SocketChange, Transaction
 from napctl.model.modes import OF_INSTANCES
 
 __all__ = ["Known", "key_of", "keys_of"]
@@ -115,7 +115,7 @@ class Known:
             for each in glance.found.plain_sockets
             if each.napi_id and each.inode not in inodes and each.process.pid not in polled
         }
-        held = {each.inode for each in changes if isinstance(each, RingChange)}
+        held = {each.inode for each in changes if isinstance(each, IoUringChange)}
         rings = {each.key for each in glance.choice.rings if each.inode not in held}
         accepted = self._accepted if attached else frozenset[Key]()
         return ((instances | rings) - accepted) | (plain_sockets - self.standing().keys())
@@ -186,6 +186,6 @@ def key_of(change: Change) -> Key | None:
             return change.pid, change.started_ticks, change.epoll_fd
         case SocketChange():
             return change.pid, change.started_ticks, PLAIN_SOCKETS
-        case RingChange():
+        case IoUringChange():
             return change.pid, change.started_ticks, change.fd
     return None

@@ -2,7 +2,7 @@
 
 from napctl.attach.follow_step import Step
 from napctl.attach.judge_target import BESIDE, JudgedTarget
-from napctl.model.change import Change, NapiChange, RingChange, Transaction
+from napctl.model.change import Change, IoUringChange, NapiChange, Transaction
 
 __all__ = ["step_without_rings"]
 
@@ -14,10 +14,10 @@ def step_without_rings(transaction: Transaction, now: JudgedTarget) -> Step:
     to be attached instead is another step, after another look.
     """
     step, choice = Step(), now.choice
-    rings = [each for each in transaction.changes if isinstance(each, RingChange)]
+    rings = [each for each in transaction.changes if isinstance(each, IoUringChange)]
     if not rings or choice.rings or not choice.instances:
         return step
-    step.without = [each for each in transaction.changes if isinstance(each, RingChange) or _only_defers(each)]
+    step.without = [each for each in transaction.changes if isinstance(each, IoUringChange) or _only_defers(each)]
     for ring in rings:
         step.say(f"detached {ring.where}: {BESIDE}", "detach")
     return step

@@ -14,9 +14,9 @@ from napctl.model.change import (
     Change,
     EpollChange,
     InstanceChange,
+    IoUringChange,
     NapiChange,
     PollerChange,
-    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -122,7 +122,7 @@ def _stays(
             return _instance(change, now, present, step, left)
         case SocketChange():
             return _socket(change, now, step)
-        case RingChange():
+        case IoUringChange():
             return _ring(change, now, step)
         case SteeringChange():
             return _steering(change, now, misfits, step)
@@ -148,7 +148,7 @@ def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]
     step = Step()
     for change in transaction.changes:
         match change:
-            case EpollChange() | SocketChange() | RingChange():
+            case EpollChange() | SocketChange() | IoUringChange():
                 if pids and not any(each.pid in pids for each in change.holders):
                     step.gone(change, f"{change.name} ({change.pid}) has ended")
             case NapiChange() if not _napi(change, present, step):
@@ -179,7 +179,7 @@ def _keys(change: Change) -> Iterator[tuple[object, ...]]:
             yield ("thread", change.netns, change.napi_id)
         case SocketChange():
             yield ("socket", change.inode)
-        case RingChange():
+        case IoUringChange():
             yield ("ring", change.inode)
         case SteeringChange():
             yield from (("listener", inode) for inode in change.inodes)
@@ -346,14 +346,14 @@ def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, s
     return False
 
 
-def _socket(change: SocketChange | RingChange, now: JudgedTarget, step: Step) -> bool:
+def _socket(change: SocketChange | IoUringChange, now: JudgedTarget, step: Step) -> bool:
     if _runs(change, now):
         return True
     step.gone(change, f"{change.name} ({change.pid}) has ended")
     return False
 
 
-def _ring(change: RingChange, now: JudgedTarget, step: Step) -> bool:
+def _ring(change: IoUringChange, now: JudgedTarget, step: Step) -> bool:
     if not _socket(change, now, step):
         return False
     ring = next((each for each in now.found.rings if each.inode == change.inode), None)

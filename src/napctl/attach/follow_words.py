@@ -11,8 +11,8 @@ from napctl.model.activity import Attached
 from napctl.model.change import (
     Change,
     EpollChange,
+    IoUringChange,
     NapiChange,
-    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -32,7 +32,7 @@ REMEMBERED = 64
 """Lines that are not told again."""
 KINDS: dict[type[Change], str] = {
     NapiChange: "NAPI instance", ThreadChange: "NAPI thread", EpollChange: "epoll instance", SocketChange: "socket",
-    RingChange: "io_uring instance",
+    IoUringChange: "io_uring instance",
     SteeringChange: "steered group",
 }  # fmt: skip
 

@@ -10,10 +10,10 @@ from napctl.model.activity import Now
 from napctl.model.change import (
     Change,
     EpollChange,
+    IoUringChange,
     NapiChange,
     PollerChange,
     Restored,
-    RingChange,
     SocketChange,
     Transaction,
 )
@@ -53,7 +53,7 @@ def starved_changes(transaction: Transaction, found: Examination, starving: Coll
             fed[change] = {napi for each in change.holders for napi in napis.get((each.pid, each.fd), ())}
         elif isinstance(change, SocketChange):
             fed[change] = set(by_socket.get(change.inode, ()))
-        elif isinstance(change, RingChange):
+        elif isinstance(change, IoUringChange):
             fed[change] = set(by_ring.get(change.inode, ()))
     unfit = [change for change, ids in fed.items() if ids & set(starving)]
     theirs = set[int | None]().union(*(fed[change] for change in unfit))

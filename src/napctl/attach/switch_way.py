@@ -12,7 +12,7 @@ from napctl.change.exchange import Block, Exchanged, Stage, exchange
 from napctl.change.journal import Journal
 from napctl.change.one_change import may_have_either
 from napctl.change.undoing_order import SUSPENSION, resumed_seconds
-from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, Switch, Transaction
+from napctl.model.change import Change, EpollChange, IoUringChange, NapiChange, SocketChange, Switch, Transaction
 from napctl.model.settings import EpollParams, NapiSettings, RingPolling, SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.model.units import duration_text
@@ -50,7 +50,7 @@ def in_force(transaction: Transaction, otherwise: Suspension) -> Suspension:
     for block in (*_most(napis), *_most(epolls)):
         found |= {name: value for name in block.__struct_fields__ if (value := getattr(block, name)) is not None}
     polls = _of_the_group([each.after for each in settled if isinstance(each, SocketChange)], napis)
-    rings = _of_the_group([each.after for each in settled if isinstance(each, RingChange)], napis)
+    rings = _of_the_group([each.after for each in settled if isinstance(each, IoUringChange)], napis)
     if (polls or rings) and not epolls:
         own = polls[0].prefer_busy_poll if polls else rings[0].prefer_busy_poll
         found |= {"prefer_busy_poll": True} if own else {"prefer_busy_poll": False, "busy_poll_usecs": 0}
@@ -67,7 +67,7 @@ def _of_the_group(polling: list[P], napis: Counter[NapiSettings]) -> list[P]:
 
 def has_one_way(transaction: Transaction) -> bool:
     """Whether all that is attached was given the same."""
-    kinds = (NapiChange, EpollChange, SocketChange, RingChange)
+    kinds = (NapiChange, EpollChange, SocketChange, IoUringChange)
     return all(len({each.after for each in transaction.changes if isinstance(each, kind)}) <= 1 for kind in kinds)
 
 
@@ -106,7 +106,7 @@ def _block(change: Change, wanted: Suspension) -> Block | None:
             return wanted.epoll
         case SocketChange():
             return socket_polling(wanted)
-        case RingChange():
+        case IoUringChange():
             return ring_polling(wanted)
     return None
 
@@ -114,5 +114,5 @@ def _block(change: Change, wanted: Suspension) -> Block | None:
 def wanted_of(changes: Iterable[Change], wanted: Suspension) -> Suspension:
     """What an attachment is given: without suspension, where its rings alone poll, which cannot."""
     kinds = {type(each) for each in changes}
-    by_rings = RingChange in kinds and EpollChange not in kinds
+    by_rings = IoUringChange in kinds and EpollChange not in kinds
     return replace(wanted, irq_suspend_timeout_ns=0) if by_rings else wanted

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 from msgspec.structs import replace
 
-from napctl.change.ring_block import ring_block
+from napctl.change.io_uring_block import io_uring_block
 from napctl.change.storm_objects import opened_storm_control, opened_storm_limits
 from napctl.change.thread_block import thread_block
 from napctl.kernel import epoll, processes, sockets
@@ -25,8 +25,8 @@ from napctl.model.change import (
     EpollChange,
     Holder,
     InstanceChange,
+    IoUringChange,
     NapiChange,
-    RingChange,
     RingsChange,
     SocketChange,
     Steered,
@@ -91,8 +91,8 @@ def opened(change: Change, places: Places) -> Iterator[SettingsBlock | None]:
         case EpollChange():
             with _epoll(change) as target:
                 yield target
-        case RingChange():
-            with ring_block(change) as target:
+        case IoUringChange():
+            with io_uring_block(change) as target:
                 yield target
         case SocketChange() | SteeringChange():
             with _socket(change) as target:

@@ -14,9 +14,9 @@ from napctl.model.change import (
     Change,
     DeviceChange,
     EpollChange,
+    IoUringChange,
     PollerChange,
     Restored,
-    RingChange,
     SocketChange,
     SteeringChange,
     ThreadChange,
@@ -136,7 +136,7 @@ def undo(change: Change, places: Places, *, force: bool = False, interrupted: bo
                 return all_gone(change)
             whole = interrupted and isinstance(change, DeviceChange)
             rows = [_settle(change, name, now, always=force or whole) for name in _names(change, now, whole=whole)]
-            if isinstance(change, RingChange) and any(row.outcome == "left" for row in rows):
+            if isinstance(change, IoUringChange) and any(row.outcome == "left" for row in rows):
                 return _all_left(rows)
             back = {row.setting: row.before for row in rows if row.outcome == "restored"}
             if back:
@@ -235,7 +235,7 @@ def _why_not_permitted(change: Change) -> str:
 def _refusal(change: Change, target: SettingsBlock, wanted: Mapping[str, Any], error: OSError | Refused) -> NapctlError:
     """Of settings that were written at once; if a driver does not say which of them it refuses, that is found out."""
     why = explain(change, error)
-    if isinstance(change, EpollChange | RingChange | StormChange) or why.exit_status != Unsupported.exit_status:
+    if isinstance(change, EpollChange | IoUringChange | StormChange) or why.exit_status != Unsupported.exit_status:
         return why
     named = getattr(error, "attribute", None)
     names = [name for name in wanted if kernel_name(name) == named] or _refused_alone(target, wanted)

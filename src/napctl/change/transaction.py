@@ -24,10 +24,10 @@ from napctl.model.change import (
     EpollChange,
     Guard,
     InstanceChange,
+    IoUringChange,
     Keeper,
     Kind,
     Restored,
-    RingChange,
     RingsChange,
     SocketChange,
     State,
@@ -261,7 +261,7 @@ def _object(change: Change) -> tuple[int, int]:
     match change:
         case EpollChange():
             return change.pid, change.epoll_fd
-        case SocketChange() | RingChange() | SteeringChange():
+        case SocketChange() | IoUringChange() | SteeringChange():
             return change.pid, change.fd
     return change.netns, change.ifindex
 

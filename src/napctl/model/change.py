@@ -18,12 +18,12 @@ __all__ = [
     "Guard",
     "Holder",
     "InstanceChange",
+    "IoUringChange",
     "Keeper",
     "Kind",
     "NapiChange",
     "PollerChange",
     "Restored",
-    "RingChange",
     "RingsChange",
     "SocketChange",
     "State",
@@ -200,7 +200,7 @@ class SocketChange(Value, frozen=True, kw_only=True, tag="socket"):
         return f"socket {self.fd} of {self.name} ({self.pid})"
 
 
-class RingChange(Value, frozen=True, kw_only=True, tag="ring"):
+class IoUringChange(Value, frozen=True, kw_only=True, tag="io_uring"):
     """NAPI busy polling of one io_uring instance of one process."""
 
     pid: int
@@ -256,10 +256,10 @@ DeviceChange = CoalescingChange | RingsChange | ChannelsChange
 """Of what a driver is given as a whole."""
 InstanceChange = NapiChange | ThreadChange
 """Of what one NAPI instance has."""
-PollerChange = EpollChange | SocketChange | RingChange
+PollerChange = EpollChange | SocketChange | IoUringChange
 """Of who polls."""
 Change = (
-    NapiChange | ThreadChange | EpollChange | SocketChange | RingChange | SteeringChange
+    NapiChange | ThreadChange | EpollChange | SocketChange | IoUringChange | SteeringChange
     | CoalescingChange | RingsChange | ChannelsChange | StormChange
 )  # fmt: skip
 
@@ -350,7 +350,7 @@ class Transaction(Value, frozen=True, kw_only=True):
     @property
     def busy_polls(self) -> bool:
         """Whether tasks of it busy poll without suspension, which costs CPU time."""
-        polling = (each.after for each in self.changes if isinstance(each, SocketChange | RingChange))
+        polling = (each.after for each in self.changes if isinstance(each, SocketChange | IoUringChange))
         return any(each.prefer_busy_poll or each.busy_poll_usecs for each in polling)
 
     @property

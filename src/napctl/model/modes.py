@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, SteeringChange, ThreadChange
+from napctl.model.change import (
+    Change,
+    EpollChange,
+    IoUringChange,
+    NapiChange,
+    SocketChange,
+    SteeringChange,
+    ThreadChange,
+)
 from napctl.model.settings import BUSY_POLL
 
 __all__ = ["ASKED", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies", "spins"]
@@ -27,7 +35,7 @@ def mode_of(changes: Sequence[Change]) -> Mode:
         return "thread"
     if any(isinstance(each, EpollChange | SteeringChange) for each in changes):
         return "suspend"
-    if any(isinstance(each, SocketChange | RingChange) for each in changes):
+    if any(isinstance(each, SocketChange | IoUringChange) for each in changes):
         return "poll"
     napis = [each.after for each in changes if isinstance(each, NapiChange)]
     defers = any(each.gro_flush_timeout_ns and not each.irq_suspend_timeout_ns for each in napis)

@@ -12,9 +12,9 @@ from napctl.model.change import (
     Change,
     EpollChange,
     InstanceChange,
+    IoUringChange,
     NapiChange,
     PollerChange,
-    RingChange,
     SocketChange,
     SteeringChange,
     Transaction,
@@ -130,7 +130,7 @@ def _is_on_interrupts(change: Change) -> bool:
     match change:
         case NapiChange():
             return not change.after.gro_flush_timeout_ns
-        case EpollChange() | SocketChange() | RingChange():
+        case EpollChange() | SocketChange() | IoUringChange():
             return not (change.after.prefer_busy_poll or change.after.busy_poll_usecs)
     return False
 
@@ -151,6 +151,6 @@ def _wanted(options: AttachOptions, change: Change) -> Mapping[str, Any]:
             return dict(settings(wanted.epoll))
         case SocketChange():
             return dict(settings(socket_polling(wanted)))
-        case RingChange():
+        case IoUringChange():
             return dict(settings(ring_polling(wanted)))
     return {}

@@ -12,7 +12,7 @@ from napctl.change.journal import Journal
 from napctl.kernel import io_uring, open_files, processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
-from napctl.model.change import NapiChange, RingChange
+from napctl.model.change import IoUringChange, NapiChange
 from napctl.model.fitness import Fitness, SocketFitness
 from napctl.model.settings import NapiSettings, RingPolling
 from napctl.model.value import from_json
@@ -74,7 +74,7 @@ def test_exactly_the_ring_gets_busy_polling_and_what_feeds_it_deferral_and_both_
     assert napctl("attach", server.pid, *QUICKLY).status == 0
     (transaction,) = napctl.live()
 
-    assert [type(each) for each in transaction.changes] == [NapiChange, RingChange]
+    assert [type(each) for each in transaction.changes] == [NapiChange, IoUringChange]
     assert rings_of(server.pid) == {ring.fd: ON}
     assert settings(lab) == [DEFERRED]
     (poller,) = machine_of(lab.server).ring_pollers
@@ -209,7 +209,7 @@ def test_a_ring_that_is_closed_meanwhile_is_told_and_the_device_put_back(
     before = machine_of(lab.server)
     assert napctl("attach", server.pid, *QUICKLY).status == 0
     ((_, ring),) = (each.changes for each in napctl.live())
-    assert isinstance(ring, RingChange)
+    assert isinstance(ring, IoUringChange)
     replace_ring(server, signal.SIGUSR2)
     assert list(rings_of(server.pid)) == [ring.fd], "another one with its descriptor"
 
@@ -244,7 +244,8 @@ def test_who_stays_attached_follows_to_the_next_ring(lab: Lab, server: Server, n
         until(lambda: list(rings_of(server.pid).values()) == [ON], "the next ring", 60)
         until(lambda: settings(lab) == [DEFERRED], "its device")
         until(
-            lambda: sum(isinstance(each, RingChange) for each in napctl.live()[0].changes) == 1, "an end of the former"
+            lambda: sum(isinstance(each, IoUringChange) for each in napctl.live()[0].changes) == 1,
+            "an end of the former",
         )
         stay.end()
     assert list(rings_of(server.pid).values()) == [OFF]

@@ -12,7 +12,7 @@ from napctl.attach.attachment import planned, ring_polling, steered_inodes
 from napctl.attach.follow_step import NapiKey, Present, Step, next_step
 from napctl.attach.inspect_process import EpollInstance, Listener, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
-from napctl.model.change import EpollChange, NapiChange, RingChange, SteeringChange, Transaction
+from napctl.model.change import EpollChange, IoUringChange, NapiChange, SteeringChange, Transaction
 from napctl.model.settings import EpollParams, NapiSettings, RingPolling
 from tests.unit.attach.steps import DEVICE, IN_FORCE, WANTED, attachment, reading
 from tests.unit.attach.targets import (
@@ -71,7 +71,7 @@ class Machine:
             elif isinstance(change, EpollChange) and isinstance(settings, EpollParams):
                 key = (change.pid, change.epoll_fd)
                 instances[key] = but(instances[key], params=settings)
-            elif isinstance(change, RingChange) and isinstance(settings, RingPolling):
+            elif isinstance(change, IoUringChange) and isinstance(settings, RingPolling):
                 one = rings[change.inode]
                 assert one.facts is not None
                 rings[change.inode] = but(one, facts=but(one.facts, polling=settings))

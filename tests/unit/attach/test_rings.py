@@ -17,7 +17,7 @@ from napctl.attach.rings import ring_fitness, ring_verdicts
 from napctl.attach.starving import starved_changes
 from napctl.attach.switch_way import has_one_way, in_force, in_way, wanted_of
 from napctl.attach.target import parse
-from napctl.model.change import EpollChange, Guard, NapiChange, RingChange
+from napctl.model.change import EpollChange, Guard, IoUringChange, NapiChange
 from napctl.model.machine import RingPoller
 from napctl.model.modes import mode_of
 from napctl.model.settings import DYNAMIC, STATIC, NapiSettings, RingPolling
@@ -78,7 +78,7 @@ def test_a_ring_gets_busy_polling_and_its_napi_instances_deferral_alone_the_devi
 
     napis, (poller,) = planned(target, Suspension())[:2], planned(target, Suspension())[2:]
 
-    assert isinstance(poller, RingChange)
+    assert isinstance(poller, IoUringChange)
     assert (poller.before, poller.after, poller.where) == (QUIET, POLLS, "ring 20 of server (42)")
     assert [each.napi_id for each in napis if isinstance(each, NapiChange)] == [300, 301]
     deferral = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0)
@@ -89,10 +89,10 @@ def test_the_options_reach_a_ring_and_one_that_is_as_wanted_is_not_touched() -> 
     target = judged(examination(rings=[ring(300, threads=WAITS, polling=POLLS)]))
 
     (_, poller) = planned(target, Suspension(busy_poll_usecs=33))
-    assert isinstance(poller, RingChange)
+    assert isinstance(poller, IoUringChange)
     assert poller.after == replace(POLLS, busy_poll_usecs=33)
     assert [type(each) for each in planned(target, Suspension())] == [NapiChange]
-    assert [type(each) for each in planned(target, Suspension(), adapts=True)] == [NapiChange, RingChange]
+    assert [type(each) for each in planned(target, Suspension(), adapts=True)] == [NapiChange, IoUringChange]
 
 
 def test_a_ring_is_left_alone_where_something_else_of_the_server_fits_and_that_is_said() -> None:
@@ -138,7 +138,7 @@ def test_a_follower_lets_a_ring_stay_and_attaches_the_next_one_when_it_was_close
     assert not step_of(before, examination(rings=[ring(300, polling=POLLS)]), deferred)
 
     step = step_of(before, examination(rings=[ring(300, fd=21)]), deferred)
-    assert of(step, RingChange) == {"more": ["ring 21 of server (42)"], "forget": ["ring 20 of server (42)"]}
+    assert of(step, IoUringChange) == {"more": ["ring 21 of server (42)"], "forget": ["ring 20 of server (42)"]}
     assert of(step, NapiChange) == {}
     assert "ring 20 of server (42) was closed" in step.words
 
@@ -147,7 +147,7 @@ def test_a_follower_sets_a_ring_again_that_lost_its_polling_and_lets_go_of_all_w
     before = attached(examination(rings=[ring(300)]))
 
     lost = step_of(before, examination(rings=[ring(300)]), IN_FORCE)
-    assert of(lost, RingChange) == {"more": ["ring 20 of server (42)"], "forget": ["ring 20 of server (42)"]}
+    assert of(lost, IoUringChange) == {"more": ["ring 20 of server (42)"], "forget": ["ring 20 of server (42)"]}
     assert [each.where for each in lost.lost] == ["ring 20 of server (42)"]
 
     gone = step_of(before, examination(instance(5, {}), queues=1), IN_FORCE)
@@ -168,7 +168,7 @@ def test_a_follower_lets_go_of_a_ring_and_of_its_deferral_once_an_epoll_instance
     assert any("detached ring 20 of server (42): its server has another way" in each for each in step.words)
     suspended = attached(examination(instance(5, {300: 3})))
     mixed = replace(before, changes=(*suspended.changes, before.changes[-1]))
-    assert [type(each) for each in step_without_rings(mixed, now).without] == [RingChange]
+    assert [type(each) for each in step_without_rings(mixed, now).without] == [IoUringChange]
 
 
 def test_who_follows_takes_that_step_before_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

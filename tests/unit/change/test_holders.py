@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napctl.change.holders import refuse_second_holder
-from napctl.model.change import Change, Kind, NapiChange, RingChange, ThreadChange, Transaction
+from napctl.model.change import Change, IoUringChange, Kind, NapiChange, ThreadChange, Transaction
 from napctl.model.errors import BadInput
 from napctl.model.settings import NapiSettings, RingPolling, ThreadSettings
 
@@ -26,10 +26,10 @@ def suspension(napi_id: int = 7, suspend_ns: int = 20_000_000) -> NapiChange:
     return NapiChange(netns=1, device="eth0", ifindex=2, napi_id=napi_id, before=NapiSettings(), after=after)
 
 
-def ring() -> RingChange:
+def ring() -> IoUringChange:
     off = RingPolling(tracking="inactive", busy_poll_usecs=0, prefer_busy_poll=False)
     on = RingPolling(tracking="dynamic", busy_poll_usecs=50, prefer_busy_poll=True)
-    return RingChange(pid=42, name="server", started_ticks=42, fd=5, inode=9, before=off, after=on)
+    return IoUringChange(pid=42, name="server", started_ticks=42, fd=5, inode=9, before=off, after=on)
 
 
 def deferral(napi_id: int = 7) -> NapiChange:

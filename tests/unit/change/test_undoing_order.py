@@ -106,6 +106,6 @@ def test_rings_stop_polling_before_their_napi_instances_lose_the_deferral() -> N
     changes = attached(examination(rings=[ring(300)])).changes
 
     for made in (changes, changes[::-1]):  # a reset puts the instance last
-        assert kinds(undoing_order(made)) == ["RingChange", "NapiChange"]
+        assert kinds(undoing_order(made)) == ["IoUringChange", "NapiChange"]
     assert suspension_first(undoing_order(changes)) == ([], undoing_order(changes))
     assert resumed_seconds(changes) == 0

@@ -9,21 +9,21 @@ from msgspec.structs import replace
 
 from napctl.kernel import io_uring, processes
 from napctl.kernel.epoll_instances import copy_of_ring
-from napctl.model.change import Holder, RingChange
+from napctl.model.change import Holder, IoUringChange
 from napctl.model.errors import Unsupported
 from napctl.model.settings import DYNAMIC, RingPolling
 
-__all__ = ["ring_block"]
+__all__ = ["io_uring_block"]
 
 
 GONE = (errno.ESRCH, errno.ENOENT, errno.EBADF)
 """What a descriptor of an ended process says, or one that is closed, or by now something else."""
 
 
-class RingBlock:
+class IoUringBlock:
     """Through a copy of a descriptor."""
 
-    def __init__(self, change: RingChange, place: Holder, fd: int):
+    def __init__(self, change: IoUringChange, place: Holder, fd: int):
         self._where, self._place, self._fd = change.where, place, fd
 
     def read(self) -> RingPolling | None:
@@ -50,17 +50,17 @@ class RingBlock:
 
 
 @contextmanager
-def ring_block(change: RingChange) -> Iterator[RingBlock | None]:
+def io_uring_block(change: IoUringChange) -> Iterator[IoUringBlock | None]:
     """Through whoever holds it by now; None if it is gone."""
     with ExitStack() as stack:
         found = (_held(stack, change, place) for place in change.holders)
         yield next((block for block in found if block is not None), None)
 
 
-def _held(stack: ExitStack, change: RingChange, place: Holder) -> RingBlock | None:
+def _held(stack: ExitStack, change: IoUringChange, place: Holder) -> IoUringBlock | None:
     try:
         handle = stack.enter_context(processes.Handle(place.pid))
-        block = RingBlock(change, place, stack.enter_context(copy_of_ring(handle, place.fd, change.inode)))
+        block = IoUringBlock(change, place, stack.enter_context(copy_of_ring(handle, place.fd, change.inode)))
         return block if block.read() is not None else None
     except OSError as error:
         if error.errno not in GONE:
