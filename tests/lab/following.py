@@ -107,8 +107,11 @@ def spread(found: dict[int, Ids]) -> bool:
 
 
 def new_connections_are_spread(lab: Lab, server: Server, count: int = 60) -> bool:
-    """Whether connections of each worker come over several queues."""
+    """Whether connections of each worker come over several queues, once all are accepted."""
     with connections(lab, server, count):
+        deadline = time.monotonic() + 30
+        while not spread(queues_of(*server.workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
         return spread(queues_of(*server.workers))
 
 

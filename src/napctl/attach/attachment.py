@@ -1,6 +1,8 @@
 """An attachment: the one transaction that gives a running server IRQ suspension, or the next best; and the way back."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.steering import Group
@@ -20,6 +22,7 @@ from napctl.model.change import (
     Restored,
     SocketChange,
     SteeringChange,
+    TargetProcess,
     ThreadChange,
     Transaction,
 )
@@ -42,6 +45,7 @@ __all__ = [
     "detach",
     "held",
     "napis_of",
+    "others_of",
     "planned",
     "processes_of",
     "refuse_second",
@@ -77,6 +81,7 @@ def attachment(
     transaction = begun(
         "attach", first.name, changes, pid=first.pid, started_ticks=first.started_ticks, guard=guard, keeper=keeper
     )
+    transaction = replace(transaction, also=others_of(changes, target.found.processes))
     refuse_shared(napis_of(transaction), journal.live())
     return transaction
 
@@ -151,6 +156,13 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
 
 def _holders(places: Iterable[tuple[int, int]], started: Mapping[int, int]) -> tuple[Holder, ...]:
     return tuple(Holder(pid=pid, started_ticks=started[pid], fd=fd) for pid, fd in places if pid in started)
+
+
+def others_of(changes: Iterable[Change], found: Sequence[Process]) -> tuple[TargetProcess, ...]:
+    """The processes of a target but for the first, where no change names those that it is of."""
+    if any(isinstance(each, PollerChange | SteeringChange) for each in changes):
+        return ()
+    return tuple(TargetProcess(pid=each.pid, started_ticks=each.started_ticks) for each in found[1:])
 
 
 def _threads(target: JudgedTarget) -> Iterator[ThreadChange]:
@@ -255,6 +267,7 @@ def processes_of(transaction: Transaction) -> Iterator[tuple[int, int]]:
     """That an attachment was made for: pid and start."""
     if transaction.kind == "attach":
         yield transaction.pid, transaction.started_ticks
+        yield from ((each.pid, each.started_ticks) for each in transaction.also)
         for change in transaction.changes:
             if isinstance(change, PollerChange):
                 yield from ((each.pid, each.started_ticks) for each in change.holders)

@@ -312,7 +312,7 @@ class Stay:
     def _follow(self, transaction: Transaction, now: JudgedTarget) -> bool:
         self._is_left(self._step(transaction, now))
         now = self._known.without_left(now, self._conflicts.left, transaction)
-        if self._step(transaction, now):
+        if self._step(transaction, now) or not self._attachment.has_all(self.members.known):
             with self._attachment.journal() as journal:
                 if (others := self._attachment.others(journal)) is None:
                     return False

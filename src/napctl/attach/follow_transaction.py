@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attach_target import attach_with
-from napctl.attach.attachment import detach
+from napctl.attach.attachment import detach, others_of
 from napctl.attach.follow_memory import Known, key_of
 from napctl.attach.follow_step import Step, resets_of
 from napctl.attach.follow_words import Words
@@ -25,7 +25,7 @@ from napctl.change.transaction import amend, undisturbed
 from napctl.kernel.links import links_at
 from napctl.kernel.processes import Process
 from napctl.model.activity import Attached
-from napctl.model.change import Change, Guard, NapiChange, Restored, Transaction
+from napctl.model.change import Change, Guard, NapiChange, Restored, TargetProcess, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.timer_choice import TimerChoice
 
@@ -51,7 +51,7 @@ class FollowedTransaction:
     @property
     def settled(self) -> bool:
         """Whether the journal has it as it is, by the name of a process that runs: else it is taken for orphaned."""
-        return self.recorded and (self.current is None or alive(self.current))
+        return self.recorded and (self.current is None or alive(replace(self.current, also=())))
 
     def guard_now(self) -> Guard:
         """Who restores what is attached, or on trial, by now."""
@@ -113,6 +113,7 @@ class FollowedTransaction:
         first = next((each for each in members if running(each)), None)
         if not running(transaction) and first is not None:
             transaction = replace(transaction, pid=first.pid, name=first.name, started_ticks=first.started_ticks)
+        transaction = replace(transaction, also=self._others(transaction, members))
         self.recorded = self.left_out = False
         self.current = amend(
             journal, transaction, more=step.more, without=step.without, forget=step.forget, leave_out=self._leave_out
@@ -120,6 +121,16 @@ class FollowedTransaction:
         self.recorded = True
         self._gone |= resets_of(step.forget)
         return self.current
+
+    def has_all(self, members: Sequence[Process]) -> bool:
+        """Whether these are its processes, as far as it has any of whom no change tells."""
+        return self.current is None or set(self.current.also) == set(self._others(self.current, members))
+
+    def _others(self, transaction: Transaction, members: Sequence[Process]) -> tuple[TargetProcess, ...]:
+        named = (transaction.pid, transaction.started_ticks)
+        first = [each for each in members if (each.pid, each.started_ticks) == named]
+        rest = [each for each in members if (each.pid, each.started_ticks) != named]
+        return others_of(transaction.changes, [*(first or members[:1]), *rest])
 
     def _leave_out(self, change: Change, error: NapctlError) -> bool:
         """One worker that cannot be set does not keep the others from being attached."""

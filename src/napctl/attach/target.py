@@ -317,6 +317,7 @@ def _members(transaction: Transaction) -> set[tuple[int, int]]:
     """Its processes, as (pid, start)."""
     changed = (each for each in transaction.changes if isinstance(each, PollerChange))
     others = {(each.pid, each.started_ticks) for each in changed}
+    others |= {(each.pid, each.started_ticks) for each in transaction.also}
     return {(transaction.pid, transaction.started_ticks)} | others
 
 

@@ -107,7 +107,7 @@ def on_trial(transaction: Transaction) -> bool:
 
 def alive(attachment: Transaction) -> bool:
     """Whether the process attached to, or another one that it changes, still runs."""
-    held: list[HasProcess] = [attachment]
+    held: list[HasProcess] = [attachment, *attachment.also]
     for each in attachment.changes:
         held += each.holders if isinstance(each, PollerChange) else ()
         held += [each] if isinstance(each, SteeringChange) else ()

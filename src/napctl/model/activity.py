@@ -228,11 +228,11 @@ def _suspension_figures(
 
 
 def attached_pids(transaction: Transaction) -> tuple[int, ...]:
-    """Processes whose epoll instances, sockets or rings it made poll; the one attached to if it changed none."""
+    """Processes whose epoll instances, sockets or rings it made poll; all of its target if it changed none."""
     pids: set[int] = set()
     for change in transaction.changes:
         pids |= {each.pid for each in change.holders} if isinstance(change, PollerChange) else set()
-    return tuple(sorted(pids)) or (transaction.pid,)
+    return tuple(sorted(pids)) or (transaction.pid, *(each.pid for each in transaction.also))
 
 
 def only(window: Window, transaction: Transaction) -> Window:

@@ -30,6 +30,7 @@ __all__ = [
     "Steered",
     "SteeringChange",
     "Switch",
+    "TargetProcess",
     "ThreadChange",
     "Transaction",
     "devices_of",
@@ -299,6 +300,13 @@ class Switch(Value, frozen=True, kw_only=True):
     why: str
 
 
+class TargetProcess(Value, frozen=True, kw_only=True):
+    """One process of a target."""
+
+    pid: int
+    started_ticks: int
+
+
 class Transaction(Value, frozen=True, kw_only=True):
     """Changes that belong together. In `changing` and `restoring` any prefix of them may be in force."""
 
@@ -316,6 +324,8 @@ class Transaction(Value, frozen=True, kw_only=True):
     pid: int = 0
     """The process attached to; 0 if there is none."""
     started_ticks: int = 0
+    also: tuple[TargetProcess, ...] = ()
+    """The others of its target, where it changes nothing of their own, by which they were known."""
     forced: tuple[str, ...] = ()
     """Safety bounds that it goes beyond, as the user insisted."""
     guard: Guard | None = None

@@ -65,6 +65,7 @@ class PortStatistics(msgspec.Struct, frozen=True):
     ipackets: Count
     opackets: Count
     imissed: Count = 0
+    """For which the queues were full."""
 
 
 class PortInfo(msgspec.Struct, frozen=True):
@@ -103,14 +104,17 @@ class Telemetry:
         """Its ports' packets, and its cores' cycles."""
         try:
             with dpdk_conversation(self.path, self.pid) as talk:
-                statistics = [talk.ask(f"/ethdev/stats,{port}", PortStatistics) for port in _port_numbers(talk)]
+                ports = _all_port_numbers(talk)
+                statistics = [talk.ask(f"/ethdev/stats,{port}", PortStatistics) for port in ports[:MOST_PORTS]]
                 cycles, self.source = _cycles(talk)
         except Unanswered as why:
             return Statement(troubles=(f"DPDK telemetry: {why}",))
         told = [each for each in statistics if each is not None]
+        if not told or len(told) < len(ports):  # a sum of some would be too low
+            return Statement(cycles=cycles)
         return Statement(
-            received=sum(each.ipackets for each in told) if told else None,
-            sent=sum(each.opackets for each in told) if told else None,
+            received=sum(each.ipackets for each in told),
+            sent=sum(each.opackets for each in told),
             lost=sum(each.imissed for each in told),
             cycles=cycles,
         )
@@ -197,7 +201,11 @@ def open_telemetry(path: str, pid: int, threads: Collection[str]) -> Telemetry:
 
 
 def _port_numbers(talk: Conversation) -> list[int]:
-    return (talk.ask("/ethdev/list", list[Count]) or [])[:MOST_PORTS]
+    return _all_port_numbers(talk)[:MOST_PORTS]
+
+
+def _all_port_numbers(talk: Conversation) -> list[int]:
+    return talk.ask("/ethdev/list", list[Count]) or []
 
 
 def _interfaces(arguments: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ socket, …/ovs-vswitchd.PID.ctl, as ovs-appctl(8) does. Idle and processing cyc
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from napctl.census.pollers import dpdk
 from napctl.census.pollers.detection import Detected, Statement
@@ -45,15 +45,8 @@ class PmdStats:
         try:
             cycles = cycles_by_core(ask_unixctl(self.path, self.pid, STATISTICS))
         except Unanswered as why:
-            return Statement(
-                received=ports.received,
-                sent=ports.sent,
-                lost=ports.lost,
-                troubles=(*ports.troubles, f"{STATISTICS}: {why}"),
-            )
-        return Statement(
-            received=ports.received, sent=ports.sent, lost=ports.lost, cycles=cycles, troubles=ports.troubles
-        )
+            return replace(ports, cycles={}, troubles=(*ports.troubles, f"{STATISTICS}: {why}"))
+        return replace(ports, cycles=cycles)
 
     def key(self, thread: Spin, pid: int) -> str | None:
         """The core in its name."""

@@ -193,8 +193,9 @@ class PollerTally:
 
     @property
     def _loses(self) -> bool:
-        """It cannot keep up."""
-        return self.before.behind or self.after.behind or self.after.told.lost > self.before.told.lost
+        """It cannot keep up; or its counts of what it lost were set back, and nothing is known of it."""
+        lost = _grown(self.before.told.lost, self.after.told.lost)
+        return self.before.behind or self.after.behind or lost != 0
 
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""

@@ -199,6 +199,13 @@ def test_a_window_in_which_it_lost_what_the_device_counts_calibrates_nothing(tmp
     assert len(list((tmp_path / "pollers").iterdir())) == 1
 
 
+def test_a_window_in_which_its_ports_missed_packets_calibrates_nothing(tmp_path: Path) -> None:
+    for lost in (5, 1):  # more; and set back meanwhile
+        then = Statement(received=0, sent=0, lost=2 if lost == 1 else 0)
+        poller(tmp_path, DPDK, then, Statement(received=10**6, sent=0, lost=lost), ETH0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_packet_count_there_is_no_bound(tmp_path: Path) -> None:
     found = poller(tmp_path, DPDK, NOTHING, NOTHING)
     assert only_thread(found) == {"work": None, "most": None, "source": NOT_COUNTED}
