@@ -26,7 +26,7 @@ LONG := long-unit long-kills long-servers long-service long-soak long-follow lon
 LONG_SOAK := tests/lab/service/test_soak.py
 LONG_KILLS := $(addprefix tests/lab/,change/test_crash.py plan/test_apply.py plan/test_apply_surprises.py \
     attach/test_attach_bad_input.py attach/test_steering.py)
-LONG_SERVERS := $(addprefix tests/lab/attach/,test_left_alone.py test_real_servers.py)
+LONG_SERVERS := $(addprefix tests/lab/attach/,test_left_alone.py test_modes_of_servers.py test_real_servers.py)
 LONG_FOLLOW := $(addprefix tests/lab/attach/,test_adopting.py test_follow.py test_follow_cost.py)
 
 .PHONY: help setup demo check test test-unit test-vm test-lab test-long long-setup $(LONG) deb bench bpf \

@@ -162,15 +162,6 @@ def test_it_stays_attached_over_a_reload_and_a_reset_of_the_link(service: Guest)
     service.run("napctl attached")
 
 
-def test_a_restart_restores_and_attaches_again(service: Guest) -> None:
-    during, log = all_settings(service), Log(service, DAEMON)
-    with every_request_succeeds(service):
-        service.run(f"systemctl restart {DAEMON}")
-        assert log.await_line("stopped: all is put back") < log.await_line("attached nginx")
-        until(lambda: is_policy_true(service), log.lines)
-    assert all_settings(service) == during
-
-
 def test_a_clock_that_jumps_changes_nothing_and_ends_no_pause(service: Guest) -> None:
     during, log = all_settings(service), Log(service, DAEMON)
     trace_writes(service)

@@ -1,10 +1,10 @@
-"""Servers that only the tests need: caddy, small services in Python; and what a test asks about servers."""
+"""Servers that only the tests need: caddy, small services in Python; and what a test asks of them."""
 
 import socket
 import sys
 import textwrap
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,19 @@ CADDY_PORT = 8081
 WEB_PORT = 8083
 ECHO_PORT = 7777
 LOOPS_PORT = 8085
+
+SEND = """
+import socket, sys
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.settimeout(0.05)
+one.connect((sys.argv[1], int(sys.argv[2])))
+while True:
+    one.send(b"x")
+    try:
+        one.recv(100)
+    except OSError:
+        pass
+"""
 
 CADDYFILE = """
 {{
@@ -115,6 +128,17 @@ def echoed(lab: Lab, server: Server, datagrams: int, *, patience_s: float = 5) -
             here.send(b"%d" % number)
             answered += here.recv(100) == b"%d" % number
     return answered
+
+
+@contextmanager
+def datagrams(lab: Lab, server: Server) -> Iterator[None]:
+    """As many as come back from an echo, one after the other, until the block is left."""
+    process = lab.client.start([sys.executable, "-c", SEND, server.address, str(server.port)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _service(

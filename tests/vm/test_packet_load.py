@@ -5,7 +5,7 @@ A flood under emulation is small, and so is what it takes to be too much.
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,17 @@ def loads(reader: PacketLoadReader, seconds: float) -> list[PacketLoad]:
     return found
 
 
+def loads_until(reader: PacketLoadReader, seen: Callable[[PacketLoad], bool], most_s: float = 60) -> list[PacketLoad]:
+    """Up to the first of which that is so: an emulated machine takes its time to start a program."""
+    end, found = time.monotonic() + most_s, list[PacketLoad]()
+    while not (found and seen(found[-1])):
+        assert time.monotonic() < end, found[-1:]
+        time.sleep(0.25)
+        if load := reader.load():
+            found.append(load)
+    return found
+
+
 @pytest.fixture
 def reader(wire: Wire) -> Iterator[PacketLoadReader]:
     with NetworkNamespace.current() as here, PacketLoadReader([(here, [wire.device])]) as reader:
@@ -55,12 +66,10 @@ def test_two_threads_on_one_cpu_wait_for_each_other_and_no_packet_is_blamed(read
     with running(*spinning):
         alone = loads(reader, 2.5)
         with running(*spinning):
-            found = loads(reader, 2.5)
-    one, two = (on(SERVER_CPU, each[-1]).waited_share for each in (alone, found))
+            found = loads_until(reader, lambda load: (on(SERVER_CPU, load).waited_share or 0) > 0.8)
+    one = on(SERVER_CPU, alone[-1]).waited_share
     assert one is not None
-    assert two is not None
     assert one < 0.5
-    assert two > 0.8
     assert not any(load.lacks for load in found)
     assert [each for load in found for each in overloaded(load)] == []
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from napctl.attach.inspect_process import EpollInstance
 from napctl.attach.inspect_target import Examination
+from napctl.attach.napi_trouble import why_not_ours, why_polled
 from napctl.attach.server_options import hint
 from napctl.attach.steering import Group, groups
 from napctl.model.fitness import InstanceFitness, Judgement
-from napctl.model.machine import leases
 from napctl.model.waits import ThreadWaits
 
 __all__ = ["InstanceVerdict", "instance_fitness", "loop_of", "verdicts", "waiting_threads"]
@@ -113,18 +113,12 @@ def _hopeless(instance: EpollInstance, found: Examination) -> str | None:
     return None
 
 
-def _napi_trouble(napi_id: int, found: Examination) -> str | None:
-    located = found.napis.get(napi_id)
-    if located is None:
-        return f"NAPI {napi_id} belongs to no device of its network namespace or of ours"
-    if lease := dict(leases(located.device)).get(napi_id):
-        return f"{lease}, which is not ours to set"
-    if located.napi.settings.irq_suspend_timeout_ns is None:
+def _napi_trouble(napi_id: int, found: Examination) -> str:
+    if bad := why_not_ours(napi_id, found.napis):
+        return bad
+    if found.napis[napi_id].napi.settings.irq_suspend_timeout_ns is None:
         return "this kernel has no IRQ suspension (irq-suspend-timeout, Linux 6.13)"
-    for other in found.others:
-        if napi_id in other.napi_ids:
-            return f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through {other.through}"
-    return None
+    return why_polled(napi_id, found.others)
 
 
 def _over_several(

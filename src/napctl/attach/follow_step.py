@@ -76,6 +76,18 @@ class Step:
         """`kind`: what was decided; None: it only tells what has happened."""
         self.words.setdefault(line, kind)
 
+    def gone(self, change: Change, line: str, *, lost: bool = False) -> None:
+        """To be forgotten, as it is not there any more; `lost`: it has its former value again."""
+        self.forget.append(change)
+        self.say(line)
+        if lost:
+            self.lost.append(change)
+
+    def let_go(self, change: Change, line: str) -> None:
+        """To be taken out of the attachment, and put back."""
+        self.without.append(change)
+        self.say(line, "detach")
+
 
 def next_step(
     transaction: Transaction, now: JudgedTarget, wanted: Suspension, present: Present, *, adapts: bool = False,
@@ -138,8 +150,7 @@ def cheap_step(transaction: Transaction, present: Present, pids: Collection[int]
         match change:
             case EpollChange() | SocketChange() | RingChange():
                 if pids and not any(each.pid in pids for each in change.holders):
-                    step.forget.append(change)
-                    step.say(f"{change.name} ({change.pid}) has ended")
+                    step.gone(change, f"{change.name} ({change.pid}) has ended")
             case NapiChange() if not _napi(change, present, step):
                 if (change.netns, change.napi_id) in present.napis and change.where not in left:
                     step.more.append(change)
@@ -183,29 +194,23 @@ def outgrown_listeners(transaction: Transaction, found: Examination) -> Mapping[
 def _epoll(change: EpollChange, now: JudgedTarget, misfits: Mapping[int, str], step: Step) -> bool:
     """Whether it stays as it is."""
     if not _runs(change, now):
-        step.forget.append(change)
-        step.say(f"{change.name} ({change.pid}) has ended")
+        step.gone(change, f"{change.name} ({change.pid}) has ended")
         return False
     places = {(place.pid, place.fd) for place in change.holders}
     verdict = next((each for each in now.verdicts if places & set(each.instance.places)), None)
     if verdict is None:
-        step.forget.append(change)
-        step.say(f"{change.where} was closed")
+        step.gone(change, f"{change.where} was closed")
         return False
     chosen = any(each is verdict.instance for each in now.choice.instances)
     why = next((misfits[one.inode] for one in verdict.instance.listeners if one.inode in misfits), None)
     if why is not None and not chosen:
-        step.without.append(change)
-        step.say(f"detached {change.where}: {why}", "detach")
+        step.let_go(change, f"detached {change.where}: {why}")
         return False
     if verdict.judgement in ("does not fit", "fits after steering") and not chosen:
-        step.without.append(change)
-        step.say(f"detached {change.where}: {verdict.why}", "detach")
+        step.let_go(change, f"detached {change.where}: {verdict.why}")
         return False
     if verdict.instance.params == change.before != change.after:
-        step.forget.append(change)
-        step.say(f"{change.where} lost its parameters: somebody else reset them")
-        step.lost.append(change)
+        step.gone(change, f"{change.where} lost its parameters: somebody else reset them", lost=True)
         return False
     return True
 
@@ -224,13 +229,10 @@ def _napi(change: NapiChange, present: Present, step: Step) -> bool:
     if there is None:
         if (change.netns, change.ifindex) in present.down:
             return True  # they may come back with it
-        step.forget.append(change)
-        step.say(f"{change.where} disappeared (device reset)")
+        step.gone(change, f"{change.where} disappeared (device reset)")
         return False
     if touched_settings(there) == change.before and _differs(there, change.after):
-        step.forget.append(change)
-        step.say(f"{change.where} lost its settings")
-        step.lost.append(change)
+        step.gone(change, f"{change.where} lost its settings", lost=True)
         return False
     return True
 
@@ -248,10 +250,9 @@ def _thread(
     state = state_of_thread(change, there, thread, down=down)
     if state == "stays":
         return True
-    step.forget.append(change)
-    step.say(f"{change.where} {'disappeared (device reset)' if state == 'gone' else 'lost its settings'}")
+    words = "disappeared (device reset)" if state == "gone" else "lost its settings"
+    step.gone(change, f"{change.where} {words}", lost=state == "lost")
     if state == "lost":
-        step.lost.append(change)
         step.more += [] if change.where in left else [change]
     return False
 
@@ -277,8 +278,7 @@ def _feeds_only_unfit(change: NapiChange, now: JudgedTarget, step: Step) -> bool
     feeds = [each for each in unfit if change.napi_id in each.instance.sockets_by_napi]
     if not feeds or change.napi_id in now.choice.napis:
         return False
-    step.without.append(change)
-    step.say(f"detached {change.where}: {feeds[0].why}", "detach")
+    step.let_go(change, f"detached {change.where}: {feeds[0].why}")
     return True
 
 
@@ -290,8 +290,7 @@ def _is_deserted(change: InstanceChange, now: JudgedTarget, present: Present, st
     lived_in = now.found.namespaces
     if not lived_in or 0 in lived_in or change.netns in lived_in or (change.netns, change.ifindex) in present.down:
         return False
-    step.without.append(change)
-    step.say(f"detached {change.where}: no process of the target is left in its network namespace", "detach")
+    step.let_go(change, f"detached {change.where}: no process of the target is left in its network namespace")
     return True
 
 
@@ -334,8 +333,7 @@ def _former(born: NapiSettings, predecessor: NapiChange) -> NapiSettings:
 
 def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, str], step: Step) -> bool:
     if why := next((misfits[inode] for inode in change.inodes if inode in misfits), None):
-        step.without.append(change)
-        step.say(f"stopped steering the {change.where}: {why}", "detach")
+        step.let_go(change, f"stopped steering the {change.where}: {why}")
         return False
     groups = [{one.listener.inode for one in group.members} for group in now.choice.steered]
     if any(set(change.inodes) & group for group in groups):  # it has other members now: to be counted anew
@@ -344,16 +342,14 @@ def _steering(change: SteeringChange, now: JudgedTarget, misfits: Mapping[int, s
     sharing = frozenset[int]().union(*now.found.sharers.values())
     if not sharing or sharing & set(change.inodes):
         return True
-    step.forget.append(change)
-    step.say(f"the {change.where} were closed")
+    step.gone(change, f"the {change.where} were closed")
     return False
 
 
 def _socket(change: SocketChange | RingChange, now: JudgedTarget, step: Step) -> bool:
     if _runs(change, now):
         return True
-    step.forget.append(change)
-    step.say(f"{change.name} ({change.pid}) has ended")
+    step.gone(change, f"{change.name} ({change.pid}) has ended")
     return False
 
 
@@ -362,13 +358,10 @@ def _ring(change: RingChange, now: JudgedTarget, step: Step) -> bool:
         return False
     ring = next((each for each in now.found.rings if each.inode == change.inode), None)
     if ring is None:
-        step.forget.append(change)
-        step.say(f"{change.where} was closed")
+        step.gone(change, f"{change.where} was closed")
         return False
     if ring.polling == change.before != change.after:
-        step.forget.append(change)
-        step.say(f"{change.where} lost its busy polling: somebody else switched it off")
-        step.lost.append(change)
+        step.gone(change, f"{change.where} lost its busy polling: somebody else switched it off", lost=True)
         return False
     return True
 

@@ -22,6 +22,7 @@ from napctl.change.same_process import running
 from napctl.change.successors import inherited
 from napctl.change.takeover import leave, take_over
 from napctl.change.transaction import amend, undisturbed
+from napctl.kernel.links import links_at
 from napctl.kernel.processes import Process
 from napctl.model.activity import Attached
 from napctl.model.change import Change, Guard, NapiChange, Restored, TargetProcess, Transaction
@@ -159,7 +160,7 @@ class FollowedTransaction:
             kept = list(inherited(self._gone.values(), journal.live(), places))
             rows = [row for change in kept for row in undo(change, places)]
             over = {(each.netns, each.ifindex) for each in kept}
-            over |= {each for each in self._gone if places.candidates(each[0])[0].inode != each[0]}
+            over |= {each for each in self._gone if not _is_there(each, places)}
         self._gone = {device: each for device, each in self._gone.items() if device not in over}
         return rows
 
@@ -187,3 +188,10 @@ class FollowedTransaction:
         """What became of each setting that was put back since the last time."""
         restored, self._restored = self._restored, []
         return restored
+
+
+def _is_there(device: tuple[int, int], places: Places) -> bool:
+    """Whether that network namespace (its inode number), and in it that interface index, are there still."""
+    inode, ifindex = device
+    netns = places.candidates(inode)[0]
+    return netns.inode == inode and bool(links_at(netns, [ifindex]))

@@ -28,7 +28,6 @@ __all__ = [
     "Choice",
     "JudgedTarget",
     "choose",
-    "choose_napis",
     "judge",
     "judge_target",
     "unfit_words",
@@ -105,7 +104,7 @@ class JudgedTarget:
             if key not in chosen and each.judgement in ("does not fit", "fits after steering"):
                 open_still = each.judgement == "fits after steering" and self.choice.steered
                 why = STILL_OPEN if open_still else each.why
-                left.setdefault(why, []).append(f"epoll {key[1]} of {each.instance.process.name} ({key[0]})")
+                left.setdefault(why, []).append(each.instance.where)
         for one in self.rings:
             if one.ring not in self.choice.rings and one.judgement != "nothing to poll":
                 why = BESIDE if one.judgement == "fits" else one.why
@@ -244,9 +243,8 @@ def why_not(found: Examination, judged: Iterable[InstanceVerdict], rings: Sequen
 def _why_not_without_epoll(found: Examination, rings: Sequence[RingVerdict]) -> str:
     if refused := [each for each in rings if each.judgement == "does not fit"]:
         return _of_ring(refused[0])
-    plain_sockets = [each for _, each in socket_fitness(found, poll_sysctl=None)]
-    if plain_sockets:
-        return f"socket {plain_sockets[0].fd}: {plain_sockets[0].why}"
+    if found.plain_sockets:
+        return why_unpollable(found)
     watched = sum(each.watched for each in found.instances)
     if found.instances:
         return next((each.unfed for each in found.instances if each.unfed), None) or (

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from napctl.attach.inspect_target import Examination, LocatedNapi
+from napctl.attach.napi_trouble import NO_DEFERRAL, why_not_ours, why_polled
 from napctl.attach.thread_places import ThreadPlace, spin_misfit, thread_words
-from napctl.model.machine import leases
 from napctl.model.modes import Mode
 from napctl.model.next_best import NextBest, Offer, Price, Saved
 from napctl.model.timer_choice import WORTH
 from napctl.model.units import duration_text
 from napctl.stats.saving import saved
 
-__all__ = ["ALPHA", "MOST_CPU", "fed_napis", "misfit", "offers_of", "with_best"]
+__all__ = ["MOST_CPU", "fed_napis", "misfit", "offers_of", "with_best"]
 
 
 ALPHA = 0.05
@@ -25,7 +25,6 @@ MOST_CPU = 2.0
 """Times the CPU time of what is there: what saves none, but time until packets are read, may cost so much."""
 UNFED = "no NAPI instance feeds it yet: it has no connection, or none that came over a device that has them"
 TOGETHER = "this kernel has NAPI threads for all instances of a device or for none (Linux 6.17 has them for one)"
-NO_DEFERRAL = "this kernel has no deferral of single NAPI instances (Linux 6.13)"
 
 
 def fed_napis(found: Examination) -> tuple[LocatedNapi, ...]:
@@ -38,20 +37,14 @@ def misfit(mode: Mode, found: Examination) -> str:
     napis = fed_napis(found)
     if not napis:
         return UNFED
-    leased = (dict(leases(each.device)).get(each.napi.napi_id) for each in napis)
-    if lease := next(filter(None, leased), None):
-        return f"{lease}, which is not ours to set"
+    ids = [each.napi.napi_id for each in napis]
+    if bad := next(filter(None, (why_not_ours(napi_id, found.napis) for napi_id in ids)), ""):
+        return bad
     if mode == "thread" and any(each.napi.settings.threaded is None for each in napis):
         return TOGETHER
     if mode == "defer" and any(each.napi.settings.gro_flush_timeout_ns is None for each in napis):
         return NO_DEFERRAL
-    ids = {each.napi.napi_id for each in napis}
-    polled = ((other, napi_id) for other in found.others for napi_id in sorted(ids & set(other.napi_ids)))
-    return next(
-        (f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through {other.through}"
-         for other, napi_id in polled),
-        "",
-    )  # fmt: skip
+    return next(filter(None, (why_polled(napi_id, found.others) for napi_id in ids)), "")
 
 
 def offers_of(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from napctl.attach.inspect_process import PlainSocket
 from napctl.attach.inspect_target import Examination, LocatedNapi
+from napctl.attach.napi_trouble import why_not_ours
 from napctl.model.fitness import Judgement, SocketFitness
-from napctl.model.machine import leases
 
 __all__ = ["socket_fitness", "why_unpollable"]
 
@@ -49,10 +49,8 @@ def _plain_sockets(socket: PlainSocket, napis: Mapping[int, LocatedNapi], poll_s
 def _judge(socket: PlainSocket, napis: Mapping[int, LocatedNapi], poll_sysctl: int | None) -> tuple[Judgement, str]:
     if socket.napi_id is None:
         return "nothing to poll", "the kernel does not report yet which NAPI instance feeds it"
-    if socket.napi_id not in napis:
-        return "does not fit", f"NAPI {socket.napi_id} belongs to no device of its network namespace or of ours"
-    if lease := dict(leases(napis[socket.napi_id].device)).get(socket.napi_id):
-        return "does not fit", f"{lease}, which is not ours to set"
+    if bad := why_not_ours(socket.napi_id, napis):
+        return "does not fit", bad
     return _judge_reading(socket, poll_sysctl)
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from napctl.attach.inspect_process import Ring
 from napctl.attach.inspect_target import Examination
+from napctl.attach.napi_trouble import NO_DEFERRAL, why_not_ours, why_polled
 from napctl.kernel.io_uring import why_refused
 from napctl.model.fitness import Judgement, SocketFitness
-from napctl.model.machine import leases
 from napctl.model.settings import DYNAMIC, INACTIVE
 from napctl.model.waits import ThreadWaits
 
@@ -89,16 +89,12 @@ def _trouble(ring: Ring) -> str:
 
 def _napi_trouble(ring: Ring, found: Examination) -> str:
     for napi_id in sorted(ring.napis):
-        located = found.napis.get(napi_id)
-        if located is None:
-            return f"NAPI {napi_id} belongs to no device of its network namespace or of ours"
-        if lease := dict(leases(located.device)).get(napi_id):
-            return f"{lease}, which is not ours to set"
-        if located.napi.settings.gro_flush_timeout_ns is None:
-            return "this kernel has no deferral of single NAPI instances (Linux 6.13)"
-        for other in found.others:
-            if napi_id in other.napi_ids:
-                return f"NAPI {napi_id} is polled by {other.name} ({other.pid}) already, through {other.through}"
+        if bad := why_not_ours(napi_id, found.napis):
+            return bad
+        if found.napis[napi_id].napi.settings.gro_flush_timeout_ns is None:
+            return NO_DEFERRAL
+        if bad := why_polled(napi_id, found.others):
+            return bad
     return ""
 
 

@@ -12,6 +12,7 @@ __all__ = ["Facts", "handed_by_device", "handed_by_queue", "handed_out"]
 
 
 QUEUE_GET = "[netdev netlink, queue-get]"
+MOST_ABOVE = 1.1
 MODE = "its mode [rtnetlink]"
 
 
@@ -74,8 +75,9 @@ def handed_out(nic: UserSpaceDevice, pollers: Sequence[Poller]) -> TakenWay:
 def _way(
     kind: HandedTo, taken: int | None, packets: int | None, *, by: str | None = None, evidence: tuple[str, ...]
 ) -> TakenWay:
-    """`packets`: of which those taken are a share; more were taken than polled where the two were not read at once."""
-    share = None if taken is None or not packets else min(1.0, taken / packets)
+    """`packets`: of which those taken are a share; a few more where the two were not read at once. Where far more were
+    taken, the driver does not count among its packets what its program takes: then nothing is told."""
+    share = None if taken is None or not packets or taken > MOST_ABOVE * packets else min(1.0, taken / packets)
     return TakenWay(kind=kind, by=by, packets=taken, share=share, evidence=evidence)
 
 

@@ -5,14 +5,11 @@ import click
 from napctl.census.take_census import take_census
 from napctl.cli.netns import netns_option
 from napctl.cli.options import Seconds, devices_argument, json_option
-from napctl.cli.terminal import echo, echo_json, note
+from napctl.cli.terminal import SILENT_SECONDS, echo, echo_json, note
 from napctl.cli.text.census_table import print_devices, program_lines, summary
 from napctl.cli.text.table import paragraph, wrapped
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.census import Census
-
-WITHOUT_A_WORD = 2.0
-"""So long a command may be silent, s."""
 
 
 @click.command(
@@ -33,7 +30,7 @@ def census(devices: tuple[str, ...], seconds: float, netns: NetworkNamespace, as
     or spins: what it is, what shows it, whether it really does, how much of its 100 % can be work, and what there is to
     do. Changes nothing. docs/census.md says what each row means and what is not seen.
     """
-    if seconds > WITHOUT_A_WORD:
+    if seconds > SILENT_SECONDS:
         note(f"counting for {seconds:g} s")
     found = take_census(netns, devices, seconds)
     if as_json:

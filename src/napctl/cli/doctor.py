@@ -13,7 +13,7 @@ from napctl.change.recovery import orphaned
 from napctl.change.same_process import running
 from napctl.cli.netns import netns_option, netns_words
 from napctl.cli.options import Seconds, devices_argument, json_option
-from napctl.cli.terminal import echo, echo_json, note, write_over
+from napctl.cli.terminal import SILENT_SECONDS, echo, echo_json, note, write_over
 from napctl.cli.text.table import number, wrapped
 from napctl.doctor.facts import some
 from napctl.doctor.rules import diagnosis
@@ -26,8 +26,6 @@ from napctl.observe.checkup import take_checkup
 from napctl.observe.machine import WHO_POLLS
 from napctl.plan.lower_devices import look_below
 
-WITHOUT_A_WORD = 2.0
-"""So long a command may be silent, s."""
 MANY = 3
 """So many findings alike are still told one by one."""
 MOST_LINES = 8
@@ -101,7 +99,7 @@ def _progress(seconds: float) -> Iterator[Callable[[float], None]]:
         """So short a look needs no word."""
 
     try:
-        yield tell if seconds > WITHOUT_A_WORD else nothing
+        yield tell if seconds > SILENT_SECONDS else nothing
     finally:
         if begun and sys.stderr.isatty():
             write_over("")

@@ -14,13 +14,27 @@ import click
 from napctl.model.text import printable, printable_json
 from napctl.model.value import to_json
 
-__all__ = ["CLEAR", "WIDTH", "echo", "echo_json", "echo_text", "live", "note", "print_rich", "width", "write_over"]
+__all__ = [
+    "CLEAR",
+    "SILENT_SECONDS",
+    "WIDTH",
+    "echo",
+    "echo_json",
+    "echo_text",
+    "live",
+    "note",
+    "print_rich",
+    "width",
+    "write_over",
+]
 
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 WIDTH = 80
+SILENT_SECONDS = 2.0
+"""A command that takes longer says so first."""
 CLEAR = "\r\033[K"
 """To the beginning of the line, and nothing left in it."""
 

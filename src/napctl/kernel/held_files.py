@@ -67,9 +67,17 @@ def listening_paths(pid: int, inodes: Collection[int]) -> tuple[str, ...]:
     found = []
     for line in (PROC / str(pid) / "net" / "unix").read_bytes().splitlines()[1:]:
         columns = line.split(maxsplit=7)
-        if len(columns) == 8 and columns[6] in wanted and int(columns[3], 16) & LISTENS and columns[7][:1] == b"/":
+        if len(columns) == 8 and columns[6] in wanted and _listens(columns[3]) and columns[7][:1] == b"/":
             found.append(os.fsdecode(columns[7]))
     return tuple(found)
+
+
+def _listens(flags: bytes) -> bool:
+    """Of a line that anybody may have written: the kernel shows newlines in the path of a socket as they are."""
+    try:
+        return bool(int(flags, 16) & LISTENS)
+    except ValueError:
+        return False
 
 
 def packet_devices(pid: int, inodes: Collection[int]) -> dict[int, int]:

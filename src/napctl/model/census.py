@@ -139,6 +139,8 @@ class BypassShare(Value, frozen=True, kw_only=True):
     """Within the window, by the kernel on the same devices, or on the program's sockets; None: not counted."""
     copies: bool = False
     """Its port brings copies: the kernel takes all of them as well, and nothing goes past it."""
+    seconds: float | None = None
+    """How long its own window was: from when it was asked to when it was asked again; None: that of the Census."""
     source: str = ""
 
     @property
@@ -185,7 +187,7 @@ class XdpSocket(Value, frozen=True, kw_only=True):
     """Pid and name of the processes that have it; several where the kernel does not tell which of them; empty: not
     known."""
     prefers_busy_poll: bool | None = None
-    """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read."""
+    """SO_PREFER_BUSY_POLL; None: nobody of whom it may be read, or several may have it, of whom some do."""
 
 
 class Census(Value, frozen=True, kw_only=True):

@@ -6,14 +6,13 @@ from typing import Literal, get_args
 from napctl.model.change import Change, EpollChange, NapiChange, RingChange, SocketChange, SteeringChange, ThreadChange
 from napctl.model.settings import BUSY_POLL
 
-__all__ = ["ASKED", "MODES", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies", "spins"]
+__all__ = ["ASKED", "OF_INSTANCES", "AskedMode", "Mode", "mode_of", "satisfies", "spins"]
 
 
 Mode = Literal["suspend", "poll", "thread", "defer"]
 """`suspend`: its epoll instances poll, and interrupts are suspended meanwhile. `poll`: its blocking reads busy poll, or
 its waits in io_uring. `thread`: a thread of the kernel polls for it. `defer`: interrupts are deferred, and nobody else
 polls."""
-MODES: tuple[Mode, ...] = get_args(Mode)
 AskedMode = Literal["suspend", "poll", "thread", "defer", "auto"]
 """`suspend` polls also for sockets that are read without epoll, and for rings where nothing else fits; `auto`:
 suspension where it fits, else the best."""

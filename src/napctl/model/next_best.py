@@ -106,8 +106,3 @@ class NextBest(Value, frozen=True, kw_only=True):
     """None: none is better than what is there."""
     why: str = ""
     """Of `best`, or of there being none: a clause with the figures."""
-
-    @property
-    def fitting(self) -> Sequence[Offer]:
-        """Those that can be asked for."""
-        return [each for each in self.offers if each.fits]

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
-from napctl.kernel import mapped_sockets, open_files, processes, sockets, xdp_diag
+from napctl.kernel import open_files, processes, sockets, xdp_diag
 from napctl.kernel.epoll_instances import ask_sockets
+from napctl.kernel.held_files import mapped_files, socket_inodes
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
@@ -84,7 +85,7 @@ def _holders(netns: NetworkNamespace) -> dict[int, list[Holder]]:
 def _sockets(process: Process, cookie: int) -> Iterator[tuple[int, bool]]:
     """Inode numbers of a process's sockets of AF_XDP of the namespace with that cookie, and whether they prefer busy
     polling: who uses one has mapped its rings. Raises OSError."""
-    inodes = mapped_sockets.mapped_sockets(process.pid)
+    inodes = socket_inodes(mapped_files(process.pid))
     if not inodes:
         return
     places = open_files.open_files(process.pid).by_inode
@@ -103,10 +104,16 @@ def _polling(socket_fd: int) -> tuple[int, bool] | None:
 
 
 def _of(device: str, queue: int, zero_copy: bool | None, holders: Sequence[Holder]) -> XdpSocket:
+    """Where any of several may have it, it prefers what all of them do: nobody is blamed for another."""
     return XdpSocket(
         device=device,
         queue=queue,
         zero_copy=zero_copy,
         holders=tuple(dict.fromkeys((process.pid, process.name) for process, _ in holders)),
-        prefers_busy_poll=any(prefers for _, prefers in holders) if holders else None,
+        prefers_busy_poll=_alike([prefers for _, prefers in holders]),
     )
+
+
+def _alike(answers: Sequence[bool]) -> bool | None:
+    """None: there are none, or different ones."""
+    return answers[0] if len(set(answers)) == 1 else None

@@ -16,7 +16,7 @@ from napctl.probe.layout import SLOTS, Counters
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
 
-__all__ = ["Probe", "ProbeReader", "joined", "online_cpus", "possible_cpus"]
+__all__ = ["Probe", "ProbeReader", "joined", "possible_cpus"]
 
 
 NO_DEVICE = "(no_device)"

@@ -82,7 +82,7 @@ class FloodReader:
         interface index."""
         load = self._load.load()
         found = () if load is None else overloaded(load, self._threshold)
-        if any(each.ladder.made for each in groups):
+        if found or any(each.ladder.made for each in groups):
             self._find_peers()
         offered = {each: self._offered(each, limited.get(each, 0)) for each in {group.ifindex for group in groups}}
         slept = self._slept({pid for group in groups if group.ladder.made for pid in group.thread_pids})

@@ -16,6 +16,7 @@ from napctl.model.verdict import LEAST_GOODPUT
 
 __all__ = [
     "HELD_SHARE",
+    "UNFAIR_SHARE",
     "WAITS_SHARE",
     "CpuHolder",
     "Goodput",
@@ -31,6 +32,9 @@ __all__ = [
 
 WAITS_SHARE = 0.5
 """Of its time: a thread that waits for longer wants its CPU, and somebody else has it."""
+UNFAIR_SHARE = 0.75
+"""One as nice as a thread leaves it half of the CPU, two a third. For longer it waits only for what is nice in
+a cgroup, or a session (sched(7), autogroup), which has a share of its own, whatever the nice values in it."""
 HELD_SHARE = 0.2
 """Of a CPU: who has less without ever waiting keeps no thread from it."""
 KINDS_OF_GOODPUT = ("read_datagrams", "sent_segments", "forwarded")
@@ -107,7 +111,8 @@ def why_starved(threads: Iterable[Share], holders: Iterable[CpuHolder], goodput:
     if worst is None or worst.waited < WAITS_SHARE:
         return ""
     fell = goodput is not None and goodput < LEAST_GOODPUT
-    guilty = [each for each in holders if each.nice < MOST_NICE and (fell or not each.has_sockets)]
+    unfair = worst.waited > UNFAIR_SHARE
+    guilty = [each for each in holders if (unfair or each.nice < MOST_NICE) and (fell or not each.has_sockets)]
     is_held = sum(each.ran for each in guilty) >= HELD_SHARE
     if not (fell or is_held):
         return ""

@@ -59,10 +59,10 @@ def _left_out(target: JudgedTarget, mine: Iterable[Transaction]) -> Iterator[str
     held = {place for transaction in mine for change in transaction.changes for place in _places(change)}
     for each in target.choice.instances:
         if not (held & set(each.places) or each.params.prefer_busy_poll):
-            yield f"epoll {each.fd} of {each.process.name} ({each.process.pid})"
+            yield each.where
     for one in target.choice.sockets:
         if (one.process.pid, one.fd) not in held and not one.polling.prefer_busy_poll:
-            yield f"socket {one.fd} of {one.process.name} ({one.process.pid})"
+            yield one.where
     for ring in target.choice.rings:
         if not (held & set(ring.places) or (ring.polling is not None and ring.polling.prefer_busy_poll)):
             yield ring.where

@@ -1,7 +1,6 @@
 """Adapting with a queue for each worker: where loads differ each gets its own way, and nothing of either stays."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,6 +30,7 @@ from tests.lab.following import Following, connections, following, get, get_agai
 from tests.lab.helpers import Napctl, ask, ending, params_of, until
 from tests.lab.kernel_writes import TRACED, writes_in
 from tests.lab.stays import staying
+from tests.meanwhile import again_and_again
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.timeout(150)]
 
@@ -74,7 +74,6 @@ def teach(kept: Path) -> None:
 @contextmanager
 def asked_now_and_then(lab: Lab, server: Server) -> Iterator[None]:
     """Requests over a connection that comes to another worker than those that are open."""
-    over = threading.Event()
     (busy,) = until(lambda: queues_of(*server.workers), "the first connection")
     with ExitStack() as stack:
         for _ in range(40):
@@ -83,19 +82,8 @@ def asked_now_and_then(lab: Lab, server: Server) -> Iterator[None]:
                 break
         else:
             pytest.fail("all connections come to one worker")
-
-        def run() -> None:
-            while not over.is_set():
-                get_again(connection)
-                time.sleep(PAUSE_SECONDS)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with again_and_again(lambda: get_again(connection), PAUSE_SECONDS):
             yield
-        finally:
-            over.set()
-            thread.join()
 
 
 @contextmanager

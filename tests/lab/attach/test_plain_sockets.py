@@ -24,26 +24,12 @@ from napctl.model.value import from_json
 from napctl.model.window import own_polls
 from napctl.observe.window import Observer
 from tests.lab.helpers import SUSPENDED, Napctl, params_of, polling_of, state_of, until, without
-from tests.lab.other_servers import echo, echoed
+from tests.lab.other_servers import datagrams, echo, echoed
 
 pytestmark = pytest.mark.lab
 
 OFF = SocketPolling(busy_poll_usecs=0, prefer_busy_poll=False)
 ON = SocketPolling(busy_poll_usecs=50, prefer_busy_poll=True)
-
-SEND = """
-import socket, sys
-peer = (sys.argv[1], int(sys.argv[2]))
-one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-one.settimeout(0.05)
-one.connect(peer)
-while True:
-    one.send(b"x")
-    try:
-        one.recv(100)
-    except OSError:
-        pass
-"""
 
 
 @contextmanager
@@ -61,18 +47,6 @@ def python(end: End, code: str) -> Iterator[int]:
     finally:
         process.kill()
         process.communicate()
-
-
-@contextmanager
-def datagrams(lab: Lab, server: Server) -> Iterator[None]:
-    """As many as come back, one after the other, until the block is left."""
-    command = [sys.executable, "-c", SEND, server.address, str(server.port)]
-    process = lab.client.start(command)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def explained(napctl: Napctl, pid: int, *, status: int) -> Fitness:

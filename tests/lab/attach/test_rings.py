@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from napctl.model.window import own_polls
 from napctl.observe.window import Observer
 from tests.lab.following import following, get, get_again
 from tests.lab.helpers import Napctl, Sampled, at, machine_of, until, victims
-from tests.lab.other_servers import echoed
+from tests.lab.other_servers import datagrams, echoed
 from tests.lab.uring_server import OFF, ON, rings_of, uring
 
 pytestmark = pytest.mark.lab
@@ -31,19 +30,6 @@ DEFERRED = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_s
 OWN = RingPolling(tracking="dynamic", busy_poll_usecs=20, prefer_busy_poll=False)
 OF_SOMEBODY_ELSE = RingPolling(tracking="dynamic", busy_poll_usecs=70, prefer_busy_poll=True)
 
-SEND = """
-import socket, sys
-one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-one.settimeout(0.05)
-one.connect((sys.argv[1], int(sys.argv[2])))
-while True:
-    one.send(b"x")
-    try:
-        one.recv(100)
-    except OSError:
-        pass
-"""
-
 
 @pytest.fixture
 def server(lab: Lab, uring_program: Path) -> Iterator[Server]:
@@ -51,17 +37,6 @@ def server(lab: Lab, uring_program: Path) -> Iterator[Server]:
     with uring(lab, uring_program, "udp", cpus={lab.server.cpu}) as server:
         assert echoed(lab, server, 3) == 3
         yield server
-
-
-@contextmanager
-def datagrams(lab: Lab, server: Server) -> Iterator[None]:
-    """As many as come back, one after the other, until the block is left."""
-    process = lab.client.start([sys.executable, "-c", SEND, server.address, str(server.port)])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A real dpdk-testpmd: named by the right evidence, at rest and under traffic, with its telemetry and without."""
 
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,7 @@ pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[3]
 DEBIAN_13 = (str(ROOT / "scripts/in-debian-root"), "--network", "dpdk")
-RATES = (5_000, 20_000, 50_000, 100_000)
-"""Below what is the busiest here."""
+BUSY, RATES = (50_000, 100_000, 200_000), (2_000, 5_000, 10_000, 20_000)
 MOST_ABOVE, AT_REST = 0.15, 0.05
 
 
@@ -57,17 +58,25 @@ def findings(napctl: Napctl, lab: Lab, rule: str) -> list[Finding]:
     return [each for each in from_json(done.stdout, Diagnosis).findings if each.rule == rule]
 
 
-def test_one_that_is_loaded_while_packets_come_through_the_kernel_is_idle(lab: Lab, napctl: Napctl) -> None:
+def test_one_that_is_loaded_while_packets_come_through_the_kernel_is_idle(
+    lab: Lab, napctl: Napctl, tmp_path: Path
+) -> None:
+    """What is merely linked is not: a name is enough for napctl."""
     library = sorted(Path("/usr/lib").glob("*/librte_eal.so.*"))
     if not library:
         pytest.skip("dpdk-dev is not installed")
-    loaded = lab.server.start(["env", f"LD_PRELOAD={library[0]}", "sleep", "60"])
+    stack = tmp_path / "libonload.so"
+    shutil.copy(next(Path("/usr/lib").glob("*/libz.so.1")), stack)
+    waits = "import socket, time; s = socket.socket(); time.sleep(60)"
+    loaded = lab.server.start(["env", f"LD_PRELOAD={stack}", sys.executable, "-c", waits])
+    linked = lab.server.start(["env", f"LD_PRELOAD={library[0]}", sys.executable, "-c", waits])
     with flooded(lab, 2000):
         (finding,) = until(lambda: findings(napctl, lab, "bypass-idle"), "doctor finds an idle bypass")
-    loaded.kill()
-    loaded.communicate()
-    assert finding.where == f"sleep ({loaded.pid})"
-    assert "DPDK loaded" in finding.title
+    for each in (loaded, linked):
+        each.kill()
+        each.communicate()
+    assert finding.where.endswith(f" ({loaded.pid})")
+    assert "Onload loaded" in finding.title
 
 
 @pytest.mark.long
@@ -113,21 +122,24 @@ def test_ports_without_a_device_have_none(lab: Lab, state: Path) -> None:
 def test_the_bound_is_never_below_what_it_says_itself_and_near_it_once_it_was_busy(
     lab: Lab, state: Path, port: str
 ) -> None:
-    """DPDK 24.11, which tells its busy cycles; napctl is made to do without them."""
+    """DPDK 24.11, which tells its busy cycles; napctl is made to do without them. Its packets are dear (1,000 reads and
+    writes of memory each), so that it can be made busy here. Of an af_packet port that loses packets nobody counts what
+    it got: there the bound may be far off, but not below."""
     on_the_senders_cpu(lab)
-    options = ("--record-core-cycles",)
+    options = ("--record-core-cycles", "--noisy-lkup-memory=16", "--noisy-lkup-num-reads-writes=1000")
     device = f"net_{port}0,iface={lab.server.device}"
-    with running_testpmd(lab, device, options=options, under=DEBIAN_13) as running:
+    with running_testpmd(lab, device, mode="noisy", options=options, under=DEBIAN_13) as running:
         (told,) = until(lambda: by_their_own_account(state, running.pid), "it forwards, and tells of its cycles")
         assert told.source == "DPDK telemetry /eal/lcore/usage"
         assert told.work_share == pytest.approx(0, abs=0.02)
         reached = running.hide()
         compare(state, reached, most_above=AT_REST)
-        with flooded(lab, 1e6):
-            looked(state, running.pid, 1.0)
+        for rate in BUSY:
+            with flooded(lab, rate):
+                looked(state, running.pid, 1.0)
         for rate in RATES:
             with flooded(lab, rate):
-                compare(state, reached, most_above=MOST_ABOVE)
+                compare(state, reached, most_above=MOST_ABOVE if port == "af_xdp" else 1)
 
 
 def by_their_own_account(state: Path, pid: int) -> list[SpinningThread]:
@@ -141,5 +153,5 @@ def compare(state: Path, running: Testpmd, *, most_above: float) -> None:
     (thread,) = found.threads
     own = thread.run_share * (after[0] - before[0]) / (after[1] - before[1])  # cycles go by the clock
     assert thread.work_share is None
-    assert thread.most_work_share is not None, thread
-    assert own <= thread.most_work_share <= own + most_above, (own, thread)
+    most = 1.0 if thread.most_work_share is None else thread.most_work_share  # no bound yet
+    assert own <= most <= own + most_above, (own, thread)

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +26,7 @@ from tests.lab.census.xdp import (
     verdict,
 )
 from tests.lab.helpers import Napctl, ask, at_server, set_napi, until, without
+from tests.meanwhile import again_and_again
 
 pytestmark = pytest.mark.lab
 
@@ -35,30 +35,16 @@ SECONDS = 0.1
 
 
 @contextmanager
-def again_and_again(do: Callable[[], object]) -> Iterator[None]:
-    """Meanwhile, a thousand times a second at most."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(0.001):
-            with suppress(OSError):  # an ICMP error of the datagram before
-                do()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
 def datagrams(lab: Lab) -> Iterator[None]:
     """To the server's end, where nobody waits for them."""
     with lab.client.namespace.entered():
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sender, again_and_again(lambda: sender.sendto(b"x", (lab.server.address, 7))):
+
+    def send() -> None:
+        with suppress(OSError):  # an ICMP error of the datagram before
+            sender.sendto(b"x", (lab.server.address, 7))
+
+    with sender, again_and_again(send):
         yield
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import pytest
 from napctl.experiment.run_directory import RunDirectory
 from napctl.report.summary import read_run
 from tests.lab.helpers import Napctl
+from tests.meanwhile import again_and_again
 from tests.unit.energy_trees import INTEL, Tree
 
 pytestmark = pytest.mark.lab
@@ -42,20 +42,14 @@ def in_tree(napctl: Napctl, tree: Tree, *arguments: object) -> subprocess.Comple
 @contextmanager
 def using_power(tree: Tree) -> Iterator[None]:
     """The package uses WATTS."""
-    ended, began = threading.Event(), time.monotonic()
-    tree.zone("intel-rapl:0", "package-0", 0)
+    began = time.monotonic()
 
     def use() -> None:
-        while not ended.wait(0.005):
-            tree.zone("intel-rapl:0", "package-0", round((time.monotonic() - began) * WATTS * 1e6))
+        tree.zone("intel-rapl:0", "package-0", round((time.monotonic() - began) * WATTS * 1e6))
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    try:
+    tree.zone("intel-rapl:0", "package-0", 0)
+    with again_and_again(use, 0.005):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_the_idle_machine_is_measured_before_the_first_cell_and_not_again(napctl: Napctl, tmp_path: Path) -> None:

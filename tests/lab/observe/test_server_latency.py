@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ from napctl.observe.server_latency import LatencyMeter
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, UNSET, Napctl, ending, params_of, set_napi, set_params, until
+from tests.meanwhile import again_and_again
 
 pytestmark = pytest.mark.lab
 
@@ -127,22 +127,15 @@ def test_of_long_waits_its_percentiles_are_the_clients(lab: Lab, server: Server,
 @contextmanager
 def pausing(pid: int) -> Iterator[None]:
     """Let the process run for 5 ms after 10 to 30 ms of standing still, again and again."""
-    ended = threading.Event()
     pauses = random.Random(1)
 
     def pause() -> None:
-        while not ended.wait(0.005):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(pauses.uniform(0.01, 0.03))
-            os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(pauses.uniform(0.01, 0.03))
+        os.kill(pid, signal.SIGCONT)
 
-    thread = threading.Thread(target=pause)
-    thread.start()
-    try:
+    with again_and_again(pause, 0.005):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.alone

@@ -1,6 +1,7 @@
-"""A TCP echo, as ssh is one: who types a letter, and waits for it. And a second device of the server's."""
+"""A TCP echo, as ssh is one: who types a letter, and waits for it; beside it protection, and a second device."""
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -11,12 +12,15 @@ from dataclasses import dataclass, replace
 
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import End, Lab, join
-from tests.lab.helpers import until
+from tests.lab.following import Following, ended_by
+from tests.lab.helpers import Napctl, at_server, until
 
 PORT = 2222
 PAUSE_SECONDS = 0.01
 """Between an answer and the next letter."""
 PATIENCE_SECONDS = 60.0
+QUICK_MS = 100.0
+"""Who types feels no wait."""
 ECHOES = f"""
 import socket, threading
 def serve(connection):
@@ -37,6 +41,16 @@ def second_device(lab: Lab) -> Iterator[tuple[End, End]]:
         far = End("far", beyond, "far0", "10.198.0.2", lab.client.cpu, lab.client.children)
         join(near, far)
         yield near, far
+
+
+@contextmanager
+def protecting(lab: Lab, napctl: Napctl) -> Iterator[Following]:
+    """`napctl protect`, once it watches the server's device."""
+    started = napctl.start("protect", lab.server.device, *at_server(lab), "--json")
+    with ended_by(signal.SIGINT, Following(started)) as it:
+        it.told("napctl runs on CPU 0")
+        time.sleep(0.6)
+        yield it
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """A TCP echo in a flood, as ssh would be: beside it on the same CPU, and amid it in the same queue."""
 
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -17,14 +16,12 @@ from napctl.lab.flood import (
     take_as_softirq,
     udp_server,
 )
-from tests.lab.following import Following, ended_by
-from tests.lab.helpers import Napctl, at_server
-from tests.lab.protect.echoes import Typing, echoing, second_device, typing
+from tests.lab.helpers import Napctl
+from tests.lab.protect.echoes import QUICK_MS, Typing, echoing, protecting, second_device, typing
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
 
 SECONDS = 12.0
-QUICK_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,6 @@ def bed() -> Iterator[Bed]:
         yield Bed(lab, near, far, peak_per_second(lab, past_stack=True))
 
 
-@contextmanager
-def protecting(bed: Bed, napctl: Napctl) -> Iterator[Following]:
-    started = napctl.start("protect", bed.lab.server.device, *at_server(bed.lab), "--json")
-    with ended_by(signal.SIGINT, Following(started)) as it:
-        it.told("napctl runs on CPU 0")
-        time.sleep(0.6)
-        yield it
-
-
 def in_a_flood(bed: Bed, end: End, address: str) -> Typing:
     """Of four times the peak. Whoever types has begun before it."""
     spec = FloodSpec(rate_per_second=4 * bed.peak, seconds=SECONDS, past_stack=True)
@@ -73,7 +61,7 @@ def in_a_flood(bed: Bed, end: End, address: str) -> Typing:
 
 @pytest.mark.parametrize("protected", [False, True])
 def test_beside_the_flooded_device_letters_come_back_at_once(protected: bool, bed: Bed, napctl: Napctl) -> None:
-    with protecting(bed, napctl) if protected else nullcontext():
+    with protecting(bed.lab, napctl) if protected else nullcontext():
         letters = in_a_flood(bed, bed.far, bed.near.address)
     print(f"beside it, {'protected' if protected else 'unprotected'}: {letters}")
     assert letters.failed == ""
@@ -83,7 +71,7 @@ def test_beside_the_flooded_device_letters_come_back_at_once(protected: bool, be
 
 @pytest.mark.parametrize("protected", [False, True])
 def test_amid_the_flood_the_connection_stays(protected: bool, bed: Bed, napctl: Napctl) -> None:
-    with protecting(bed, napctl) if protected else nullcontext():
+    with protecting(bed.lab, napctl) if protected else nullcontext():
         letters = in_a_flood(bed, bed.lab.client, bed.lab.server.address)
     print(f"amid it, {'protected' if protected else 'unprotected'}: {letters}")
     assert letters.failed == ""

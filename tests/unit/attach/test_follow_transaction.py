@@ -15,12 +15,14 @@ from napctl.attach.target import attached_of
 from napctl.change import journal as module
 from napctl.change.journal import Journal
 from napctl.change.recovery import alive
+from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.processes import Process, process
 from napctl.kernel.running_kernel import boot_id
 from napctl.model.activity import attached_pids
-from napctl.model.change import EpollChange, ThreadChange
+from napctl.model.change import EpollChange, NapiChange, ThreadChange
 from napctl.model.errors import BadInput
-from napctl.model.settings import EpollParams, ThreadSettings
+from napctl.model.settings import EpollParams, NapiSettings, ThreadSettings
+from napctl.model.suspension import Suspension
 from tests.lab.helpers import QUICKLY
 from tests.unit.change.keeping import ME, OF_SERVICE, recorded
 
@@ -130,3 +132,18 @@ def test_it_is_attached_as_long_as_one_of_its_processes_runs(followed: FollowedT
 
 def replace_process(one: Process, pid: int) -> Process:
     return Process(pid=pid, name=one.name, started_ticks=one.started_ticks)
+
+
+def test_a_device_that_is_no_more_is_forgotten_and_one_that_is_down_is_not(
+    followed: FollowedTransaction, tmp_path: Path
+) -> None:
+    """Or one for each container that ever was would be looked for."""
+    ours = NetworkNamespace.current()
+    there, gone = (ours.inode, 1), (ours.inode, 2**30)
+    for netns, ifindex in (there, gone):
+        followed._gone[netns, ifindex] = NapiChange(
+            netns=netns, device="eth9", ifindex=ifindex, napi_id=9, before=NapiSettings(), after=Suspension().napi
+        )
+    with Journal(tmp_path) as journal:
+        followed._put_back_what_was_kept(journal)
+    assert followed._gone.keys() == {there}

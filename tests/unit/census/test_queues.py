@@ -139,3 +139,10 @@ def test_the_only_instance_serves_the_only_rx_queue_also_where_the_driver_does_n
     veth = nic(queues=queues(1), bus=None, kind="veth")
     assert [each.queues for each in one(veth, window(row())).queues] == [("rx0",)]
     assert [each.queues for each in one(replace(veth, queues=queues(2)), window(row())).queues] == [()]
+
+
+@pytest.mark.parametrize(("dropped", "share"), [(500, 0.5), (1010, 1.0), (5000, None)])
+def test_where_far_more_were_taken_than_the_device_counts_there_is_no_share(dropped: int, share: float | None) -> None:
+    device = nic((), xdp=XdpPrograms(native=5, generic=None, offloaded=None, driver_has_native=True))
+    found = one(device, window(), Facts(xdp_counts={device.name: {None: XdpCounts(dropped=dropped)}}))
+    assert [(way.packets, way.share) for way in found.handed] == [(dropped, share)]

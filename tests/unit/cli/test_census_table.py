@@ -98,7 +98,9 @@ def test_programs_that_bypass_are_the_answer() -> None:
         "no packet goes past the kernel; testpmd (9) could take packets past it, and does not (in 1.0 s)"
     )
     unknown = census(device(), pollers=(poller("not known"),))
-    assert "of testpmd (9) it is not known" in summary(unknown)
+    assert summary(unknown) == (
+        "no packet goes past the kernel as far as can be seen; of testpmd (9) it is not known (in 1.0 s)"
+    )
 
 
 def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_to_do() -> None:
@@ -123,6 +125,13 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     assert "of CPU 1; no bound yet: it was never seen busier than now" in text
     assert "remedy --rx-interrupt" in text
     assert "not known its socket does not answer" in text
+
+
+def test_packets_are_told_by_the_window_of_the_program_itself() -> None:
+    """Others that hang were asked in between."""
+    really = BypassShare(port_packets=9000, kernel_packets=1000, seconds=2.0)
+    text = " ".join(" ".join(program_lines(poller(really=really), 1.0)).split())
+    assert "4,500/s by its port, 500/s by the kernel" in text
 
 
 def test_what_is_missing_is_one_line_each_and_a_device_that_is_down_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,11 @@ def test_a_bound_is_told_as_one() -> None:
     )
 
 
+def test_a_mean_of_a_program_is_not_certain() -> None:
+    mean = spinning(work_share=0.004, source="VPP show runtime, mean of 86400 s, vector rate 0.01 of 256")
+    assert only(with_poller(mean)).certainty == "likely"
+
+
 def test_of_several_threads_those_at_rest_are_counted() -> None:
     busy, idle = spinning(work_share=0.5), spinning(tid=72, cpu=2, work_share=0.0)
     found = only(with_poller(busy, idle))

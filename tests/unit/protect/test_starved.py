@@ -10,6 +10,7 @@ from napctl.kernel.sleeps import Sleeps
 from napctl.kernel.snmp import Served
 from napctl.protect.starved import (
     HELD_SHARE,
+    UNFAIR_SHARE,
     CpuHolder,
     Goodput,
     Share,
@@ -38,13 +39,17 @@ def test_a_program_that_never_waits_starves_them_and_is_named() -> None:
     [
         ([STARVED], []),  # the server has it, and sleeps whenever it has read all
         ([Share(0.5, 0.49)], [holder()]),
-        ([STARVED], [holder(0.97, nice=19)]),
+        ([Share(0.33, 0.66)], [holder(0.33, nice=19)]),
         ([STARVED], [holder(HELD_SHARE / 2)]),
         ([], [holder()]),
     ],
 )  # fmt: skip
 def test_they_are_not_starved(threads: Sequence[Share], holders: Sequence[CpuHolder]) -> None:
     assert why_starved(threads, holders, 0.9) == ""
+
+
+def test_one_that_is_as_nice_within_a_session_of_its_own_starves_them_all_the_same() -> None:
+    assert why_starved([STARVED], [holder(0.97, nice=19)], None).startswith("stress (77) never waits")
 
 
 def test_many_that_wait_now_and_then_starve_them_as_well_where_less_is_served_than_before() -> None:
@@ -83,7 +88,9 @@ def test_who_has_more_of_the_cpu_never_makes_it_less_starved(
 ) -> None:
     if why_starved(threads, holders, goodput):
         assert why_starved(threads, [*holders, more], goodput)
-        assert any(each.nice < 19 for each in holders) or (goodput is not None and goodput < 0.9)
+        fell = goodput is not None and goodput < 0.9
+        unfair = max(each.waited for each in threads) > UNFAIR_SHARE
+        assert fell or any(each.nice < 19 or unfair for each in holders)
 
 
 @given(st.sets(st.integers(0, 3)), st.lists(all_holders))

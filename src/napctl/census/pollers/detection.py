@@ -7,7 +7,11 @@ from typing import Protocol
 from napctl.census.pollers.spinning import Spin
 from napctl.model.census import PollerKind
 
-__all__ = ["Account", "Detected", "Statement"]
+__all__ = ["MOST_COUNT", "Account", "Detected", "Statement"]
+
+
+MOST_COUNT = (1 << 63) - 1
+"""Of anything: what a program tells may be any number, and one that has no place in a float would end everything."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Statement:
     received: int | None = None
     """Packets that its ports brought."""
     sent: int | None = None
+    lost: int = 0
+    """Packets for which its ports had no place; 0 where it does not tell."""
     cycles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Busy ones and all, by the thread's key; empty: it does not tell."""
     shares: Mapping[str, tuple[float, str]] = field(default_factory=dict)
@@ -51,6 +57,9 @@ class Detected:
     """It takes packets past the kernel's stack."""
     idle: str = ""
     """Why it does not, although its library is there: "it has no /dev/onload open"."""
+    preloaded: bool = False
+    """Its library stands before libc's sockets of a process that has some: all that it does not take, the kernel does.
+    A program that is linked with a library may have been meant to do without it."""
     copies: bool = False
     """What its ports bring are copies: the kernel takes the same packets."""
     counts_include_port: bool = False

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from napctl.census.pollers import bus_devices
-from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect, library
 from napctl.census.pollers.telemetry import Conversation, Unanswered, dpdk_conversation
@@ -33,12 +33,14 @@ MEMORY = re.compile(r"(^|/)rtemap_\d+( \(deleted\))?$|^/memfd:nohuge")
 INTERFACE = re.compile(r"^(net_\w+),(?:.*,)?iface=([^,]+)")
 """Of --vdev: https://doc.dpdk.org/guides/nics/af_packet.html, af_xdp.html."""
 MOST_PORTS, MOST_CORES = 64, 128
+MOST_SOCKETS = 4
+"""Of one process, that are asked: each that hangs takes its time."""
 USAGE, INFO = "/eal/lcore/usage", "/eal/lcore/info"
 REMEDY = (
     "Let it sleep when nothing comes: RX interrupts (rte_eth_dev_rx_intr_enable, as l3fwd-power --interrupt-only "
     "shows) or power management (rte_power_ethdev_pmgmt_queue_enable), if the program has an option for either."
 )
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_COUNT)]
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -62,6 +64,8 @@ class PortStatistics(msgspec.Struct, frozen=True):
 
     ipackets: Count
     opackets: Count
+    imissed: Count = 0
+    """For which the queues were full."""
 
 
 class PortInfo(msgspec.Struct, frozen=True):
@@ -100,14 +104,18 @@ class Telemetry:
         """Its ports' packets, and its cores' cycles."""
         try:
             with dpdk_conversation(self.path, self.pid) as talk:
-                statistics = [talk.ask(f"/ethdev/stats,{port}", PortStatistics) for port in _port_numbers(talk)]
+                ports = _all_port_numbers(talk)
+                statistics = [talk.ask(f"/ethdev/stats,{port}", PortStatistics) for port in ports[:MOST_PORTS]]
                 cycles, self.source = _cycles(talk)
         except Unanswered as why:
             return Statement(troubles=(f"DPDK telemetry: {why}",))
         told = [each for each in statistics if each is not None]
+        if not told or len(told) < len(ports):  # a sum of some would be too low
+            return Statement(cycles=cycles)
         return Statement(
-            received=sum(each.ipackets for each in told) if told else None,
-            sent=sum(each.opackets for each in told) if told else None,
+            received=sum(each.ipackets for each in told),
+            sent=sum(each.opackets for each in told),
+            lost=sum(each.imissed for each in told),
             cycles=cycles,
         )
 
@@ -164,7 +172,7 @@ def telemetry_of(suspect: Suspect) -> tuple[Telemetry | None, tuple[str, ...], t
     """Its telemetry, the evidence that this is, and why one that is there does not answer."""
     troubles: list[str] = []
     paths = sorted(path for path in suspect.listens if TELEMETRY.search(path))
-    for path in paths:
+    for path in paths[:MOST_SOCKETS]:
         try:
             found = open_telemetry(path, suspect.process.pid, suspect.threads)
         except Unanswered as why:
@@ -193,7 +201,11 @@ def open_telemetry(path: str, pid: int, threads: Collection[str]) -> Telemetry:
 
 
 def _port_numbers(talk: Conversation) -> list[int]:
-    return (talk.ask("/ethdev/list", list[Count]) or [])[:MOST_PORTS]
+    return _all_port_numbers(talk)[:MOST_PORTS]
+
+
+def _all_port_numbers(talk: Conversation) -> list[int]:
+    return talk.ask("/ethdev/list", list[Count]) or []
 
 
 def _interfaces(arguments: list[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Devices and AF_XDP sockets of the network namespaces in which suspects are, each namespace read once at a time."""
 
+import time
 from typing import Self
 
 from napctl.kernel import links
@@ -20,6 +21,7 @@ class Namespaces:
         self._open: dict[int, NetworkNamespace] = {}
         self._of: dict[int, int] = {}
         self._links: dict[int, dict[int, Link]] = {}
+        self._links_at: dict[int, float] = {}
         self._sockets: dict[int, list[BoundSocket] | None] = {}
         self._rings: dict[int, dict[int, PacketRing]] = {}
         self.silent = False
@@ -37,7 +39,13 @@ class Namespaces:
         netns = self._namespace(pid)
         if netns.inode not in self._links:
             self._links[netns.inode] = {link.ifindex: link for link in links.links(netns)}
+            self._links_at[netns.inode] = time.monotonic()
         return self._links[netns.inode]
+
+    def links_at(self, pid: int) -> float:
+        """When they were read. Raises as links()."""
+        self.links(pid)
+        return self._links_at[self._namespace(pid).inode]
 
     def xdp_sockets(self, pid: int) -> tuple[BoundSocket, ...]:
         """AF_XDP sockets of its namespace, whoever holds them; where the kernel tells of queues alone, its own. Raises

@@ -42,6 +42,7 @@ def detect(suspect: Suspect) -> Detected | None:
                 evidence=(evidence, *(f"{printable(each)} is open" for each in opened[:1])),
                 devices=bus_devices.verbs_devices(suspect.names),
                 idle="" if opened or suspect.trouble else f"it has no {what} open",
+                preloaded=True,
                 remedy=REMEDIES[kind],
             )
     return None

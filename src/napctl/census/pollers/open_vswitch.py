@@ -6,7 +6,7 @@ socket, …/ovs-vswitchd.PID.ctl, as ovs-appctl(8) does. Idle and processing cyc
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from napctl.census.pollers import dpdk
 from napctl.census.pollers.detection import Detected, Statement
@@ -22,7 +22,7 @@ __all__ = ["PmdStats", "cycles_by_core", "detect"]
 PMD = re.compile(r"^pmd-c(\d+)/id:")
 CONTROL = re.compile(r"/ovs-vswitchd[\w-]*\.\d+\.ctl$")
 HEAD = re.compile(r"^pmd thread numa_id -?\d+ core_id (\d+):")
-CYCLES = re.compile(r"^ +(idle|processing) cycles: (\d+)\b")
+CYCLES = re.compile(r"^ +(idle|processing) cycles: (\d{1,18})\b")
 STATISTICS = "dpif-netdev/pmd-stats-show"
 REMEDY = (
     "Let its PMD threads sleep when little comes: ovs-vsctl set Open_vSwitch . other_config:pmd-sleep-max=50 (µs; "
@@ -45,10 +45,8 @@ class PmdStats:
         try:
             cycles = cycles_by_core(ask_unixctl(self.path, self.pid, STATISTICS))
         except Unanswered as why:
-            return Statement(
-                received=ports.received, sent=ports.sent, troubles=(*ports.troubles, f"{STATISTICS}: {why}")
-            )
-        return Statement(received=ports.received, sent=ports.sent, cycles=cycles, troubles=ports.troubles)
+            return replace(ports, cycles={}, troubles=(*ports.troubles, f"{STATISTICS}: {why}"))
+        return replace(ports, cycles=cycles)
 
     def key(self, thread: Spin, pid: int) -> str | None:
         """The core in its name."""

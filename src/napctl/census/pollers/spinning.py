@@ -6,10 +6,11 @@ Measured with dpdk-testpmd and OVS: a poller that waits for nothing runs or stan
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from napctl.kernel.processes import PROC, last_cpu, threads
+from napctl.kernel.schedstat import ran_and_waited_ns
 from napctl.model.cpus import parse_cpus
 
 __all__ = ["Spin", "ThreadTimes", "busy_processes", "cpu_ticks", "spins", "thread_times"]
@@ -80,15 +81,17 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
         return {}
     for tid in tids:
         try:
-            ran, waited, _ = (PROC / str(pid) / "task" / str(tid) / "schedstat").read_bytes().split()
+            times = ran_and_waited_ns(tid)
             status = dict(FIELDS.findall((PROC / str(pid) / "task" / str(tid) / "status").read_bytes()))
-        except (OSError, ValueError):  # it has ended, or this kernel keeps no such times
+        except OSError:  # it has ended
+            continue
+        if times is None:  # the same, or this kernel keeps no such times
             continue
         found[tid] = ThreadTimes(
             tid=tid,
             name=status.get(b"Name", b"").decode(errors="backslashreplace"),
-            ran_ns=int(ran),
-            waited_ns=int(waited),
+            ran_ns=times[0],
+            waited_ns=times[1],
             sleeps=int(status.get(b"voluntary_ctxt_switches", b"0")),
             cpus=status.get(b"Cpus_allowed_list", b"").decode(),
             ready=status.get(b"State", b"").startswith(b"R"),
@@ -105,7 +108,7 @@ def spins(
         then = before.get(tid)
         if then is None or not _never_slept(then, now, seconds):
             continue
-        allowed = _numbers(now.cpus)
+        allowed = parse_cpus(now.cpus)
         pinned = len(allowed) == 1
         found.append(
             Spin(
@@ -125,7 +128,3 @@ def _never_slept(then: ThreadTimes, now: ThreadTimes, seconds: float) -> bool:
         return True
     ready = (now.ran_ns - then.ran_ns + now.waited_ns - then.waited_ns) / 1e9
     return ready >= NEVER_SLEEPS * seconds and now.sleeps - then.sleeps <= MOST_SLEEPS_PER_SECOND * seconds
-
-
-def _numbers(cpus: str) -> Collection[int]:
-    return parse_cpus(cpus)

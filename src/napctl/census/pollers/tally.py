@@ -7,7 +7,7 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from napctl.census.pollers.busiest_file import BusiestFiles, identity
-from napctl.census.pollers.detection import Detected, Statement
+from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins
 from napctl.census.pollers.suspects import Suspect
 from napctl.census.pollers.work_share import MostWork, bound, busier, busy_window, run_seconds, told_share
@@ -30,10 +30,13 @@ class Moment:
     """All that was read of one process at one time."""
 
     at: float
+    """When its threads, and before them its account, were read."""
     threads: dict[int, ThreadTimes]
     told: Statement
     links: tuple[Link, ...] = ()
     """Devices of its network namespace."""
+    links_at: float | None = None
+    """When they were read: others that hang may have been asked in between; None: at the same time."""
     behind: bool = False
     """A ring of copies is so full that it gets less than the device counts."""
 
@@ -48,12 +51,7 @@ class _Packets:
     kernel: int | None = None
     """Taken by the kernel on the same devices."""
     devices: int | None = None
-    """In and out of the devices, by the kernel's count."""
-
-    @property
-    def through(self) -> int | None:
-        """In and out of the program, best source first."""
-        return self.devices if self.port is None else self.port + (self.sent or 0)
+    """In and out of the devices, by the kernel's count; None also where it counts some of them alone."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,12 @@ class PollerTally:
     def seconds(self) -> float:
         """How long the window was."""
         return self.after.at - self.before.at
+
+    @property
+    def link_seconds(self) -> float:
+        """Between the two readings of the devices."""
+        then, now = self.before.links_at, self.after.links_at
+        return self.seconds if then is None or now is None or now <= then else now - then
 
     @cached_property
     def spinning(self) -> tuple[Spin, ...]:
@@ -111,7 +115,7 @@ class PollerTally:
         pairs = [(then[link.ifindex], link) for link in self.after.links if link.ifindex in then]
         if self.detected.idle:
             taken = sum(_received(old, new) for old, new in pairs if not new.loopback)
-            return _Packets(port=0, sent=0, kernel=taken)
+            return _Packets(port=0, sent=0, kernel=taken if self.detected.preloaded else None)
         own = [(old, new) for old, new in pairs if new.name in self.devices]
         if not own:
             return _Packets(port, sent, kernel=None if self.detected.of_kernel else 0)
@@ -119,15 +123,30 @@ class PollerTally:
         went = sum(max(0, new.tx_packets - old.tx_packets) for old, new in own)
         kernel: int | None = came
         if self.detected.counts_include_port:
-            kernel = None if port is None else max(0, came - port)
-        return _Packets(port, sent, kernel=kernel, devices=came + went)
+            kernel = None if port is None else max(0, round(came * self.seconds / self.link_seconds) - port)
+        counts_all = len(own) == len(self.devices)
+        return _Packets(port, sent, kernel=kernel, devices=came + went if counts_all else None)
+
+    @property
+    def _through(self) -> int | None:
+        """Packets in and out of the program within the window; None: not counted. The kernel's count of its devices is
+        one where these packets come to the kernel as well: what verbs, or a driver of its own, take it counts in part,
+        or not at all."""
+        packets = self._packets
+        if packets.port is not None:
+            return packets.port + (packets.sent or 0)
+        if packets.devices is None or not self.detected.copies:
+            return None
+        return round(packets.devices * self.seconds / self.link_seconds)
 
     def _really(self) -> BypassShare | None:
         packets, detected = self._packets, self.detected
         if not detected.bypass or (packets.port is None and packets.kernel is None):
             return None
         if detected.idle:
-            source = f"{detected.idle}; packets of all devices of its network namespace"
+            source = detected.idle
+            if detected.preloaded:
+                source += "; packets of all devices of its network namespace"
         elif detected.copies:
             source = "its port gets copies of what the kernel takes"
         elif not detected.of_kernel:
@@ -137,11 +156,16 @@ class PollerTally:
         else:
             source = "its ports against the kernel's counters of the devices"
         return BypassShare(
-            port_packets=packets.port, kernel_packets=packets.kernel, copies=detected.copies, source=source
+            port_packets=packets.port,
+            kernel_packets=packets.kernel,
+            copies=detected.copies,
+            seconds=self.seconds,
+            source=source,
         )
 
     def _threads(self, files: BusiestFiles) -> Iterator[SpinningThread]:
-        bounds = self._bounds(files) if self.spinning and self.detected.bypass else {}
+        takes = self.detected.bypass and not self.detected.idle  # else what it does comes with no packet
+        bounds = self._bounds(files) if self.spinning and takes else {}
         for spin in self.spinning:
             found = SpinningThread(tid=spin.tid, name=spin.name, cpu=spin.cpu, run_share=spin.run_share)
             if (told := self._told(spin)) is not None:
@@ -167,15 +191,21 @@ class PollerTally:
             return share * spin.run_share, source
         return None
 
+    @property
+    def _loses(self) -> bool:
+        """It cannot keep up; or its counts of what it lost were set back, and nothing is known of it."""
+        lost = _grown(self.before.told.lost, self.after.told.lost)
+        return self.before.behind or self.after.behind or lost != 0
+
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""
-        packets = self._packets.through
+        packets = self._through
         if packets is None:
             return {each.tid: (None, NOT_COUNTED) for each in self.spinning}
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
-        now = busy_window(packets, self.seconds, run_seconds(self.spinning, self.seconds))
-        busiest = kept if self.before.behind or self.after.behind else busier(kept, now)
+        now = busy_window(packets, self.seconds, run_seconds(self.before.threads, self.after.threads))
+        busiest = kept if self._loses else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}
@@ -183,8 +213,8 @@ class PollerTally:
 
 
 def _grown(then: int | None, now: int | None) -> int | None:
-    """None: not told, or set back meanwhile."""
-    return None if then is None or now is None or now < then else now - then
+    """None: not told, or set back meanwhile, or no count of anything."""
+    return None if then is None or now is None or not 0 <= now - then <= MOST_COUNT else now - then
 
 
 def _received(then: Link, now: Link) -> int:

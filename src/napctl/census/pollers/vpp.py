@@ -27,10 +27,10 @@ __all__ = ["ShowRuntime", "VppThread", "detect", "show_runtime"]
 THREAD = re.compile(r"^(vpp_main|vpp_wk_\d+)$")
 CLI = re.compile(r"/cli[^/]*\.sock$")
 HEAD = re.compile(r"^Thread \d+ (\S+)")
-NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)"
+NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,2})?)"
 TIME = re.compile(rf"^Time {NUMBER}, [0-9.]+ sec internal node vector rate {NUMBER} loops/sec ")
-RATES = re.compile(rf"^ *vector rates in {NUMBER}, out ")
-NODE = re.compile(rf"^(\S+) +([a-z][a-z -]*?) +(\d+) +(\d+) +(\d+) +{NUMBER} +{NUMBER} *$")
+COLUMNS = re.compile(rf"([0-9]{{1,18}}) ([0-9]{{1,18}}) [0-9]{{1,18}} {NUMBER} {NUMBER}")
+"""Of a node, behind its name and its state, which may be two words: calls, vectors, suspends, clocks, vectors/call."""
 POLLING = "polling"
 REMEDY = (
     "Let it take interrupts while little comes: `set interface rx-mode INTERFACE adaptive` (vppctl), or "
@@ -45,7 +45,8 @@ class VppThread:
     seconds: float
     vector_rate: float
     """Packets of a frame, of 256 at most; mean of 10 s."""
-    received: int
+    received: int = 0
+    """Vectors of its nodes that poll. Rates that it prints are means of all that time: they tell no second."""
     clocks: float = 0.0
     """Of all its nodes."""
     work_clocks: float = 0.0
@@ -77,7 +78,7 @@ class ShowRuntime:
         except Unanswered as why:
             return Statement(troubles=(f"VPP's CLI: {why}",))
         return Statement(
-            received=sum(each.received for each in threads.values()) if threads else None,
+            received=sum(each.received for each in threads.values()) if any(map(_tells, threads.values())) else None,
             shares={
                 name: (each.work_share, each.source) for name, each in threads.items() if each.work_share is not None
             },
@@ -88,30 +89,45 @@ class ShowRuntime:
         return thread.name if THREAD.match(thread.name) else "vpp_main" if thread.tid == pid else None
 
 
+def _tells(thread: VppThread) -> bool:
+    """Whether its nodes could be read: one without any would have had no packet."""
+    return thread.clocks > 0
+
+
 def show_runtime(text: str) -> dict[str, VppThread]:
     """{thread: what it says}. A VPP without workers prints no line that names its thread: vpp_main."""
     return dict(_threads(text))
 
 
 def _threads(text: str) -> Iterator[tuple[str, VppThread]]:
-    name, times, found = "vpp_main", None, None
+    name, found = "vpp_main", None
     for line in text.splitlines():
         if head := HEAD.match(line):
             if found is not None:
                 yield name, found
-            name, times, found = head[1], None, None
-        elif time := TIME.match(line):
-            times = time
-        elif times is not None and found is None and (rates := RATES.match(line)):
-            seconds = float(times[1])
-            found = VppThread(seconds, float(times[2]), received=round(float(rates[1]) * seconds))
-        elif found is not None and (node := NODE.match(line)):
-            calls, vectors, each = int(node[3]), int(node[4]), float(node[6])
+            name, found = head[1], None
+        elif found is None and (time := TIME.match(line)):
+            found = VppThread(float(time[1]), float(time[2]))
+        elif found is not None and (node := _node(line)):
+            state, calls, vectors, each = node
             clocks = each * (vectors or calls)
-            work = clocks if vectors and node[2].strip() != POLLING else 0.0
-            found = replace(found, clocks=found.clocks + clocks, work_clocks=found.work_clocks + work)
+            received, work = (vectors, 0.0) if state == POLLING else (0, clocks if vectors else 0.0)
+            found = replace(
+                found,
+                received=found.received + received,
+                clocks=found.clocks + clocks,
+                work_clocks=found.work_clocks + work,
+            )
     if found is not None:
         yield name, found
+
+
+def _node(line: str) -> tuple[str, int, int, float] | None:
+    """State, calls, vectors, clocks for each of them; None: the line tells of no node. Word by word, as a pattern for
+    the whole line may try so many ways of dividing the spaces in it that it never ends."""
+    words = line.split()
+    told = COLUMNS.fullmatch(" ".join(words[-5:])) if len(words) >= 7 else None
+    return (" ".join(words[1:-5]), int(told[1]), int(told[2]), float(told[3])) if told else None
 
 
 def detect(suspect: Suspect) -> Detected | None:

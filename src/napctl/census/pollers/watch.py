@@ -33,6 +33,7 @@ from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect, why_r
 from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
 from napctl.kernel.links import Link
+from napctl.kernel.open_files import has_network_socket
 from napctl.kernel.packet_rings import waiting_share
 from napctl.kernel.processes import PROC, Process, Seen, look_at_all, process
 from napctl.model.census import Poller
@@ -63,6 +64,8 @@ BEHIND = 0.5
 """Of a ring of copies: so much waits only for a program that gets less than comes."""
 AT_ONCE = 8
 """So many programs are asked at the same time: one that hangs holds up no other."""
+MOST_ASKED = 64
+"""Programs in all: anybody may start some that listen and hang."""
 TELEMETRY_SOCKETS, MOST_SOCKETS = "dpdk/*/dpdk_telemetry.v2*", 64
 RUN = Path("/run")
 NO_BYPASS = ("spins, no NIC", "not known")
@@ -110,6 +113,7 @@ class PollerWatch:
             for pid in sorted(wanted)
             if self._is_there(pid)
         ]
+        suspects = list(_some_may_talk(suspects))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             found = list(pool.map(self._detect, suspects))
         self._tracked = [_Tracked(one, what) for one, what in zip(suspects, found, strict=True) if what is not None]
@@ -163,6 +167,8 @@ class PollerWatch:
         """What its sockets say of how its packets are counted, also where the program itself says nothing."""
         if one.packet_sockets:
             found = replace(found, copies=True)
+        if found.preloaded and not _has_network_socket(one):
+            found = replace(found, preloaded=False)
         if not one.xdp or found.account is not None:
             return found
         return replace(found, account=xdp_socket.rings_of(one), counts_include_port=True)
@@ -174,12 +180,13 @@ class PollerWatch:
             readings = list(pool.map(_reading, self._tracked))
         return [self._moment(each.suspect, reading) for each, reading in zip(self._tracked, readings, strict=True)]
 
-    def _moment(self, one: Suspect, told: Statement) -> Moment:
+    def _moment(self, one: Suspect, reading: Moment) -> Moment:
+        """With the devices: network namespaces are not for several threads."""
         pid = one.process.pid
         links: tuple[Link, ...] = ()
-        behind = False
+        links_at, behind = None, False
         with suppress(OSError, NapctlError):  # gone meanwhile, or not ours to enter
-            links = tuple(self._namespaces.links(pid).values())
+            links, links_at = tuple(self._namespaces.links(pid).values()), self._namespaces.links_at(pid)
             behind = (
                 any(
                     (waiting_share(pid, inode, ring) or 0) >= BEHIND
@@ -189,7 +196,7 @@ class PollerWatch:
                 if one.packet_sockets
                 else False
             )
-        return Moment(at=time.monotonic(), threads=thread_times(pid), told=told, links=links, behind=behind)
+        return replace(reading, links=links, links_at=links_at, behind=behind)
 
     def _untold(self) -> Iterator[str]:
         if self._closed:
@@ -203,13 +210,34 @@ class PollerWatch:
             yield "which sockets are of AF_XDP: this kernel does not tell (no xdp_diag)"
 
 
-def _reading(tracked: _Tracked) -> Statement:
+def _reading(tracked: _Tracked) -> Moment:
+    """Its account, and its threads directly after: however long others keep us, their times are of one moment."""
     account = tracked.detected.account
-    return account.read() if account is not None else Statement()
+    told = account.read() if account is not None else Statement()
+    return Moment(at=time.monotonic(), threads=thread_times(tracked.suspect.process.pid), told=told)
 
 
 def _may_poll(seen: Seen) -> bool:
     return not seen.is_kernel_thread and not seen.ended and seen.process.pid != os.getpid()
+
+
+def _has_network_socket(one: Suspect) -> bool:
+    """A shell that starts a server has its libraries, and no packet."""
+    try:
+        return has_network_socket(one.process.pid)
+    except OSError:
+        return False
+
+
+def _some_may_talk(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+    """The same, of which so many are asked."""
+    talking = 0
+    for one in suspects:
+        talking += bool(one.listens)
+        if one.listens and talking > MOST_ASKED:
+            yield replace(one, listens=(), trouble=one.trouble or f"not asked: {MOST_ASKED} others listen as well")
+        else:
+            yield one
 
 
 def _telemetry_sockets() -> tuple[list[str], set[int]]:

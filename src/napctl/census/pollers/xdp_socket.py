@@ -4,6 +4,7 @@ Looks for sockets that sock_diag(7) knows as AF_XDP (family 44) among the proces
 "socket:[inode]" both. The RX ring counts the packets (Documentation/networking/af_xdp.rst).
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ __all__ = ["XdpRings", "detect", "rings_of"]
 
 
 WRAPS = 1 << 32
+SURE_SECONDS = 60.0
+"""No queue brings so many packets within that time."""
 REMEDY = (
     "Let it wait in poll(2), or busy poll with deferral: `napctl attach` does that to a program that waits; one that "
     "never waits has to be told by its own option."
@@ -31,12 +34,16 @@ class XdpRings:
     sockets: Mapping[int, int]
     """Descriptor by inode number."""
     source: str = "AF_XDP rings"
+    _read_at: float | None = None
     _last: dict[int, RingCounts] = field(default_factory=dict)
     _received: int | None = None
     _sent: int | None = None
 
     def read(self) -> Statement:
         """What all of them have carried since the first reading; None of a kind of ring that none of them has."""
+        then, self._read_at = self._read_at, time.monotonic()
+        if then is not None and self._read_at - then > SURE_SECONDS:
+            return Statement(troubles=(f"packets of its AF_XDP rings: their counts may wrap in {SURE_SECONDS:.0f} s",))
         try:
             with Handle.of(self.process) as handle:
                 for inode, fd in self.sockets.items():
@@ -63,10 +70,10 @@ def _more(sum_before: int | None, then: int | None, now: int | None) -> int | No
 
 
 def rings_of(suspect: Suspect) -> XdpRings | None:
-    """The account of its AF_XDP sockets; None if it has none, or no descriptor of them any more."""
+    """The account of its AF_XDP sockets; None if it has none, or no descriptor of one of them any more."""
     inodes = {bound.inode for bound in suspect.xdp}
     fds = {inode: fd for fd, inode in suspect.sockets_by_fd.items() if inode in inodes}
-    return XdpRings(suspect.process, fds) if fds else None
+    return XdpRings(suspect.process, fds) if fds.keys() == inodes and fds else None
 
 
 def detect(suspect: Suspect) -> Detected | None:

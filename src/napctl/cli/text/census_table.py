@@ -47,12 +47,12 @@ def summary(found: Census) -> str:
     if past:
         parts.append(f"packets of {each(past)} go past the kernel's stack")
     if not parts:
-        parts.append("no packet goes past the kernel")
+        parts.append(f"no packet goes past the kernel{' as far as can be seen' * bool(unknown)}")
     if idle:
         parts.append(f"{_programs(idle)} could take packets past it, and do{'es' * (len(idle) == 1)} not")
     if spin:
         parts.append(f"{_programs(spin)} spin{'s' * (len(spin) == 1)} without a NIC, which is no bypass")
-    elif not able:
+    elif not able and not unknown:
         parts.append("no process spins")
     if unknown:
         parts.append(f"of {_programs(unknown)} it is not known")
@@ -163,6 +163,7 @@ def _labelled(label: str, text: str) -> list[str]:
 def _really(poller: Poller, seconds: float) -> str:
     really = poller.really
     assert really is not None
+    seconds = really.seconds or seconds
     port, kernel = (number(_rate(count, seconds)) for count in (really.port_packets, really.kernel_packets))
     share = "" if really.share is None else f"{percent(really.share)} of the packets go past the kernel: "
     source = f" ({really.source})" if really.source else ""

@@ -2,10 +2,11 @@
 
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.meanwhile import again_and_again
 
 Serve = Callable[[socket.socket], None]
 
@@ -17,21 +18,14 @@ def listening(path: Path, kind: socket.SocketKind, serve: Serve, connections: in
         listener.bind(os.fspath(path))
         listener.listen(connections)
         listener.settimeout(0.02)
-        over = threading.Event()
 
-        def run() -> None:
-            while not over.is_set():
-                with suppress(TimeoutError, OSError), listener.accept()[0] as peer:
-                    peer.settimeout(5)
-                    serve(peer)
+        def serve_one() -> None:
+            with suppress(TimeoutError, OSError), listener.accept()[0] as peer:
+                peer.settimeout(5)
+                serve(peer)
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with again_and_again(serve_one, 0):
             yield os.fspath(path)
-        finally:
-            over.set()
-            thread.join()
 
 
 GREETING = b'{"version":"DPDK 24.11.3","pid":1,"max_output_len":16384}'

@@ -152,3 +152,9 @@ def test_foreign_names_are_made_printable(trees: Trees) -> None:
     found = named(trees.seen(7, "server"))
     assert found is not None
     assert all(text.isprintable() for text in found.evidence)
+
+
+def test_a_path_with_a_newline_forges_no_more_than_a_line(trees: Trees) -> None:
+    """The kernel shows it as it is."""
+    trees.process(7, fds=("socket:[12]",), unix=((99, "/tmp/x\na b c nothex e f 12 /forged"), (12, "/run/dpdk/rte/a")))
+    assert trees.seen(7).listens == ("/run/dpdk/rte/a",)

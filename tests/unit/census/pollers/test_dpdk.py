@@ -4,10 +4,15 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from napctl.census.pollers import dpdk
 from napctl.census.pollers.detection import Statement
 from napctl.census.pollers.dpdk import Port, Telemetry
 from napctl.census.pollers.spinning import Spin
+from napctl.census.pollers.suspects import Suspect
+from napctl.census.pollers.telemetry import Unanswered
+from napctl.kernel.processes import Process
 from tests.unit.census.pollers.programs import dpdk as program
 from tests.unit.census.pollers.programs import listening
 
@@ -18,7 +23,7 @@ ANSWERS = {
     "/ethdev/info,0": b'{"name":"net_af_packet0","state":1}',
     "/ethdev/info,1": b'{"name":"net_af_xdp1","state":1}',
     "/ethdev/info,2": b'{"name":"0000:3b:00.0","state":1}',
-    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"q_ipackets":[10]}',
+    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"imissed":5,"q_ipackets":[10]}',
     "/ethdev/stats,1": b'{"ipackets":20,"opackets":2}',
     "/ethdev/stats,2": b'{"ipackets":30,"opackets":3}',
 }
@@ -42,7 +47,7 @@ def test_its_ports_are_named_by_their_devices(tmp_path: Path) -> None:
         Port("net_af_xdp1", "eth8", includes=True),
         Port("0000:3b:00.0", "0000:3b:00.0", of_kernel=False),
     )
-    assert (reading.received, reading.sent, reading.troubles) == (60, 6, ())
+    assert (reading.received, reading.sent, reading.lost, reading.troubles) == (60, 6, 5, ())
 
 
 def test_its_cycles_are_those_of_the_thread_of_that_core(tmp_path: Path) -> None:
@@ -68,11 +73,39 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert reading == Statement(troubles=("DPDK telemetry: /eal/lcore/usage has lists of different lengths",))
 
 
-def test_a_port_that_has_gone_meanwhile_is_left_out(tmp_path: Path) -> None:
+def test_where_a_port_has_gone_meanwhile_a_sum_of_the_others_is_none(tmp_path: Path) -> None:
     _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,2": b"null"})
-    assert reading.received == 30
+    assert (reading.received, reading.sent, reading.troubles) == (None, None, ())
 
 
 def test_one_that_has_ended_says_why_there_is_nothing(tmp_path: Path) -> None:
     found, _ = asked(tmp_path, ANSWERS)
     assert found.read().troubles == ("DPDK telemetry: nobody listens there: its process has ended",)
+
+
+def test_a_number_that_is_no_count_is_not_read(tmp_path: Path) -> None:
+    huge = b'{"ipackets":1%s,"opackets":0}' % (b"0" * 400)
+    _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,1": huge})
+    assert reading.received is None
+    assert "cannot be read" in reading.troubles[0]
+
+
+def test_of_many_sockets_some_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def hangs(path: str, pid: int, threads: object) -> Telemetry:
+        tried.append(path)
+        raise Unanswered("it hangs")
+
+    monkeypatch.setattr(dpdk, "open_telemetry", hangs)
+    paths = tuple(f"/tmp/{number}/dpdk_telemetry.v2" for number in range(1000))
+    suspect = Suspect(process=Process(2**22 + 1, "server", 1), mapped=frozenset(), listens=paths)
+    account, evidence, troubles = dpdk.telemetry_of(suspect)
+    assert (account, len(evidence), len(troubles), len(tried)) == (None, 1, 4, 4)
+
+
+def test_of_more_ports_than_are_asked_there_is_no_sum(tmp_path: Path) -> None:
+    ports = b"[%s]" % b",".join(b"%d" % number for number in range(65))
+    statistics = {f"/ethdev/stats,{number}": ANSWERS["/ethdev/stats,0"] for number in range(65)}
+    found, reading = asked(tmp_path, ANSWERS | statistics | {"/ethdev/list": ports})
+    assert (len(found.ports), reading.received) == (64, None)

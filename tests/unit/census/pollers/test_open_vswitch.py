@@ -67,3 +67,8 @@ def test_it_is_known_by_its_pmd_threads_and_is_no_bypass_without(trees: Trees) -
     without = open_vswitch.detect(trees.seen(8, "ovs-vswitchd", "pmd-c01/id:7"))
     assert without is not None
     assert without.troubles == ("its control socket (ovs-vswitchd.PID.ctl) was not found",)
+
+
+def test_a_number_that_is_none_is_not_told() -> None:
+    text = f"pmd thread numa_id 0 core_id 1:\n  idle cycles: {'9' * 5000} (1%)\n  processing cycles: 5 (1%)\n"
+    assert cycles_by_core(text) == {}

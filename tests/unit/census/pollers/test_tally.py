@@ -14,7 +14,7 @@ from napctl.census.pollers.suspects import Suspect
 from napctl.census.pollers.tally import NOT_COUNTED, NOT_YET, Moment, PollerTally
 from napctl.kernel.links import Link
 from napctl.kernel.processes import Process
-from napctl.model.census import Poller
+from napctl.model.census import Poller, PollerKind
 
 PID = 2**22 + 1
 """Of no process."""
@@ -94,11 +94,64 @@ def test_a_nic_without_a_network_device_has_no_packets_by_the_kernel(tmp_path: P
 
 
 def test_an_idle_bypass_is_set_against_all_devices_but_loopback(tmp_path: Path) -> None:
-    detected = Detected(kind="Onload", evidence=(), idle="it has no /dev/onload open")
+    detected = Detected(kind="Onload", evidence=(), idle="it has no /dev/onload open", preloaded=True)
     lo, eth1 = (link("lo", 0, loopback=True), link("lo", 50, loopback=True)), (link("eth1", 0), link("eth1", 7))
     found = poller(tmp_path, detected, NOTHING, NOTHING, ETH0, eth1, lo, ran=False)
     assert found.really is not None
     assert (found.really.port_packets, found.really.kernel_packets, found.threads) == (0, 1007, ())
+    linked = poller(tmp_path, replace(detected, preloaded=False), NOTHING, NOTHING, ETH0)
+    assert linked.really is not None
+    assert (linked.really.port_packets, linked.really.kernel_packets) == (0, None)
+    assert linked.really.source == "it has no /dev/onload open"
+
+
+def test_an_idle_bypass_that_computes_has_no_bound(tmp_path: Path) -> None:
+    found = poller(tmp_path, replace(DPDK, devices=(), idle="it has no telemetry"), NOTHING, NOTHING, ETH0)
+    assert only_thread(found) == {"work": None, "most": None, "source": ""}
+
+
+@pytest.mark.parametrize("kind", ["RDMA", "VMA", "DPDK"])
+def test_a_device_of_which_the_kernel_counts_not_all_bounds_nothing(tmp_path: Path, kind: PollerKind) -> None:
+    found = poller(tmp_path, replace(DPDK, kind=kind), NOTHING, NOTHING, (link("eth0", 0), link("eth0", 0)))
+    assert only_thread(found) == {"work": None, "most": None, "source": NOT_COUNTED}
+    both = replace(DPDK, devices=("eth0", "0000:3b:00.0"), copies=True)
+    assert only_thread(poller(tmp_path, both, NOTHING, NOTHING, ETH0))["source"] == NOT_COUNTED
+
+
+def test_a_number_that_is_no_count_is_none(tmp_path: Path) -> None:
+    found = poller(tmp_path, DPDK, statement(0), statement(10**400), ETH0)
+    assert found.really is not None
+    assert found.really.port_packets is None
+
+
+def test_devices_that_were_read_over_another_time_are_told_by_the_second(tmp_path: Path) -> None:
+    """Others that hang were asked in between."""
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
+    start, end = moment(1, NOTHING, link("eth0", 0)), moment(2, NOTHING, link("eth0", 3 * 10**6))
+    start, end = replace(start, links_at=1.0), replace(end, links_at=4.0)
+    files = BusiestFiles(tmp_path)
+    copies = replace(DPDK, copies=True)
+    PollerTally(suspect, copies, start, end).poller(files)
+    now = replace(end, links=(link("eth0", 100),), links_at=2.0)
+    (thread,) = PollerTally(suspect, copies, start, now).poller(files).threads
+    assert thread.most_work_share == pytest.approx(2e-4)
+
+
+def test_a_packet_may_have_cost_the_time_of_all_threads(tmp_path: Path) -> None:
+    """Also of one that sleeps now and then."""
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
+
+    def with_sleeper(now: Moment) -> Moment:
+        other = ThreadTimes(
+            tid=10, name="other", ran_ns=int(now.at * 9e8), waited_ns=0, sleeps=int(now.at * 99), cpus="2"
+        )
+        return replace(now, threads=now.threads | {10: other})
+
+    busy = [with_sleeper(moment(at, statement(packets))) for at, packets in ((1, 0), (2, 10**6))]
+    rest = [with_sleeper(moment(at, statement(packets))) for at, packets in ((1, 0), (2, 1000))]
+    for window in (busy, rest):
+        (thread,) = PollerTally(suspect, DPDK, *window).poller(BusiestFiles(tmp_path)).threads
+    assert thread.most_work_share == pytest.approx(0.0038)
 
 
 def test_counters_that_were_set_back_are_a_gap(tmp_path: Path) -> None:
@@ -130,7 +183,7 @@ def test_then_a_bound_once_it_was_busy_which_outlives_us(tmp_path: Path) -> None
     assert only_thread(before) == {"work": None, "most": None, "source": NOT_YET}
     assert only_thread(poller(tmp_path, DPDK, *many, ETH0)) == {"work": None, "most": None, "source": NOT_YET}
     after = only_thread(poller(tmp_path, DPDK, *few, ETH0))
-    assert after["most"] == pytest.approx(0.001)
+    assert after["most"] == pytest.approx(0.002)
     assert after["source"] == "1,000 packets/s at most 1.00 µs each: its busiest window"
 
 
@@ -138,10 +191,19 @@ def test_a_window_in_which_it_lost_what_the_device_counts_calibrates_nothing(tmp
     suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
     start, end = moment(1, NOTHING, link("eth0", 0)), moment(2, NOTHING, link("eth0", 10**6))
     files = BusiestFiles(tmp_path)
-    PollerTally(suspect, DPDK, start, replace(end, behind=True)).poller(files)
+    copies = replace(DPDK, copies=True)
+    PollerTally(suspect, copies, start, replace(end, behind=True)).poller(files)
+    PollerTally(suspect, copies, start, replace(end, told=Statement(lost=1))).poller(files)
     assert list(tmp_path.iterdir()) == []
-    PollerTally(suspect, DPDK, start, end).poller(files)
+    PollerTally(suspect, copies, start, end).poller(files)
     assert len(list((tmp_path / "pollers").iterdir())) == 1
+
+
+def test_a_window_in_which_its_ports_missed_packets_calibrates_nothing(tmp_path: Path) -> None:
+    for lost in (5, 1):  # more; and set back meanwhile
+        then = Statement(received=0, sent=0, lost=2 if lost == 1 else 0)
+        poller(tmp_path, DPDK, then, Statement(received=10**6, sent=0, lost=lost), ETH0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_packet_count_there_is_no_bound(tmp_path: Path) -> None:

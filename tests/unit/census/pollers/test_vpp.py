@@ -63,6 +63,17 @@ def test_other_text_tells_nothing() -> None:
         assert show_runtime(text) == {}
 
 
+def test_packets_are_those_of_the_nodes_and_not_of_a_mean_of_days() -> None:
+    found = show_runtime(RUNTIME.replace("vector rates in 2.0000e4", "vector rates in 1.0000e0"))
+    assert found["vpp_wk_0"].received == 1_000_000
+
+
+def test_nodes_that_cannot_be_read_count_no_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = RUNTIME.replace("e2 ", " ? ").replace("e3 ", " ? ").replace("e5 ", " ? ")
+    monkeypatch.setattr(vpp, "ask_cli", lambda *_: text)
+    assert ShowRuntime("/run/vpp/cli.sock", 7).read() == Statement()
+
+
 def test_its_cli_is_asked_as_vppctl_does(tmp_path: Path) -> None:
     with listening(tmp_path / "cli.sock", socket.SOCK_STREAM, serve) as path:
         account = ShowRuntime(path, os.getpid())
@@ -96,3 +107,16 @@ def test_it_is_known_by_its_library_or_its_threads(trees: Trees) -> None:
     without = vpp.detect(trees.seen(8, "vpp_main"))
     assert without is not None
     assert (without.account, without.troubles) == (None, ("its CLI's socket was not found",))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 400, "9e99"])
+def test_numbers_that_are_none_end_nothing(number: str) -> None:
+    for then in ("50.0", "2.0000e4", "1000000 ", "6.00e2", "1.00e2"):
+        found = show_runtime(RUNTIME.replace(then, f"{number} "))
+        assert all(each.work_share is None or 0 <= each.work_share <= 1 for each in found.values())
+        assert all(each.received < 2**64 for each in found.values())
+
+
+def test_a_line_of_spaces_is_no_work() -> None:
+    """Tried in all ways in which these can be divided it would take minutes."""
+    assert show_runtime(f"{RUNTIME}a b{' ' * 100_000}\n") == show_runtime(RUNTIME)

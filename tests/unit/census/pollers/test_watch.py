@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from napctl.census.pollers import watch
-from napctl.census.pollers.detection import Detected
+from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins, thread_times
+from napctl.census.pollers.suspects import Suspect
 from napctl.census.pollers.watch import PollerWatch
+from napctl.kernel.processes import Process
 from napctl.model.census import Poller
 
 SPINNER = """
@@ -118,3 +120,34 @@ def test_500_processes_cost_far_less_than_a_second(tmp_path: Path) -> None:
         begun = time.process_time()
         looked(tmp_path, 0.2)
         assert time.process_time() - begun < 0.7
+
+
+def test_of_very_many_that_listen_some_are_asked() -> None:
+    many = [Suspect(process=Process(pid, "server", 1), mapped=frozenset(), listens=("/x",)) for pid in range(100)]
+    asked = list(watch._some_may_talk(many))
+    assert sum(bool(one.listens) for one in asked) == watch.MOST_ASKED
+    assert asked[-1].trouble == "not asked: 64 others listen as well"
+
+
+def test_a_program_that_hangs_shifts_no_time_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging:
+        source = ""
+
+        def read(self) -> Statement:
+            time.sleep(0.3)
+            return Statement()
+
+        def key(self, thread: Spin, pid: int) -> str | None:
+            return None
+
+    def detect(one: Suspect) -> Detected | None:
+        if one.process.pid not in pids:
+            return None
+        return Detected(kind="RDMA", evidence=(), account=Hanging() if one.process.pid == pids[0] else None)
+
+    monkeypatch.setattr(watch, "DETECTORS", (detect,))
+    with PollerWatch(tmp_path) as looking, running(SPINNER, 2) as started:
+        pids = [each.pid for each in started]
+        looking.begin()
+        at = {each.suspect.process.pid: now.at for each, now in zip(looking._tracked, looking._before, strict=True)}
+    assert at[pids[0]] - at[pids[1]] > 0.2

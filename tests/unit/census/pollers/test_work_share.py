@@ -67,7 +67,7 @@ def test_after_a_busy_window_the_bound_follows_the_packets() -> None:
     kept = busy_window(1_000_000, 1.0, run_seconds=1.0)
     found = bound(50_000, 1.0, 1.0, kept)
     assert found is not None
-    assert (found.share, found.calibrated) == (0.05, True)
+    assert (found.share, found.calibrated) == (0.1, True)
 
 
 def test_a_window_with_few_or_dear_packets_calibrates_nothing() -> None:
