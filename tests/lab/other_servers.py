@@ -116,7 +116,7 @@ def bound(server: Server, protocol: Literal["tcp", "udp"]) -> int:
     return found
 
 
-def echoed(lab: Lab, server: Server, datagrams: int, *, patience_s: float = 5) -> int:
+def echoed(lab: Lab, server: Server, datagrams: int, *, patience_s: float = 30) -> int:
     """Send that many datagrams to an echo, each from a port of its own and each waited for; how many came back."""
     answered = 0
     for number in range(datagrams):

@@ -39,14 +39,15 @@ def take_census(netns: NetworkNamespace, names: Collection[str], seconds: float)
     missing: list[str] = []
     with PollerWatch(state_directory()) as watch, Observer(netns, ours) as observer:
         having = with_xdp(netns, observer.devices)
-        before = _statistics(netns, having)
         watch.begin()
+        before = _statistics(netns, having)  # right beside the window: packets are compared with what the probe counts
         observer.restart()
         end = time.monotonic() + seconds
         epolls = tuple(each for each in who_polls(having, missing) if isinstance(each, EpollPoller))
         time.sleep(max(0.0, end - time.monotonic()))
-        pollers, window = watch.end(), observer.window()
+        window = observer.window()
         after = _statistics(netns, having)
+        pollers = watch.end()
         if observer.gone:
             raise ChangedMeanwhile(f"{', '.join(observer.gone)}: {DISAPPEARED}")
         devices = with_lower(netns, with_xdp(netns, observer.devices)) if ours or not names else ()

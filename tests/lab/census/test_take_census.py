@@ -135,7 +135,7 @@ def test_an_xdp_program_is_told_with_its_mode_and_its_name(lab: Lab, generic: bo
 
 def test_what_a_native_program_drops_is_counted_and_what_it_passes_is_not(lab: Lab) -> None:
     with datagrams(lab), attached(lab.server, verdict(XDP_DROP), generic=False):
-        way = seen(lab, lambda way: way.kind == "XDP native" and bool(way.packets))
+        way = seen(lab, lambda way: way.kind == "XDP native" and bool(way.share))
         assert way.share is not None
         assert way.share > 0.5  # all; but for what is polled between two readings
     with datagrams(lab), attached(lab.server, verdict(XDP_PASS), generic=False):
@@ -167,7 +167,7 @@ def test_a_socket_of_af_xdp_is_seen_on_its_queue_with_its_process(lab: Lab, gene
                     if generic:  # which the driver does not count
                         assert queue_of(census(lab)).handed[0].packets is None
                     else:
-                        assert seen(lab, lambda way: way.kind == "AF_XDP" and bool(way.packets)).share
+                        assert seen(lab, lambda way: way.kind == "AF_XDP" and bool(way.share))
             until(lambda: queue_of(census(lab)).handed == (), "that the socket is gone")
     finally:
         os.close(sockets)
