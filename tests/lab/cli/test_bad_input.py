@@ -241,7 +241,7 @@ def test_without_tracefs_everything_still_works(lab: Lab, server: Server, load: 
 
     shown = napctl("status", "--json", *at_server(lab), under=no_tracefs)
     watched = napctl("watch", "--seconds", 0.2, "--interval", 0.2, "--json", *at_server(lab), under=no_tracefs)
-    attached = napctl("attach", server.pid, "--window", "0.3s", "--json", under=no_tracefs)
+    attached = napctl("attach", server.pid, "--window", "2s", "--json", under=no_tracefs)
     detached = napctl("detach", server.pid, under=no_tracefs)
 
     assert shown.status == watched.status == attached.status == detached.status == 0

@@ -39,14 +39,16 @@ def test_every_http_request_is_answered_at_about_the_rate_asked_for(
     shared_lab: Lab, start: Callable[[Lab], Server]
 ) -> None:
     with start(shared_lab) as server:
-        result = run(shared_lab, server, LoadSpec(rate_per_second=5000, seconds=0.5, protocol="http"))
+        result = run(shared_lab, server, LoadSpec(rate_per_second=5000, seconds=0.5, drain_seconds=10, protocol="http"))
     assert result.unanswered == 0
     assert result.sent == pytest.approx(2500, rel=0.1)
 
 
 def test_every_redis_request_is_answered_at_about_the_rate_asked_for(shared_lab: Lab) -> None:
     with redis(shared_lab) as server:
-        result = run(shared_lab, server, LoadSpec(rate_per_second=5000, seconds=0.5, protocol="redis"))
+        result = run(
+            shared_lab, server, LoadSpec(rate_per_second=5000, seconds=0.5, drain_seconds=10, protocol="redis")
+        )
     assert result.unanswered == 0
     assert result.sent == pytest.approx(2500, rel=0.1)
 

@@ -14,7 +14,7 @@ from napctl.observe.window import Observer
 from napctl.probe import ProbeReader
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl
+from tests.lab.helpers import Napctl, until
 
 pytestmark = pytest.mark.lab
 
@@ -52,12 +52,19 @@ def meter(server: Server, client: socket.socket, napctl: Napctl) -> Meter:
 
 
 def read_under(load: LoadStarter, meter: Meter) -> tuple[Now, Window]:
-    load(20_000)
-    meter.restart()
-    time.sleep(0.3)
-    ((now, window),) = meter.read()
-    assert window is not None
-    return now, window
+    """A window in which the server was asked: the load may get no CPU for a while."""
+    load(20_000, seconds=60)
+
+    def looked() -> tuple[Now, Window] | None:
+        meter.restart()
+        time.sleep(0.3)
+        ((now, window),) = meter.read()
+        assert window is not None
+        return None if now.verdict == "quiet" else (now, window)
+
+    found = until(looked, "packets")
+    assert found is not None
+    return found
 
 
 def test_with_places_an_attached_server_is_active(meter: Meter, load: LoadStarter) -> None:
