@@ -211,7 +211,7 @@ def assert_from_proc(done: Ran, *reasons: str) -> None:
     assert all(cpu.net_rx_softirq_ns is None for cpu in window.cpus)
     assert all(cpu.net_rx_softirqs is not None for cpu in window.cpus)
     (device,) = (device for device in window.devices if device.device == "server0")
-    assert (device.rx_packets or 0) > 1000
+    assert (device.rx_packets or 0) > 100
 
 
 def test_without_btf_watch_counts_from_proc_and_attach_works_unmeasured(
