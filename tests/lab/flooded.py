@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from napctl.lab.bed import Lab
-from napctl.lab.flood import FloodSpec, make_packets_dear, peak_per_second, take_as_softirq, udp_server
+from napctl.lab.bed import End, Lab
+from napctl.lab.flood import DEAR_RULES, FloodSpec, make_packets_dear, peak_per_second, take_as_softirq, udp_server
 from napctl.lab.servers import Server
 
 
@@ -30,9 +30,15 @@ class FloodBed:
         return FloodSpec(rate_per_second=4 * self.peak, seconds=10)
 
 
+def let_packets_take_the_cpu(end: End, *beside: End, rules: int = DEAR_RULES) -> None:
+    """They are dear, and come before every process; `beside`: more devices of that namespace."""
+    make_packets_dear(end, rules)
+    for each in (end, *beside):
+        take_as_softirq(each)
+
+
 @contextmanager
 def flood_bed() -> Iterator[FloodBed]:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
-        make_packets_dear(lab.server)
-        take_as_softirq(lab.server)
+        let_packets_take_the_cpu(lab.server)
         yield FloodBed(lab, server, peak_per_second(lab))

@@ -20,6 +20,7 @@ from napctl.model.errors import NapctlError, NotPermitted
 from napctl.model.value import Value, from_json
 
 __all__ = [
+    "DEAR_RULES",
     "FLOOD_PORT",
     "FloodResult",
     "FloodSpec",

@@ -3,14 +3,8 @@
 import pytest
 
 from napctl.lab.bed import Lab
-from napctl.lab.flood import (
-    FloodSpec,
-    make_packets_dear,
-    peak_per_second,
-    started_flood,
-    take_as_softirq,
-    udp_server,
-)
+from napctl.lab.flood import FloodSpec, peak_per_second, started_flood, udp_server
+from tests.lab.flooded import let_packets_take_the_cpu
 from tests.lab.helpers import Napctl
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -19,8 +13,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 @pytest.mark.long
 def test_watch_and_doctor_name_the_cpu_that_packets_take(napctl: Napctl) -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
-        take_as_softirq(lab.server)
-        make_packets_dear(lab.server)
+        let_packets_take_the_cpu(lab.server)
         peak = peak_per_second(lab)
         netns = f"pid:{server.pid}"
         calm = napctl("watch", "server0", "--netns", netns, "--seconds", 1)

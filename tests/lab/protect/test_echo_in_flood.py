@@ -8,14 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from napctl.lab.bed import End, Lab
-from napctl.lab.flood import (
-    FloodSpec,
-    make_packets_dear,
-    peak_per_second,
-    started_flood,
-    take_as_softirq,
-    udp_server,
-)
+from napctl.lab.flood import FloodSpec, peak_per_second, started_flood, udp_server
+from tests.lab.flooded import let_packets_take_the_cpu
 from tests.lab.helpers import Napctl
 from tests.lab.protect.echoes import QUICK_MS, Typing, echoing, protecting, second_device, typing
 
@@ -42,9 +36,7 @@ def bed() -> Iterator[Bed]:
         udp_server(lab),
         echoing(lab),
     ):
-        make_packets_dear(lab.server)
-        for end in (lab.server, near):
-            take_as_softirq(end)
+        let_packets_take_the_cpu(lab.server, near)
         yield Bed(lab, near, far, peak_per_second(lab, past_stack=True))
 
 

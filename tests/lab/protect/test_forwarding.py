@@ -9,7 +9,8 @@ import pytest
 
 from napctl.kernel.links import link
 from napctl.lab.bed import End, Lab
-from napctl.lab.flood import FloodSpec, make_packets_dear, started_flood, take_as_softirq
+from napctl.lab.flood import FloodSpec, started_flood
+from tests.lab.flooded import let_packets_take_the_cpu
 from tests.lab.helpers import Napctl, in_namespace
 from tests.lab.protect.conftest import ifindex_of
 from tests.lab.protect.echoes import QUICK_MS, Typing, echoing, protecting, second_device, typing
@@ -65,9 +66,7 @@ def router() -> Iterator[Router]:
         in_namespace(lab.server.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", far.address)
         in_namespace(lab.client.namespace, "ip", "route", "add", f"{BEYOND}/32", "via", lab.server.address)
         lab.client.start(["sleep", "600"])  # by a process the far end of the veth is found, which counts its drops
-        make_packets_dear(lab.server)
-        for end in (lab.server, near):
-            take_as_softirq(end)
+        let_packets_take_the_cpu(lab.server, near)
         yield Router(lab, near, far)
 
 

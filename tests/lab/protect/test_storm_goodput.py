@@ -7,16 +7,9 @@ import pytest
 
 from napctl.change.journal import Journal
 from napctl.lab.bed import Lab
-from napctl.lab.flood import (
-    FloodSpec,
-    flood,
-    make_packets_dear,
-    peak_per_second,
-    started_flood,
-    take_as_softirq,
-    udp_server,
-)
+from napctl.lab.flood import FloodSpec, flood, peak_per_second, started_flood, udp_server
 from napctl.model.storm import Reason, limits_of
+from tests.lab.flooded import let_packets_take_the_cpu
 from tests.lab.protect.conftest import armed
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone, pytest.mark.long]
@@ -57,8 +50,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Bed]:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab):
-        take_as_softirq(lab.server)
-        make_packets_dear(lab.server, RULES)
+        let_packets_take_the_cpu(lab.server, rules=RULES)
         yield Bed(lab, peak_per_second(lab))
 
 

@@ -5,9 +5,10 @@ import time
 import pytest
 
 from napctl.lab.bed import Lab
-from napctl.lab.flood import FloodSpec, make_packets_dear, started_flood, take_as_softirq, udp_server
+from napctl.lab.flood import FloodSpec, started_flood, udp_server
 from napctl.service.metrics import SnapshotCollector, text_of
 from napctl.service.snapshots import SnapshotTaker, Watched
+from tests.lab.flooded import let_packets_take_the_cpu
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -18,8 +19,7 @@ MUCH = 300_000.0
 @pytest.mark.long
 def test_the_time_of_a_flood_and_its_late_drops_are_counted() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab), SnapshotTaker("test") as taker:
-        make_packets_dear(lab.server)
-        take_as_softirq(lab.server)
+        let_packets_take_the_cpu(lab.server)
         watched = [Watched(lab.server.namespace, [lab.server.device])]
         taker.take(watched)
         time.sleep(1)
