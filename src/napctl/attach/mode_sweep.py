@@ -18,9 +18,9 @@ from napctl.attach.switch_way import in_way
 from napctl.attach.timer_choice import within
 from napctl.attach.timer_sweep import (
     CHANGING_SECONDS,
-    LEAST_PACKETS_PER_SECOND,
     SETTLE_SECONDS,
     Locked,
+    has_traffic,
     on_trial,
     swept_at_once,
 )
@@ -91,9 +91,7 @@ def mode_sweep(
     try:
         with CostProbe({each.pid for each in target.found.processes}) as cost:
             keys = {_key(each) for each in fed_napis(target.found)}
-            before = cost.packets(keys)
-            yield WINDOW_SECONDS
-            if cost.packets(keys) - before < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+            if not (yield from has_traffic(cost, keys, WINDOW_SECONDS)):
                 return replace(found, unmeasured=TOO_LITTLE)
         with _Windows(target) as windows:
             trials = dict(_trials(target, options, found, refused_before))

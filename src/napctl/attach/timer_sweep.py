@@ -27,12 +27,12 @@ from napctl.probe import ProbeUnavailable
 
 __all__ = [
     "CHANGING_SECONDS",
-    "LEAST_PACKETS_PER_SECOND",
     "SETTLE_SECONDS",
     "Detached",
     "Locked",
     "Sweep",
     "choose_timer",
+    "has_traffic",
     "on_trial",
     "swept_at_once",
     "timer_sweep",
@@ -47,6 +47,8 @@ CHANGING_SECONDS = 0.12
 """About what it takes to attach and let go again, and to read the counters."""
 LEAST_PACKETS_PER_SECOND = 500
 """Below it a window sees too few packets to tell timers apart."""
+LOOKS = 3
+"""Windows, of which one with enough will do: a server, or who asks it, may get no CPU for one of them."""
 TOO_LITTLE = "too little traffic to try timers on"
 Locked = Callable[[], AbstractContextManager[Journal]]
 """The journal, for as long as a change takes."""
@@ -127,8 +129,7 @@ def timer_sweep(
     try:
         with CostProbe(_pids(target)) as probe:
             napis = {(each.netns, each.napi.napi_id) for each in _napis(target)}
-            quiet = yield from _window(probe, napis)
-            if quiet.packets < LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS:
+            if not (yield from has_traffic(probe, napis)):
                 return untried(budget_ns, TOO_LITTLE)
             seconds = (WINDOW_SECONDS + SETTLE_SECONDS + CHANGING_SECONDS) * ROUNDS * len(timers)
             progress(f"trying timers for about {seconds:.0f} s")
@@ -182,6 +183,18 @@ def _pids(target: JudgedTarget) -> set[int]:
     threads = {each.napi.thread_pid for each in _napis(target) if each.napi.thread_pid}
     servers |= {pid for each in target.choice.rings for pid, _ in each.places}
     return servers | threads | {each.process.pid for each in target.choice.sockets}
+
+
+def has_traffic(
+    probe: CostProbe, napis: Collection[NapiKey], window_seconds: float = WINDOW_SECONDS
+) -> Generator[float, None, bool]:
+    """Whether these NAPI instances get enough to tell one way of taking packets from another."""
+    for _ in range(LOOKS):
+        before = probe.packets(napis)
+        yield window_seconds
+        if probe.packets(napis) - before >= LEAST_PACKETS_PER_SECOND * window_seconds:
+            return True
+    return False
 
 
 def _window(probe: CostProbe, napis: Collection[NapiKey]) -> Generator[float, None, TrialWindow]:

@@ -58,7 +58,7 @@ def test_a_trial_that_cannot_be_put_back_in_time_is_put_back_later_and_others_fo
 ) -> None:
     with served() as one, ExitStack() as stack:
         before = machine_of(one.lab.server)
-        load = LoadSpec(rate_per_second=8_000, seconds=60, sleeps=True)
+        load = LoadSpec(rate_per_second=2_000, seconds=60, sleeps=True)
         stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
         with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
             it.told("trying timers")
@@ -74,7 +74,7 @@ def test_a_trial_that_cannot_be_put_back_in_time_is_put_back_later_and_others_fo
 def test_a_trial_that_somebody_detaches_is_over_and_the_target_is_left_to_him(napctl: Napctl, tmp_path: Path) -> None:
     with served() as one, ExitStack() as stack:
         before = machine_of(one.lab.server)
-        load = LoadSpec(rate_per_second=8_000, seconds=60, sleeps=True)
+        load = LoadSpec(rate_per_second=2_000, seconds=60, sleeps=True)
         stack.enter_context(started(one.lab, one.server, load)).wait_for_warmup()
         with serving(napctl, policy_of(tmp_path, (one.server.pid, AUTO))) as it:
             it.told("trying timers")
