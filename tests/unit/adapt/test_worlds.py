@@ -174,19 +174,17 @@ def overloaded(way: Way, load: float, at: float) -> tuple[float, float]:
     return cost * 1e-6, p99_us * 1e3
 
 
-def test_under_overload_it_leaves_interrupts_within_two_minutes_on_a_machine_whose_p99_differs_by_half(
-    sampled: Callable[[Sequence[int], int], list[int]],
-) -> None:
-    """No way keeps the budget, and three windows do not tell 1,400 from 800 µs there."""
-    seeds = sampled(range(60), 6)
+def test_under_overload_it_leaves_interrupts_within_two_minutes_on_a_machine_whose_p99_differs_by_half() -> None:
+    """No way keeps the budget, and three windows do not tell 1,400 from 800 µs there. Of these 100 worlds 9 stay with
+    interrupts; 23 if a cure has no more than three windows, 16 if one that looks different ends all, and 32 if both."""
     late = []
-    for seed in seeds:
+    for seed in range(100):
         run = course(150, seed=seed, noise=Noise(p99=0.45))
         run.run(overloaded, [(120, 100_000)])
         windows = run.run(overloaded, [(120, 100_000)])
         late.append(sum(each.seen.seconds for each in windows if str(each.seen.way) == "interrupts") / seconds(windows))
         assert_promises(run, run.windows)
-    assert sum(each > 0.2 for each in late) <= 0.1 * len(seeds) + 1, late
+    assert sum(each > 0.2 for each in late) <= 12, late
 
 
 # --- worlds where nothing can be gained

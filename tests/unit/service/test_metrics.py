@@ -273,6 +273,32 @@ def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up()
     assert threads() == before
 
 
+class SlowCollector(SnapshotCollector):
+    """One whose answer takes a third of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def collect(self) -> Iterator[Metric]:
+        self.asked.set()
+        time.sleep(0.3)
+        yield from super().collect()
+
+
+def test_a_scrape_that_is_being_answered_is_answered_before_it_has_stopped() -> None:
+    """Its thread ends with the process, amid the answer."""
+    collector, found = SlowCollector(), list[str]()
+    server = MetricsServer(collector, "127.0.0.1", 0)
+    scraping = threading.Thread(target=lambda: found.append(scrape(server.port)))
+    scraping.start()
+    assert collector.asked.wait(10)
+    server.close()
+    assert not server._scraping
+    scraping.join(10)
+    assert "napctl_up 0.0" in found[0]
+
+
 BEYOND = 4
 
 
