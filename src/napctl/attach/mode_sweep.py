@@ -1,6 +1,6 @@
 """The next best for a target that suspension does not fit: each mode that does, tried under its traffic."""
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Self
 
@@ -15,7 +15,7 @@ from napctl.attach.next_best import fed_napis, offers_of, with_best
 from napctl.attach.packet_cost import CostProbe, cost_between
 from napctl.attach.placement import cpus_online_count
 from napctl.attach.switch_way import in_way
-from napctl.attach.timer_choice import within
+from napctl.attach.timer_choice import whole_rounds, within
 from napctl.attach.timer_sweep import (
     CHANGING_SECONDS,
     SETTLE_SECONDS,
@@ -112,10 +112,11 @@ def mode_sweep(
                         refused[way] = str(error)
     except ProbeUnavailable as error:
         return replace(found, unmeasured=f"they could not be tried: {error.reason}")
-    if not all(window.packets for way, each in counted.items() if way not in refused for window in each):
+    whole = whole_rounds({way: each for way, each in counted.items() if way not in refused})
+    if whole is None:
         return replace(found, unmeasured=TOO_LITTLE)
-    offers = [_priced(each, counted.get(each, []), refused.get(each, "")) for each in found.offers]
-    priced = replace(found, offers=tuple(offers), as_it_is=Price.of(counted[None]))
+    offers = [_priced(each, whole.get(each, ()), refused.get(each, "")) for each in found.offers]
+    priced = replace(found, offers=tuple(offers), as_it_is=Price.of(whole[None]))
     return with_best(priced) if rounds >= ROUNDS_TO_CHOOSE else priced
 
 
@@ -148,7 +149,7 @@ def _is_refusal(error: NapctlError) -> bool:
     return isinstance(cause, Unsupported | BadInput | NotPermitted) and not error.leaves_changed
 
 
-def _priced(offer: Offer, windows: list[PriceWindow], refused: str) -> Offer:
+def _priced(offer: Offer, windows: Sequence[PriceWindow], refused: str) -> Offer:
     if refused:
         return replace(offer, fits=False, why=refused)
     return replace(offer, price=Price.of(windows)) if windows else offer

@@ -1,18 +1,45 @@
 """Which gro-flush-timeout an attachment gets, and what it was chosen from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from napctl.model.timer_choice import WORTH, Saving, TimerChoice, Trial
 from napctl.model.units import duration_text
 from napctl.stats.saving import saved
 
-__all__ = ["ALPHA", "TIMERS_NS", "chosen", "untried", "within"]
+__all__ = ["ALPHA", "TIMERS_NS", "chosen", "untried", "whole_rounds", "within"]
 
 
 TIMERS_NS = (20_000, 50_000, 200_000)
 """What is tried, from the shortest: published experiments and the kernel's documentation use 20 to 200 µs."""
 ALPHA = 0.05
 """How often, at most, a sweep takes noise for a saving of one of its longer timers."""
+ROUNDS_FOR_ONE = 6
+"""Rounds, of which one without packets may be lost."""
+
+
+class HasPackets(Protocol):
+    """A window of a sweep."""
+
+    @property
+    def packets(self) -> int:
+        """That were polled in it."""
+
+
+K = TypeVar("K")
+W = TypeVar("W", bound=HasPackets)
+
+
+def whole_rounds(windows: Mapping[K, Sequence[W]]) -> Mapping[K, Sequence[W]] | None:
+    """What was tried, in the rounds in which every window saw packets: they are compared in pairs. None: too few had.
+
+    Of six rounds one may be lost, as a machine stalls now and then; a way that stalls a server does so more often.
+    """
+    rounds = min(map(len, windows.values()))
+    kept = [turn for turn in range(rounds) if all(each[turn].packets for each in windows.values())]
+    if not kept or rounds - len(kept) > rounds // ROUNDS_FOR_ONE:
+        return None
+    return {way: [each[turn] for turn in kept] for way, each in windows.items()}
 
 
 def within(budget_ns: int | None) -> tuple[int, ...]:

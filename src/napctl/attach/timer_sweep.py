@@ -13,7 +13,7 @@ from napctl.attach.follow_step import NapiKey
 from napctl.attach.inspect_target import LocatedNapi
 from napctl.attach.judge_target import JudgedTarget
 from napctl.attach.packet_cost import CostProbe, cost_between
-from napctl.attach.timer_choice import chosen, untried, within
+from napctl.attach.timer_choice import chosen, untried, whole_rounds, within
 from napctl.change.alternating import PATIENCE_SECONDS, refuse_left
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
@@ -142,9 +142,10 @@ def timer_sweep(
                         windows[timer].append(window)
     except ProbeUnavailable as error:
         return untried(budget_ns, f"timers could not be tried: {error.reason}")
-    if not all(window.packets for each in windows.values() for window in each):
+    whole = whole_rounds(windows)
+    if whole is None:
         return untried(budget_ns, TOO_LITTLE)
-    return chosen([Trial.of(timer, windows[timer]) for timer in timers])
+    return chosen([Trial.of(timer, whole[timer]) for timer in timers])
 
 
 @contextmanager

@@ -294,7 +294,7 @@ def test_changed_channels_renumber_the_napi_instances_and_all_is_attached_again_
         set_channels(wide, 2)
         it.told("stopped steering the ", since=changed)
         assert f"{WORKERS} workers for 2 RX queues" in " ".join(it.since(changed))
-        assert new_connections_are_spread(wide, server)
+        assert new_connections_are_spread(wide, server, 240)  # half of them have no queue: the client has more
         changed = time.time()
         set_channels(wide, WORKERS)
         with get(wide, server):  # something to look at

@@ -108,7 +108,8 @@ def test_a_server_that_vanishes_midway_is_named_and_nothing_stays_changed(
     with held:
         server.process.kill()
         server.process.wait()
-        (napctl_pid,) = map(int, text_of(Path(f"/proc/{held.pid}/task/{held.pid}/children")).split())
+        children = Path(f"/proc/{held.pid}/task/{held.pid}/children")  # which may leave some out while others end
+        (napctl_pid,) = map(int, until(lambda: text_of(children).split(), "the child of strace"))
         os.kill(napctl_pid, signal.SIGCONT)
         output, errors = held.communicate(timeout=60)
 

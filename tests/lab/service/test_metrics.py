@@ -126,11 +126,12 @@ def test_a_real_prometheus_finds_an_answer_to_every_query_of_the_dashboard(
         metrics = open_now.enter_context(MetricsServer(collector, "127.0.0.1", 0))
         query = open_now.enter_context(prometheus(tmp_path, metrics.port))
         # It begins to scrape 5 s after its start, at once with what it has found then.
-        scrapes, deadline = [0.0], time.monotonic() + 20
-        while scrapes < [6.0] and time.monotonic() < deadline:
+        scrapes, seen, deadline = [0.0], list[float](), time.monotonic() + 40
+        while (scrapes < [6.0] or not seen) and time.monotonic() < deadline:
             time.sleep(0.2)
             collector.show(taker.take(watched, [target], state))
             scrapes = query("count_over_time(napctl_up[20s])")
+            seen = query("napctl_target_active")  # not told of a moment without packets
         unanswered = [(title, words) for title, words in queries() if not query(words)]
         text = text_of(collector)
         active = query('napctl_target_active{target="memcached"}')

@@ -1,4 +1,4 @@
-"""Whether there is traffic to try timers on."""
+"""Whether there is traffic to try timers on, and in which rounds."""
 
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
@@ -7,7 +7,9 @@ from typing import cast
 import pytest
 
 from napctl.attach.packet_cost import CostProbe
+from napctl.attach.timer_choice import whole_rounds
 from napctl.attach.timer_sweep import LEAST_PACKETS_PER_SECOND, LOOKS, WINDOW_SECONDS, has_traffic
+from napctl.model.timer_choice import TrialWindow
 
 ENOUGH = round(LEAST_PACKETS_PER_SECOND * WINDOW_SECONDS)
 
@@ -42,3 +44,21 @@ def test_a_window_without_packets_is_no_server_without_traffic(
 
     assert list(all_of_it()) == [WINDOW_SECONDS] * looked
     assert found == [expected]
+
+
+def windows(*packets: int) -> list[TrialWindow]:
+    return [TrialWindow(seconds=0.1, cpu_seconds=0.1, packets=each, wait_p50_us=None) for each in packets]
+
+
+def test_a_round_in_which_a_window_saw_no_packet_is_left_out_of_all() -> None:
+    found = whole_rounds({"short": windows(1, 2, 3, 4, 5, 6), "long": windows(7, 8, 0, 9, 10, 11)})
+    assert found is not None
+    assert {way: [each.packets for each in some] for way, some in found.items()} == {
+        "short": [1, 2, 4, 5, 6],
+        "long": [7, 8, 9, 10, 11],
+    }
+
+
+@pytest.mark.parametrize("rounds", [(1, 0, 1, 1, 0, 1), (1, 0), (0, 1), ()])
+def test_a_way_under_which_more_than_one_in_six_see_none_may_be_why(rounds: tuple[int, ...]) -> None:
+    assert whole_rounds({"short": windows(*[1] * len(rounds)), "long": windows(*rounds)}) is None
