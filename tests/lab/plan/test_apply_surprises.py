@@ -1,7 +1,9 @@
 """Applying a plan when the world is not as it seemed: leavings, late interruptions, namesakes."""
 
+import ctypes
 import os
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,9 @@ from tests.lab.helpers import PROGRAM, Napctl, Sampled, at, at_server, in_namesp
 from tests.lab.plans import HEAD, TUN, VETH, frames_of, set_frames, states, steps_of_apply, write_plan
 
 pytestmark = pytest.mark.lab
+
+CLONE_NEWUTS = 0x04000000  # unshare(2)
+LIBC = ctypes.CDLL(None)
 
 
 def left_half_done(napctl: Napctl) -> None:
@@ -106,7 +111,6 @@ def test_detaching_everything_leaves_plans_in_force(bed: Lab, napctl: Napctl, pl
     assert napctl("rollback").status == 0
 
 
-@pytest.mark.alone
 def test_a_namesake_in_a_namespace_with_the_same_inode_number_is_left_alone(napctl: Napctl, tmp_path: Path) -> None:
     """The kernel gives the inode number of a namespace that has gone to one of the next; unless somebody else has got
     it: then once more."""
@@ -131,13 +135,38 @@ def test_a_namesake_in_a_namespace_with_the_same_inode_number_is_left_alone(napc
 
 
 def with_inode(inode: int, others: ExitStack) -> NetworkNamespace | None:
-    """A new namespace that has that inode number; those that have another one are kept, so that the next has not."""
-    for _ in range(300):
-        found = others.enter_context(NetworkNamespace.create())
-        if found.inode == inode:
-            return found
-        time.sleep(0.01)  # the kernel removes namespaces when it has time
+    """A new network namespace with that inode number, or None if it is not free within 10 s: somebody else has got it.
+
+    The kernel gives the least number that is free (proc_alloc_inum), and a network namespace takes dozens more for its
+    files in /proc/net, any of which may get this one. A UTS namespace takes one only: such are made until one has it,
+    and that one is let go for the network namespace."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        filler = uts_namespace()
+        if (got := os.fstat(filler).st_ino) < inode:
+            others.callback(os.close, filler)
+            continue
+        os.close(filler)
+        if got == inode:
+            found = others.enter_context(NetworkNamespace.create())
+            if found.inode == inode:
+                return found
+        time.sleep(0.01)  # the kernel removes namespaces, and threads that have ended, when it has time
     return None
+
+
+def uts_namespace() -> int:
+    """A descriptor of a new UTS namespace that nothing else holds."""
+    found: list[int] = []
+
+    def make() -> None:
+        assert LIBC.unshare(CLONE_NEWUTS) == 0
+        found.append(os.open("/proc/thread-self/ns/uts", os.O_RDONLY | os.O_CLOEXEC))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def test_a_namesake_where_napctl_runs_is_left_alone(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
