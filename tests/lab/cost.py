@@ -1,11 +1,18 @@
 """What a follower costs: CPU time, looks, and the BPF programs that it loads."""
 
 import re
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from napctl.kernel.cpu_time import clock_seconds
 from tests.lab.following import Following
+from tests.lab.helpers import until
+
+
+CALLS = "trace=openat,bpf"
 
 
 class Cost:
@@ -48,5 +55,17 @@ class Cost:
         return self._trace.read_bytes()[self._at :].decode()
 
 
+@contextmanager
+def traced_from_now(pid: int, trace: Path) -> Iterator[Path]:
+    """A process that runs already, while the context lasts."""
+    trace.touch()
+    with subprocess.Popen(["strace", "-f", "-qq", "-o", trace, "-e", CALLS, "-p", str(pid)]) as strace:
+        until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text(), "strace")
+        try:
+            yield trace
+        finally:
+            strace.terminate()
+
+
 def traced(trace: Path) -> list[str]:
-    return ["strace", "--seccomp-bpf", "-f", "-qq", "-o", str(trace), "-e", "trace=openat,bpf"]
+    return ["strace", "--seccomp-bpf", "-f", "-qq", "-o", str(trace), "-e", CALLS]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO
 
 from napctl.kernel.namespaces import NetworkNamespace
@@ -30,6 +31,9 @@ PACKAGES = {
     "unshare": "util-linux",
 }
 """Debian's packages of the tools that the lab runs."""
+
+PATIENCE_S = 5
+"""How long what was killed may take to end."""
 
 # The parent may have died between fork and the request to die with it; then nobody would send the signal.
 ONLY_WITH_PARENT = '[ "$PPID" = "$0" ] && exec "$@"'
@@ -68,10 +72,13 @@ class Children:
         return process
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and wait until it has ended; what is busy polling may not, and is left."""
         for process in self._started:
             if process.poll() is None:
                 process.kill()
+        for process in self._started:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_S)
         self._starter.shutdown()
 
 
