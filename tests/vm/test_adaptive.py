@@ -49,7 +49,7 @@ class Moderated:
     def adapting(self) -> tuple[list[Level], float]:
         """The levels that DIM asks for as the load changes, and packets per interrupt then."""
         first = self.done(BUSY)
-        until(lambda: len(self.done(BUSY).asked) > len(first.asked), "another level", patience_s=20)
+        until(lambda: len(self.done(BUSY).asked) > len(first.asked), "another level")
         second = self.done(BUSY)
         time.sleep(1.5)
         last = self.done(QUIET)

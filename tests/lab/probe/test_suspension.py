@@ -25,6 +25,7 @@ from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, Napctl, bpftrace_command, ending, in_mounts, set_napi, set_params, until
 from tests.lab.probe.loading import load_in
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -117,8 +118,8 @@ def test_under_plain_interrupts_nothing_is_counted(lab: Lab, load: LoadStarter, 
 
     windows = [found for _ in range(5) for found in window(probe, lab, 0.1)]
 
+    assert sum(found.packets for found in windows) > 1000
     for found in windows:
-        assert found.packets > 200
         assert (found.arms, found.suspensions, found.resumes, found.timeouts, found.suspended_ns) == (0, 0, 0, 0, 0)
     # An interrupt came at once, but where other work kept the poll waiting.
     assert 0 in [found.wait_percentile_us(0.9) for found in windows]
@@ -131,14 +132,18 @@ def test_an_attached_server_suspends_and_resumes_and_needs_no_rescue(
     load()
     napctl.attach_quickly(server.pid)
 
-    (found,) = window(probe, lab, 1)
+    def attempt() -> None:
+        began = time.monotonic_ns()
+        (found,) = window(probe, lab, 1)
 
-    assert found.suspensions > 100
-    assert abs(found.suspensions - found.resumes) <= 1
-    assert found.arms > found.suspensions
-    assert 0.01e9 < found.suspended_ns < 1.1e9
-    # Unless something else kept the server from its CPU for 20 ms: that is a rescue indeed.
-    assert found.timeouts <= 0.01 * found.resumes
+        assert found.suspensions > 100
+        assert abs(found.suspensions - found.resumes) <= 1
+        assert found.arms > found.suspensions
+        assert 0.01e9 < found.suspended_ns < time.monotonic_ns() - began
+        # Unless something else kept the server from its CPU for 20 ms: that is a rescue indeed.
+        assert found.timeouts <= 0.01 * found.resumes
+
+    in_one_of(attempt)
     assert probe.lost_polls == 0
 
 
@@ -150,6 +155,8 @@ def test_no_count_ever_shrinks(
     until(lambda: any(each.arms for each in counts(probe, lab)), "the first suspension")
 
     readings = [counts(probe, lab)[0] for _ in range(5_000)]
+    until(lambda: counts(probe, lab)[0].suspensions > readings[0].suspensions, "more suspensions")
+    readings.append(counts(probe, lab)[0])
 
     for earlier, later in pairwise(readings):
         grown = later - earlier
@@ -164,17 +171,22 @@ def test_one_epoll_instance_that_follows_two_queues_needs_rescue(probe: Suspensi
             set_napi(lab, napi.napi_id, suspending())
         for fd in open_files(server.pid).epolls:
             set_params(server.pid, fd, PREFERS)
-        spec = LoadSpec(rate_per_second=20_000, seconds=10, connections=16, warmup_seconds=0.1, sleeps=True)
+        spec = LoadSpec(rate_per_second=20_000, seconds=60, connections=16, warmup_seconds=0.1, sleeps=True)
         with started(lab, server, spec) as load:
             load.wait_for_warmup()
-            found = window(probe, lab, 2)
+
+            def trapped() -> list[SuspensionCounts]:
+                """Both, if packets have waited for the timer."""
+                found = counts(probe, lab)
+                tail = max(each.wait_percentile_us(0.999) or 0 for each in found)
+                rescues = sum(each.timeouts for each in found)
+                return found if rescues >= 10 and tail >= 0.9 * SUSPEND_MS * 1000 else []
+
+            found = until(trapped, "rescues")
 
     assert len(found) == 2
     assert all(each.packets for each in found)
-    assert sum(each.timeouts for each in found) >= 10
     assert all(each.timeouts <= each.resumes for each in found)
-    tail = max(each.wait_percentile_us(0.999) or 0 for each in found)
-    assert tail >= 0.9 * SUSPEND_MS * 1000  # the trap
 
 
 @pytest.mark.alone
@@ -186,7 +198,7 @@ def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: Sus
         """Of the tenth that waits least, in the best of several windows: other work only makes waits longer."""
         set_napi(lab, napi.napi_id, suspending(timeout_ms=0, deferral_us=deferral_us))
         time.sleep(0.05)
-        windows = [found for _ in range(5) for found in window(probe, lab, 0.2)]
+        windows = [found for _ in range(5) for found in window(probe, lab, 0.1)]
         assert not any(found.arms for found in windows)  # deferral alone
         return min(found.wait_percentile_us(0.1) or 0 for found in windows)
 
@@ -223,13 +235,15 @@ def test_each_epoll_wait_with_events_is_an_arm_and_the_first_of_a_row_a_suspensi
 
 
 def suspended(probe: SuspensionProbe, lab: Lab, follower: Follower) -> SuspensionCounts:
-    """Have it suspended, and stay so for a while: now and then the kernel resumes it at once. The counts then."""
+    """Have it suspended, and stay so for a while: now and then the kernel resumes it at once. The counts then, soon
+    enough for what comes next to come before the timer."""
 
     def lasting() -> SuspensionCounts | None:
+        began = time.monotonic()
         follower.receive()
         time.sleep(0.005)
         (found,) = counts(probe, lab)
-        return found if found.suspensions > found.resumes else None
+        return found if found.suspensions > found.resumes and time.monotonic() - began < 0.02 else None
 
     found = until(lasting, "a suspension")
     assert found is not None

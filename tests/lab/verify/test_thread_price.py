@@ -17,6 +17,7 @@ from napctl.model.settings import NapiSettings
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, machine_of, set_napi
 from tests.lab.plans import HEAD
+from tests.tries import in_one_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -51,17 +52,20 @@ def test_at_a_normal_load_threads_are_affordable_and_applied(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:
     plan = written(lab, tmp_path / "plan.toml")
-    load(rate_per_second=5_000, seconds=60)
+    load(rate_per_second=5_000, seconds=100)
 
-    done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
+    def attempt() -> None:
+        done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
 
-    assert done.status == 0, done
-    (price,) = done.json["verification"]["prices"]
-    assert price["goodput"]["ratio"] > 0.9
-    assert price["waited_us"] is not None
-    assert price["cpu"]["ratio"] > 0
-    assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
-    assert napctl("rollback").status == 0
+        assert done.status == 0, done
+        (price,) = done.json["verification"]["prices"]
+        assert napctl("rollback").status == 0
+        assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
+        assert price["waited_us"] is not None
+        assert price["cpu"]["ratio"] > 0
+        assert price["goodput"]["ratio"] > 0.9
+
+    in_one_of(attempt)
 
 
 @pytest.mark.long
