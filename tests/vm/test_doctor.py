@@ -26,9 +26,9 @@ from napctl.observe.checkup import take_checkup
 from tests.lab.helpers import Napctl
 from tests.vm.wire import Wire
 
-SETTLING_S = 1.0
+SETTLING_S = 0.5
 """Until a quiet NIC is looked at."""
-WINDOW_S = 3.0
+WINDOW_S = 2.0
 """In which an emulated NIC has more than enough packets for what needs some."""
 
 

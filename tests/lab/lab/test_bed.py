@@ -55,7 +55,6 @@ def runs(pid: int) -> bool:
     return state not in "ZX"
 
 
-
 def napi_threads(lab: Lab) -> list[int]:
     return [napi.thread_pid for end in (lab.server, lab.client) for napi in end.napis() if napi.thread_pid]
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.lab
 
 SHORTLY = 'guard-wait = "1s"'
 
+
 def test_a_guard_that_has_ended_is_followed_by_another_one(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:

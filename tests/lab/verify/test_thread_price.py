@@ -14,6 +14,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
 from napctl.model.settings import NapiSettings
+from napctl.verify.verify import Options
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, machine_of, set_napi
 from tests.lab.plans import HEAD
@@ -49,8 +50,9 @@ def occupied(cpu: int) -> Iterator[None]:
 
 
 def test_at_a_normal_load_threads_are_affordable_and_applied(
-    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("napctl.cli.apply.Options", lambda: Options(seconds=0.5))
     plan = written(lab, tmp_path / "plan.toml")
     load(rate_per_second=5_000, seconds=100)
 

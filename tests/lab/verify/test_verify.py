@@ -14,6 +14,7 @@ from napctl.lab.bed import Lab
 from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json, to_json
 from napctl.model.verdict import Verification
+from napctl.verify.verify import Options
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, set_napi, until
 from tests.lab.plans import HEAD, states, two_devices, write_plan
@@ -167,8 +168,9 @@ def test_an_applied_plan_is_compared_with_what_was_there_before(tap: Tap, napctl
 
 
 def test_what_is_applied_though_it_could_not_be_judged_is_said_last(
-    silent: Tap, napctl: Napctl, tmp_path: Path
+    silent: Tap, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("napctl.cli.apply.Options", lambda: Options(seconds=0.2))
     file = plan(tmp_path / "plan", rx_max_frames=32)
     done = napctl("apply", "--verify", file, *silent.here, timeout_s=100)
 
