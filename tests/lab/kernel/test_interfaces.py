@@ -202,7 +202,7 @@ def test_a_list_of_devices_is_whole_while_others_come_and_go(monkeypatch: pytest
     with NetworkNamespace.create() as netns:
         assert ip(f"link add keep{n} type veth peer name epek{n}" for n in range(100)).wait(60) == 0
         monkeypatch.setattr(NetlinkSocket, "_answer", watched)
-        found = []
+        found = list[list[str]]()
         with ip("link add go type veth peer name og\nlink del go" for _ in range(MOST_CHANGES)) as churn:
             while churn.poll() is None and len(attempts) < len(found) + INTERRUPTED:
                 found.append([link.name for link in links(netns)])

@@ -208,7 +208,7 @@ def test_watch_and_bpftrace_agree_on_the_polls_per_value(
         done, theirs = watch.interrupt(), end()
 
     ours = total(the_napi(window).polls for window in windows(done.stdout))
-    assert ours.polls > 1000
+    assert ours.polls > 100
     assert ours.polls == pytest.approx(theirs.total(), rel=0.01)
     for work, polls in enumerate(ours.counts[:65]):
         assert polls == pytest.approx(theirs[work], rel=0.01, abs=1), work

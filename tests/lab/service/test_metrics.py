@@ -182,7 +182,7 @@ def test_packets_per_poll_are_what_bpftrace_counts(
         theirs = end()
     assert polls_of(before) == {"+Inf": 0.0} | dict.fromkeys(polls_of(before), 0.0)
     found, bounds = polls_of(last), [0, 1, 2, 4, 8, 16, 32, 48, 64]
-    assert found["+Inf"] > 1000
+    assert found["+Inf"] > 100
     assert found["+Inf"] == pytest.approx(theirs.total(), rel=0.01)
     for bound in bounds:
         wanted = sum(polls for work, polls in theirs.items() if work <= bound)
