@@ -57,7 +57,7 @@ def storm(end: End, frame: bytes) -> Iterator[None]:
 def is_asked_for(end: End, address: str) -> bool:
     """Whether somebody answers an ARP request within a second."""
     with frames(end) as sender:
-        sender.send(ethernet(BROADCAST, 0x0806, arp_request(address)))
+        send(sender, ethernet(BROADCAST, 0x0806, arp_request(address)), 1)
         deadline = time.monotonic() + 1
         while (left := deadline - time.monotonic()) > 0:
             sender.settimeout(left)
