@@ -51,7 +51,7 @@ class Moderated:
         first = self.done(BUSY)
         until(lambda: len(self.done(BUSY).asked) > len(first.asked), "another level")
         second = self.done(BUSY)
-        time.sleep(1.5)
+        time.sleep(1)
         last = self.done(QUIET)
         assert last.interrupts > second.interrupts
         ratio = (last.packets - second.packets) / (last.interrupts - second.interrupts)

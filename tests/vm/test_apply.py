@@ -66,7 +66,6 @@ def test_rings_and_deferral_are_applied_and_rolled_back(wire: Wire, napctl: Napc
     before = napctl("status", wire.device, "--json", timeout_s=120).json["devices"]
 
     assert napctl("apply", plan, timeout_s=120).status == 0
-    wire.wait_for_link()
 
     (now,) = napctl("status", wire.device, "--json", timeout_s=120).json["devices"]
     assert (now["coalescing"]["rx_usecs"], now["rings"]["rx"]) == (60, 512)
@@ -93,7 +92,7 @@ def test_kills_of_apply_leave_the_former_settings_or_the_applied_ones(
     wire: Wire, napctl: Napctl, tmp_path: Path, trials: Callable[[int, int], int]
 ) -> None:
     plan = written(tmp_path, E1000E.format(usecs=60))
-    outcomes = killed_at_random(wire, napctl, plan, kills=trials(2, 20), chance=random.Random(1))
+    outcomes = killed_at_random(wire, napctl, plan, kills=trials(1, 20), chance=random.Random(1))
     print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
 
 

@@ -51,7 +51,7 @@ def test_a_nic_that_obeys_is_said_to(wire: Wire, napctl: Napctl, trials: Callabl
     """At least 19 times in 20."""
     run("ethtool", "-C", wire.device, "rx-usecs", "2000")
     tries = trials(1, 20)
-    seconds = 1.0 if tries > 1 else 0.3
+    seconds = 1.0 if tries > 1 else 0.2
 
     def attempt() -> dict[str, Any]:
         found = [verdict(napctl, wire.device, "--seed", seed, "--seconds", seconds) for seed in range(tries)]
