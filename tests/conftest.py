@@ -67,10 +67,11 @@ def families_of(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
 
 def choose_examples(count: int) -> None:
     """By chance, new ones in each run: few at a time come to many soon."""
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
-    # How long one example takes is the machine's business, not a promise of napctl.
-    settings.register_profile("napctl", deadline=None, max_examples=count)
+    # How long one example takes, to make and to try, is the machine's business, not a promise of napctl.
+    slow = (HealthCheck.too_slow,)
+    settings.register_profile("napctl", deadline=None, max_examples=count, suppress_health_check=slow)
     settings.load_profile("napctl")
 
 

@@ -141,6 +141,7 @@ def load(request: pytest.FixtureRequest, lab: Lab, server: Server) -> Iterator[L
                 seconds=seconds,
                 connections=connections,
                 warmup_seconds=0.1,
+                drain_seconds=10,
                 sleeps=sleeps,
             )
             load = running.enter_context(started(lab, server, spec))

@@ -107,12 +107,17 @@ def spread(found: dict[int, Ids]) -> bool:
 
 
 def new_connections_are_spread(lab: Lab, server: Server, count: int = 60) -> bool:
-    """Whether connections of each worker come over several queues, once all are accepted."""
-    with connections(lab, server, count):
-        deadline = time.monotonic() + 30
-        while not spread(queues_of(*server.workers)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return spread(queues_of(*server.workers))
+    """Whether connections of each worker come over several queues, once all are accepted; a worker may have got so few
+    that more are needed to tell."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connections(lab, server, count))
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                if spread(queues_of(*server.workers)):
+                    return True
+                time.sleep(0.1)
+        return False
 
 
 def closed(server: Server, pids: list[int]) -> None:

@@ -295,6 +295,17 @@ def wait_for_packets(lab: Lab, count: int) -> None:
     until(lambda: received() >= wanted, f"{count} packets")
 
 
+def silence(server: Server, *, but: int = 0) -> None:
+    """Wait until the server has closed its connections, all but so many: no packet comes any more."""
+    ended = ("0A", "06")  # TCP_LISTEN, TCP_TIME_WAIT in include/net/tcp_states.h
+
+    def open_connections() -> int:
+        lines = Path(f"/proc/{server.pid}/net/tcp").read_text().splitlines()[1:]
+        return sum(line.split()[3] not in ended for line in lines)
+
+    until(lambda: open_connections() <= but, "the end of the connections")
+
+
 def all_shown(terminal: int) -> bytes:
     """What is written to a pseudo-terminal until the other side closes it; closes this one."""
     shown = b""

@@ -50,6 +50,11 @@ def set_frames(netns: NetworkNamespace, frames: int) -> None:
     in_namespace(netns, "ethtool", "-C", "tun0", "rx-frames", str(frames))
 
 
+def deferrals(lab: Lab) -> set[tuple[int | None, int | None]]:
+    """(defer-hard-irqs, gro-flush-timeout) of the server's NAPI instances."""
+    return {(napi.settings.defer_hard_irqs, napi.settings.gro_flush_timeout_ns) for napi in lab.server.napis()}
+
+
 def states(napctl: Napctl) -> list[str]:
     """Of all transactions."""
     return [each["state"] for each in napctl("history", "--json").json["transactions"]]

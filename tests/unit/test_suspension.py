@@ -1,10 +1,8 @@
 """Promises of `napctl.suspension` that need no network: what it takes, what it refuses, what it puts back."""
 
-import ast
 import asyncio
 import errno
 import os
-import re
 import select
 import selectors
 import socket
@@ -13,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,18 +21,12 @@ from napctl.kernel.open_files import open_files
 from napctl.model.errors import BadInput, NapctlError, Unsupported
 from napctl.model.settings import EpollParams
 from napctl.suspension import (
-    CAN_BE_ACTIVE,
-    CANNOT_TELL,
     ENDED,
-    MISSING,
     NO_NAPI,
     NOT_SET,
-    NOT_SUPPORTED,
-    SEVERAL,
     suspended,
 )
 
-ROOT = Path(__file__).parents[2]
 PREFERS = EpollParams(busy_poll_usecs=0, busy_poll_budget=64, prefer_busy_poll=True)
 UNSET = EpollParams(busy_poll_usecs=0, busy_poll_budget=0, prefer_busy_poll=False)
 OTHER = EpollParams(busy_poll_usecs=7, busy_poll_budget=16, prefer_busy_poll=True)
@@ -353,7 +344,7 @@ except Unsupported as error:
     assert refused == "which of 2 epoll instances is uvloop's cannot be told; give the descriptor"
 
 
-# What it says, and what it costs to import.
+# What it says.
 
 
 @needs_params
@@ -372,28 +363,6 @@ def test_over_loopback_it_says_that_there_is_no_napi_id(instance: select.epoll) 
     assert not status.can_be_active
     assert str(status).startswith("no NAPI id yet: none of the 1 descriptors")
     assert active.status().verdict == ENDED
-
-
-def test_importing_it_imports_neither_the_command_line_nor_an_event_loop() -> None:
-    heavy = {"click", "rich", "asyncio", "uvloop", "selectors", "ctypes", "socket", "napctl.kernel.netdev"}
-    loaded = ran("import sys, napctl.suspension; print(*sys.modules)").split()
-    assert not heavy & set(loaded)
-
-
-def test_the_documented_server_is_the_one_in_examples() -> None:
-    page = (ROOT / "docs" / "python.md").read_text()
-    example = (ROOT / "examples" / "asyncio_server.py").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
-    assert example in blocks
-    assert example.count("\n") <= 50
-
-
-def test_the_documentation_names_every_verdict_and_its_examples_are_python() -> None:
-    page = (ROOT / "docs" / "python.md").read_text()
-    for verdict in (CAN_BE_ACTIVE, SEVERAL, MISSING, NO_NAPI, NOT_SET, NOT_SUPPORTED, CANNOT_TELL, ENDED):
-        assert f"`{verdict}`" in page, verdict
-    for block in re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE):
-        ast.parse(block)
 
 
 def epoll_fds() -> set[int]:

@@ -56,7 +56,7 @@ ctypes.PyDLL(None).pause()  # nobody else has the interpreter, so no handler of 
 
     assert running.returncode == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in errors, "it tells where it is"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
 
 
 def mark_of(running: subprocess.Popen[str]) -> str:
@@ -86,7 +86,7 @@ watchdog.end()
 print("started", flush=True)
 time.sleep(1000)
 """,
-        grace_seconds=2,
+        grace_seconds=20,
     )
     mark = mark_of(running)
     deadline = time.monotonic() + 20

@@ -49,9 +49,9 @@ class Moderated:
     def adapting(self) -> tuple[list[Level], float]:
         """The levels that DIM asks for as the load changes, and packets per interrupt then."""
         first = self.done(BUSY)
-        until(lambda: len(self.done(BUSY).asked) > len(first.asked), "another level", patience_s=20)
+        until(lambda: len(self.done(BUSY).asked) > len(first.asked), "another level")
         second = self.done(BUSY)
-        time.sleep(1.5)
+        time.sleep(1)
         last = self.done(QUIET)
         assert last.interrupts > second.interrupts
         ratio = (last.packets - second.packets) / (last.interrupts - second.interrupts)

@@ -63,17 +63,16 @@ def test_a_refusal_undoes_what_another_driver_had_accepted(wire: Wire, napctl: N
 
 def test_rings_and_deferral_are_applied_and_rolled_back(wire: Wire, napctl: Napctl, tmp_path: Path) -> None:
     plan = written(tmp_path, E1000E.format(usecs=60) + RINGS + DEFERRAL)
-    before = napctl("status", wire.device, "--json", timeout_s=60).json["devices"]
+    before = napctl("status", wire.device, "--json", timeout_s=120).json["devices"]
 
     assert napctl("apply", plan, timeout_s=120).status == 0
-    wire.wait_for_link()
 
-    (now,) = napctl("status", wire.device, "--json", timeout_s=60).json["devices"]
+    (now,) = napctl("status", wire.device, "--json", timeout_s=120).json["devices"]
     assert (now["coalescing"]["rx_usecs"], now["rings"]["rx"]) == (60, 512)
     assert {napi["settings"]["gro_flush_timeout_ns"] for napi in now["napis"]} == {20_000}
     assert napctl("rollback", timeout_s=120).status == 0
     wire.wait_for_link()
-    assert napctl("status", wire.device, "--json", timeout_s=60).json["devices"] == before
+    assert napctl("status", wire.device, "--json", timeout_s=120).json["devices"] == before
 
 
 def test_over_a_link_reset_a_plan_can_still_be_rolled_back(wire: Wire, napctl: Napctl, tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ def test_kills_of_apply_leave_the_former_settings_or_the_applied_ones(
     wire: Wire, napctl: Napctl, tmp_path: Path, trials: Callable[[int, int], int]
 ) -> None:
     plan = written(tmp_path, E1000E.format(usecs=60))
-    outcomes = killed_at_random(wire, napctl, plan, kills=trials(2, 20), chance=random.Random(1))
+    outcomes = killed_at_random(wire, napctl, plan, kills=trials(1, 20), chance=random.Random(1))
     print(f"{sum(outcomes.values())} kills of apply: {dict(outcomes)}")
 
 

@@ -145,9 +145,9 @@ def test_windows_and_checkups_bear_it(wire: Wire) -> None:
                 assert counts_of(window.cpus) >= 0
                 assert counts_of(window.devices) >= 0
         for change in ("0", "1"):
-            timer = threading.Timer(1, ONLINE.write_text, [change])
+            timer = threading.Timer(0.5, ONLINE.write_text, [change])
             timer.start()
-            checkup = take_checkup(netns, [wire.device], 3, lambda _left: None)
+            checkup = take_checkup(netns, [wire.device], 1.5, lambda _left: None)
             timer.join()
             assert all(0 <= cpu.busy_share <= 1 for cpu in checkup.cpus)
             assert {cpu.cpu for cpu in checkup.cpus} <= {0, 1}

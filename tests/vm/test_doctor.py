@@ -26,9 +26,9 @@ from napctl.observe.checkup import take_checkup
 from tests.lab.helpers import Napctl
 from tests.vm.wire import Wire
 
-SETTLING_S = 1.0
+SETTLING_S = 0.5
 """Until a quiet NIC is looked at."""
-WINDOW_S = 3.0
+WINDOW_S = 2.0
 """In which an emulated NIC has more than enough packets for what needs some."""
 
 
@@ -138,7 +138,7 @@ def udp_held_by_tx_delay(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyP
 
 def napi_thread_polling_while_idle(wire: Wire, napctl: Napctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with napi_set(wire, NapiSettings(threaded="busy-poll"), NapiSettings(threaded="disabled")):
-        assert f" {napi_of(wire).thread_pid} busy-polls " in napctl("status", wire.device, timeout_s=60).stdout
+        assert f" {napi_of(wire).thread_pid} busy-polls " in napctl("status", wire.device, timeout_s=120).stdout
         wire.ping(5)  # it spins from its first packet on
         found = doctor(napctl, wire)
 

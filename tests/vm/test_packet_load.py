@@ -64,12 +64,11 @@ def on(cpu: int, load: PacketLoad) -> CpuLoad:
 def test_two_threads_on_one_cpu_wait_for_each_other_and_no_packet_is_blamed(reader: PacketLoadReader) -> None:
     spinning = ("taskset", "-c", str(SERVER_CPU), "sh", "-c", "while :; do :; done")
     with running(*spinning):
-        alone = loads(reader, 2.5)
+        alone = loads(reader, 1.5)
         with running(*spinning):
             found = loads_until(reader, lambda load: (on(SERVER_CPU, load).waited_share or 0) > 0.8)
-    one = on(SERVER_CPU, alone[-1]).waited_share
-    assert one is not None
-    assert one < 0.5
+    shares = [on(SERVER_CPU, load).waited_share for load in alone]
+    assert min(share for share in shares if share is not None) < 0.5  # the tests themselves may run there, too
     assert not any(load.lacks for load in found)
     assert [each for load in found for each in overloaded(load)] == []
 

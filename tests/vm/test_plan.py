@@ -16,7 +16,7 @@ from tests.vm.wire import Wire, run
 QUICK = ("--window", "0")
 
 
-@pytest.mark.parametrize("goal", ["latency", "efficiency"])
+@pytest.mark.parametrize("goal", ["latency", pytest.param("efficiency", marks=pytest.mark.long)])
 def test_e1000e_takes_what_is_proposed_and_then_nothing_is_left_to_propose(
     goal: str, wire: Wire, napctl: Napctl, tmp_path: Path
 ) -> None:
@@ -35,7 +35,7 @@ def test_e1000e_takes_what_is_proposed_and_then_nothing_is_left_to_propose(
     assert napctl("rollback", timeout_s=120).status == 0
 
 
-@pytest.mark.parametrize(("budget", "usecs"), [("5us", 0), ("333us", 333)])
+@pytest.mark.parametrize(("budget", "usecs"), [("5us", 0), pytest.param("333us", 333, marks=pytest.mark.long)])
 def test_e1000e_refuses_no_budget(budget: str, usecs: int, wire: Wire, napctl: Napctl, tmp_path: Path) -> None:
     """It knows no delay from 1 to 9 µs; a plan knows that."""
     file = tmp_path / "plan.toml"

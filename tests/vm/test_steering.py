@@ -30,7 +30,7 @@ from tests.lab.helpers import PREFERS, Napctl, params_of, until
 from tests.vm.nics_lab import QUEUES, at, lab_of_nics
 from tests.vm.wire import run
 
-MANY = 40
+MANY = 30
 NOW = ("--window", "0s", "--defer-us", "2000")
 """A timer that an emulated CPU can follow."""
 
@@ -86,7 +86,7 @@ def test_what_a_steered_group_was_steered_to_is_outgrown_by_other_channels(lab: 
         assert "4 workers for 2 RX queues" in (outgrown(inodes, examined(server)) or "")
         assert "4 workers for 2 RX queues" in (only_group(server).misfit or "")
     at(lab.server, f"ethtool -L {lab.server.device} combined {QUEUES}")
-    with connections(lab, server, 20):
+    with connections(lab, server, 8):
         assert outgrown(inodes, examined(server)) is None
 
 
@@ -106,7 +106,7 @@ def test_a_flap_of_the_link_leaves_the_settings_of_a_driver_that_keeps_them(lab:
 
 
 def test_a_bond_of_two_nics_is_not_steered(lab: Lab, server: Server) -> None:
-    with bonded(lab.server, "virtio1"), bonded(lab.client, "e1000e1"), connections(lab, server, 20):
+    with bonded(lab.server, "virtio1"), bonded(lab.client, "e1000e1"), connections(lab, server, 8):
         assert "2 devices can feed it (server0 and virtio1)" in (only_group(server).misfit or "")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.lab.helpers import Napctl
 from tests.lab.plans import HEAD
+from tests.tries import in_one_of
 from tests.vm.wire import Wire, run
 
 SENDER = """
@@ -50,16 +51,20 @@ def test_a_nic_that_obeys_is_said_to(wire: Wire, napctl: Napctl, trials: Callabl
     """At least 19 times in 20."""
     run("ethtool", "-C", wire.device, "rx-usecs", "2000")
     tries = trials(1, 20)
-    seconds = 1.0 if tries > 1 else 0.3
-    with datagrams(wire):
-        found = [verdict(napctl, wire.device, "--seed", seed, "--seconds", seconds) for seed in range(tries)]
-    outcomes = [each["outcome"] for each in found]
-    ratios = " ".join(f"{each['estimate']['ratio']:.2f}" for each in found)
-    print(f"e1000e, {tries} runs: {outcomes.count('honoured')} honoured; interrupts per packet times {ratios}")
+    seconds = 1.0 if tries > 1 else 0.2
 
-    assert outcomes.count("honoured") >= tries * 19 / 20, found
-    assert found[0]["estimate"]["statistic"] == "interrupts per packet"
-    assert found[0]["with_it"]["interrupts_per_packet"] < found[0]["without_it"]["interrupts_per_packet"]
+    def attempt() -> dict[str, Any]:
+        found = [verdict(napctl, wire.device, "--seed", seed, "--seconds", seconds) for seed in range(tries)]
+        outcomes = [each["outcome"] for each in found]
+        ratios = " ".join(f"{each['estimate']['ratio']:.2f}" for each in found if each["estimate"])
+        print(f"e1000e, {tries} runs: {outcomes.count('honoured')} honoured; interrupts per packet times {ratios}")
+        assert outcomes.count("honoured") >= tries * 19 / 20, found
+        return found[0]
+
+    with datagrams(wire):
+        found = in_one_of(attempt, 1 if tries > 1 else 3)  # one alone may be the one of 20
+    assert found["estimate"]["statistic"] == "interrupts per packet"
+    assert found["with_it"]["interrupts_per_packet"] < found["without_it"]["interrupts_per_packet"]
     assert wire.settings()["rx-usecs"] == 2000
 
 

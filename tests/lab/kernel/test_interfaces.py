@@ -177,6 +177,10 @@ def test_counters_per_queue_are_those_of_the_device_or_none() -> None:
             assert received <= next(each for each in links(here) if each.ifindex == link.ifindex).rx_packets
 
 
+INTERRUPTED, MOST_CHANGES = 10, 1_000
+"""So many lists are to be interrupted; and changes that are made for that, at most: all that a pipe holds."""
+
+
 def test_a_list_of_devices_is_whole_while_others_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel marks such lists (NLM_F_DUMP_INTR); of one that was, nothing is taken."""
     attempts: list[bool] = []
@@ -197,11 +201,12 @@ def test_a_list_of_devices_is_whole_while_others_come_and_go(monkeypatch: pytest
 
     with NetworkNamespace.create() as netns:
         assert ip(f"link add keep{n} type veth peer name epek{n}" for n in range(100)).wait(60) == 0
-        churn = ip("link add go type veth peer name og\nlink del go" for _ in range(60))
         monkeypatch.setattr(NetlinkSocket, "_answer", watched)
-        found = []
-        while churn.poll() is None:
-            found.append([link.name for link in links(netns)])
+        found = list[list[str]]()
+        with ip("link add go type veth peer name og\nlink del go" for _ in range(MOST_CHANGES)) as churn:
+            while churn.poll() is None and len(attempts) < len(found) + INTERRUPTED:
+                found.append([link.name for link in links(netns)])
+            churn.kill()
     assert all(sum(name.startswith("keep") for name in names) == 100 for names in found)
     assert all(len(set(names)) == len(names) for names in found)
     assert len(found) == sum(attempts) < len(attempts), "no list was interrupted"

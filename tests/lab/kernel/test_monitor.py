@@ -28,7 +28,7 @@ def heard(netns: NetworkNamespace, wanted: set[str], *commands: tuple[str, ...])
         for command in commands:
             in_namespace(netns, *command)
         found: list[Notice] = []
-        for notice in notices(monitor, 5):
+        for notice in notices(monitor, 60):
             found.append(notice)
             if wanted <= {each.what for each in found}:
                 return found
@@ -79,7 +79,7 @@ def test_listening_ends_when_its_time_is_over(tun: NetworkNamespace) -> None:
     start = time.monotonic()
     with Monitor(tun) as monitor:
         assert list(notices(monitor, 0.2)) == []
-    assert 0.2 <= time.monotonic() - start < 10
+    assert 0.2 <= time.monotonic() - start < 60
 
 
 def test_a_port_that_leaves_its_bridge_is_not_gone() -> None:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.tries import in_one_of
+
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 BEFORE_OTHERS = """
@@ -79,14 +81,17 @@ with BeforeOthers() as before:
         late.append(time.monotonic() - due)
 print(before.allowed, max(late) < 0.02)
 """
+ONE_CPU = ("taskset", "-c", "1")
 
 
 def test_before_others_it_runs_at_once_on_a_cpu_that_another_process_has_at_the_best_nice_value() -> None:
-    with subprocess.Popen(["nice", "-n", "-20", "taskset", "-c", "1", "sh", "-c", "while :; do :; done"]) as spinning:
+    with subprocess.Popen(["nice", "-n", "-20", *ONE_CPU, "sh", "-c", "while :; do :; done"]) as spinning:
         try:
-            ran = subprocess.run(
-                ["taskset", "-c", "1", sys.executable, "-c", PROMPT], check=True, capture_output=True, text=True
-            )
+            in_one_of(prompt)  # a virtual machine's CPU may be taken from all that runs on it
         finally:
             spinning.kill()
+
+
+def prompt() -> None:
+    ran = subprocess.run([*ONE_CPU, sys.executable, "-c", PROMPT], check=True, capture_output=True, text=True)
     assert ran.stdout == "True True\n"

@@ -1,12 +1,12 @@
 """The bed: built as promised, and gone afterwards, whatever ends the process that holds it."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import memcached, serve
 from napctl.model.errors import BadInput, NapctlError, Unsupported
+from tests.lab.helpers import until
 
 pytestmark = pytest.mark.lab
 
@@ -54,24 +55,26 @@ def runs(pid: int) -> bool:
     return state not in "ZX"
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def napi_threads(lab: Lab) -> list[int]:
     return [napi.thread_pid for end in (lab.server, lab.client) for napi in end.napis() if napi.thread_pid]
 
 
-def machine() -> list[tuple[str, int, bool]]:
-    return [(link.name, link.ifindex, link.up) for link in links()]
+Interface = tuple[str, int, bool]
+
+
+def machine() -> set[Interface]:
+    return {(link.name, link.ifindex, link.up) for link in links()}
+
+
+def assert_as_before(before: set[Interface]) -> None:
+    """Of the machine's interfaces none is another one, and none is the lab's; somebody else may have made one."""
+    now = machine()
+    assert before <= now
+    assert not {"server0", "client0"} & {name for name, _, _ in now}
 
 
 def open_descriptors() -> int:
+    gc.collect()  # what earlier tests have left is not closed meanwhile
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
@@ -106,10 +109,10 @@ def test_nothing_is_left_and_the_machines_interfaces_are_as_before() -> None:
         inodes = [lab.server.namespace.inode, lab.client.namespace.inode]
         pids = [server.pid, *napi_threads(lab)]
         assert all(exists(inode) for inode in inodes)
-        assert machine() == before
-    assert eventually(lambda: not any(map(exists, inodes)))
-    assert eventually(lambda: not any(map(runs, pids)))
-    assert machine() == before
+        assert_as_before(before)
+    until(lambda: not any(map(exists, inodes)), "the namespaces to go")
+    until(lambda: not any(map(runs, pids)), "what ran in them to end")
+    assert_as_before(before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -122,8 +125,8 @@ def test_nothing_is_left_when_the_process_that_holds_it_is_ended(number: signal.
         assert all(runs(pid) for pid in told["pids"])
         holder.send_signal(number)
         holder.wait(60)
-    assert eventually(lambda: not any(map(runs, told["pids"])))
-    assert eventually(lambda: not any(map(exists, told["inodes"])))
+    until(lambda: not any(map(runs, told["pids"])), "what ran there to end")
+    until(lambda: not any(map(exists, told["inodes"])), "the namespaces to go")
 
 
 def test_leaving_ends_what_was_started_and_not_stopped() -> None:
@@ -149,7 +152,7 @@ def test_a_namespace_is_found_by_its_inode_while_it_lives_and_not_afterwards() -
         with NetworkNamespace.current() as back:
             assert back.inode == here.inode
         assert exists(inode)
-    assert eventually(lambda: not exists(inode))
+    until(lambda: not exists(inode), "it to go")
 
 
 def test_up_and_down() -> None:
@@ -165,9 +168,9 @@ def test_up_and_down() -> None:
             inode = server.inode
     finally:
         assert list(standing.down()) == ["napctl-server", "napctl-client"]
-    assert eventually(lambda: not exists(inode))
+    until(lambda: not exists(inode), "it to go")
     assert not standing.down()
-    assert machine() == before
+    assert_as_before(before)
 
 
 def test_a_server_that_cannot_start_is_reported_in_its_own_words() -> None:

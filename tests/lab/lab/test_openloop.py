@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ from napctl.lab.compiled import compiled
 from napctl.lab.load import LoadSpec, run, started
 from napctl.lab.servers import Server, memcached
 from napctl.model.errors import NapctlError, Unsupported
+from tests.lab.helpers import until
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -31,12 +34,15 @@ def idle_server(shared_lab: Lab) -> Iterator[Server]:
 
 @pytest.mark.alone
 def test_every_request_is_answered_at_about_the_rate_asked_for(shared_lab: Lab, idle_server: Server) -> None:
-    result = run(shared_lab, idle_server, LoadSpec(rate_per_second=5000, seconds=1, warmup_seconds=0.2))
-    assert result.unanswered == 0
-    assert result.sent == result.answered == sum(count for _, count in result.histogram)
-    assert abs(result.sent - 5000) < 5 * math.sqrt(5000)  # Poisson: five standard deviations
-    assert result.achieved_per_second == pytest.approx(result.sent / result.seconds, rel=0.05)
-    assert result.seconds == 1
+    def attempt() -> None:
+        result = run(shared_lab, idle_server, LoadSpec(rate_per_second=5000, seconds=1, warmup_seconds=0.2))
+        assert result.unanswered == 0
+        assert result.sent == result.answered == sum(count for _, count in result.histogram)
+        assert abs(result.sent - 5000) < 5 * math.sqrt(5000)  # Poisson: five standard deviations
+        assert result.achieved_per_second == pytest.approx(result.sent / result.seconds, rel=0.05)
+        assert result.seconds == 1
+
+    in_one_of(attempt)
 
 
 def test_the_seed_fixes_the_schedule(shared_lab: Lab, idle_server: Server) -> None:
@@ -64,10 +70,14 @@ def stop_for(pid: int, seconds: float) -> float:
 def test_a_pause_is_charged_to_every_request_that_fell_due_in_it(
     shared_lab: Lab, idle_server: Server, rate: float
 ) -> None:
-    with started(shared_lab, idle_server, LoadSpec(rate_per_second=rate, seconds=2, warmup_seconds=0.2)) as load:
+    in_one_of(lambda: pause_is_charged(shared_lab, idle_server, rate))
+
+
+def pause_is_charged(lab: Lab, server: Server, rate: float) -> None:
+    with started(lab, server, LoadSpec(rate_per_second=rate, seconds=2, warmup_seconds=0.2)) as load:
         load.wait_for_warmup()
         time.sleep(0.5)
-        pause_s = stop_for(idle_server.pid, PAUSE_S)
+        pause_s = stop_for(server.pid, PAUSE_S)
         result = load.result()
     assert result.unanswered == 0
     longest_us = result.histogram[-1][0]
@@ -95,11 +105,12 @@ def test_more_than_the_server_can_do_shows_as_latency_that_grows_and_as_unanswer
 def test_one_that_sleeps_makes_the_same_requests_and_leaves_its_cpu_to_others(
     shared_lab: Lab, idle_server: Server
 ) -> None:
-    spec = LoadSpec(rate_per_second=2000, seconds=1, warmup_seconds=0.1)
+    """Beside others one that is awake has a part of its CPU only."""
+    spec = LoadSpec(rate_per_second=2000, seconds=1, warmup_seconds=0.1, drain_seconds=10)
     awake, asleep = (run(shared_lab, idle_server, replace(spec, sleeps=sleeps)) for sleeps in (False, True))
     assert asleep.unanswered == 0
     assert asleep.sent == asleep.answered == awake.sent
-    assert asleep.cpu_share < 0.4 * awake.cpu_share
+    assert asleep.cpu_share < max(0.4 * awake.cpu_share, 0.2)
 
 
 @pytest.mark.alone
@@ -115,28 +126,42 @@ def test_at_rest_nothing_is_sent(shared_lab: Lab, idle_server: Server) -> None:
 @pytest.mark.alone
 def test_a_closed_loop_finds_the_saturating_load(shared_lab: Lab, idle_server: Server) -> None:
     spec = LoadSpec(rate_per_second=0, closed_depth=4, seconds=0.5, warmup_seconds=0.1, connections=8)
-    result = run(shared_lab, idle_server, spec)
-    assert result.achieved_per_second > 10_000
-    mean_s = sum(upper * count for upper, count in result.histogram) / result.answered / 1e6
-    # Little's law: what is outstanding = throughput * time in the system.
-    assert result.achieved_per_second * mean_s == pytest.approx(4 * 8, rel=0.15)
+
+    def attempt() -> None:
+        result = run(shared_lab, idle_server, spec)
+        assert result.achieved_per_second > 10_000
+        mean_s = sum(upper * count for upper, count in result.histogram) / result.answered / 1e6
+        # Little's law: what is outstanding = throughput * time in the system.
+        assert result.achieved_per_second * mean_s == pytest.approx(4 * 8, rel=0.15)
+
+    in_one_of(attempt)
 
 
 @pytest.mark.alone
 def test_stopped_early_it_still_reports(shared_lab: Lab, idle_server: Server) -> None:
-    with started(shared_lab, idle_server, LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=0.1)) as load:
-        load.wait_for_warmup()
-        time.sleep(0.5)
-        result = load.stop()
-    assert 0.4 < result.seconds < 5
-    assert result.achieved_per_second == pytest.approx(2000, rel=0.2)
+    def attempt() -> None:
+        with started(shared_lab, idle_server, LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=0.1)) as load:
+            load.wait_for_warmup()
+            time.sleep(0.5)
+            result = load.stop()
+        assert 0.4 < result.seconds < 5
+        assert result.achieved_per_second == pytest.approx(2000, rel=0.2)
+
+    in_one_of(attempt)
 
 
 def test_stopped_during_the_warm_up_it_reports_that_nothing_was_measured(shared_lab: Lab, idle_server: Server) -> None:
     with started(shared_lab, idle_server, LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=60)) as load:
-        time.sleep(1)
+        until(lambda: catches(load.process.pid, signal.SIGTERM), "it to listen to signals")
+        time.sleep(0.2)
         result = load.stop()
     assert (result.seconds, result.sent, result.answered) == (0, 0, 0)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether it does something when that signal comes."""
+    (mask,) = re.findall(r"^SigCgt:\s+([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_leaving_the_block_ends_the_load(shared_lab: Lab, idle_server: Server) -> None:

@@ -1,8 +1,8 @@
 """Who is known for another manager: by his process, which not everybody can have."""
 
-import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +36,8 @@ def called(directory: Path, name: str, user: int = 0) -> Iterator[int]:
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """That nobody can execute from as well."""
-    path = Path("/tmp") / f"napctl-managers-{os.getpid()}"
-    path.mkdir()
-    yield path
-    shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix="napctl-managers-", dir="/tmp") as path:
+        yield Path(path)
 
 
 def found() -> dict[str, int]:

@@ -23,6 +23,7 @@ from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, UNSET, Napctl, ending, params_of, set_napi, set_params, until
 from tests.meanwhile import again_and_again
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -143,13 +144,17 @@ def test_arrivals_are_spread_evenly_over_the_wait_for_a_poll(lab: Lab, server: S
     timer_us = 5_000
     take(lab, server, (NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=timer_us * 1000), UNSET))
     load(2_000)
-    with LatencyMeter([server.pid]) as meter:
-        subprocess.run(["sleep", "1"], check=True)
-        found = meter.window().together
-    assert found
-    assert us(found.waited_for_poll_bound, 0.5) == pytest.approx(timer_us, rel=0.2)
-    assert us(found.until_read, 0.5) == pytest.approx(timer_us / 2, rel=0.3)
-    assert us(found.until_read, 0.1) < timer_us / 4
+
+    def attempt() -> None:
+        with LatencyMeter([server.pid]) as meter:
+            subprocess.run(["sleep", "1"], check=True)
+            found = meter.window().together
+        assert found
+        assert us(found.waited_for_poll_bound, 0.5) == pytest.approx(timer_us, rel=0.2)
+        assert us(found.until_read, 0.5) == pytest.approx(timer_us / 2, rel=0.3)
+        assert us(found.until_read, 0.1) < timer_us / 4
+
+    in_one_of(attempt)
 
 
 @pytest.mark.alone
@@ -159,14 +164,18 @@ def test_a_server_that_gets_no_cpu_is_seen_though_its_packets_are_polled_at_once
     for thread in threads(server.pid):  # a ninth of the weight of each of the others, about what so little load needs
         os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + 10))
     load(1_000)
-    with SuspensionProbe.load() as polls, LatencyMeter([server.pid]) as meter:
-        with spinning(lab.server.cpu), spinning(lab.server.cpu):
-            subprocess.run(["sleep", "2"], check=True)
-        found = meter.window().together
-        (waits,) = [each for each in polls.read() if each.netns == lab.server.namespace.inode]
-    assert found
-    assert us(found.until_read, 0.99) > 1_000
-    assert (waits.wait_percentile_us(0.99) or 0) < 100, "by the wait for a poll nothing was wrong"
+
+    def attempt() -> None:
+        with SuspensionProbe.load() as polls, LatencyMeter([server.pid]) as meter:
+            with spinning(lab.server.cpu), spinning(lab.server.cpu):
+                subprocess.run(["sleep", "1"], check=True)
+            found = meter.window().together
+            (waits,) = [each for each in polls.read() if each.netns == lab.server.namespace.inode]
+        assert found
+        assert us(found.until_read, 0.99) > 1_000
+        assert (waits.wait_percentile_us(0.99) or 0) < 100, "by the wait for a poll nothing was wrong"
+
+    in_one_of(attempt)
 
 
 @contextmanager
@@ -203,9 +212,11 @@ def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: 
     assert 0 < worker["until_read_p50_us"] <= worker["until_read_p99_us"]
     assert worker["until_read_p50_us"] <= worker["until_reply_p50_us"]
 
-    words = napctl("watch", "--target", server.pid, "--seconds", 1).stdout
-    assert "server-side latency: read p50 " in words
-    assert all(len(line) <= 80 for line in words.splitlines())
+    def words() -> str:
+        told = napctl("watch", "--target", server.pid, "--seconds", 1).stdout
+        return told if "server-side latency: read p50 " in told else ""
+
+    assert all(len(line) <= 80 for line in until(words, "the same in words").splitlines())
 
 
 def test_attached_tells_it(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
@@ -217,7 +228,7 @@ def test_attached_tells_it(lab: Lab, server: Server, load: LoadStarter, napctl: 
         return with_samples(standing["latency"])
 
     until(told, "some requests that were looked at")
-    assert "server-side latency: read p50 " in napctl("attached").stdout
+    until(lambda: "server-side latency: read p50 " in napctl("attached").stdout, "the same in words")
 
 
 def test_two_servers_are_told_apart(lab: Lab, server: Server, load: LoadStarter) -> None:

@@ -2,9 +2,7 @@
 
 import os
 import random
-import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from napctl.change.journal import LOCK_SECONDS, Journal
-from napctl.kernel import processes
 from napctl.lab.bed import Lab
 from napctl.lab.servers import memcached
 from tests.lab.helpers import (
-    PROGRAM,
     Napctl,
     Sampled,
     ask,
@@ -25,7 +21,6 @@ from tests.lab.helpers import (
     ending,
     in_mounts,
     machine_of,
-    until,
     victims,
     without,
 )
@@ -34,6 +29,7 @@ from tests.lab.plans import (
     TUN,
     VETH,
     assert_way_back,
+    deferrals,
     frames_of,
     killed_at_random,
     set_frames,
@@ -43,10 +39,6 @@ from tests.lab.plans import (
 )
 
 pytestmark = pytest.mark.lab
-
-
-def deferrals(lab: Lab) -> set[tuple[int | None, int | None]]:
-    return {(napi.settings.defer_hard_irqs, napi.settings.gro_flush_timeout_ns) for napi in lab.server.napis()}
 
 
 def test_a_plan_is_made_true_on_all_devices_at_once_and_rolled_back(bed: Lab, napctl: Napctl, plan: Path) -> None:
@@ -148,108 +140,6 @@ def test_deferral_of_an_attached_napi_instance_is_left_to_the_attachment(napctl:
         )
 
 
-# Confirmation
-
-
-def test_without_a_confirmation_everything_comes_back(bed: Lab, napctl: Napctl, plan: Path) -> None:
-    before = machine_of(bed.server)
-    done = napctl("apply", plan, "--confirm-within", "1s", *at_server(bed))
-    assert done.status == 0
-    assert "napctl confirm 1" in done.stdout
-    assert frames_of(bed.server.namespace) == 16
-    until(lambda: machine_of(bed.server) == before, "the former settings")
-    until(lambda: states(napctl) == ["restored"], "the record of it")
-    assert napctl("confirm").failed_with(2, "transaction 1 was put back", "too late")
-
-
-def test_confirmed_it_stays_and_the_guard_goes(bed: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, "--confirm-within", "3s", *at_server(bed)).status == 0
-    (waiting,) = napctl.live()
-    assert waiting.guard is not None
-
-    assert napctl("confirm").status == 0
-
-    guard = waiting.guard
-    until(lambda: processes.process(guard.pid) is None, "the end of the guard")
-    time.sleep(3.2)
-    assert frames_of(bed.server.namespace) == 16
-    assert states(napctl) == ["applied"]
-    assert napctl("confirm", "1").failed_with(2, "needs no confirmation")
-    assert napctl("rollback").status == 0
-
-
-def test_the_former_settings_come_back_though_napctl_and_its_parent_were_killed(
-    bed: Lab, napctl: Napctl, plan: Path
-) -> None:
-    before = machine_of(bed.server)
-    session = subprocess.Popen(  # as an ssh session: a shell that runs napctl, with a session of its own
-        ["sh", "-c", '"$@"; sleep 60', "sh", PROGRAM, "apply", plan, "--confirm-within", "3s", *at_server(bed)],
-        env=napctl.environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: deferrals(bed) == {(10, 50_000)}, "the new settings")
-        made = time.monotonic()
-    finally:
-        os.killpg(session.pid, signal.SIGKILL)
-        session.wait()
-    assert machine_of(bed.server) != before
-    until(lambda: machine_of(bed.server) == before, "the former settings", patience_s=made + 5 - time.monotonic())
-    until(lambda: states(napctl) == ["restored"], "the record of it")
-
-
-def test_recover_puts_back_what_nobody_confirmed_when_the_guard_was_killed_too(
-    bed: Lab, napctl: Napctl, plan: Path
-) -> None:
-    before = machine_of(bed.server)
-    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
-    (waiting,) = napctl.live()
-    assert waiting.guard is not None
-    assert napctl("recover").stdout == "nothing to recover\n"
-    os.kill(waiting.guard.pid, signal.SIGKILL)
-    until(lambda: processes.process(waiting.guard.pid) is None if waiting.guard else True, "the end of the guard")
-
-    recovered = napctl("recover")
-
-    assert recovered.status == 0
-    assert "nobody confirmed it, and its guard has ended" in recovered.stdout
-    assert machine_of(bed.server) == before
-
-
-def test_a_refused_plan_leaves_no_guard(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
-    plan = write_plan(tmp_path / "plan.toml", defer=2**31)
-    guards = {each.pid for each in processes.named("napctl-guard")}
-    assert napctl("apply", plan, "--force", "--confirm-within", "60s", *at_server(bed)).status == 6
-    until(lambda: {each.pid for each in processes.named("napctl-guard")} <= guards, "the end of the guard")
-
-
-def test_a_confirmation_that_comes_too_late_is_refused_though_the_guard_has_not_come_either(
-    bed: Lab, napctl: Napctl, plan: Path
-) -> None:
-    assert napctl("apply", plan, "--confirm-within", "1s", *at_server(bed)).status == 0
-    (waiting,) = napctl.live()
-    assert waiting.guard is not None
-    os.kill(waiting.guard.pid, signal.SIGSTOP)
-    try:
-        time.sleep(1.1)
-        assert napctl("confirm").failed_with(2, "too late")
-    finally:
-        os.kill(waiting.guard.pid, signal.SIGCONT)
-    until(lambda: states(napctl) == ["restored"], "the end of the guard's work")
-
-
-def test_nothing_else_is_begun_on_a_device_whose_plan_is_unconfirmed(
-    bed: Lab, napctl: Napctl, plan: Path, tmp_path: Path
-) -> None:
-    """The guard needs the journal in time, and would leave alone what was set upon its plan."""
-    assert napctl("apply", plan, "--confirm-within", "60s", *at_server(bed)).status == 0
-    other = write_plan(tmp_path / "other.toml", frames=32)
-    assert napctl("apply", other, *at_server(bed)).failed_with(2, "waits for a confirmation", "napctl confirm 1")
-    assert napctl("verify", "tun0", *at_server(bed)).failed_with(2, "waits for a confirmation")
-    assert napctl("rollback").status == 0
-
-
 def test_history_can_be_read_while_another_napctl_is_at_work(bed: Lab, napctl: Napctl, plan: Path) -> None:
     assert napctl("apply", plan, *at_server(bed)).status == 0
     with Journal(napctl.state):
@@ -337,8 +227,11 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
 # Bad input
 
 
-def test_two_at_once_take_turns_and_the_second_says_who_holds_the_lock(bed: Lab, napctl: Napctl, plan: Path) -> None:
+def test_two_at_once_take_turns_and_the_second_says_who_holds_the_lock(
+    bed: Lab, napctl: Napctl, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = machine_of(bed.server)
+    monkeypatch.setattr(Journal.__init__, "__kwdefaults__", {"patience_seconds": 0.5})  # not ten, in the forked one too
     with Journal(napctl.state):
         done = napctl("apply", plan, *at_server(bed))
     assert done.failed_with(6, f"pid {os.getpid()}", "is changing settings")

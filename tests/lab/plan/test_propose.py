@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from shutil import which
 
 import pytest
@@ -20,7 +21,7 @@ from napctl.model.value import from_json
 from napctl.plan.export import NO_ETHTOOL_NAME, ethtool_name, export
 from napctl.plan.file import plan_of, plan_text
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import PROGRAM, Napctl, Ran
+from tests.lab.helpers import PROGRAM, Napctl, Ran, until
 
 pytestmark = pytest.mark.lab
 LIMIT = "/proc/sys/net/ipv4/tcp_limit_output_bytes"
@@ -45,7 +46,7 @@ class Tun:
 
 @pytest.fixture
 def tun() -> Iterator[Tun]:
-    tun = Tun(f"napctl-test-{os.getpid()}")
+    tun = Tun(f"napctl-test-{token_hex(4)}")
     subprocess.run(["ip", "netns", "add", tun.netns], check=True)
     try:
         for words in ("tuntap add t0 mode tun", "link set t0 up"):
@@ -138,11 +139,13 @@ def test_an_attached_server_keeps_its_deferral(server: Server, client: socket.so
 
 def test_a_window_of_real_traffic_is_in_the_reasons(server: Server, load: LoadStarter, napctl: Napctl) -> None:
     load()
-    done = napctl(
-        "plan", "server0", "--goal", "efficiency", "--netns", f"pid:{server.pid}", "--window", "500ms", "--json"
-    )
-    advice = from_json(done.stdout, Advice)
-    assert "packets/s that" in next(each.why for each in advice.proposals if each.setting == "gro_flush_timeout_ns")
+    command = ("plan", "server0", "--goal", "efficiency", "--netns", f"pid:{server.pid}", "--window", "500ms", "--json")
+
+    def reasons() -> str:
+        advice = from_json(napctl(*command).stdout, Advice)
+        return next((each.why for each in advice.proposals if each.setting == "gro_flush_timeout_ns"), "")
+
+    until(lambda: "packets/s that" in reasons(), "a window with traffic")
 
 
 def test_the_plan_can_go_through_a_pipe(tun: Tun, napctl: Napctl, tmp_path: Path) -> None:

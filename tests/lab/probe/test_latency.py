@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from statistics import quantiles
 
 import pytest
 
@@ -107,18 +108,21 @@ def test_the_reply_is_the_next_that_is_sent_on_that_socket(probe: LatencyProbe, 
 
 def test_each_datagram_of_a_backlog_has_its_own_arrival(probe: LatencyProbe) -> None:
     """The k-th recv belongs to the k-th arrival: with the first, or the last, the tail would be lost."""
+    took_ns = []
     with datagrams() as (client, server):
         for _ in range(8):
+            began = time.monotonic_ns()
             for _ in range(10):
                 client.send(b"x")
             for _ in range(10):
                 time.sleep(PAUSE / 2)
                 server.recv(10)
+            took_ns.append(time.monotonic_ns() - began)
     found = of(probe).until_read
     assert 20 <= found.samples <= 80
     assert longest(found) >= 9 * LEAST_NS / 2
-    assert LEAST_NS * 2 <= (found.percentile_ns(0.5) or 0) <= 4 * PAUSE * 1e9
-    assert least(found) < 1.5 * PAUSE * 1e9
+    assert LEAST_NS * 2 <= (found.percentile_ns(0.5) or 0) <= 0.8 * max(took_ns)
+    assert least(found) < 0.3 * max(took_ns)
 
 
 def test_datagrams_that_somebody_else_has_taken_do_not_shift_the_others(probe: LatencyProbe) -> None:
@@ -275,7 +279,7 @@ def test_more_sockets_than_places_are_counted_as_lost(probe: LatencyProbe) -> No
 
 def test_threads_that_read_from_one_socket_count_each_datagram_once(probe: LatencyProbe) -> None:
     with datagrams() as (client, server):
-        server.settimeout(1)
+        server.settimeout(60)
 
         def read() -> None:
             while server.recv(10) != b"end":
@@ -311,7 +315,7 @@ def test_what_is_read_otherwise_than_by_recv_is_said() -> None:
         window = meter.window()
     os.close(reading)
     os.close(writing)
-    assert sum(each.until_read.samples for each in window.processes) <= 10, "a quarter of one in two"
+    assert sum(each.until_read.samples for each in window.processes) <= 40, "what was spliced would be about 75 more"
     assert any("other means than recv" in lack for lack in window.lacks), window.lacks
 
 
@@ -324,7 +328,7 @@ def test_a_window_without_a_read_says_so() -> None:
 
 def test_slices_see_what_all_the_time_sees() -> None:
     """About a quarter of it; what comes in one and is read after its end is not lost, nor is it timed to the end."""
-    pause = 0.01
+    pause, paused_ns = 0.01, []
     with (
         LatencyProbe.load([os.getpid()], least_gap=1) as probe,
         connected() as (tcp, tcp_server),
@@ -332,31 +336,35 @@ def test_slices_see_what_all_the_time_sees() -> None:
     ):
         for number in range(150):
             client, server = ((tcp, tcp_server), (udp, udp_server))[number % 2]
+            began = time.monotonic_ns()
             client.send(b"x")
             time.sleep(pause)
             server.recv(10)
+            paused_ns.append(time.monotonic_ns() - began)
         found, losses = of(probe).until_read, probe.losses
     assert 20 <= found.samples <= 60
     assert least(found) >= pause * 1e9 * 0.93
-    assert (found.percentile_ns(0.9) or 0) < 1.5 * pause * 1e9
+    assert (found.percentile_ns(0.9) or 0) < 1.4 * quantiles(paused_ns, n=20)[-1]
     assert losses.lost_samples == losses.unseen_datagrams == 0
 
 
 def test_of_a_datagram_that_waits_from_slice_to_slice_the_wait_is_its_own() -> None:
     """The order is kept though nobody counts between slices: here the queue is never empty."""
     with LatencyProbe.load([os.getpid()], least_gap=1) as probe, datagrams() as (client, server):
-        depth, pause = 5, 0.006
+        depth, pause, sent_ns, waited_ns = 5, 0.006, list[int](), list[int]()
         for _ in range(depth):
             client.send(b"x")
-        for _ in range(200):
+            sent_ns.append(time.monotonic_ns())
+        for number in range(200):
             client.send(b"x")
+            sent_ns.append(time.monotonic_ns())
             time.sleep(pause)
             server.recv(10)
+            waited_ns.append(time.monotonic_ns() - sent_ns[number])
         found = of(probe).until_read
     assert found.samples >= 20
-    expected = (depth + 1) * pause * 1e9
-    assert 0.9 * expected <= (found.percentile_ns(0.1) or 0)
-    assert (found.percentile_ns(0.9) or 0) <= 1.4 * expected
+    assert 0.9 * (depth + 1) * pause * 1e9 <= (found.percentile_ns(0.1) or 0)
+    assert (found.percentile_ns(0.9) or 0) <= 1.3 * quantiles(waited_ns, n=20)[-1]
 
 
 def test_all_that_was_read_before_a_send_has_its_reply_by_it(probe: LatencyProbe) -> None:

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
-from napctl.model.latency import ServerLatency
+from napctl.model.latency import ProcessLatency, ServerLatency
 from napctl.observe.server_latency import LatencyMeter
-from tests.lab.helpers import Napctl
+from tests.lab.helpers import Napctl, until
 from tests.lab.other_servers import echoed
 from tests.lab.uring_server import uring
+from tests.tries import in_one_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -28,35 +29,42 @@ def seen_under_load(lab: Lab, server: Server, spec: LoadSpec = LOAD) -> tuple[Se
     with LatencyMeter([server.pid]) as meter, started(lab, server, spec) as load:
         load.wait_for_warmup()
         meter.restart()
-        time.sleep(2)
+        time.sleep(1)
         window, result = meter.window(), load.stop()
     assert result.p50_us is not None
     return window, result.p50_us
 
 
 def test_what_is_read_by_io_uring_over_tcp_is_seen(lab: Lab, uring_program: Path) -> None:
-    with uring(lab, uring_program, "tcp") as server:
+    def attempt() -> None:
         window, client_p50_us = seen_under_load(lab, server)
-    assert window.together is not None, window.lacks
-    assert window.lacks == ()
-    assert [each.pid for each in window.processes] == [server.pid]
-    read, reply = window.together.until_read, window.together.until_reply
-    assert read.samples >= 500, "of 1,500 in the slices one in two"
-    p50, replied = read.percentile_ns(0.5), reply.percentile_ns(0.5)
-    assert p50 is not None
-    assert replied is not None
-    assert 0 < p50 <= replied <= 1.2 * client_p50_us * 1e3
+        assert window.together is not None, window.lacks
+        assert window.lacks == ()
+        assert [each.pid for each in window.processes] == [server.pid]
+        read, reply = window.together.until_read, window.together.until_reply
+        assert read.samples >= 250, "of 750 in the slices one in two"
+        p50, replied = read.percentile_ns(0.5), reply.percentile_ns(0.5)
+        assert p50 is not None
+        assert replied is not None
+        assert 0 < p50 <= replied <= 1.2 * client_p50_us * 1e3
+
+    with uring(lab, uring_program, "tcp") as server:
+        in_one_of(attempt)
 
 
 def test_what_is_read_by_io_uring_over_udp_is_seen(lab: Lab, uring_program: Path) -> None:
     with uring(lab, uring_program, "udp") as server, LatencyMeter([server.pid]) as meter:
         assert echoed(lab, server, 20) == 20
         meter.restart()
-        assert echoed(lab, server, 2_000) == 2_000
-        window = meter.window()
-    assert window.together is not None, window.lacks
-    assert window.together.until_read.samples >= 50
-    assert window.together.until_reply.samples >= 50
+
+        def enough() -> ProcessLatency | None:
+            assert echoed(lab, server, 500) == 500
+            found = meter.since_start().together
+            return found if found and found.until_reply.samples >= 50 else None
+
+        found = until(enough, "replies that were looked at")
+    assert found is not None
+    assert found.until_read.samples >= 50
 
 
 def test_what_io_uring_splices_is_said_not_to_be_seen(lab: Lab, uring_program: Path, napctl: Napctl) -> None:

@@ -121,8 +121,8 @@ def inside(namespace: str) -> Iterator[None]:
 
 
 def receive(receiver: socket.socket, expected: int) -> int:
-    """Take `expected` datagrams, or what came within a second."""
-    received, until = 0, time.monotonic() + 1
+    """Take `expected` datagrams, or what came within half a minute."""
+    received, until = 0, time.monotonic() + 30
     while received < expected and time.monotonic() < until:
         if select.select([receiver], [], [], 0.05)[0]:
             receiver.recv(64)
@@ -209,7 +209,7 @@ def test_softirqs_and_napi_threads_are_told_apart(wire: Wire, probe: Probe) -> N
 
 
 def receive_by_epoll(poll: select.epoll, receiver: socket.socket, expected: int) -> int:
-    received, until = 0, time.monotonic() + 1
+    received, until = 0, time.monotonic() + 30
     while received < expected and time.monotonic() < until:
         if poll.poll(0.1):
             with suppress(BlockingIOError):
@@ -306,10 +306,12 @@ def net_rx_softirqs() -> dict[int, int]:
 
 
 def test_softirqs_agree_with_proc_and_their_time_is_plausible(wire: Wire, probe: Probe) -> None:
-    ends = wire.sockets()
-    proc_before, ours_before, began = net_rx_softirqs(), probe.read().cpus, time.monotonic_ns()
+    """Of two readings of /proc each: others have softirqs all the time."""
+    ends, began = wire.sockets(), time.monotonic_ns()
+    proc_first, ours_before, proc_second = net_rx_softirqs(), probe.read().cpus, net_rx_softirqs()
     transfer(*ends, 3000)
-    proc_after, ours_after, ended = net_rx_softirqs(), probe.read().cpus, time.monotonic_ns()
+    proc_third, ours_after, proc_fourth = net_rx_softirqs(), probe.read().cpus, net_rx_softirqs()
+    ended = time.monotonic_ns()
 
     assert [cpu.cpu for cpu in ours_after] == sorted(os.sched_getaffinity(0) | {cpu.cpu for cpu in ours_after})
     for before, after in zip(ours_before, ours_after, strict=True):
@@ -319,7 +321,10 @@ def test_softirqs_agree_with_proc_and_their_time_is_plausible(wire: Wire, probe:
         assert after.net_rx_softirq_ns is not None
         counted = after.net_rx_softirqs - before.net_rx_softirqs
         busy_ns = after.net_rx_softirq_ns - before.net_rx_softirq_ns
-        assert counted == pytest.approx(proc_after[after.cpu] - proc_before[after.cpu], rel=0.01, abs=5)
+        least, most = (
+            proc_third[after.cpu] - proc_second[after.cpu], proc_fourth[after.cpu] - proc_first[after.cpu]
+        )  # fmt: skip
+        assert 0.99 * least - 5 <= counted <= 1.01 * most + 5
         assert counted * 100 <= busy_ns + 1000 <= ended - began + 1000
     assert sum(cpu.net_rx_softirqs or 0 for cpu in ours_after) >= 3000 / BURST
 
@@ -338,10 +343,10 @@ def test_two_probes_do_not_disturb_each_other(wire: Wire, probe: Probe) -> None:
 def test_reading_takes_milliseconds_and_closing_twice_is_harmless(wire: Wire) -> None:
     probe = Probe.load()
     transfer(*wire.sockets(), 100)
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         probe.read()
-    taken = (time.perf_counter() - began) / 20
+    taken = (time.process_time() - began) / 20
     assert set(probe.prog_fds()) >= {"on_napi_poll", "on_softirq_entry", "on_softirq_exit"}
     probe.close()
     probe.close()

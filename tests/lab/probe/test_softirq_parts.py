@@ -18,13 +18,13 @@ def test_polls_are_of_their_instances_part_and_softirqs_of_the_process_below() -
     with sender() as process, SoftirqTimeProbe.load([process.pid]) as all_of_it:
         parts = [([BACKLOG], [free_pid()]), ([NOBODY], [process.pid])]
         with SoftirqPartsProbe.load(parts) as probe:
-            before, there = probe.read(), all_of_it.read()
+            there, before = all_of_it.read(), probe.read()
             turn(process)
             polled, below = (
                 (now.polled_ns - then.polled_ns, now.on_ns - then.on_ns)
                 for now, then in zip(probe.read(), before, strict=True)
             )
-            found = all_of_it.read()
+            found = all_of_it.read()  # of a time in which that of the parts lies: others have softirqs all the time
     assert polled[1] == 0
     assert below[0] == 0
     assert 20_000 * 100 <= below[1] <= 1.2 * (found.on_chosen_ns - there.on_chosen_ns)

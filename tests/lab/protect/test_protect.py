@@ -13,6 +13,7 @@ from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
 from tests.lab.protect.conftest import xdp_of
 from tests.lab.verify.test_thread_price import occupied
+from tests.tries import in_one_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -106,16 +107,20 @@ def test_killed_amid_a_flood_its_guard_puts_all_back(bed: FloodBed, napctl: Napc
 def test_beside_a_program_that_never_waits_nice_is_put_back_within_two_seconds_and_not_made_again(
     bed: FloodBed, napctl: Napctl
 ) -> None:
+    in_one_of(lambda: nice_is_put_back_within_two_seconds(bed, napctl))
+
+
+def nice_is_put_back_within_two_seconds(bed: FloodBed, napctl: Napctl) -> None:
     with protecting(napctl, bed) as it, occupied(bed.lab.server.cpu), started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
         acted = it.told("overload: nice 19")
         back = it.told("overload, and nice put back, not to be made again for 10 minutes: ", since=acted.seconds)
         assert "the packets' thread waited " in back.text
-        assert back.seconds - acted.seconds < 2
         assert bed.nice == [AS_SOFTIRQ]
         time.sleep(2)
         assert [each for each in it.since(back.seconds) if "nice 19" in each] == []
         assert napctl.live() == []
+        assert back.seconds - acted.seconds < 2
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lab
 
 MAC = bytes.fromhex("020000000001")
 CLOSED = 7_001
-TRIES = 5
+TRIES = 30
 STORMING = """
 import socket, sys, time
 sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -57,7 +57,7 @@ def storm(end: End, frame: bytes) -> Iterator[None]:
 def is_asked_for(end: End, address: str) -> bool:
     """Whether somebody answers an ARP request within a second."""
     with frames(end) as sender:
-        sender.send(ethernet(BROADCAST, 0x0806, arp_request(address)))
+        send(sender, ethernet(BROADCAST, 0x0806, arp_request(address)), 1)
         deadline = time.monotonic() + 1
         while (left := deadline - time.monotonic()) > 0:
             sender.settimeout(left)
@@ -118,19 +118,20 @@ def growth(control: StormControl, reason: Reason, before: StormTally) -> tuple[i
 
 
 def test_arp_and_dhcp_are_answered_in_a_storm_of_broadcasts(journal: Journal, lab: Lab) -> None:
-    here = armed(journal, lab)
-    here.control.limit(journal, here.transaction, limits_of(20))
+    here, limits = armed(journal, lab), limits_of(20)
+    here.control.limit(journal, here.transaction, limits)
     loop = ethernet(BROADCAST, 0x0806, arp_request("10.199.0.77"))
     with dhcp_server(lab.server), storm(lab.client, loop):
-        before = here.control.counts().by_reason["broadcast"]
+        began, before = time.monotonic(), here.control.counts().by_reason["broadcast"]
         for _ in range(5):
             # In the ring a packet may be lost all the same; then it is tried again, as all clients do.
             assert any(is_asked_for(lab.client, lab.server.address) for _ in range(TRIES))
             assert any(offers(lab.client) for _ in range(TRIES))
-        passed, dropped = growth(here.control, "broadcast", before)
+        until(lambda: growth(here.control, "broadcast", before)[1] > 1000, "drops")
+        passed, _ = growth(here.control, "broadcast", before)
+        seconds = time.monotonic() - began
 
-    assert dropped > 1000
-    assert passed < dropped / 10
+    assert passed <= limits.burst_packets + limits.packets_per_second * (seconds + 1)
 
 
 def test_a_storm_of_requests_for_this_host_is_limited_as_well(journal: Journal, lab: Lab) -> None:
@@ -148,12 +149,12 @@ def test_what_nobody_listens_to_is_dropped_and_who_listens_is_reached(
     limits = limits_of(1)
     here.control.limit(journal, here.transaction, limits)
     payload = (TCP, tcp(CLOSED)) if protocol == "tcp" else (UDP, udp(CLOSED))
-    before = here.control.counts().by_reason["no listener"]
+    began, before = time.monotonic(), here.control.counts().by_reason["no listener"]
     with frames(lab.client) as sender:
         send(sender, ethernet(MAC, 0x0800, ipv4(lab.server.address, *payload)), 1000)
         until(lambda: sum(growth(here.control, "no listener", before)) == 1000, "all of them")
     passed, _ = growth(here.control, "no listener", before)
-    assert passed <= limits.burst_packets + 5
+    assert passed <= limits.burst_packets + 5 + time.monotonic() - began
 
     with lab.server.namespace.entered():
         server = socket.create_server(("", 7_002))
@@ -196,19 +197,23 @@ def test_its_own_connections_are_not_disturbed(journal: Journal, lab: Lab) -> No
 def test_a_new_address_is_taken_over(journal: Journal, lab: Lab) -> None:
     here = armed(journal, lab)
     limited = here.control.limit(journal, here.transaction, limits_of(1))
-    frame = ethernet(MAC, 0x0800, ipv4("10.199.0.99", UDP, udp(CLOSED)))
+    new, known = (
+        ethernet(MAC, 0x0800, ipv4(address, UDP, udp(CLOSED))) for address in ("10.199.0.99", lab.server.address)
+    )
     with frames(lab.client) as sender:
 
-        def counted() -> int:
+        def counted(expected: int) -> int:
+            """Of those that are sent to the new address; one to a known one comes after them all."""
             before = here.control.counts().by_reason["no listener"]
-            send(sender, frame, 200)
-            time.sleep(0.3)
-            return sum(growth(here.control, "no listener", before))
+            send(sender, new, 200)
+            send(sender, known, 1)
+            until(lambda: sum(growth(here.control, "no listener", before)) > expected, "the last one")
+            return sum(growth(here.control, "no listener", before)) - 1
 
-        assert counted() == 0
+        assert counted(0) == 0
         inside(lab.server, "ip", "address", "add", "10.199.0.99/24", "dev", lab.server.device)
         here.control.refresh(journal, limited.transaction)
-        assert counted() == 200
+        assert counted(200) == 200
 
 
 @contextmanager

@@ -6,40 +6,50 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import randbelow
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from napctl.change.guard_lock import is_on_watch
-from napctl.service.metrics import MetricsServer, SnapshotCollector
+from napctl.kernel.listeners import listeners
 from tests.lab.following import Following, ended_by
 from tests.lab.helpers import Napctl, until
 
-WITHOUT_ADOPTION = """
+START = """
 import sys
-import napctl.service.target_keeper
-napctl.service.target_keeper.is_adoptable = lambda _: False
 from napctl.__main__ import main
 sys.argv = sys.argv[1:]
 main()
 """
+"""Of a napctl that something was done to before."""
+WITHOUT_ADOPTION = """
+import napctl.service.target_keeper
+napctl.service.target_keeper.is_adoptable = lambda _: False
+"""
 """The feature taken out, to see what a test would see then."""
+HURRIED = """
+import napctl.service.exposure, napctl.service.own_guard
+from napctl.change.journal import Journal
+Journal.__init__.__kwdefaults__["patience_seconds"] = 1
+napctl.service.exposure.SNAPSHOT_SECONDS = 1
+napctl.service.own_guard.LOOK_SECONDS = 1
+"""
+"""It waits for another napctl, for the next snapshot, and for the next look at its guard, a second each: it is no
+promise that it is ten or fifteen."""
 SLEEPING = """
-import sys, time
+import time
 import napctl.service.daemon
 began = time.monotonic()
 class Slept:
     told = False
     def slept_ns(self):
-        if self.told or time.monotonic() < began + 5:
+        if self.told or time.monotonic() < began + 3:
             return 0
         self.told = True
         return 8 * 3600 * 10**9
 napctl.service.daemon.SleepWatch = Slept
-from napctl.__main__ import main
-sys.argv = sys.argv[1:]
-main()
 """
-"""A machine that sleeps for eight hours five seconds after its start."""
+"""A machine that sleeps for eight hours three seconds after its start."""
 
 
 def policy_of(directory: Path, *entries: object, service: str = "") -> Path:
@@ -66,14 +76,11 @@ def serving(
     policy: Path,
     *arguments: object,
     under: Sequence[str] = (),
-    adopts: bool = True,
-    sleeps: bool = False,
+    before: str = "",
 ) -> Iterator[Following]:
-    """A `napctl daemon`, which is stopped at the end if it still runs."""
-    if not adopts:
-        under = [*under, sys.executable, "-c", WITHOUT_ADOPTION]
-    if sleeps:
-        under = [*under, sys.executable, "-c", SLEEPING]
+    """A `napctl daemon`, which is stopped at the end if it still runs. `before`: what its process runs first."""
+    if before:
+        under = [*under, sys.executable, "-c", before + START]
     command = ("daemon", "--policy", policy, "--log-format", "json", *arguments)
     with ended_by(signal.SIGTERM, Following(napctl.start(*command, under=under), traced=bool(under))) as it:
         yield it
@@ -99,8 +106,10 @@ def guards_gone(napctl: Napctl) -> None:
 
 
 def free_port() -> int:
-    with MetricsServer(SnapshotCollector(), "127.0.0.1", 0) as server:
-        return server.port
+    """One below those that the kernel gives to clients, where another test may get it before it is used."""
+    taken = {each.port for each in listeners()}
+    free = [port for port in range(10_000, 32_000) if port not in taken]
+    return free[randbelow(len(free))]
 
 
 def scraped(port: int) -> dict[str, float]:

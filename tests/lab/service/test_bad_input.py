@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from subprocess import TimeoutExpired
 from urllib.error import URLError
 
 import pytest
@@ -35,6 +36,7 @@ from tests.lab.helpers import (
 )
 from tests.lab.plans import frames_of
 from tests.lab.service.services import free_port, guarding, guards_gone, policy_of, scraped, serving, write
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -128,7 +130,7 @@ def test_on_a_full_disk_it_changes_nothing_and_says_so(
     full = in_mounts(f"mount -t tmpfs -o size=64k,mode=700 tmpfs {here}; head -c 65536 /dev/zero >{here}/fill || true")
     with serving(napctl, policy_of(tmp_path, server.pid), under=full) as it:
         it.told("nothing was changed")
-        time.sleep(2)
+        time.sleep(1.5)  # it has tried again
         assert machine_of(lab.server) == before
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
@@ -178,11 +180,15 @@ def test_targets_that_never_come_are_one_line_each_and_cost_nothing(napctl: Napc
     with serving(napctl, policy_of(tmp_path, gone, "no-such-server-x")) as it:
         it.told(f"pid:{gone} has ended")
         it.told("waiting for no-such-server-x: it is not running")
-        before = clock_seconds(it.pid)
-        time.sleep(2)
-        assert clock_seconds(it.pid) - before < 0.1
+        in_one_of(lambda: costs_nothing(it.pid), 5)  # from when it has made all that it needs
         assert len(it.since()) == 2
         assert it.end(signal.SIGTERM) == 0
+
+
+def costs_nothing(pid: int) -> None:
+    before = clock_seconds(pid)
+    time.sleep(2)
+    assert clock_seconds(pid) - before < 0.1
 
 
 def test_scraped_while_it_stops_it_ends_and_each_scrape_is_whole_or_refused(
@@ -249,6 +255,10 @@ def test_told_to_stop_amid_attaching_it_puts_everything_back(
     amid = [each for each in steps if each[0] in ("pwrite64", "fdatasync", "ioctl")]
     for step, victim in victims(napctl, sampled(amid, 2)):
         with serving(victim, policy, under=at(step, "signal=SIGTERM")) as it:
+            with suppress(TimeoutExpired):
+                it.process.wait(20)
+            if it.process.poll() is None:  # it may make fewer such calls than the first one
+                os.kill(it.pid, signal.SIGTERM)
             assert it.ended() == 0, (step, it.errors)
             assert it.since()[-1] == "stopped: all is put back", step
         assert victim.live() == [], step

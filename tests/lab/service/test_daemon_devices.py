@@ -13,7 +13,7 @@ from tests.lab.kernel_writes import TRACED, writes_in
 from tests.lab.plans import frames_of, set_frames, states
 from tests.lab.service.device_keeping import daemon, deferral_of, is_set
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.lab
 
 POLICY = (
     '[[device]]\nname = "tun0"\ncoalescing.rx-max-frames = {frames}\n'

@@ -18,7 +18,7 @@ from tests.lab.service.device_keeping import DEFERRAL, Keeping, deferral_of, ent
 
 __all__ = ["keeping"]
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.lab
 
 
 def channels_of(lab: Lab) -> Channels | None:

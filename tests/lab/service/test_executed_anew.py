@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.helpers import Napctl, machine_of, until
-from tests.lab.service.services import free_port, policy_of, serving
+from tests.lab.service.services import free_port, policy_of, scraped, serving
 
 pytestmark = pytest.mark.lab
 
@@ -42,16 +43,23 @@ def test_sigterm_while_it_makes_ready_for_that_is_heard_as_well(
 ) -> None:
     """It waits for its last scrape to be answered, half a second at most."""
     before = machine_of(lab.server)
-    policy = policy_of(tmp_path, server.pid, service=f'metrics = "127.0.0.1:{free_port()}"')
+    port = free_port()
+    policy = policy_of(tmp_path, server.pid, service=f'metrics = "127.0.0.1:{port}"')
     with serving(napctl, policy) as it:
         it.told("attached memcached")
-        time.sleep(1.5)  # metrics are served
+        until(lambda: is_served(port), "metrics")
         os.kill(it.pid, signal.SIGUSR2)
         time.sleep(delay_s)
         os.kill(it.pid, signal.SIGTERM)
         assert it.ended() == 0
         assert it.since()[-1] == "stopped: all is put back"
     assert machine_of(lab.server) == before
+
+
+def is_served(port: int) -> bool:
+    with suppress(OSError):
+        return bool(scraped(port))
+    return False
 
 
 def blocks(pid: int, number: signal.Signals) -> bool:

@@ -28,8 +28,9 @@ from napctl.service.metrics import MetricsServer, SnapshotCollector, text_of
 from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, WatchedTarget
 from tests.lab.attach.test_adapting_for_weeks import FAR_PIDS, full_of_processes
 from tests.lab.conftest import LoadStarter
-from tests.lab.helpers import Napctl, ask, bpftrace, until, wait_for_packets
+from tests.lab.helpers import Napctl, ask, bpftrace, silence, until, wait_for_packets
 from tests.lab.service.services import free_port
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -126,24 +127,25 @@ def test_a_real_prometheus_finds_an_answer_to_every_query_of_the_dashboard(
         metrics = open_now.enter_context(MetricsServer(collector, "127.0.0.1", 0))
         query = open_now.enter_context(prometheus(tmp_path, metrics.port))
         # It begins to scrape 5 s after its start, at once with what it has found then.
-        scrapes, seen, deadline = [0.0], list[float](), time.monotonic() + 40
-        while (scrapes < [6.0] or not seen) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        until(lambda: query("count_over_time(napctl_up[20s])") > [2.0], "scrapes")
+        asked = queries()
+        if not any(each.coalescing and each.coalescing.rx_usecs is not None for each in hardware):
+            asked = [each for each in asked if "napctl_coalescing_seconds" not in each[1]]
+
+        def attempt() -> None:
+            """Some are not told of a moment without packets."""
+            time.sleep(0.5)
             collector.show(taker.take(watched, [target], state))
-            scrapes = query("count_over_time(napctl_up[20s])")
-            seen = query("napctl_target_active")  # not told of a moment without packets
-        unanswered = [(title, words) for title, words in queries() if not query(words)]
+            time.sleep(0.5)
+            assert [(title, words) for title, words in asked if not query(words)] == []
+            assert query('napctl_target_active{target="memcached"}') == [1.0]
+            assert query("ALERTS") == []
+            (polls,) = query(f'rate(napctl_polls_total{{device="server0", by="busy_poll"}}[{RANGE}])')
+            assert polls > 100
+
+        in_one_of(attempt, 30)
         text = text_of(collector)
-        active = query('napctl_target_active{target="memcached"}')
-        late = query("ALERTS")
-        polls = query(f'rate(napctl_polls_total{{device="server0", by="busy_poll"}}[{RANGE}])')
     assert not taker.unavailable
-    if not any(each.coalescing and each.coalescing.rx_usecs is not None for each in hardware):
-        unanswered = [each for each in unanswered if "napctl_coalescing_seconds" not in each[1]]
-    assert unanswered == []
-    assert (active, late) == ([1.0], [])
-    assert polls
-    assert polls[0] > 100
     assert promtool("check", "metrics", told=text) == (0, "")
 
 
@@ -168,16 +170,19 @@ def test_packets_per_poll_are_what_bpftrace_counts(
         (napi,) = lab.server.napis()
         if attached:
             napctl.attach_quickly(server.pid)
+    silence(server)
     with SnapshotTaker("test") as taker, bpftrace(napi.napi_id) as end:
         before = taker.take(of(lab))
-        load(20_000, seconds=1.5).result()
+        load(20_000, seconds=1).result()
+        silence(server)
+        time.sleep(0.1)  # of deferral, which ends by as many empty polls
         for _ in range(3):  # the total of several windows
             last = taker.take(of(lab))
             time.sleep(0.05)
         theirs = end()
     assert polls_of(before) == {"+Inf": 0.0} | dict.fromkeys(polls_of(before), 0.0)
     found, bounds = polls_of(last), [0, 1, 2, 4, 8, 16, 32, 48, 64]
-    assert found["+Inf"] > 1000
+    assert found["+Inf"] > 100
     assert found["+Inf"] == pytest.approx(theirs.total(), rel=0.01)
     for bound in bounds:
         wanted = sum(polls for work, polls in theirs.items() if work <= bound)
@@ -200,33 +205,38 @@ def test_what_a_server_and_its_device_did_is_told(lab: Lab, server: Server, load
     target = WatchedTarget("memcached", [server.pid], None)
     with SnapshotTaker("test", per_napi=True) as taker:
         taker.take(of(lab), [target])
-        load(10_000, seconds=3)
-        time.sleep(0.3)
+        load(10_000, seconds=60)
+        wait_for_packets(lab, 1500)
         plain = taker.take(of(lab), [target])
+        began = time.monotonic_ns()
         attached = WatchedTarget("memcached", [server.pid], napctl.attach_quickly(server.pid))
         taker.reread()
         taker.take(of(lab), [attached])
-        time.sleep(0.6)
-        last = taker.take(of(lab), [attached])
+
+        def attempt() -> None:
+            wait_for_packets(lab, 3000)
+            last = taker.take(of(lab), [attached])
+            (device,), (mine,) = last.devices, last.targets
+            assert (mine.attached, mine.verdict, mine.timer_ns) == (True, "active", 200_000)
+            assert mine.cpu_seconds > plain.targets[0].cpu_seconds > 0
+            assert mine.polls
+            assert mine.packets
+            assert mine.until_read is not None
+            assert mine.until_read.samples
+            assert device.suspension is not None
+            assert device.suspension.suspensions
+            assert 0 < device.suspension.suspended_ns < time.monotonic_ns() - began
+            assert device.interface.rx_packets > 3000
+            assert device.polls is not None
+            assert device.polls.all.packets == pytest.approx(device.interface.rx_packets, rel=0.05)
+            (napi,) = device.napis
+            assert napi.polls == device.polls
+            assert napi.settings.gro_flush_timeout_ns == 200_000
+            assert last.softirq_ns is not None
+            assert last.thread_seconds + last.softirq_ns > 0
+
+        in_one_of(attempt, 10)
     assert (plain.targets[0].attached, plain.targets[0].verdict) == (False, "")
-    (device,), (mine,) = last.devices, last.targets
-    assert (mine.attached, mine.verdict, mine.timer_ns) == (True, "active", 200_000)
-    assert mine.cpu_seconds > plain.targets[0].cpu_seconds > 0
-    assert mine.polls
-    assert mine.packets
-    assert mine.until_read is not None
-    assert mine.until_read.samples
-    assert device.suspension is not None
-    assert device.suspension.suspensions
-    assert 0 < device.suspension.suspended_ns < 10**9
-    assert device.interface.rx_packets > 3000
-    assert device.polls is not None
-    assert device.polls.all.packets == pytest.approx(device.interface.rx_packets, rel=0.05)
-    (napi,) = device.napis
-    assert napi.polls == device.polls
-    assert napi.settings.gro_flush_timeout_ns == 200_000
-    assert last.softirq_ns is not None
-    assert last.thread_seconds + last.softirq_ns > 0
 
 
 def test_totals_go_on_when_the_link_goes_down_and_when_nobody_watches_for_a_while(lab: Lab, server: Server) -> None:
@@ -273,7 +283,7 @@ def test_probes_that_are_full_of_what_has_gone_are_loaded_anew_and_totals_go_on(
         for _ in range(2):
             wait_for_packets(lab, 600)
             found.append(taker.take(of(lab)))
-    assert lossy.lost_polls > 100
+    assert lossy.lost_polls > 10
     assert found[-1].lost_polls == lossy.lost_polls
     counted = [each.devices[0].polls for each in (lossy, *found)]
     polls = [each.all.packets for each in counted if each is not None]

@@ -11,24 +11,22 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.following import killed
 from tests.lab.helpers import Napctl, machine_of, until
-from tests.lab.service.services import guarding, guards_gone, policy_of, serving
+from tests.lab.service.services import HURRIED, guarding, guards_gone, policy_of, serving
 
 pytestmark = pytest.mark.lab
 
 SHORTLY = 'guard-wait = "1s"'
-PATIENCE_SECONDS = 20
-"""It is looked at every 10 s."""
 
 
 def test_a_guard_that_has_ended_is_followed_by_another_one(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:
     before = machine_of(lab.server)
-    with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY)) as it:
+    with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY), before=HURRIED) as it:
         it.told("attached memcached")
         (first,) = napctl.guards()
         os.kill(first, signal.SIGKILL)
-        until(lambda: guards_of_what_is_in_force(napctl) - {first}, "another guard", PATIENCE_SECONDS)
+        until(lambda: guards_of_what_is_in_force(napctl) - {first}, "another guard")
         assert guards_of_what_is_in_force(napctl) == set(napctl.guards())
         killed(it)
     until(lambda: not napctl.live(), "the other guard to restore")
@@ -40,11 +38,11 @@ def test_the_guards_unit_that_comes_later_takes_the_place_of_the_daemons_own(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:
     before = machine_of(lab.server)
-    with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY)) as it:
+    with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY), before=HURRIED) as it:
         it.told("attached memcached")
         assert len(napctl.guards()) == 1
         with guarding(napctl) as told:
-            until(lambda: guards_of_what_is_in_force(napctl) == {0}, "the guard's unit to be named", PATIENCE_SECONDS)
+            until(lambda: guards_of_what_is_in_force(napctl) == {0}, "the guard's unit to be named")
             guards_gone(napctl)
             killed(it)
             until(lambda: not napctl.live(), "the guard's unit to restore")

@@ -14,9 +14,11 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
 from napctl.model.settings import NapiSettings
+from napctl.verify.verify import Options
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, machine_of, set_napi
 from tests.lab.plans import HEAD
+from tests.tries import in_one_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -48,20 +50,26 @@ def occupied(cpu: int) -> Iterator[None]:
 
 
 def test_at_a_normal_load_threads_are_affordable_and_applied(
-    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+    lab: Lab, server: Server, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The load sleeps between its requests, and leaves the other CPU to whatever else the machine does."""
+    monkeypatch.setattr("napctl.cli.apply.Options", lambda: Options(seconds=0.5))
     plan = written(lab, tmp_path / "plan.toml")
-    load(rate_per_second=5_000, seconds=60)
 
-    done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
+    def attempt() -> None:
+        done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
 
-    assert done.status == 0, done
-    (price,) = done.json["verification"]["prices"]
-    assert price["goodput"]["ratio"] > 0.9
-    assert price["waited_us"] is not None
-    assert price["cpu"]["ratio"] > 0
-    assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
-    assert napctl("rollback").status == 0
+        assert done.status == 0, done
+        (price,) = done.json["verification"]["prices"]
+        assert napctl("rollback").status == 0
+        assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
+        assert price["waited_us"] is not None
+        assert price["cpu"]["ratio"] > 0
+        assert price["goodput"]["ratio"] > 0.9
+
+    with started(lab, server, LoadSpec(rate_per_second=5_000, seconds=100, sleeps=True)) as load:
+        load.wait_for_warmup()
+        in_one_of(attempt)
 
 
 @pytest.mark.long

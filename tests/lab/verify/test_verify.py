@@ -14,10 +14,12 @@ from napctl.lab.bed import Lab
 from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json, to_json
 from napctl.model.verdict import Verification
+from napctl.verify.verify import Options
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, set_napi, until
 from tests.lab.plans import HEAD, states, two_devices, write_plan
 from tests.lab.tap import Tap, written_to
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -72,28 +74,37 @@ def test_a_driver_that_obeys_is_said_to(
     (napi,) = lab.server.napis()
     set_napi(lab, napi.napi_id, NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000))
     tries = trials(1, 20)
-    load(seconds=20 * tries)
-    found = [verdicts(napctl, "server0", *at_server(lab), "--seconds", 0.4, "--seed", seed)[0] for seed in range(tries)]
-    outcomes = [each["outcome"] for each in found]
-    print(f"veth, {tries} runs: {outcomes.count('honoured')} honoured")
+    load(seconds=20 * tries + 60)
 
-    assert outcomes.count("honoured") >= tries * 19 / 20
-    assert found[0]["estimate"]["statistic"] == "polls per packet"
-    assert found[0]["with_it"]["packets_per_poll"] != found[0]["without_it"]["packets_per_poll"]
+    def attempt() -> dict[str, Any]:
+        seconds = ("--seconds", 0.4)
+        found = [verdicts(napctl, "server0", *at_server(lab), *seconds, "--seed", seed)[0] for seed in range(tries)]
+        outcomes = [each["outcome"] for each in found]
+        print(f"veth, {tries} runs: {outcomes.count('honoured')} honoured")
+        assert outcomes.count("honoured") >= tries * 19 / 20
+        return found[0]
+
+    found = in_one_of(attempt, 1 if tries > 1 else 3)  # one alone may be the one of 20
+    assert found["estimate"]["statistic"] == "polls per packet"
+    assert found["with_it"]["packets_per_poll"] != found["without_it"]["packets_per_poll"]
     (after,) = lab.server.napis()
     assert (after.settings.defer_hard_irqs, after.settings.gro_flush_timeout_ns) == (100, 200_000)
 
 
 def test_a_verdict_is_told_with_what_it_stands_on_and_a_bad_one_by_the_exit_status(tap: Tap, napctl: Napctl) -> None:
     tap.frames = 64
-    done = napctl("verify", "tap0", *tap.here, *QUICKLY, "--seed", 1)
 
-    assert done.status == 1, done
-    assert "tap0 rx-max-frames 64: accepted but without effect" in done.stdout
-    assert "runs per packet: 1 times those with 1 (99 %: 0." in done.stdout
-    assert "pairs of windows of 0.2 s" in " ".join(done.stdout.split())
-    assert "at most; Ctrl-C puts everything back" in done.stderr, "the time is told before"
-    assert all(len(line) <= 80 for line in (done.stdout + done.stderr).splitlines())
+    def attempt() -> None:
+        done = napctl("verify", "tap0", *tap.here, *QUICKLY, "--seed", 1)
+
+        assert done.status == 1, done
+        assert "tap0 rx-max-frames 64: accepted but without effect" in done.stdout
+        assert "runs per packet: 1 times those with 1 (99 %: 0." in done.stdout
+        assert "pairs of windows of 0.2 s" in " ".join(done.stdout.split())
+        assert "at most; Ctrl-C puts everything back" in done.stderr, "the time is told before"
+        assert all(len(line) <= 80 for line in (done.stdout + done.stderr).splitlines())
+
+    in_one_of(attempt)
 
 
 def test_without_traffic_there_is_no_verdict_but_the_rate_that_would_do(silent: Tap, napctl: Napctl) -> None:
@@ -129,12 +140,16 @@ def plan(path: Path, **values: int) -> Path:
 
 def test_a_plan_is_tried_without_being_applied(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:
     tap.frames = 3
-    (found,) = verdicts(napctl, plan(tmp_path / "plan", rx_max_frames=32), *tap.here, *QUICKLY)
 
-    assert (found["wanted"], found["read_back"], found["without"]) == (32, 32, 3)
-    assert found["outcome"] == "without effect"
-    assert tap.frames == 3
-    assert set(states(napctl)) == {"restored"}
+    def attempt() -> None:
+        (found,) = verdicts(napctl, plan(tmp_path / "plan", rx_max_frames=32), *tap.here, *QUICKLY)
+
+        assert (found["wanted"], found["read_back"], found["without"]) == (32, 32, 3)
+        assert tap.frames == 3
+        assert set(states(napctl)) == {"restored"}
+        assert found["outcome"] == "without effect"
+
+    in_one_of(attempt)
 
 
 def test_an_applied_plan_is_compared_with_what_was_there_before(tap: Tap, napctl: Napctl, tmp_path: Path) -> None:
@@ -142,16 +157,20 @@ def test_an_applied_plan_is_compared_with_what_was_there_before(tap: Tap, napctl
     file = plan(tmp_path / "plan", rx_max_frames=32)
     assert napctl("apply", file, *tap.here).status == 0
 
-    (found,) = verdicts(napctl, file, *tap.here, *QUICKLY)
+    def attempt() -> None:
+        (found,) = verdicts(napctl, file, *tap.here, *QUICKLY)
 
-    assert (found["wanted"], found["without"], found["outcome"]) == (32, 3, "without effect")
-    assert tap.frames == 32
-    assert [each.state for each in napctl.live()] == ["applied"]
+        assert tap.frames == 32
+        assert [each.state for each in napctl.live()] == ["applied"]
+        assert (found["wanted"], found["without"], found["outcome"]) == (32, 3, "without effect")
+
+    in_one_of(attempt)
 
 
 def test_what_is_applied_though_it_could_not_be_judged_is_said_last(
-    silent: Tap, napctl: Napctl, tmp_path: Path
+    silent: Tap, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("napctl.cli.apply.Options", lambda: Options(seconds=0.2))
     file = plan(tmp_path / "plan", rx_max_frames=32)
     done = napctl("apply", "--verify", file, *silent.here, timeout_s=100)
 
@@ -202,7 +221,7 @@ def test_a_setting_that_is_not_there_is_bad_input(tap: Tap, napctl: Napctl) -> N
 def amid(napctl: Napctl, tap: Tap, amidst: int, *arguments: object) -> subprocess.Popen[str]:
     """A verify in its first window, whose device then has that value for 5 seconds."""
     running = napctl.start("verify", *arguments, *tap.here, "--seconds", 5)
-    until(lambda: held(tap, amidst), f"{amidst} frames", patience_s=30)
+    until(lambda: held(tap, amidst), f"{amidst} frames")
     return running
 
 

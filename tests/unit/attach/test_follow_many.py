@@ -107,7 +107,7 @@ def test_what_else_is_waited_for_is_named_and_a_time_ends_the_wait() -> None:
         list(take_turns(stays))
         began = time.monotonic()
         assert wait_for_any(stays, [wake], 0.05) == frozenset()
-        assert 0.05 <= time.monotonic() - began < 5
+        assert 0.05 <= time.monotonic() - began < 50
         os.write(wake.write, b"!")
         assert wait_for_any(stays, [wake]) == {wake.read}
     wake.close()
@@ -149,7 +149,7 @@ def test_after_a_sleep_of_the_machine_all_are_told_to_look_anew(monkeypatch: pyt
 
     monkeypatch.setattr(follow_many, "SleepWatch", Slept)
     with followers(Follower("a", 0.01), Follower("b", 3600)) as stays:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 60
         follow(stays, lambda: stays[1].turns_left <= 10**6 - 2 or time.monotonic() > end)
         assert [each.looked_anew for each in stays] == [1, 1]
         assert stays[1].turns_left == 10**6 - 2, "its turn came, an hour early"

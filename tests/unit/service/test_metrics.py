@@ -189,7 +189,13 @@ def test_a_scrape_touches_neither_the_kernel_nor_the_journal() -> None:
     collector, touched, armed = showing(snapshot()), list[str](), [False]
     text_of(collector)  # imports what it needs
     kinds = ("open", "os.", "socket.", "sqlite3.", "fcntl.", "mmap.", "subprocess.")
-    sys.addaudithook(lambda event, _: touched.append(event) if armed[0] and event.startswith(kinds) else None)
+    me = threading.get_ident()  # what an earlier test has started may still end
+
+    def hear(event: str, _: object) -> None:
+        if armed[0] and threading.get_ident() == me and event.startswith(kinds):
+            touched.append(event)
+
+    sys.addaudithook(hear)
     armed[0] = True
     try:
         text = text_of(collector)
@@ -250,8 +256,8 @@ def test_an_address_of_another_machine_is_one_line() -> None:
             MetricsServer(SnapshotCollector(), address, 9000)
 
 
-def threads() -> int:
-    return threading.active_count()
+def threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
 
 
 def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up() -> None:
@@ -267,10 +273,10 @@ def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up()
         server.close()
         assert time.monotonic() - began < 0.8 * LONGEST_SCRAPE_SECONDS
         silent.shutdown(socket.SHUT_RDWR)
-    deadline = time.monotonic() + 5
-    while threads() > before and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while threads() - before:
+        assert time.monotonic() < deadline, threads() - before
         time.sleep(0.01)
-    assert threads() == before
 
 
 class SlowCollector(SnapshotCollector):
@@ -306,7 +312,7 @@ def test_who_says_nothing_on_many_connections_takes_no_more_than_so_many() -> No
     """Each takes a descriptor of the service."""
     with MetricsServer(showing(snapshot()), "127.0.0.1", 0) as server, ExitStack() as stack:
         place = ("127.0.0.1", server.port)
-        silent, hung_up, deadline = list[socket.socket](), select.poll(), time.monotonic() + 10
+        silent, hung_up, deadline = list[socket.socket](), select.poll(), time.monotonic() + 60
         for number in range(MOST_SCRAPES + BEYOND):
             silent.append(stack.enter_context(socket.create_connection(place)))
             hung_up.register(silent[-1], select.POLLIN)
