@@ -38,7 +38,7 @@ class Cost:
     @property
     def long_looks(self) -> int:
         """At how threads wait, each of which loads the same programs."""
-        return len(re.findall('prog_name="on_entry"', self._since()))
+        return _long_looks(self._since())
 
     @property
     def programs(self) -> int:
@@ -46,6 +46,15 @@ class Cost:
 
     def _since(self) -> str:
         return self._trace.read_bytes()[self._at :].decode()
+
+
+def _long_looks(text: str) -> int:
+    return len(re.findall('prog_name="on_entry"', text))
+
+
+def long_looks_in(trace: Path) -> int:
+    """From its start on."""
+    return _long_looks(trace.read_bytes().decode())
 
 
 def traced(trace: Path) -> list[str]:

@@ -24,6 +24,7 @@ __all__ = ["End", "Lab", "join", "run_inside"]
 
 
 AUTOCORKING = Path("/proc/sys/net/ipv4/tcp_autocorking")
+TXREHASH = Path("/proc/sys/net/core/txrehash")
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,12 @@ def _configure(end: End, other: End, queues: int) -> None:
     run_inside(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
     # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
     # written to the same connection (tcp_should_autocork), and who defers polls would make requests wait twice.
+    # A NIC chooses the RX queue of a flow by its addresses, and so for good; with veth the sender does, and Linux takes
+    # another one when it sends something again (sk_rethink_txhash() in include/net/sock.h; txrehash since 5.18).
     with end.namespace.entered():
         AUTOCORKING.write_text("0")  # /proc/sys/net shows the namespace of the writer
+        if TXREHASH.exists():
+            TXREHASH.write_text("0")
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:
