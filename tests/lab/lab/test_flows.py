@@ -13,7 +13,7 @@ from tests.lab.helpers import until
 pytestmark = pytest.mark.lab
 
 PORT, CONNECTIONS, AGAIN = 7001, 8, 2
-LOSE = "table ip lose { chain all { type filter hook prerouting priority filter; counter drop; }; }"
+LOSE = "table ip lose { chain every { type filter hook prerouting priority filter; counter drop; }; }"
 
 
 def test_packets_that_are_sent_again_come_over_the_same_queue() -> None:
