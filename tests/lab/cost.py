@@ -45,7 +45,7 @@ class Cost:
     @property
     def long_looks(self) -> int:
         """At how threads wait, each of which loads the same programs."""
-        return len(re.findall('prog_name="on_entry"', self._since()))
+        return _long_looks(self._since())
 
     @property
     def programs(self) -> int:
@@ -65,6 +65,15 @@ def traced_from_now(pid: int, trace: Path) -> Iterator[Path]:
             yield trace
         finally:
             strace.terminate()
+
+
+def _long_looks(text: str) -> int:
+    return len(re.findall('prog_name="on_entry"', text))
+
+
+def long_looks_in(trace: Path) -> int:
+    """From its start on."""
+    return _long_looks(trace.read_bytes().decode())
 
 
 def traced(trace: Path) -> list[str]:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,17 @@ def queues_of_datagrams(lab: Lab, server: Server, datagrams: int) -> dict[int, I
             before = {pid: sleeps(pid) for pid in server.workers}
             observer.restart()
             assert echoed(lab, server, 1) == 1
-            time.sleep(0.003)
+            served = until(partial(slept_since, before), "the worker to sleep again")
             window = observer.window(refresh=False)
             fed = [napi.napi_id for napi in window.napis if napi.napi_id in ours and napi.polls.packets]
-            served = [pid for pid in before if sleeps(pid) != before[pid]]
             if len(fed) == len(served) == 1:
                 found[served[0]].add(fed[0])
     return {pid: frozenset(ids) for pid, ids in found.items()}
+
+
+def slept_since(before: dict[int, int]) -> list[int]:
+    """Which of these have gone to sleep since then."""
+    return [pid for pid, count in before.items() if sleeps(pid) != count]
 
 
 def sleeps(pid: int) -> int:

@@ -17,7 +17,7 @@ from napctl.kernel.listeners import listeners
 from napctl.kernel.process_tree import descendants
 from napctl.lab.bed import Lab
 from napctl.model.errors import BadInput
-from tests.lab.helpers import until
+from tests.lab.helpers import state_of_process, until
 
 LISTEN = """
 import os, socket, sys, time
@@ -58,14 +58,20 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def running(*command: str, count: int = 1) -> Iterator[list[int]]:
-    """A command, once it is a tree of `count` processes: their pids, parents first. All are killed at the end."""
+    """A command, once it is a tree of `count` processes, all of which wait, and so have the names that they are to
+    have: their pids, parents first. All are killed at the end."""
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
 
         def tree() -> list[int]:
             return [started.pid, *(process.pid for process in descendants([started.pid]))]
 
-        yield until(lambda: tree() if len(tree()) == count else [], f"{count} processes")
+        def waiting_tree() -> list[int]:
+            pids = tree()
+            waits = {state_of_process(pid) for pid in pids} <= {"S", "Z"}  # or has waited, and only threads are left
+            return pids if waits and len(pids) == count else []
+
+        yield until(waiting_tree, f"{count} processes that wait")
     finally:
         kill(tree())
         started.wait()

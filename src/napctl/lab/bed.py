@@ -7,6 +7,7 @@ dies with this process. So the kernel itself removes everything, also after kill
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ __all__ = ["End", "Lab", "join", "run_inside"]
 
 
 AUTOCORKING = Path("/proc/sys/net/ipv4/tcp_autocorking")
+TXREHASH = Path("/proc/sys/net/core/txrehash")
+LINK_SECONDS = 30.0
+"""To wait for it at most."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def join(one: End, other: End, queues: int = 1) -> None:
     for end, far in ((one, other), (other, one)):
         _configure(end, far, queues)
     for end in (one, other):
+        _wait_for_link(end)
+    for end in (one, other):
         _process_packets_on_its_cpu(end, queues)
 
 
@@ -144,8 +150,23 @@ def _configure(end: End, other: End, queues: int) -> None:
     run_inside(end.namespace, ["ip", "-batch", "-"], "\n".join(lines))
     # A NIC frees what it has sent at once, veth when the receiver has polled it. Until then TCP would hold back what is
     # written to the same connection (tcp_should_autocork), and who defers polls would make requests wait twice.
+    # A NIC chooses the RX queue of a flow by its addresses, and so for good; with veth the sender does, and Linux takes
+    # another one when it sends something again (sk_rethink_txhash() in include/net/sock.h; txrehash since 5.18).
     with end.namespace.entered():
         AUTOCORKING.write_text("0")  # /proc/sys/net shows the namespace of the writer
+        if TXREHASH.exists():
+            TXREHASH.write_text("0")
+
+
+def _wait_for_link(end: End) -> None:
+    """What is sent is dropped until the kernel has noticed that there is a link, for which it waits for a CPU and the
+    lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in net/sched/sch_generic.c)."""
+    deadline = time.monotonic() + LINK_SECONDS
+    with DeviceAttributes(end.namespace) as attributes:
+        while attributes.read(end.device, "operstate") != "up":
+            if time.monotonic() > deadline:
+                raise NapctlError(f"building the lab: {end.device} has no link")
+            time.sleep(0.001)
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:

@@ -49,11 +49,11 @@ def test_at_a_light_load_interrupts_are_best_and_ctrl_c_puts_everything_back(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
     before = napctl.machine(lab.server)
-    load(2_000)
+    load(2_000, seconds=110)
     with following(napctl, server.pid, "--latency-budget", "1ms") as it:
         it.told("attached memcached")
         it.told(TIMER)  # tried
-        it.told("changed to interrupts: ")
+        it.told("changed to interrupts: ", patience_s=90)
         told = it.since()
 
         assert it.end(signal.SIGINT) == 0
@@ -78,9 +78,12 @@ def test_under_a_heavy_load_it_leaves_interrupts_and_the_guard_puts_everything_b
             it.told("changed to gro-flush-timeout 200us: ")
             assert in_kernel(lab) == "gro-flush-timeout 200us"
             assert polls(server)
-        (attached,) = napctl.live()
-        assert [f"changed to {each.to}: {each.why}" for each in attached.switches] == changes(it)
 
+        def recorded_as_told() -> bool:
+            (attached,) = napctl.live()
+            return [f"changed to {each.to}: {each.why}" for each in attached.switches] == changes(it)
+
+        until(recorded_as_told, "the switches, and no others")  # by and by it may go back
         it.process.kill()
         until(lambda: not napctl.live(), "the guard")
     assert napctl.machine(lab.server) == before
@@ -161,7 +164,6 @@ def test_what_was_learned_but_cannot_be_read_is_named_once_and_it_begins_anew(
     load(2_000)
     with following(napctl, server.pid, "--latency-budget", "1ms") as it:
         it.told("attached memcached")
-        time.sleep(1.5)
         assert it.end() == 0
     (kept,) = (napctl.state / "learned").iterdir()
     kept.write_text("{}")
@@ -176,17 +178,31 @@ def test_a_device_that_somebody_else_has_set_is_left_alone_and_named_once(
 ) -> None:
     load(2_000)
     (napi,) = lab.server.napis()
-    with following(napctl, server.pid, "--latency-budget", "1ms") as it:
-        it.told("attached memcached")
-        set_napi(lab, napi.napi_id, NapiSettings(gro_flush_timeout_ns=777_000))
-        it.told("gro-flush-timeout is now 777us; it was 0")
-        assert it.end() == 5
-        told = [each for each in it.since() if "777us" in each]
-        assert len(told) == len(set(told)), told
-        assert sum("left to him" in each for each in told) <= 1, told
-        assert changes(it) == []
-    assert settings_of(lab)[0].gro_flush_timeout_ns == 777_000
-    set_napi(lab, napi.napi_id, NapiSettings(gro_flush_timeout_ns=0))
+
+    def before_it_has_changed_anything() -> bool:
+        """It was set in time: a busy machine may let napctl try the first timer before."""
+        with following(napctl, server.pid, "--latency-budget", "1ms") as it:
+            it.told("attached memcached")
+            set_napi(lab, napi.napi_id, NapiSettings(gro_flush_timeout_ns=777_000))
+            set_at = time.time()
+            told = it.told("gro-flush-timeout is now 777us; it was ")
+            assert it.end() == 5
+            if any(each.seconds < set_at for each in it.events if each.text.startswith(CHANGED)):
+                return False
+            assert "it was 0" in told.text
+            lines = [each for each in it.since() if "777us" in each]
+            assert len(lines) == len(set(lines)), lines
+            assert sum("left to him" in each for each in lines) <= 1, lines
+            assert changes(it) == []
+        return True
+
+    def tried() -> bool:
+        found = before_it_has_changed_anything()
+        assert settings_of(lab)[0].gro_flush_timeout_ns == 777_000
+        set_napi(lab, napi.napi_id, NapiSettings(gro_flush_timeout_ns=0))
+        return found
+
+    until(tried, "it to be set before it was changed")
 
 
 def test_an_idle_server_is_only_glanced_at(
@@ -197,8 +213,9 @@ def test_an_idle_server_is_only_glanced_at(
     said: list[str] = []
     with Adapting(goal, transaction, tmp_path / "kept", said.append, INTERRUPTS) as adapting:
         for _ in range(3):
+            began = time.monotonic()
             assert adapting.turn() is None
-            left = adapting.seconds_left(time.monotonic())
-            assert 0.9 * DOZE_SECONDS < left <= DOZE_SECONDS
+            assert adapting.seconds_left(began) >= DOZE_SECONDS
+            assert adapting.seconds_left(time.monotonic()) <= DOZE_SECONDS
         assert said == []
     assert napctl("detach", server.pid).status == 0

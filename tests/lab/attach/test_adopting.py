@@ -17,6 +17,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.conftest import LoadStarter
 from tests.lab.following import (
+    Following,
     all_unset,
     assert_no_mixture,
     attached,
@@ -26,7 +27,7 @@ from tests.lab.following import (
     served,
     settings_of,
 )
-from tests.lab.helpers import Napctl, answers, machine_of, set_napi, until
+from tests.lab.helpers import Napctl, answers, machine_of, open_files, set_napi, until
 from tests.lab.kernel_writes import TRACED, writes_in
 from tests.lab.stays import staying
 
@@ -73,7 +74,7 @@ def test_a_killed_one_is_taken_over_under_load_without_a_write_to_the_kernel(
         assert second.keeper is not None
         assert second.keeper.pid == it.pid
         assert second.keeper != first.keeper
-        time.sleep(4)
+        time.sleep(2.5)  # of several checks, and a trial
         assert writes_in(trace) == set()
         assert it.since() == [each for each in it.since() if "took over" in each]
         assert attached_in_kernel(lab, server)
@@ -115,8 +116,14 @@ def test_not_taken_over_in_time_it_is_restored(
             killed(it)
         began = time.monotonic()
         assert napctl("recover").stdout == "nothing to recover\n"
-        until(lambda: napctl.live()[0].guard.deadline_boot_ns, "the moment to be recorded")  # type: ignore[union-attr]
-        time.sleep(1)
+
+        def moment_is_recorded() -> bool:
+            """Or it has come: a busy machine lets this test wait, too."""
+            live = napctl.live()
+            return not live or (live[0].guard is not None and live[0].guard.deadline_boot_ns > 0)
+
+        until(moment_is_recorded, "the moment to be recorded")
+        time.sleep(0.5)
         assert attached_in_kernel(lab, server) or time.monotonic() - began > 2
         until(lambda: not napctl.live(), "the guard")
         assert 1 < time.monotonic() - began < 30, "or it waits for a minute, as it does unless told otherwise"
@@ -131,25 +138,47 @@ def test_the_guard_of_the_service_follows_each_new_keeper_and_may_itself_be_kill
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl
 ) -> None:
     before = machine_of(lab.server)
-    words = ("follow", napctl.state, server.pid, "--wait", 2, "--by-service")
-    with staying("guard", napctl.state) as guard:
-        until(lambda: is_on_watch(napctl.state), "the guard")
-        for number in range(2):
+
+    def followed_in_time() -> bool:
+        """Each new keeper came before the moment at which the guard puts back what the former one has left."""
+        words = ("follow", napctl.state, server.pid, "--wait", WAIT_S, "--by-service")
+        with staying("guard", napctl.state) as guard:
+            until(lambda: is_on_watch(napctl.state), "the guard")
+            for number in range(2):
+                with staying(*words) as it:
+                    if taken_over(it) != bool(number):
+                        return False
+                    killed(it)
+            killed(guard)
+        assert not is_on_watch(napctl.state)
+        with staying("guard", napctl.state) as guard:
+            until(lambda: is_on_watch(napctl.state), "the guard")
             with staying(*words) as it:
-                it.told("took over memcached" if number else "attached memcached")
+                if not taken_over(it):
+                    return False
+                time.sleep(WAIT_S + 1)
+                assert attached_in_kernel(lab, server)
                 killed(it)
-        killed(guard)
-    assert not is_on_watch(napctl.state)
-    with staying("guard", napctl.state) as guard:
-        until(lambda: is_on_watch(napctl.state), "the guard")
-        assert attached_in_kernel(lab, server)
-        with staying(*words) as it:
-            it.told("took over memcached")
-            time.sleep(3)
-            assert attached_in_kernel(lab, server)
-            killed(it)
-        until(lambda: not napctl.live(), "the guard")
-    assert machine_of(lab.server) == before
+            until(lambda: not napctl.live(), "the guard")
+        return True
+
+    def put_back_between() -> bool:
+        """On a busy machine the next keeper may come too late, and attaches it anew."""
+        found = followed_in_time()
+        napctl("detach", "--all")
+        assert machine_of(lab.server) == before
+        return found
+
+    until(put_back_between, "keepers that come in time")
+
+
+WAIT_S = 2
+"""How long a guard waits for the next keeper."""
+
+
+def taken_over(it: Following) -> bool:
+    """And not attached anew."""
+    return "took over memcached" in it.told(" memcached (").text
 
 
 @pytest.mark.parametrize("by_service", [False, True])
@@ -176,20 +205,24 @@ def test_executed_anew_it_goes_on_as_the_same_process(
     with staying("follow", napctl.state, server.pid, under=[*TRACED, str(trace)]) as it:
         it.told("attached memcached")
         (first,) = napctl.live()
-        time.sleep(2)
-        pid, size, held = it.pid, trace.stat().st_size, len(list(Path(f"/proc/{it.pid}/fd").iterdir()))
+        until(lambda: not any("bpf" in each for each in open_files(it.pid)), "the end of its trial")
+        pid, size, held = it.pid, trace.stat().st_size, descriptors(it.pid)
         os.kill(pid, signal.SIGUSR1)
         it.told("took over memcached")
-        time.sleep(2)
+        time.sleep(1.2)  # it has checked
+        until(lambda: descriptors(pid) <= held, "as few descriptors as before")  # once its trial is over
         (second,) = napctl.live()
         assert second.keeper == first.keeper
         assert it.pid == pid
-        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= held
         assert writes_in(trace, since=size) == set()
         until(lambda: len(napctl.guards()) == 1, "its former guard to go home")
         assert it.end(signal.SIGTERM) == 0
     assert napctl.live() == []
     assert all_unset(server.pid)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def test_what_is_kept_at_the_end_stays_until_somebody_detaches_or_adopts_it(
@@ -235,17 +268,23 @@ def test_adapting_goes_on_from_the_way_that_is_in_force(
 ) -> None:
     """First to a timer, at which it is killed; the next adopts that timer, and finds its way back to interrupts."""
     before = machine_of(lab.server)
-    load(2_000, seconds=60)
+    load(2_000, seconds=100)
     words = ("follow", napctl.state, server.pid, "--budget-us", 1_000)
-    with staying(*words) as it:
-        it.told("changed to gro-flush-timeout")
-        killed(it)
-    (settings,) = settings_of(lab)
-    assert settings.gro_flush_timeout_ns
+
+    def killed_with_a_timer() -> int | None:
+        """Which: where the machine is busy it may be back to interrupts by then."""
+        with staying(*words) as it:
+            it.told("changed to gro-flush-timeout")
+            killed(it)
+        (settings,) = settings_of(lab)
+        return settings.gro_flush_timeout_ns
+
+    timer_ns = until(killed_with_a_timer, "a timer in force")
+    assert timer_ns
     with staying(*words) as it:
         event = it.told("took over memcached")
-        assert f"gro-flush-timeout {settings.gro_flush_timeout_ns // 1000}us" in event.text
-        it.told("changed to", patience_s=60)
+        assert f"gro-flush-timeout {timer_ns // 1000}us" in event.text
+        it.told("changed to")
         assert it.end(signal.SIGTERM) == 0
     assert machine_of(lab.server) == before
 

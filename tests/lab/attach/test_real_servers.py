@@ -30,7 +30,7 @@ Outcome = Literal["attached", "with `--steer`", "left alone"]
 LOAD = 0.7
 """Of what saturates it with interrupts, in the same run."""
 OWN = 0.9
-WINDOWS, WINDOW_SECONDS = 3, 0.5
+WINDOWS, WINDOW_SECONDS = 6, 0.5
 ALL_WORKERS, ONE_WORKER = (CONNECTIONS, 4), (1, 32)
 """Closed loops: connections, and requests outstanding on each. Four workers take turns on the lab's one CPU. While one
 that had run out of work waits for its turn, the deferral timer polls; on a CPU of its own it would do that itself."""
@@ -108,7 +108,7 @@ def plain_words(told: str) -> str:
 
 def check_verdict(case: Case, bench: Bench, napctl: Napctl) -> str:
     """Attach says what it is to say, and what it does not attach it leaves as it was. Returns the reason."""
-    with started(bench.lab, bench.server, replace(bench.spec(2000, 20, 1), sleeps=True)):
+    with started(bench.lab, bench.server, replace(bench.spec(2000, 100, 1), sleeps=True)):
         bench.wait_for_connections()
         before = state_of(bench)
         told = said(bench, napctl)
@@ -137,7 +137,7 @@ def check_steering(bench: Bench, napctl: Napctl) -> None:
 
 
 def own_share(bench: Bench, connections: int, depth: int) -> float:
-    """At saturation: the best of up to three windows."""
+    """At saturation: the best of a few windows."""
     best = 0.0
     for number in range(1, WINDOWS + 1):
         spec = bench.spec(0, WINDOW_SECONDS, number, connections=connections, depth=depth)

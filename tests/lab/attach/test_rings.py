@@ -106,7 +106,7 @@ def test_a_server_that_waits_in_a_ring_polls_once_it_is_attached_and_not_once_mo
             report = napctl("attached", "--interval", 0.3)
             return report.stdout if ": active" in report.stdout else ""
 
-        words = " ".join(until(told, "a window in which it is active", 15).split())
+        words = " ".join(until(told, "a window in which it is active").split())
         assert "busy polling, without suspension: the server uses" in words
         assert "suspended" not in words
         assert napctl("detach", server.pid).status == 0

@@ -3,27 +3,28 @@
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from napctl.kernel import processes
 from napctl.lab.bed import Lab
-from napctl.lab.servers import Server, memcached
+from napctl.lab.servers import Server, connected, memcached
 from napctl.lab.webservers import nginx
 from napctl.model.change import SteeringChange
 from tests.lab.following import (
+    REQUEST,
     all_unset,
     attached,
     closed,
     connections,
     following,
-    get,
     new_connections_are_spread,
     queues_of,
     queues_of_datagrams,
@@ -289,7 +290,7 @@ def test_napctl_killed_at_any_step_of_steering_leaves_a_way_back(
         assert new_connections_are_spread(lab, server), step
         closed(server, server.workers)
 
-    assert killed > 0.7 * len(others)
+    assert killed > 0.7 * len(others) - 1  # a few steps are only there if others have epoll instances, too
     assert changed >= 1, "some of the kills came between the first and the last change"
     assert still_steered >= 1, "some of them left the program in place"
 
@@ -319,8 +320,7 @@ def test_the_program_is_removed_after_the_end_of_those_whom_the_record_names(
         workers.remove(change.pid)
     until(lambda: all(processes.process(pid) is None for pid in {server.pid, *([change.pid] if holder_too else [])}),
           "their end")  # fmt: skip
-    with ExitStack() as stack:
-        reached(lab, server, stack)
+    with reached(lab, server):
         assert steered(queues_of(*workers), len(workers))
     closed(server, workers)
 
@@ -328,14 +328,17 @@ def test_the_program_is_removed_after_the_end_of_those_whom_the_record_names(
 
     assert {row["outcome"] for row in undone["settings"] if row["setting"] == "steered_by_queue"} == {"restored"}
     assert not any(map(attached, settings_of(lab)))
-    with ExitStack() as stack:
-        reached(lab, server, stack)
-        assert spread(queues_of(*workers))
+    with reached(lab, server):
+        until(lambda: spread(queues_of(*workers)), "connections of several queues at each worker")
     assert all_unset(*workers)
 
 
-def reached(lab: Lab, server: Server, stack: ExitStack) -> None:
-    """Connections, some of which come to a listener behind which nobody is left."""
-    for _ in range(60):
-        with suppress(OSError):
-            stack.enter_context(get(lab, server, patience_s=0.1))
+@contextmanager
+def reached(lab: Lab, server: Server, count: int = 60) -> Iterator[None]:
+    """Connections, some of which come to a listener behind which nobody is left; half of them were answered by now."""
+    with ExitStack() as stack:
+        some = [stack.enter_context(connected(lab, server.port)) for _ in range(count)]
+        for each in some:
+            each.sendall(REQUEST)
+        until(lambda: len(select.select(some, [], [], 0)[0]) > count // 2, "answers")
+        yield

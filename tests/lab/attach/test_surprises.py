@@ -20,6 +20,7 @@ from tests.lab.helpers import (
     another_memcached,
     ask,
     at_server,
+    ending,
     machine_of,
     open_files,
     set_napi,
@@ -51,10 +52,12 @@ def test_detach_while_the_device_is_down_is_refused_and_can_be_repeated(
 
 def test_watch_goes_on_when_a_device_goes(lab: Lab, napctl: Napctl) -> None:
     ip(lab, "link", "add", "short", "type", "veth", "peer", "name", "lived")
-    running = napctl.start("watch", "--seconds", "1.5", "--interval", "0.3", *at_server(lab))
+    running = napctl.start("watch", "--interval", "0.2", *at_server(lab))
     until(lambda: any("bpf" in file for file in open_files(running.pid)), "the probe")
     time.sleep(0.3)
     ip(lab, "link", "del", "short")
+    time.sleep(0.3)
+    running.send_signal(signal.SIGINT)
     output, errors = running.communicate(timeout=60)
 
     assert running.returncode == 0, errors
@@ -90,11 +93,11 @@ def test_a_full_disk_does_not_stand_in_the_way_of_detaching(
 
 
 def test_what_a_dead_server_left_is_put_back_and_named_before_the_next_attach(lab: Lab, napctl: Napctl) -> None:
-    with memcached(lab) as first, ask(lab, first):
+    with ending(memcached(lab)) as first, ask(lab, first):
         assert napctl("attach", first.pid, "--window", 0).status == 0
         (napi,) = lab.server.napis()
         set_napi(lab, napi.napi_id, NapiSettings(gro_flush_timeout_ns=777_000))
-    with memcached(lab) as second, ask(lab, second):
+    with ending(memcached(lab)) as second, ask(lab, second):
         done = napctl("attach", second.pid, "--window", 0)
 
         assert done.status == 0
@@ -104,7 +107,7 @@ def test_what_a_dead_server_left_is_put_back_and_named_before_the_next_attach(la
 
 
 def test_a_device_with_more_queues_than_the_server_has_is_warned_of(napctl: Napctl) -> None:
-    with Lab.build(queues=2) as lab, memcached(lab) as server, ask(lab, server):
+    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server, ask(lab, server):
         done = napctl("attach", server.pid, "--window", 0, "--json")
 
         assert done.status == 0

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from napctl.kernel.links import links
 from napctl.lab.bed import Lab
-from tests.lab.helpers import Napctl, Ran, at_server, state_of
+from tests.lab.helpers import Napctl, Ran, at_server, state_of, until
 
 pytestmark = pytest.mark.lab
 
@@ -32,13 +34,19 @@ def workers(lab: Lab, count: int) -> Iterator[int]:
         with service:
             try:
                 assert service.stdout
-                for number, port in enumerate(service.stdout.readline().split()):
-                    client.sendto(b"x", (lab.server.address, int(port)))
-                    if number % 32 == 0:
-                        time.sleep(0.002)  # a veth's ring is short
+                ports = service.stdout.readline().split()
+                for first in range(0, count, 100):  # a veth's ring is short
+                    for port in ports[first : first + 100]:
+                        client.sendto(b"x", (lab.server.address, int(port)))
+                    until(partial(have_come, lab, min(first + 100, count)), "datagrams")
                 yield service.pid
             finally:
                 service.kill()
+
+
+def have_come(lab: Lab, count: int) -> bool:
+    """Whether so many packets have come to the server's device, which was silent before."""
+    return sum(each.rx_packets for each in links(lab.server.namespace) if each.name == lab.server.device) >= count
 
 
 @pytest.fixture

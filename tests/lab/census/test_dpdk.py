@@ -27,7 +27,7 @@ MOST_ABOVE, AT_REST = 0.15, 0.05
 
 
 @contextmanager
-def flooded(lab: Lab, rate: float, seconds: float = 20) -> Iterator[None]:
+def flooded(lab: Lab, rate: float, seconds: float = 100) -> Iterator[None]:
     with started_flood(lab, FloodSpec(rate_per_second=rate, seconds=seconds)) as flood:
         flood.wait_until_sending()
         time.sleep(0.2)

@@ -23,6 +23,7 @@ from napctl.model.change import Change, CoalescingChange, EpollChange, NapiChang
 from napctl.model.errors import ChangedMeanwhile
 from napctl.model.machine import Coalescing
 from napctl.model.settings import EpollParams, NapiSettings, SocketPolling
+from tests.lab.held import held_until
 from tests.lab.helpers import (
     PREFERS,
     UNSET,
@@ -197,10 +198,7 @@ def in_the_window(napctl: Napctl, hand: Callable[[], object], *arguments: object
     """Run it, and let the hand come when napctl has looked and is about to record what it will change."""
     with Journal(napctl.state):
         pass  # so that its first sync is of what it records
-    running = napctl.start(*arguments, under=at(("fdatasync", 1), "delay_enter=1000000"))
-    until((napctl.state / "journal.sqlite-journal").exists, "the record to be written")
-    hand()
-    return running
+    return held_until(napctl, ("fdatasync", 1), napctl.state.with_name("log"), hand, arguments)
 
 
 def test_attach_refuses_what_was_set_while_it_looked(
@@ -293,10 +291,10 @@ def test_a_napctl_that_dies_before_its_guard_has_looked_at_it_is_put_back(
 # Detaching
 
 
-def test_a_name_that_attach_refuses_is_refused_by_detach(lab: Lab, napctl: Napctl, unusual: str) -> None:
+def test_a_name_that_attach_refuses_is_refused_by_detach(lab: Lab, napctl: Napctl, unusual: str, port: int) -> None:
     before = machine_of(lab.server)
     name = Path(unusual).name
-    with another_memcached(lab, 11_401, program=unusual) as server, ask(lab, server):
+    with another_memcached(lab, port, program=unusual) as server, ask(lab, server):
         with another_memcached(lab, 11_402, program=unusual) as other, ask(lab, other):
             napctl.attach_quickly(server.pid)
             attach, detach = napctl("attach", name), napctl("detach", name)

@@ -6,7 +6,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -153,9 +152,10 @@ def test_who_stays_puts_everything_back_whatever_has_become_of_the_disk(
     napctl.state.mkdir()
     own_disk = in_mounts(f"mount -t tmpfs -o size=64k,mode=700 none {napctl.state}")
     with napctl.start("attach", server.pid, "--stay", "--defer-us", 200, under=own_disk) as staying:
-        until(lambda: machine_of(lab.server) != before, "the attachment")
+        assert staying.stdout is not None
+        assert " attached memcached" in staying.stdout.readline()
+        assert machine_of(lab.server) != before
         assert len(napctl.guards()) == 1
-        time.sleep(0.5)
         script = trouble.format(napctl.state)
         subprocess.run(["nsenter", "-m", "-t", str(staying.pid), "sh", "-c", script], check=False, capture_output=True)
         staying.send_signal(signal.SIGINT)

@@ -118,7 +118,7 @@ def test_attach_killed_at_any_step_leaves_a_way_back(
         changed += machine_of(lab.server) != before
         assert brought_back(victim, lab, server, before), step
 
-    assert killed > len(picked) // 2
+    assert killed > (len(picked) // 2 if picked == steps else 0)  # a few are only there if others have epoll instances
     assert changed or picked != steps, "some of the kills came between the first and the last change"
     name, count = steps[-1]
     survivor = fresh(napctl, "survivor")
@@ -253,7 +253,7 @@ def test_an_interruption_at_any_step_of_attach_leaves_all_or_nothing(
         if sane(victim, lab, attach.before, attach.attached) == "attached":
             assert victim("detach", server.pid).status == 0
             assert machine_of(lab.server) == attach.before
-    assert interrupted > len(picked) // 2
+    assert interrupted > (len(picked) // 2 if picked == steps else 0)
 
 
 @pytest.mark.trials

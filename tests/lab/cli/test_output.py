@@ -30,11 +30,11 @@ def test_a_pipe_that_closes_early_is_no_error(command: str, lab: Lab, napctl: Na
 def test_in_a_pipe_nothing_is_coloured_or_wider_than_80_columns(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
-    load()
+    load(5_000)
     netns = at_server(lab)
     outputs = {
         "status": napctl("status", *netns),
-        "attach": napctl("attach", server.pid, "--window", "0.3s"),
+        "attach": napctl("attach", server.pid, "--window", "0.3s", "--defer-us", 200),  # else: attach/test_timers.py
         "status, attached": napctl("status", *netns),
         "watch": napctl("watch", "--seconds", 0.3, *netns),
         "detach": napctl("detach", server.pid),

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -27,11 +26,9 @@ from tests.lab.following import following
 from tests.lab.helpers import (
     PREFERS,
     Napctl,
-    Ran,
     ask,
     at_server,
     ending,
-    open_files,
     params_of,
     set_napi,
     set_params,
@@ -57,12 +54,29 @@ def rules(found: Diagnosis) -> list[str]:
     return [finding.rule for finding in found.findings]
 
 
+def doctor_finds(napctl: Napctl, lab: Lab, *wanted: str) -> Diagnosis:
+    """What it says once it finds just that: a busy machine lets a load wait now and then for as long as it looks."""
+    seen: list[list[str]] = []
+
+    def looked() -> Diagnosis | None:
+        found = doctor(napctl, lab)
+        seen.append(rules(found))
+        return found if seen[-1] == [*wanted] else None
+
+    try:
+        found = until(looked, f"{wanted}", 30)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it found {seen}") from None
+    assert found is not None
+    return found
+
+
 def beside_an_idle_cpu(napctl: Napctl, lab: Lab) -> Finding:
     """The one finding, had the lab's second CPU been idle: other work of the machine may have it.
 
     Of some looks: that work may leave its first CPU waiting for the second in one of them.
     """
-    for _ in range(5):
+    for _ in range(20):
         checkup = doctor(napctl, lab).checkup
         first, second, *others = checkup.cpus
         found = diagnose(replace(checkup, cpus=(first, replace(second, busy_share=0.1), *others)))
@@ -89,7 +103,7 @@ def loaded(lab: Lab, server: Server, connections: int, rate: float = 1000, depth
     """`depth`: instead of that rate as many requests as the server can answer, that many of each connection waiting."""
     spec = LoadSpec(
         rate_per_second=rate,
-        seconds=10,
+        seconds=100,
         warmup_seconds=0.1,
         connections=connections,
         closed_depth=depth,
@@ -144,26 +158,34 @@ def test_a_quiet_lab_has_no_finding(lab: Lab, server: Server, napctl: Napctl) ->
 
 
 def test_an_ordinary_load_is_no_finding(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
-    load(20_000)
-    found = doctor(napctl, lab)
+    load(5_000)
 
+    def looked() -> Diagnosis | None:
+        """A busy machine may let the load wait for that long."""
+        found = doctor(napctl, lab)
+        (counts,) = found.checkup.window.devices
+        return found if (counts.rx_packets or 0) > 1000 else None
+
+    found = until(looked, "a look at traffic")
+    assert found is not None
     assert found.findings == ()
-    (counts,) = found.checkup.window.devices
-    assert (counts.rx_packets or 0) > 1000
     # NAPI threads of other labs come and go beside this one: then nobody can tell what packets take of a CPU.
     why = {each.why for each in found.unjudged} - {"what packets take of each CPU could not be read"}
     assert why == {"a software device has no interrupts"}
 
 
 def test_what_was_looked_at_is_said(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
-    load(20_000)
-    done = napctl("doctor", "--seconds", WINDOW_S, *at_server(lab))
+    load(5_000)
 
-    assert done.status == 0, done
-    words = " ".join(done.stdout.split())
-    assert re.match(r"no finding: \d+ rules over server0; 0\.[67] s, [\d,]+ packets received ", words)
+    def said() -> str:
+        done = napctl("doctor", "--seconds", WINDOW_S, *at_server(lab))
+        assert done.status == 0, done
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        return "" if "fewer than 100 packets came" in (words := " ".join(done.stdout.split())) else words
+
+    words = until(said, "a look at traffic")
+    assert re.match(r"no finding: \d+ rules over server0; \d\.\d s, [\d,]+ packets received ", words)
     assert re.search(r"not judged server0: a software device has no interrupts \(\d rules\)", words)
-    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 # Planted faults.
@@ -218,30 +240,26 @@ def test_busy_polling_while_idle(lab: Lab, server: Server, load: LoadStarter, na
     load(200, connections=1)
     for fd in params_of(server.pid):
         set_params(server.pid, fd, EpollParams(busy_poll_usecs=SPIN_US, busy_poll_budget=8, prefer_busy_poll=False))
-    found = doctor(napctl, lab)
+    found = doctor_finds(napctl, lab, "busy-polling-while-idle")
 
-    assert rules(found) == ["busy-polling-while-idle"]
     (finding,) = found.findings
     assert re.fullmatch(
         rf"memcached \({server.pid}\) burns [\d.]+ % of a CPU: .* of its polls find nothing", finding.title
     )
     assert napctl(*finding.commands[0].split()[1:], "--window", "0s").status == 0
-    time.sleep(SPIN_US / 1e6)  # the epoll_wait that spins ends
-    assert rules(doctor(napctl, lab)) == ["settings-lost-at-reset"]
+    doctor_finds(napctl, lab, "settings-lost-at-reset")  # once the epoll_wait that spins has ended
 
 
 def test_epoll_over_several_queues(napctl: Napctl) -> None:
     with Lab.build(queues=2) as lab, ending(memcached(lab)) as server, loaded(lab, server, 32):
         for fd in params_of(server.pid):
             set_params(server.pid, fd, PREFERS)
-        found = doctor(napctl, lab)
+        found = doctor_finds(napctl, lab, "epoll-over-several-queues")
         for napi in lab.server.napis():
             set_napi(lab, napi.napi_id, Suspension().napi)
-        suspended = doctor(napctl, lab)
+        suspended = doctor_finds(napctl, lab, "epoll-over-several-queues", "settings-lost-at-reset")
 
-    assert rules(found) == ["epoll-over-several-queues"]
     assert found.findings[0].severity == "cost"
-    assert rules(suspended) == ["epoll-over-several-queues", "settings-lost-at-reset"]
     assert suspended.findings[0].severity == "danger"
     assert "up to 20ms" in suspended.findings[0].consequence
 
@@ -271,9 +289,7 @@ def test_more_busy_queues_than_cpus(napctl: Napctl) -> None:
         for number, napi in enumerate(lab.server.napis()):
             assert napi.thread_pid is not None
             os.sched_setaffinity(napi.thread_pid, {cpus[number % 2]})
-        found = doctor(napctl, lab)
-
-    assert rules(found) == ["more-busy-queues-than-cpus"]
+        doctor_finds(napctl, lab, "more-busy-queues-than-cpus")
 
 
 BUSY_SERVER = """
@@ -326,79 +342,25 @@ def test_interrupt_on_application_cpu(lab: Lab, napctl: Napctl) -> None:
     assert finding.commands == (f"napctl attach {server.pid}", f"taskset -cp 1 {napi.thread_pid}")
 
 
+@pytest.mark.alone  # the machine's other packets would be taken one by one, too
 def test_time_squeezes(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     """Polls in softirq, which may take one packet each time."""
     with DeviceAttributes(lab.server.namespace) as attributes:
         attributes.write("server0", "threaded", "0")
     load()
     with machine_sysctl("netdev_budget", 1):
-        found = doctor(napctl, lab)
+        found = doctor_finds(napctl, lab, "time-squeezes")
 
-    assert rules(found) == ["time-squeezes"]
     assert "CPU 1" in found.findings[0].where, "veth polls on the sender's CPU"
 
 
+@pytest.mark.alone  # others' packets would be dropped, too
 def test_backlog_drops(lab: Lab, server: Server, load: LoadStarter, napctl: Napctl) -> None:
     """RPS sends the packets through the backlog of the CPU on which the load generator spins."""
     with DeviceAttributes(lab.server.namespace) as attributes:
         attributes.write("server0", "queues/rx-0/rps_cpus", "2")
     load(40_000)
     with machine_sysctl("netdev_max_backlog", 1):
-        found = doctor(napctl, lab)
+        found = doctor_finds(napctl, lab, "backlog-drops")
 
-    assert rules(found) == ["backlog-drops"]
     assert found.findings[0].severity == "danger"
-
-
-# The command.
-
-
-def test_a_finding_is_told_with_evidence_and_remedy_and_status_1(lab: Lab, server: Server, napctl: Napctl) -> None:
-    with DeviceAttributes(lab.server.namespace) as attributes:
-        attributes.write("server0", "napi_defer_hard_irqs", "2")
-        attributes.write("server0", "gro_flush_timeout", "200000")
-    done = napctl("doctor", "--seconds", 0.1, *at_server(lab))
-
-    assert (done.status, done.stderr) == (1, "")
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    for words in (
-        r"^1\. all traffic of server0 may wait 200us",
-        r"^   cost, certain \(device-wide-deferral\)$",
-        r"^   evidence    napi_defer_hard_irqs 2, gro_flush_timeout 200us \[sysfs\]$",
-        r"^   means       ",
-        r"^   remedy      ",
-        r"^ +echo 0 > /sys/class/net/server0/napi_defer_hard_irqs$",
-        r"^   basis       Documentation/networking/napi.rst",
-        r"^1 finding: \d+ rules over server0",
-    ):
-        assert re.search(words, done.stdout, re.M), words
-
-
-def test_a_longer_look_says_so_in_a_pipe_and_ends_on_ctrl_c(lab: Lab, napctl: Napctl) -> None:
-    with napctl.start("doctor", "--seconds", 60, *at_server(lab)) as process:
-        assert process.stderr is not None
-        assert process.stdout is not None
-        assert process.stderr.readline() == "looking for 60 s\n"
-        until(lambda: any("bpf" in file for file in open_files(process.pid)), "the probe")
-        process.send_signal(signal.SIGINT)
-        done = Ran(process.wait(60), process.stdout.read(), process.stderr.read())
-
-    assert done.failed_with(130, "interrupted")
-
-
-def test_on_a_terminal_it_counts_down_and_leaves_no_trace(lab: Lab, napctl: Napctl) -> None:
-    command = f"{sys.executable} -m napctl doctor --seconds 2.1 {' '.join(at_server(lab))}"
-    under = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
-    done = subprocess.run(under, capture_output=True, timeout=60, check=False, env=napctl.environment)
-
-    assert done.returncode == 0, done
-    assert b"looking for 2 s more" in done.stdout
-    assert done.stdout.rpartition(b"\r\x1b[K")[2].startswith(b"no finding")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [(("nosuch0",), "nosuch0"), (("--seconds", "0"), "--seconds"), (("--netns", "nosuch"), "nosuch")],
-)
-def test_a_bad_request_is_one_line_and_status_2(options: tuple[str, ...], words: str, napctl: Napctl) -> None:
-    assert napctl("doctor", *options).failed_with(2, words)

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.lab
 
 def test_it_is_measured_like_any_other_and_has_learned_before(napctl: Napctl, tmp_path: Path) -> None:
     done = napctl(
-        "compare", "base", "adapt:150us", "--lab", "--rates", "20k", "--rounds", 1, "--seconds", 1, "--learn", 3,
-        "--warmup", 1, "--output", tmp_path / "run", timeout_s=90,
+        "compare", "base", "adapt:150us", "--lab", "--rates", "20k", "--rounds", 1, "--seconds", 0.5, "--learn", 1,
+        "--warmup", 0.5, "--output", tmp_path / "run", timeout_s=90,
     )  # fmt: skip
 
     assert done.status in (0, 1), done

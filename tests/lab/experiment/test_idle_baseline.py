@@ -70,7 +70,8 @@ def test_the_idle_machine_is_measured_before_the_first_cell_and_not_again(napctl
     assert found.baseline is not None
     package = found.baseline.of("package")
     assert package is not None
-    assert package.watts == pytest.approx(WATTS, rel=0.2)
+    assert package.watts is not None
+    assert WATTS / 2 < package.watts < WATTS * 2  # what uses it in this test may have to wait for a CPU
     assert found.baseline.seconds >= 2
     assert all("package_watts" in cell.metrics for cell in found.cells)
     for text in (done.stdout, again.stdout):

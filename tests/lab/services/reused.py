@@ -1,7 +1,7 @@
 """One pid, two programs in turns: `target` and `bystander`, each with an epoll instance that one UDP socket feeds.
 
-reused.py SECONDS ADDRESS PORT PEER PEER_PORT PID, as the first process of a PID namespace: prints how often each had
-that pid, and how many of each found the parameters of its epoll instance changed.
+reused.py ADDRESS PORT PEER PEER_PORT PID, as the first process of a PID namespace, until its input ends: prints, after
+each turn, how often each has had that pid, and how many of each have found the parameters of their instance changed.
 """
 
 import ctypes
@@ -38,11 +38,10 @@ def live(name: str, here: tuple[str, int], peer: tuple[str, int]) -> bool:
 
 
 def main() -> None:
-    """The two take turns until the time is over."""
-    seconds, address, port, peer, peer_port, pid = sys.argv[1:]
+    """The two take turns."""
+    address, port, peer, peer_port, pid = sys.argv[1:]
     lived, changed = Counter[str](), Counter[str]()
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
+    while not select.select([sys.stdin], [], [], 0)[0]:
         for name in NAMES:
             Path("/proc/sys/kernel/ns_last_pid").write_text(str(int(pid) - 1))
             child = os.fork()
@@ -50,7 +49,7 @@ def main() -> None:
                 os._exit(live(name, (address, int(port)), (peer, int(peer_port))) if os.getpid() == int(pid) else 0)
             lived[name] += child == int(pid)
             changed[name] += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(*(f"{name} {lived[name]} {changed[name]}" for name in NAMES), sep="\n", flush=True)
+        print(*(f"{name} {lived[name]} {changed[name]}" for name in NAMES), sep="\n", flush=True)
 
 
 main()
