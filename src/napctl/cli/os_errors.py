@@ -52,8 +52,8 @@ def silence() -> None:
     os.dup2(nowhere, 2)
 
 
-def text_stream(raw: io.RawIOBase, like: TextIO | None) -> TextIO:
-    """For text, in the encoding of `like`; that is None if it was closed."""
+def text_stream(raw: Any, like: TextIO | None) -> TextIO:
+    """For text into a stream of bytes, in the encoding of `like`; that is None if it was closed."""
     # An interruption between a write and its end would leave in a buffer what has been written: it would be said twice.
     return io.TextIOWrapper(
         raw,

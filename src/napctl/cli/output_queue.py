@@ -190,8 +190,9 @@ def _writer(number: int, open_: ExitStack) -> tuple[int, Callable[[memoryview], 
     """
     mode = os.fstat(number).st_mode
     if stat.S_ISSOCK(mode):
-        sock = open_.enter_context(socket.socket(fileno=os.dup(number)))
-        return sock.fileno(), lambda data: sock.send(data, socket.MSG_DONTWAIT)
+        sock = socket.socket(fileno=number)
+        open_.callback(sock.detach)
+        return number, lambda data: sock.send(data, socket.MSG_DONTWAIT)
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         return number, partial(os.write, number)
     try:

@@ -175,6 +175,10 @@ def interval_text(estimate: Estimate | None, metric: Metric) -> str:
     return "" if estimate is None else interval(estimate.low * metric.factor, estimate.high * metric.factor)
 
 
+LEAST = 0.005
+"""What is less is shown as 0.00."""
+
+
 def _unit_of(value: float) -> tuple[str, float]:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * size:
@@ -208,7 +212,7 @@ def spread_text(estimate: Estimate | None, metric: Metric) -> str:
     unit, size = _unit_of(ends[0])
     if ends[0] and unit != _unit_of(ends[1])[0]:
         high = f"{float(f'{ends[1] / size:.3g}'):.0f}{unit}"
-    return low if low == high else f"{low}-{high}"
+    return high if low == high or ends[1] < LEAST else f"{low}-{high}"
 
 
 def change(ratio: float) -> str:

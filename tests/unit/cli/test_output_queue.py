@@ -81,15 +81,15 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
         yield found
 
 
-@contextmanager@contextmanager
+@contextmanager
 def queue_to(number: int, most_bytes: int = 1 << 20) -> Iterator[tuple[OutputQueue, Callable[[bytes], int]]]:
     """A queue, and what writes to it."""
-    with closing(OutputQueue(lambda lines: told(lines), most_bytes)) as queue:
+
+    def told(lines: int) -> None:
+        stream.write(f"missing {lines}\n".encode())
+
+    with closing(OutputQueue(told, most_bytes)) as queue:
         stream = queue.stream(number)
-
-        def told(lines: int) -> None:
-            stream.write(f"missing {lines}\n".encode())
-
         yield queue, stream.write
 
 
@@ -131,7 +131,9 @@ def test_ctrl_s_holds_up_nobody() -> None:
         assert ends.all_read(7) == b"a line\n"
 
 
-STEPS = st.lists(st.one_of(st.tuples(st.just("write"), st.integers(8, 3000)), st.tuples(st.just("read"), st.integers(1, 9000))))
+STEPS = st.lists(
+    st.one_of(st.tuples(st.just("write"), st.integers(8, 3000)), st.tuples(st.just("read"), st.integers(1, 9000)))
+)
 
 
 @given(STEPS)
@@ -185,7 +187,7 @@ def test_a_reader_who_goes_is_the_end_as_soon_as_he_has_gone(ends: Ends) -> None
     with queue_to(ends.write) as (queue, write):
         for _ in range(1000):
             write(100 * b"." + b"\n")
-        with open(os.devnull) as nobody:
+        with Path(os.devnull).open() as nobody:
             os.dup2(nobody.fileno(), ends.read)
         assert can_be_read(queue)
         with pytest.raises(OutputFailed) as failed:
