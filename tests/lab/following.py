@@ -1,5 +1,6 @@
 """What the tests of steering and of staying attached share: HTTP connections, queues of workers, `attach --stay`."""
 
+import fcntl
 import json
 import os
 import re
@@ -29,6 +30,8 @@ from tests.lab.other_servers import echoed
 REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 LAST = b"hello\n"
 """How the replies of all of them end."""
+PAGE = 4096
+"""Bytes, the least that a pipe takes."""
 Ids = frozenset[int]
 
 
@@ -287,6 +290,27 @@ def following(napctl: Napctl, *arguments: object, under: Sequence[str] = ()) -> 
     it = Following(napctl.start("attach", *arguments, "--stay", "--json", under=under), traced=bool(under))
     with ended_by(signal.SIGTERM, it):
         yield it
+
+
+@contextmanager
+def unread(napctl: Napctl, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    """That command, into a pipe that is full already; who begins to read it gets its end as `stdout`."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PAGE)
+    nothing = b'{"unix_ns":0,"event":"-"}'.ljust(63) + b"\n"
+    os.write(theirs, nothing * (PAGE // len(nothing)))
+    process = napctl.start(*arguments, stdout=theirs)
+    os.close(theirs)
+    process.stdout = os.fdopen(ours)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def killed(it: Following) -> None:

@@ -103,13 +103,15 @@ class Napctl:
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, under: Sequence[str] = (), stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start it; the caller ends it."""
         return subprocess.Popen(
             [*under, str(PROGRAM), *map(str, arguments)],
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -12,6 +12,7 @@ import click
 
 from napctl.change.journal import state_directory
 from napctl.cli.netns import netns_option
+from napctl.cli.output_queue import missing_text, never_waiting
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile, NapctlError
@@ -65,8 +66,9 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     for number in SIGNALS:
         signal.signal(number, lambda number, _frame: _ask(wake, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by who has executed us
-    service = Service(path, state_directory(), netns, _tell_json if log_format == "json" else _tell)
-    end = service.run(wake)
+    tell = _tell_json if log_format == "json" else _tell
+    with never_waiting(lambda lines: tell(_decision(missing_text(lines)))) as queue:
+        end = Service(path, state_directory(), netns, tell).run(wake, queue)
     if end.renew:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if wake.stop:  # asked meanwhile: whom we become shall hear it
@@ -110,6 +112,10 @@ def _ask(wake: Wake, number: int) -> None:
     else:
         wake.stop = True
     wake.up()
+
+
+def _decision(text: str) -> ServiceDecision:
+    return ServiceDecision(unix_ns=time.time_ns(), about="", text=text)
 
 
 def _tell(decision: ServiceDecision) -> None:

@@ -12,6 +12,7 @@ from napctl.attach.follow_many import follow
 from napctl.attach.target import Target
 from napctl.change.guard import watched
 from napctl.change.journal import state_directory
+from napctl.cli.output_queue import OutputQueue, missing_text, never_waiting
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json
 from napctl.cli.text.restored import name_left
@@ -55,10 +56,11 @@ def stay_attached(
         for each in event_lines(f"{clock}.{now // 10**6 % 1000:03}", line, folds=folds):
             echo(each, err=to_stderr)
 
-    with watched(None, state_directory()) as guard:
-        stay = Stay(target, options, guard, state_directory(), tell)
-        restored = _until_asked(stay) if child is None else _until_ended(stay, child)
-    return _farewell(restored, tell)
+    with never_waiting(lambda lines: tell(missing_text(lines))) as queue:
+        with watched(None, state_directory()) as guard:
+            stay = Stay(target, options, guard, state_directory(), tell)
+            restored = _until_asked(stay, queue) if child is None else _until_ended(stay, child, queue)
+        return _farewell(restored, tell)
 
 
 def event_lines(clock: str, event: str, *, folds: bool) -> list[str]:
@@ -67,15 +69,15 @@ def event_lines(clock: str, event: str, *, folds: bool) -> list[str]:
     return wrapped(text, rest=" " * (len(clock) + 1)) if folds else [text]
 
 
-def _until_asked(stay: Stay) -> list[Restored]:
+def _until_asked(stay: Stay, queue: OutputQueue) -> list[Restored]:
     stop = Stop()
-    return follow([stay], stop.is_asked, [stop])
+    return follow([stay], queue.catching_up(stop.is_asked), [stop, queue])
 
 
-def _until_ended(stay: Stay, child: "subprocess.Popen[bytes]") -> list[Restored]:
+def _until_ended(stay: Stay, child: "subprocess.Popen[bytes]", queue: OutputQueue) -> list[Restored]:
     pidfd = os.pidfd_open(child.pid)  # it is ours to wait for, so that its pid is still its own
     try:
-        return follow([stay], lambda: child.poll() is not None, [pidfd])
+        return follow([stay], queue.catching_up(lambda: child.poll() is not None), [pidfd, queue])
     finally:
         os.close(pidfd)
 

@@ -1,11 +1,13 @@
 """napctl guard: a process of its own that restores what a killed service has left."""
 
 import signal
+from contextlib import suppress
 
 import click
 
 from napctl.change.journal import state_directory
 from napctl.change.keeper_watch import watch_keepers
+from napctl.cli.output_queue import missing_text, never_waiting
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo
 from napctl.kernel.service_manager import notify
@@ -20,4 +22,17 @@ def guard() -> None:
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing to read anew
     stop = Stop()
-    watch_keepers(state_directory(), stop.is_asked, echo, [stop.fileno()], ready=lambda: notify("READY=1"))
+
+    def is_asked() -> bool:
+        with suppress(OSError):  # nobody reads what it says: no reason to end
+            queue.catch_up()
+        return stop.asked
+
+    with never_waiting(lambda lines: _say(missing_text(lines))) as queue:
+        wake = [stop.fileno(), queue.fileno()]
+        watch_keepers(state_directory(), is_asked, _say, wake, ready=lambda: notify("READY=1"))
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        echo(line)

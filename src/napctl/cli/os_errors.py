@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from napctl.model.errors import NapctlError, NotPermitted
 
-__all__ = ["OutputFailed", "exit_status", "in_words", "silence", "tell_output_apart"]
+__all__ = ["OutputFailed", "exit_status", "in_words", "silence", "tell_output_apart", "text_stream"]
 
 
 class OutputFailed(OSError):
@@ -41,7 +41,8 @@ def tell_output_apart() -> None:
     while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a file that napctl opens would get what it prints
         pass
     os.close(lowest)
-    sys.stdout, sys.stderr = _told_apart(1, sys.stdout), _told_apart(2, sys.stderr)
+    sys.stdout = text_stream(_Output(1, "w", closefd=False), sys.stdout)
+    sys.stderr = text_stream(_Output(2, "w", closefd=False), sys.stderr)
 
 
 def silence() -> None:
@@ -51,14 +52,13 @@ def silence() -> None:
     os.dup2(nowhere, 2)
 
 
-def _told_apart(number: int, stream: TextIO | None) -> TextIO:
-    """`stream`: as Python made it; None if it was closed."""
-    raw = _Output(number, "w", closefd=False)
+def text_stream(raw: Any, like: TextIO | None) -> TextIO:
+    """For text into a stream of bytes, in the encoding of `like`; that is None if it was closed."""
     # An interruption between a write and its end would leave in a buffer what has been written: it would be said twice.
     return io.TextIOWrapper(
         raw,
         write_through=True,
-        encoding=stream.encoding if stream else "utf-8",
+        encoding=like.encoding if like else "utf-8",
         errors="replace",
         line_buffering=True,
     )

@@ -14,6 +14,7 @@ from napctl.change.journal import state_directory
 from napctl.cli.follow import event_lines
 from napctl.cli.netns import netns_option
 from napctl.cli.options import device_names, json_option
+from napctl.cli.output_queue import OutputQueue, missing_text, never_waiting
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json
 from napctl.cli.text.restored import name_left
@@ -30,7 +31,7 @@ from napctl.protect.keep_running import KeptRunning
 from napctl.protect.ladder import StepKind
 from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD, ProtectOptions
 from napctl.protect.protection import Protection
-from napctl.protect.whom import whom
+from napctl.protect.whom import Whom, whom
 
 __all__ = ["ProtectionEvent"]
 
@@ -95,6 +96,11 @@ def protect(
         return 0
     if missing := NEEDED - capabilities.held():
         raise NotPermitted(f"{what}: protecting it needs {' and '.join(sorted(missing))}")
+    with never_waiting(lambda lines: tell("", missing_text(lines))) as queue:
+        return _farewell(_until_asked(meant, options, tell, queue), tell)
+
+
+def _until_asked(meant: Whom, options: ProtectOptions, tell: TellOf, queue: OutputQueue) -> list[Restored]:
     stop = Stop()
     with watched(None, state_directory()) as guard:
         protection = Protection(meant.netns, options, guard, state_directory(), tell)
@@ -104,8 +110,7 @@ def protect(
             protection.let_go()
             raise
         with KeptRunning(protection, tell) as kept:
-            restored = follow([kept], stop.is_asked, [stop])
-    return _farewell(restored, tell)
+            return follow([kept], queue.catching_up(stop.is_asked), [stop, queue])
 
 
 def _teller(*, as_json: bool) -> TellOf:

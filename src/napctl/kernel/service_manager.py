@@ -7,13 +7,17 @@ from contextlib import suppress
 __all__ = ["notify", "watchdog_seconds"]
 
 
+MOST_SECONDS = 0.5
+
+
 def notify(*assignments: str) -> None:
-    """READY=1, WATCHDOG=1, STATUS=… Nobody is told where nobody asked; what cannot be delivered is lost."""
+    """READY=1, WATCHDOG=1, STATUS=… Nobody is told where nobody asked; what cannot be delivered in time is lost."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told, suppress(OSError):
+        told.settimeout(MOST_SECONDS)  # a manager that hangs takes nothing
         told.sendto("\n".join(assignments).encode(), address)
 
 

@@ -175,12 +175,23 @@ def interval_text(estimate: Estimate | None, metric: Metric) -> str:
     return "" if estimate is None else interval(estimate.low * metric.factor, estimate.high * metric.factor)
 
 
-def short(value: float) -> str:
-    """At most four characters, for the terminal: 0, 0.41, 7.9, 162, 5.8k, 120k, 1.2M."""
+LEAST = 0.005
+"""What is less is shown as 0.00."""
+
+
+def _unit_of(value: float) -> tuple[str, float]:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * size:
-            scaled = value / size
-            return f"{scaled:.0f}{unit}" if scaled >= 9.95 else f"{scaled:.1f}{unit}"
+            return unit, size
+    return "", 1.0
+
+
+def short(value: float) -> str:
+    """At most four characters, for the terminal: 0, 0.41, 7.9, 162, 5.8k, 120k, 1.2M."""
+    unit, size = _unit_of(value)
+    if unit:
+        scaled = value / size
+        return f"{scaled:.0f}{unit}" if scaled >= 9.95 else f"{scaled:.1f}{unit}"
     return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
@@ -190,11 +201,18 @@ def short_text(estimate: Estimate | None, metric: Metric) -> str:
 
 
 def spread_text(estimate: Estimate | None, metric: Metric) -> str:
-    """Both ends of its interval, each with its own unit, for the terminal, or nothing: "162-290", "185-1.4k"."""
+    """Both ends of its interval, for the terminal, or nothing: "162-290", "185-1400", "1.0k-5.1k".
+
+    Both have one unit, the lower one's: "2.4-2.4k" would be read as 2,400 to 2,400.
+    """
     if estimate is None:
         return ""
-    low, high = short(estimate.low * metric.factor), short(estimate.high * metric.factor)
-    return low if low == high else f"{low}-{high}"
+    ends = estimate.low * metric.factor, estimate.high * metric.factor
+    low, high = map(short, ends)
+    unit, size = _unit_of(ends[0])
+    if ends[0] and unit != _unit_of(ends[1])[0]:
+        high = f"{float(f'{ends[1] / size:.3g}'):.0f}{unit}"
+    return high if low == high or ends[1] < LEAST else f"{low}-{high}"
 
 
 def change(ratio: float) -> str:

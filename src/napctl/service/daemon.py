@@ -7,7 +7,7 @@ which stand in keepers.py; and on the journal, by which another process of the s
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from napctl.service.own_guard import OwnGuard
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
 from napctl.service.snapshots import WatchedTarget
-from napctl.service.wake import Wake
+from napctl.service.wake import Log, Wake
 from napctl.service.watched_policy import WatchedPolicy
 
 __all__ = ["Service", "ServiceEnd"]
@@ -67,8 +67,8 @@ class Service:
         self._exposure: Exposure
         self._guard: OwnGuard
 
-    def run(self, wake: Wake) -> ServiceEnd:
-        """Until `wake` asks for the end. Raises what cannot be undone."""
+    def run(self, wake: Wake, log: Log) -> ServiceEnd:
+        """Until `wake` asks for the end; `log` takes what is written. Raises what cannot be undone."""
         with ExitStack() as open_, in_short_slices():
             open_.enter_context(the_only_one(self._directory))
             control = open_.enter_context(ControlServer(self._directory))
@@ -83,7 +83,9 @@ class Service:
             notify("READY=1", f"STATUS={self._status()}")
             while not (wake.stop or wake.renew):
                 self._turn(wake)
-                awake = self._wait(wake, control)
+                awake = self._wait(wake, control, log)
+                with suppress(OSError):  # nobody reads it any more: no reason to end
+                    log.catch_up()
                 if control.fileno() in awake:
                     control.answer(self._answer)
                 wake.clear()
@@ -165,7 +167,7 @@ class Service:
             if self._guard.is_another(self._policy.now.service.guard_wait_ns):
                 self._keepers.change_guard(self._guard.now)
 
-    def _wait(self, wake: Wake, control: ControlServer) -> frozenset[int]:
+    def _wait(self, wake: Wake, control: ControlServer, log: Log) -> frozenset[int]:
         now = time.monotonic()
         seconds = [each.seconds_left(now) for each in (self._policy, self._guard, self._managers, self._exposure)]
         if paused_ns := self._paused_ns():
@@ -173,7 +175,7 @@ class Service:
         if (watchdog := watchdog_seconds()) is not None:
             notify("WATCHDOG=1", f"STATUS={self._status()}")
             seconds.append(watchdog / 3)
-        return self._keepers.wait([wake, control], min(seconds), paused=bool(paused_ns))
+        return self._keepers.wait([wake, control, log], min(seconds), paused=bool(paused_ns))
 
     def _end(self, *, renew: bool) -> ServiceEnd:
         """Put everything back, or leave it to the process that comes."""

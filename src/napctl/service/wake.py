@@ -1,9 +1,10 @@
-"""What is asked of the service by signals, and ends its waits."""
+"""What wakes the service: what is asked of it by signals, and a log that can be written again."""
 
 import os
 from contextlib import suppress
+from typing import Protocol
 
-__all__ = ["Wake"]
+__all__ = ["Log", "Wake"]
 
 
 class Wake:
@@ -26,3 +27,13 @@ class Wake:
         """What was written has been noticed."""
         with suppress(BlockingIOError):
             os.read(self._read, 1000)
+
+
+class Log(Protocol):
+    """Keeps what cannot be written for now."""
+
+    def fileno(self) -> int:
+        """Can be read once that can be written."""
+
+    def catch_up(self) -> None:
+        """Write it. Raises OSError."""

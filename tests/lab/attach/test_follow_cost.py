@@ -58,7 +58,7 @@ for each in held:
 for each in held:
     assert each.recv(100).startswith(b"VERSION")
 print("ready", flush=True)
-time.sleep(1200)
+time.sleep(3600)
 """
 FORKS = f"""
     import os, resource, select, signal, socket, sys
@@ -181,13 +181,13 @@ def test_the_server_answers_as_soon_as_it_does_unfollowed(lab: Lab, napctl: Napc
     """Its 99.9th percentile, paired; a rise of 25 % would be found."""
     found: list[float] = []
     with with_many_connections(lab) as server:
-        while len(found) < 12 or (half_width(found) > math.log(1.25) and len(found) < 40):
+        while len(found) < 12 or (not would_find(1.25, found) and len(found) < 40):
             both = {}
             for followed in (len(found) % 2 == 0, len(found) % 2 == 1):
                 both[followed] = p999_us(lab, server, napctl, followed=followed, seconds=10)
             found.append(math.log(both[True] / both[False]))
         print(f"{math.exp(fmean(found)) - 1:+.1%} ± {half_width(found):.1%} in {len(found)} rounds")
-        assert half_width(found) < math.log(1.25), found
+        assert would_find(1.25, found), found
         assert fmean(found) - half_width(found) <= 0, found
         assert all_unset(server.pid)
 
@@ -195,6 +195,12 @@ def test_the_server_answers_as_soon_as_it_does_unfollowed(lab: Lab, napctl: Napc
 def half_width(ratios: list[float]) -> float:
     """Of the 95 % interval of their mean."""
     return 2.2 * stdev(ratios) / math.sqrt(len(ratios))
+
+
+def would_find(rise: float, ratios: list[float]) -> bool:
+    """Whether such a rise would have been seen in four of five runs of so many rounds, as noisy as these."""
+    error = half_width(ratios) / 2.2
+    return math.log(rise) - 0.85 * error > 2.2 * error
 
 
 def p999_us(lab: Lab, server: Server, napctl: Napctl, *, followed: bool, seconds: float) -> float:
@@ -247,7 +253,7 @@ def test_a_new_worker_is_attached_within_2_s_of_its_first_connection(lab: Lab, n
             stack.enter_context(ask(lab, server))
             took.append(it.told("attached epoll", since=connected).seconds - connected)
         assert sum(each == PREFERS for each in params_of(server.pid).values()) == 4, (it.since(), params_of(server.pid))
-        assert min(took) < 2, took
+        assert median(took) < 2, took
         assert it.end() == 0
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -14,7 +15,16 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, accepts, children, serve
-from tests.lab.following import attached, following, settings_of
+from tests.lab.following import (
+    Following,
+    attached,
+    attached_in_kernel,
+    ended_by,
+    flap,
+    following,
+    settings_of,
+    unread,
+)
 from tests.lab.helpers import UNSET, Napctl, another_memcached, ask, ending, in_mounts, in_namespace, params_of, until
 from tests.lab.helpers import open_files as open_files_of
 
@@ -189,3 +199,42 @@ def test_of_several_namespaces_the_one_in_which_no_process_lives_any_more_is_let
 
 def _holds(pid: int, netns: int) -> bool:
     return f"net:[{netns}]" in open_files_of(pid)
+
+
+def test_output_that_nobody_reads_does_not_hold_it_up_and_comes_later(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = settings_of(lab)
+    with unread(napctl, "attach", server.pid, *PROMPTLY, "--stay", "--json") as process:
+        until(lambda: attached_in_kernel(lab, server), "the attachment")
+        flap(lab)
+        until(lambda: attached_in_kernel(lab, server), "the settings to be back")
+
+        with ended_by(signal.SIGTERM, Following(process)) as it:
+            it.told("attached memcached")
+            it.told("attached NAPI")
+            assert it.end() == 0
+    assert settings_of(lab) == before
+
+
+def test_output_that_nobody_reads_does_not_keep_it_from_ending(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = settings_of(lab)
+    with unread(napctl, "attach", server.pid, *PROMPTLY, "--stay", "--json") as process:
+        until(lambda: attached_in_kernel(lab, server), "the attachment")
+        process.terminate()
+        assert process.wait(60) == 0
+        assert settings_of(lab) == before
+
+
+def test_output_whose_reader_has_gone_ends_it_and_all_is_put_back(
+    lab: Lab, server: Server, client: socket.socket, napctl: Napctl
+) -> None:
+    before = settings_of(lab)
+    with unread(napctl, "attach", server.pid, *PROMPTLY, "--stay", "--json") as process:
+        until(lambda: attached_in_kernel(lab, server), "the attachment")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 128 + signal.SIGPIPE
+        assert settings_of(lab) == before

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ def test_the_manager_is_told(abstract: bool, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
         notify("READY=1", "STATUS=2 targets")
         assert manager.recv(1000) == b"READY=1\nSTATUS=2 targets"
+
+
+def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:
+                other.sendto(b"WATCHDOG=1", str(tmp_path / "notify"))
+        notify("READY=1")
 
 
 def test_nobody_is_told_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from pyarrow import parquet
@@ -107,12 +107,30 @@ def test_little_energy_is_told_in_its_unit() -> None:
     assert [readable(joules, [value]).unit for value in (2.0, 0.004, 0.00001)] == ["J", "mJ", "µJ"]
 
 
-def test_in_the_terminal_an_interval_is_told_by_its_ends_in_few_characters() -> None:
-    found = Estimate(treatment="", load="", metric="", median=100, low=97, high=1050, rounds=6)
-    assert spread_text(found, metric_of("latency_p50_us")) == "97-1.1k"
-    assert spread_text(replace(found, low=1000, high=5100), metric_of("latency_p50_us")) == "1.0k-5.1k"
-    assert spread_text(replace(found, low=2.4, high=2400), metric_of("latency_p50_us")) == "2.4-2.4k"
-    assert spread_text(replace(found, low=100, high=100.2), metric_of("latency_p50_us")) == "100"
+def ranged(low: float, high: float) -> str:
+    found = Estimate(treatment="", load="", metric="", median=low, low=low, high=high, rounds=6)
+    return spread_text(found, metric_of("latency_p50_us"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (162, 290, "162-290"),
+        (97, 1052, "97-1050"),
+        (2.4, 2400, "2.4-2400"),
+        (1000, 5100, "1.0k-5.1k"),
+        (185_000, 1_400_000, "185k-1400k"),
+        (0, 1400, "0-1.4k"),
+        (0, 0.001, "0.00"),
+        (0, 0, "0"),
+        (100, 100.2, "100"),
+    ],
+)
+def test_in_the_terminal_both_ends_of_an_interval_have_one_unit(low: float, high: float, text: str) -> None:
+    assert ranged(low, high) == text
+
+
+def test_what_was_not_measured_has_no_interval() -> None:
     assert spread_text(None, metric_of("latency_p50_us")) == ""
 
 
@@ -121,13 +139,26 @@ def told(text: str) -> float:
     return float(text.rstrip("kMG")) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1.0)
 
 
-@given(st.floats(0, 9e11), st.floats(0, 9e11))
-def test_each_end_of_a_range_can_be_read_alone(one: float, other: float) -> None:
+SIZES = st.floats(-3, 11.9).map(lambda exponent: 10**exponent)
+AT_A_UNIT = st.builds(lambda size, off: size * off, st.sampled_from([1.0, 1e3, 1e6, 1e9]), st.floats(0.999, 1.001))
+FIGURES = st.one_of(st.just(0.0), SIZES, AT_A_UNIT)
+
+
+@given(FIGURES, FIGURES)
+@example(999.4999999999999, 999.5)
+@example(999.5, 9995)
+def test_each_end_of_a_range_is_read_right_alone_and_with_the_unit_of_the_other(one: float, other: float) -> None:
     low, high = sorted((one, other))
-    found = Estimate(treatment="", load="", metric="", median=low, low=low, high=high, rounds=6)
-    ends = spread_text(found, metric_of("latency_p50_us")).split("-")
+    ends = ranged(low, high).split("-")
     assert told(ends[0]) == pytest.approx(low, rel=0.06, abs=0.006)
     assert told(ends[-1]) == pytest.approx(high, rel=0.06, abs=0.006)
+    assert len({end.lstrip("0123456789.") for end in ends if end != "0"}) <= 1
+    assert len(ends) == 1 or told(ends[0]) < told(ends[1])
+
+
+@given(FIGURES, st.floats(1.13, 1000))
+def test_ends_that_differ_by_more_than_rounding_are_two_figures(low: float, ratio: float) -> None:
+    assert ranged(low, low * ratio + 0.02).count("-") == 1
 
 
 @given(st.floats(0, 9e11))
