@@ -262,7 +262,7 @@ def service_values(value: Any, where: str) -> dict[str, Any]:
 
 def refuse_beyond_loopback(place: MetricsPlace, where: str, *, beyond: bool) -> None:
     """Who can read metrics learns what runs here: that they leave the machine is to be said outright."""
-    if place.address is not None and not beyond and not ip_address(place.address).is_loopback:
+    if place.is_beyond_loopback and not beyond:
         raise Wrong(
             where,
             f"{place.address} is no loopback address, and metrics-beyond-loopback = true is not there to allow it",
