@@ -40,13 +40,13 @@ def above(most: int | str) -> int | str:
 @pytest.mark.parametrize("key", MOST)
 @pytest.mark.parametrize("command", [attach, run], ids=["attach", "run"])
 def test_an_option_goes_up_to_its_ceiling_and_no_further(command: click.Command, key: str) -> None:
-    def given(value: int | str) -> Any:
+    def parsed(value: int | str) -> Any:
         words = ["server"] if command is attach else ["--", "server"]
         return command.make_context("it", [f"--{key}", str(value), *words])
 
-    given(MOST[key])
+    parsed(MOST[key])
     with pytest.raises(click.BadParameter) as caught:
-        given(above(MOST[key]))
+        parsed(above(MOST[key]))
     assert f"--{key}" in caught.value.format_message()
 
 

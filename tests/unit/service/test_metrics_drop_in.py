@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ GENERATOR = Path(__file__).parents[3] / "deploy/systemd/napctl-generator"
 BEYOND = '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n'
 
 
-def serving(**place: object) -> Policy:
-    return Policy(service=ServiceEntry(metrics=MetricsPlace(**place)))  # type: ignore[arg-type]
+def serving(**place: Any) -> Policy:
+    return Policy(service=ServiceEntry(metrics=MetricsPlace(**place)))
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::"])
