@@ -19,6 +19,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.change import Change
+from napctl.model.errors import Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.settings import NapiSettings
 from tests.lab.following import flap, set_channels, settings_of
@@ -228,9 +229,13 @@ def test_what_is_refused_keeps_nothing_else_back_and_is_tried_again_ever_later(b
 
 
 def test_what_is_refused_is_tried_at_once_when_its_device_was_reset_and_not_for_what_napctl_may_have_done_itself(
-    bed: Lab, keeping: Keeping
+    bed: Lab, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeping.look(entry("server0", coalescing=Coalescing(rx_usecs=5)))
+    def refusing(change: Change, *_: object) -> Change:
+        raise Unsupported(f"{change.where}: the driver refuses")
+
+    monkeypatch.setattr(transaction, "make", refusing)
+    keeping.look(SERVER)
     for _ in range(4):
         keeping.later(20)
         (line,) = keeping.look()
