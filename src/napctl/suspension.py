@@ -17,6 +17,7 @@ from msgspec import field
 
 from napctl.kernel import epoll
 from napctl.model.errors import BadInput, NapctlError, NotPermitted, Unsupported
+from napctl.model.limits import CEILINGS
 from napctl.model.settings import EpollParams, NapiSettings, kernel_name
 from napctl.model.value import Value
 
@@ -44,7 +45,6 @@ NOT_SUPPORTED = "not supported by this kernel"
 CANNOT_TELL = "cannot tell"
 ENDED = "ended"
 
-S32_MAX, U16_MAX = 2**31 - 1, 2**16 - 1
 EPOLL_LINK = "anon_inode:[eventpoll]"
 REFUSALS: dict[int, tuple[type[NapctlError], str]] = {
     errno.EPERM: (NotPermitted, "a budget above 64 needs CAP_NET_ADMIN"),
@@ -132,7 +132,8 @@ def suspended(
 
 
 def _checked(usecs: int, budget: int, prefer: bool) -> EpollParams:
-    for name, value, most in (("busy_poll_usecs", usecs, S32_MAX), ("busy_poll_budget", budget, U16_MAX)):
+    for name, value in (("busy_poll_usecs", usecs), ("busy_poll_budget", budget)):
+        most = CEILINGS[name]
         if not isinstance(value, int) or not 0 <= value <= most:
             raise BadInput(f"{name} must be a whole number from 0 to {most}, not {value!r}")
     return EpollParams(busy_poll_usecs=int(usecs), busy_poll_budget=int(budget), prefer_busy_poll=bool(prefer))

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.debian.guest import Guest
-from tests.debian.service import DAEMON, UNITS, is_active, is_attached, settings, until, write_policy
+from tests.debian.service import DAEMON, UNITS, Log, is_active, is_attached, settings, until, write_policy
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -63,6 +63,55 @@ def test_what_they_may_do_is_all_that_it_takes(guest: Guest) -> None:
     assert "nginx" in now
     assert during["irq_suspend_timeout_ns"] == 20_000_000
     assert settings(guest) == before
+
+
+BEYOND = """
+[service]
+metrics = "10.0.0.1:9811"
+metrics-beyond-loopback = true
+"""
+DROP_IN = "/etc/napctl/policy.d/beyond.toml"
+GENERATOR = "/etc/systemd/system-generators/napctl-generator"
+"""What stands there takes the place of the package's, as of units."""
+SCRAPE = "curl --silent --max-time 5 http://10.0.0.1:9811/metrics"
+NO_ANSWER = 28
+RELOAD = "`systemctl daemon-reload` lets other machines reach 10.0.0.1"
+
+
+def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_knows_nothing_of_it(
+    guest: Guest,
+) -> None:
+    write_policy(guest)
+    guest.run(f"mkdir -p /etc/napctl/policy.d; echo '{BEYOND}' >{DROP_IN}")
+    try:
+        assert guest.run("napctl daemon --check").strip().endswith(RELOAD)
+        guest.run(f"systemctl daemon-reload; systemctl start {DAEMON}")
+        until(lambda: is_scraped(guest))
+        assert RELOAD not in guest.run("napctl daemon --check")
+        reached = guest.run(f"systemctl show --property IPAddressAllow {DAEMON}")
+        assert "0.0.0.0/0" in reached
+        assert "::/0" in reached
+
+        guest.run(f"mkdir -p $(dirname {GENERATOR}); ln -s /dev/null {GENERATOR}; systemctl daemon-reload")
+        refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
+        log = Log(guest, DAEMON)
+        guest.run(f"rm {GENERATOR}; systemctl restart {DAEMON}")
+        log.await_line(RELOAD)
+        assert refused == [NO_ANSWER] * 2, "neither from outside, nor by that address from here"
+        guest.run("systemctl daemon-reload")
+        until(lambda: is_scraped(guest))
+
+        for text in ('[service]\nmetrics = "127.0.0.1:9811"', f"{BEYOND}\nmetrics =", f"{BEYOND}\nmetricz = 1"):
+            guest.run(f"echo '{text}' >{DROP_IN}; systemctl daemon-reload")
+            left = guest.run(f"systemctl show --property IPAddressAllow {DAEMON}")
+            assert "0.0.0.0/0" not in left, "and a policy that cannot be read fails nothing"
+    finally:
+        guest.run(f"rm -f {GENERATOR} {DROP_IN}; systemctl daemon-reload; systemctl stop {' '.join(UNITS)}")
+
+
+def is_scraped(guest: Guest) -> bool:
+    """From the other end of the cable."""
+    return "napctl_info{" in guest.try_to(f"ip netns exec peer {SCRAPE}").stdout
 
 
 def test_another_network_namespace_is_within_reach(guest: Guest) -> None:

@@ -13,20 +13,16 @@ from msgspec.structs import replace
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import ways_between
 from napctl.attach.timer_choice import within
-from napctl.change.undoing_order import LONGEST_SUSPENSION_NS
 from napctl.model.errors import BadInput
+from napctl.model.limits import LONGEST_SUSPENSION_NS, LONGEST_TIMER_NS, MOST_SPIN_USECS
 from napctl.model.modes import OF_INSTANCES, AskedMode
 from napctl.model.suspension import Suspension
-from napctl.model.units import NS_PER, duration_ns, duration_text
+from napctl.model.units import duration_ns, duration_text
 
 __all__ = [
     "AUTO",
     "DEFAULT",
-    "LEAST_BUDGET_NS",
-    "LONGEST_NS",
-    "MOST_BUDGET",
     "RANGE",
-    "S32_MAX",
     "AttachOptions",
     "in_mode",
     "options_of",
@@ -36,20 +32,11 @@ __all__ = [
 
 
 DEFAULT = Suspension()
-S32_MAX = 2**31 - 1
-"""What the kernel takes at most: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl()."""
-MOST_BUDGET = 2**16 - 1
-"""The same of busy_poll_budget."""
-LONGEST_NS = 10 * NS_PER["s"]
-"""Of any timer, and of a latency budget."""
-LEAST_BUDGET_NS = 1_000
 AUTO = "auto"
 RANGE = "20us..200us"
 """Of the timers among which is adapted."""
 SUSPENSION = ("defer_hard_irqs", "irq_suspend_timeout_ns", "busy_poll_usecs", "busy_poll_budget")
 """What is Suspension's; its timer is chosen beside them."""
-LONGEST_SPIN_US = 10_000
-"""Without --force: ep_busy_loop() looks for packets, and not for signals, for all that time (fs/eventpoll.c)."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +89,8 @@ def timer_ns_of(text: str) -> int | None:
         ns = duration_ns(f"{text}us" if text.isascii() and text.isdigit() else text)
     except ValueError:
         raise ValueError(f"'{text}' is neither 'auto' nor a number of µs, such as 50") from None
-    if not 0 < ns <= LONGEST_NS:
-        raise ValueError(f"{text} is not between 1ns and {duration_text(LONGEST_NS)}")
+    if not 0 < ns <= LONGEST_TIMER_NS:
+        raise ValueError(f"{text} is not between 1ns and {duration_text(LONGEST_TIMER_NS)}")
     return ns
 
 
@@ -124,10 +111,10 @@ def options_of(values: Mapping[str, Any], *, stays: bool) -> AttachOptions:
     """
     given = {name: value for name, value in values.items() if value is not None}
     suspension = Suspension(**{name: given[name] for name in SUSPENSION if name in given})
-    if suspension.busy_poll_usecs > LONGEST_SPIN_US and not given.get("force"):
+    if suspension.busy_poll_usecs > MOST_SPIN_USECS and not given.get("force"):
         raise BadInput(
             f"--busy-poll-usecs {suspension.busy_poll_usecs}: a task that spins in epoll_wait cannot be killed until "
-            f"it runs out; more than {LONGEST_SPIN_US:,} µs needs --force"
+            f"it runs out; more than {MOST_SPIN_USECS:,} µs needs --force"
         )
     _refuse_beside_mode(given, stays=stays)
     options = AttachOptions(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attach_target import refuse_unfit, timer_without_trial
-from napctl.attach.follow_conflicts import Conflicts
+from napctl.attach.follow_conflicts import RESETS, Conflicts
 from napctl.attach.follow_devices import Readable
 from napctl.attach.follow_memory import Known, keys_of
 from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.follow_processes import FollowedProcesses
+from napctl.attach.follow_retries import MOST_SECONDS
 from napctl.attach.follow_rings import step_without_rings
 from napctl.attach.follow_settings import FollowedSettings
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
@@ -34,8 +35,6 @@ from napctl.model.errors import NapctlError
 __all__ = ["Stay"]
 
 
-MOST_PAUSE_SECONDS = 30.0
-"""After one error upon the other: 1, 2, 4 … s."""
 EVENT_SECONDS = 0.2
 """Between two checks for the sake of an event, of which there may be many."""
 
@@ -45,18 +44,16 @@ class Stay:
     end. Nothing of it is attached before the first turn(), but for what it is to adopt().
 
     `tell` receives a line for each event; `guard` is what restores everything if this process is killed; `entry`: as
-    of a Keeper.
+    of a Keeper. What fails, or is refused, is tried again after 1, 2, 4 … s, `most_seconds` at most.
     """
 
     def __init__(
         self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Tell,
-        *, entry: str = "", objections: Objections | None = None,
+        *, entry: str = "", objections: Objections | None = None, most_seconds: float = MOST_SECONDS,
     ):  # fmt: skip
         self._target = target
         self._words = Words(tell)
-        self._failures = 0
-        """Turns that ended in an error, one after the other."""
-        self._known = Known(options)
+        self._known = Known(options, most_seconds)
         self._processes = FollowedProcesses(target, options, self._known)
         self.members, self._pace = self._processes.members, self._processes.pace
         self._attachment = FollowedTransaction(directory, guard, entry, self._known, self._words)
@@ -107,13 +104,12 @@ class Stay:
         self._attachment.change_guard(guard)
 
     def try_anew(self) -> None:
-        """What was refused, or left to somebody else."""
-        self._known.try_anew()
+        """What was refused, went wrong, or was left to somebody else."""
+        self._processes.try_anew()
         self._pace.want(time.monotonic())
 
     def look_anew(self) -> None:
         """The machine has slept: everything may be otherwise, so the next turn is due now, and looks deeply."""
-        self._failures = 0
         self._conflicts.heed_nobody_knows_what()
         self._pace.look_anew(time.monotonic())
 
@@ -141,16 +137,18 @@ class Stay:
             self._deaf_until = now + EVENT_SECONDS
 
     def _read_notices(self) -> bool:
-        """Whether anything has happened to an attached device."""
+        """Whether anything has happened to a device. After a reset of it, what was refused may be taken, too."""
         happened = self._settings.read_notices()
         if happened:
             self._pace.want(time.monotonic(), churn=True)  # what it has undone is mended without a look
-        return happened
+        if not happened.isdisjoint(RESETS):
+            self._processes.try_anew()
+        return bool(happened)
 
     def turn(self) -> bool:
         """Check, look if that is due, and do what is to be done. Whether there is anything left to follow: False once
         the target has ended and cannot come back under its name, or somebody else has detached it."""
-        if self._pace.is_put_off(time.monotonic()):
+        if self._processes.is_put_off():
             return True
         try:
             goes_on = self._try_timers() and self._adapt()
@@ -166,12 +164,13 @@ class Stay:
                     goes_on = self._look()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error), "retry")
-            self._pace.put_off(time.monotonic() + min(2.0**self._failures, MOST_PAUSE_SECONDS))
-            self._failures += 1
+            self._pace.failed(time.monotonic())
+            if self.attached is None:
+                self._settings.await_reset(self._processes.devices)
             return True
         finally:
             self._words.tell_all()
-        self._failures = 0
+        self._pace.went_well()
         return goes_on
 
     # The parts of a turn. Each tells whether the target is still ours to follow.

@@ -10,14 +10,15 @@ from napctl.attach.inspect_process import EpollInstance, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
 from napctl.attach.objections import LostSettings, Objections
 from napctl.change.one_change import value_words
+from napctl.kernel.monitor import What
 from napctl.model.change import Change, NapiChange, Transaction
 from napctl.model.plan import settings
 from napctl.model.settings import kernel_name
 
-__all__ = ["Conflicts", "foreign_settings"]
+__all__ = ["RESETS", "Conflicts", "foreign_settings"]
 
 
-RESETS = ("link up", "napi ids", "rings", "channels")
+RESETS = frozenset[What](("link up", "napi ids", "rings", "channels"))
 """Notices after which a device may have lost what was set."""
 
 

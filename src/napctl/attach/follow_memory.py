@@ -6,7 +6,7 @@ from dataclasses import replace as but
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
-from napctl.attach.follow_retries import HARMED, Refusals
+from napctl.attach.follow_retries import HARMED, MOST_SECONDS, REFUSED_SECONDS, Refusals
 from napctl.attach.follow_step import outgrown_listeners
 from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
@@ -23,11 +23,11 @@ INSISTS = "somebody else keeps changing its settings, or those of the NAPI insta
 
 
 class Known:
-    """Of one target. Refusals are remembered for their time, and only of what is still there."""
+    """Of one target. Refusals are remembered for their time, at most `most_seconds`, and only of what is still there."""
 
-    def __init__(self, options: AttachOptions) -> None:
-        self._options = options
-        self._refused = Refusals[Key]()
+    def __init__(self, options: AttachOptions, most_seconds: float = MOST_SECONDS) -> None:
+        self._options, self.most_seconds = options, most_seconds
+        self._refused = Refusals[Key]((REFUSED_SECONDS, most_seconds))
         self._harmed = Refusals[Key](HARMED)
         """What starved."""
         self._outgrown = Refusals[Key](HARMED)
@@ -156,9 +156,10 @@ class Known:
         self.refuse(found, INSISTS)
         return self.judged(now.found, attached) if found else now
 
-    def try_anew(self) -> None:
-        """Somebody asks for what was refused."""
-        self._refused = Refusals[Key]()
+    def try_anew(self) -> bool:
+        """What was refused, as somebody asks for it or something may have mended it. Whether there was anything."""
+        before, self._refused = self._refused, Refusals[Key]((REFUSED_SECONDS, self.most_seconds))
+        return bool(before)
 
     def settle(self, now: JudgedTarget) -> None:
         """Remember what is attached by now, and forget what is no more."""

@@ -1,5 +1,7 @@
 """When --stay looks: often and cheaply, rarely and deeply, and by how much of a CPU. No clock of its own."""
 
+from napctl.attach.follow_retries import MOST_SECONDS, REFUSED_SECONDS
+
 __all__ = [
     "APART_SECONDS",
     "KEPT_FOR_OTHERS",
@@ -33,9 +35,12 @@ MINUTE = 60.0
 
 
 class Pace:
-    """Times are those of one clock, such as time.monotonic(), in s."""
+    """Times are those of one clock, such as time.monotonic(), in s. After one error upon the other it waits 1, 2, 4 … s,
+    `most_seconds` at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_seconds: float = MOST_SECONDS) -> None:
+        self._most_seconds, self._pause = most_seconds, 0.0
+        """After an error, s: at most, and the last one."""
         self._left = float(MOST_A_MINUTE)
         """Looks because of a change that may be made at `_counted_at`; each 10 s there is one more."""
         self._counted_at = 0.0
@@ -48,12 +53,29 @@ class Pace:
         self._not_before = 0.0
 
     def put_off(self, moment: float) -> None:
-        """Neither check nor look until then: it went wrong. What was wanted still is."""
+        """No look until then. What was wanted still is."""
         self._not_before = moment
+
+    def failed(self, now: float) -> None:
+        """It went wrong, perhaps once more. It may have been a look, and counts as one: what happens meanwhile lets it be
+        tried at once, and may happen all the time."""
+        self._left, self._counted_at = max(0.0, self._left_at(now) - 1), now
+        self._pause = min(2 * self._pause, self._most_seconds) if self._pause else REFUSED_SECONDS
+        self.put_off(now + self._pause)
+
+    def went_well(self) -> None:
+        """The next error is the first one again, unless a look is still to come, which may go wrong as before."""
+        if self._wanted is None:
+            self._pause = 0.0
+
+    def go_on(self, now: float) -> None:
+        """Something has happened that may have mended what went wrong: whatever was put off is not any more."""
+        self._pause, self._not_before = 0.0, min(self._not_before, now)
 
     def look_anew(self, now: float) -> None:
         """Everything may be otherwise: look at once, whatever was put off, and however often it was looked of late."""
-        self._not_before = self._counted_at = now
+        self.go_on(now)
+        self._counted_at = now
         self._left = float(MOST_A_MINUTE)
         self.want(now)
         self._look_at = min(self._look_at, now)
@@ -71,6 +93,10 @@ class Pace:
     def again_at(self, moment: float) -> None:
         """Look at that time at the latest."""
         self._look_at = min(self._look_at, moment)
+
+    def is_pulse_due(self, now: float) -> bool:
+        """Whether to check cheaply; also while a look is put off."""
+        return now >= self._pulse_at
 
     def pulse_by(self, moment: float) -> None:
         """Check at that time at the latest."""
@@ -101,7 +127,8 @@ class Pace:
 
     def seconds_left(self, now: float) -> float:
         """Until the next check or look; 0 if it is time."""
-        return max(0.0, max(self._not_before, min(self._pulse_at, self._next_look())) - now)
+        look_at = self._not_before if self.is_put_off(now) else self._next_look()
+        return max(0.0, min(self._pulse_at, look_at) - now)
 
     def _next_look(self) -> float:
         if self._wanted is None:

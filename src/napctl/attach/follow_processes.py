@@ -1,7 +1,7 @@
 """The processes of a followed target: cheap checks of them and deep looks at them, and when which of them is due."""
 
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.follow_check import Pulse
@@ -13,6 +13,7 @@ from napctl.attach.target import Target
 from napctl.kernel import processes
 from napctl.kernel.priority import in_background
 from napctl.model.change import Transaction
+from napctl.model.errors import NapctlError
 
 __all__ = ["FollowedProcesses"]
 
@@ -26,27 +27,48 @@ class FollowedProcesses:
 
     def __init__(self, target: Target, options: AttachOptions, known: Known):
         self._target, self._options, self._known = target, options, known
-        self.members, self.pace = Members(target), Pace()
+        self.members, self.pace = Members(target), Pace(known.most_seconds)
         self._pulse = Pulse(())
         self._look_seconds = 0.0
         """Of CPU time, of the last look."""
+        self.devices: frozenset[tuple[int, int]] = frozenset()
+        """That feed them, by the last look: network namespace and interface index."""
 
     @property
     def running(self) -> frozenset[int]:
         """Pids, by the last check."""
         return self._pulse.members
 
-    def check(self) -> None:
-        """Cheaply; a difference makes a look due."""
+    def check(self) -> bool:
+        """Cheaply; a difference makes a look due. Whether a process has come, or all that there were have gone."""
         began = time.process_time()
-        with in_background():
-            difference = self._pulse.take()
-        self.pace.pulsed(time.monotonic(), time.process_time() - began - self._pulse.listing_seconds)
+        try:
+            with in_background():
+                difference = self._pulse.take()
+        finally:
+            self.pace.pulsed(time.monotonic(), time.process_time() - began - self._pulse.listing_seconds)
         gone = bool(difference.ended) and self._pulse.all_gone
         if difference.connected or gone or (difference.born and self._options.steer):
             self.pace.want(time.monotonic())
         elif difference.changed:
             self.pace.want(time.monotonic(), churn=True)
+        return bool(difference.born) or gone
+
+    def is_put_off(self) -> bool:
+        """Something went wrong, it is not time to try again, and no process that may mend it has come or gone since."""
+        now = time.monotonic()
+        if self.pace.is_put_off(now) and self.pace.is_pulse_due(now):
+            with suppress(NapctlError, OSError):
+                if self.check():
+                    self.pace.go_on(now)
+        return self.pace.is_put_off(now)
+
+    def try_anew(self) -> None:
+        """What went wrong or was refused: something has happened that may have mended it, or somebody asks for it."""
+        now = time.monotonic()
+        self.pace.go_on(now)
+        if self._known.try_anew():
+            self.pace.want(now)
 
     def look(self, attached: Transaction | None) -> JudgedTarget | None:
         """Deeply; None: no process of the target runs. At ease, where somebody is attached and nobody new waits."""
@@ -58,6 +80,8 @@ class FollowedProcesses:
             by_name = self._target.kind == "name"
             self._pulse = Pulse(members, self._known.settled, pids=pids, by_name=by_name)
             now = self.examined(attached) if members else None
+        napis = now.found.napis.values() if now is not None else ()
+        self.devices = frozenset((each.netns, each.device.ifindex) for each in napis)
         self._look_seconds = time.process_time() - began
         return now
 

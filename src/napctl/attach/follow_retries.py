@@ -4,11 +4,13 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["HARMED", "REFUSED", "Refusals"]
+__all__ = ["HARMED", "MOST_SECONDS", "REFUSED_SECONDS", "Refusals"]
 
 
-REFUSED = (1.0, 60.0)
-"""Seconds before the second attempt, and at most before any: of what was refused, where that does no harm."""
+REFUSED_SECONDS = 1.0
+"""Before the second attempt at what was refused, where that does no harm,"""
+MOST_SECONDS = 60.0
+"""and at most before any, while somebody waits at a terminal."""
 HARMED = (600.0, 86400.0)
 """The same of what was attached and came to no good."""
 Key = TypeVar("Key", bound=Hashable)
@@ -25,9 +27,12 @@ class _Refusal:
 class Refusals(Generic[Key]):
     """Times are those of one clock, in s."""
 
-    def __init__(self, waits: tuple[float, float] = REFUSED) -> None:
+    def __init__(self, waits: tuple[float, float] = (REFUSED_SECONDS, MOST_SECONDS)) -> None:
         self._first, self._most = waits
         self._refused: dict[Key, _Refusal] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._refused)
 
     def add(self, key: Key, why: str, now: float) -> None:
         """It was refused, perhaps once more. While it is not to be tried again, nothing can refuse it."""

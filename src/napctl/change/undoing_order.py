@@ -12,10 +12,10 @@ from napctl.model.change import (
     RingsChange,
     ThreadChange,
 )
+from napctl.model.limits import LONGEST_SUSPENSION_NS
 from napctl.model.settings import NapiSettings
 
 __all__ = [
-    "LONGEST_SUSPENSION_NS",
     "SUSPENSION",
     "paused_meanwhile",
     "resumed_seconds",
@@ -28,8 +28,6 @@ __all__ = [
 SUSPENSION = ("irq_suspend_timeout_ns",)
 SLACK_SECONDS = 0.002
 """What a timer, and the task that starts it just before it would have been told otherwise, may be late."""
-LONGEST_SUSPENSION_NS = 100_000_000
-"""To wait for its end: the kernel's documentation advises a suspend timer of 20 ms."""
 
 
 def resumed_seconds(changes: Sequence[Change]) -> float:

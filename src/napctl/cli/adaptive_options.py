@@ -7,9 +7,9 @@ import click
 
 from napctl.cli.options import Duration
 from napctl.model.errors import Unsupported
+from napctl.model.limits import MOST_ADDED_LATENCY_NS
 from napctl.model.machine import Device
 from napctl.plan.adaptive import takes_profile
-from napctl.plan.goals import MOST_ADDED_LATENCY_NS
 from napctl.plan.proposal import Range
 
 __all__ = ["adaptive_options", "range_of", "refuse_without_profile"]

@@ -6,18 +6,15 @@ from typing import Any, get_args
 import click
 
 from napctl.adapt.preference import Prefer
-from napctl.attach.attach_options import (
-    AUTO,
-    DEFAULT,
-    LEAST_BUDGET_NS,
-    LONGEST_NS,
-    MOST_BUDGET,
-    RANGE,
-    S32_MAX,
-    timer_ns_of,
-    timer_range_ns_of,
-)
+from napctl.attach.attach_options import AUTO, DEFAULT, RANGE, timer_ns_of, timer_range_ns_of
 from napctl.cli.options import Duration
+from napctl.model.limits import (
+    LEAST_BUDGET_NS,
+    LONGEST_TIMER_NS,
+    MOST_BUSY_POLL_BUDGET,
+    MOST_BUSY_POLL_USECS,
+    MOST_DEFER_HARD_IRQS,
+)
 from napctl.model.modes import ASKED
 from napctl.model.units import duration_text
 
@@ -68,7 +65,7 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--defer-us", "timer_ns", type=Timer(), default=AUTO, show_default=True, metavar="auto|µs",
                      help="gro-flush-timeout: timer of the deferred polls. auto: tries 20, 50 and 200 under the "
                      "traffic that is there, and says why it chose one."),
-        click.option("--latency-budget", "latency_budget_ns", type=Duration(LEAST_BUDGET_NS, LONGEST_NS),
+        click.option("--latency-budget", "latency_budget_ns", type=Duration(LEAST_BUDGET_NS, LONGEST_TIMER_NS),
                      help="99 of 100 requests are to be read by the server within that time of their arrival, beside "
                      "what it needs by itself. With --stay, and by run: napctl adapts, and takes what costs the least "
                      "CPU within it, interrupts or a timer. Else auto tries no timer longer than that. Not beside a "
@@ -78,15 +75,15 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--prefer", type=click.Choice(get_args(Prefer)),
                      help="Within the budget: the least CPU per packet, or the least latency that costs at most 1.25 "
                      "times as much.  [default: cpu]"),
-        click.option("--defer-hard-irqs", type=click.IntRange(1, S32_MAX), default=DEFAULT.defer_hard_irqs,
-                     show_default=True, help="Empty polls before the interrupt is unmasked."),
-        click.option("--irq-suspend-timeout", "irq_suspend_timeout_ns", type=Duration(1, LONGEST_NS),
+        click.option("--defer-hard-irqs", type=click.IntRange(1, MOST_DEFER_HARD_IRQS),
+                     default=DEFAULT.defer_hard_irqs, show_default=True, help="Empty polls before the interrupt is unmasked."),
+        click.option("--irq-suspend-timeout", "irq_suspend_timeout_ns", type=Duration(1, LONGEST_TIMER_NS),
                      default=duration_text(DEFAULT.irq_suspend_timeout_ns), show_default=True,
                      help="Safety timer: interrupts come back if the server does not poll for so long."),
-        click.option("--busy-poll-usecs", type=click.IntRange(0, S32_MAX), default=DEFAULT.busy_poll_usecs,
-                     show_default=True, help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be "
+        click.option("--busy-poll-usecs", type=click.IntRange(0, MOST_BUSY_POLL_USECS),
+                     default=DEFAULT.busy_poll_usecs, show_default=True, help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be "
                      "killed, so more than 10000 needs --force."),
-        click.option("--busy-poll-budget", type=click.IntRange(1, MOST_BUDGET),
+        click.option("--busy-poll-budget", type=click.IntRange(1, MOST_BUSY_POLL_BUDGET),
                      default=DEFAULT.busy_poll_budget, show_default=True,
                      help="Packets that one busy poll may take."),
     )  # fmt: skip

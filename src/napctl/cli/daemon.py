@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -22,6 +21,7 @@ from napctl.service.daemon import Service
 from napctl.service.decisions import ServiceDecision
 from napctl.service.device_drift import wanted_of
 from napctl.service.metrics import most_series
+from napctl.service.metrics_drop_in import DAEMON_RELOAD, is_generated
 from napctl.service.policy_file import POLICY_PATH, read_policy
 from napctl.service.wake import Wake
 
@@ -95,13 +95,8 @@ def _checked(policy: Policy, netns: NetworkNamespace) -> str:
 
 
 def _who_may_scrape(place: MetricsPlace) -> str:
-    """Nobody knows but the administrator; the unit lets in this machine alone."""
-    if place.address is None or ip_address(place.address).is_loopback:
-        return ""
-    return (
-        f"; napctl.service lets none but this machine reach {place.address}: `systemctl edit napctl` and "
-        "IPAddressAllow= below [Service] say who scrapes them"
-    )
+    """The unit lets in this machine alone, until systemd has heard of another policy."""
+    return f"; {DAEMON_RELOAD} {place.address}" if place.is_beyond_loopback and not is_generated() else ""
 
 
 def _ask(wake: Wake, number: int) -> None:

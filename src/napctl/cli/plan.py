@@ -18,13 +18,14 @@ from napctl.cli.text.settings import setting_name, value_text
 from napctl.cli.text.table import paragraph, print_table
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import BadInput
+from napctl.model.limits import MOST_ADDED_LATENCY_NS
 from napctl.model.machine import Device, Machine
 from napctl.model.plan import Advice, Deferral, GoalName, Proposal
 from napctl.model.units import duration_text
 from napctl.observe.machine import WHO_POLLS, take_machine
 from napctl.observe.window import run_window
 from napctl.plan.file import plan_text
-from napctl.plan.goals import GOALS, MOST_ADDED_LATENCY_NS, Goal
+from napctl.plan.goals import GOALS, Goal
 from napctl.plan.propose import ANY_DEVICE, propose, worth_planning
 
 __all__ = ["not_supported"]

@@ -23,13 +23,13 @@ from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import Guard, Restored
 from napctl.model.cpus import cpus_text
 from napctl.model.errors import ChangedMeanwhile, NotPermitted, Unsupported
-from napctl.model.limits import MOST_NICE
+from napctl.model.limits import HIGHEST_RATE, LEAST_THRESHOLD, MOST_NICE, MOST_THRESHOLD
 from napctl.model.snapshot import Decision
 from napctl.model.value import Value
 from napctl.protect.groups import Protected
 from napctl.protect.keep_running import KeptRunning
 from napctl.protect.ladder import StepKind
-from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD, ProtectOptions
+from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.protection import Protection
 from napctl.protect.whom import Whom, whom
 

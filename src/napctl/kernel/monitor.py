@@ -20,7 +20,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import NetlinkSocket, decode
 from napctl.model.value import Value
 
-__all__ = ["Monitor", "Notice"]
+__all__ = ["Monitor", "Notice", "What"]
 
 
 What = Literal["coalescing", "rings", "channels", "link up", "link down", "device gone", "napi ids", "lost"]

@@ -1,4 +1,4 @@
-"""How far interrupts may be delayed without harm: the arithmetic behind every plan and several findings.
+"""The hard ceiling of each knob, and how far interrupts may be delayed without harm: behind every policy and plan.
 
 Source: J. Kicinski's note on IRQ coalescing (https://people.kernel.org/kuba/easy-network-performance-wins-with-irq-coalescing),
 and tcp_small_queue_check() in net/ipv4/tcp_output.c (TCP Small Queues): a flow stalls when its sent but not yet freed
@@ -7,12 +7,27 @@ flow sends at its pacing rate in 1/1024 s (sk_pacing_shift), whichever is larger
 fq nor BBR) net.ipv4.tcp_limit_output_bytes, if that is less. A flow whose queue is empty always sends.
 """
 
+from collections.abc import Mapping
+
+from napctl.model.units import NS_PER
 from napctl.model.value import Value
 
 __all__ = [
+    "CEILINGS",
     "FRAME_BITS",
+    "HIGHEST_RATE",
+    "LEAST_BUDGET_NS",
     "LEAST_NICE",
+    "LEAST_THRESHOLD",
+    "LONGEST_SUSPENSION_NS",
+    "LONGEST_TIMER_NS",
+    "MOST_ADDED_LATENCY_NS",
+    "MOST_BUSY_POLL_BUDGET",
+    "MOST_BUSY_POLL_USECS",
+    "MOST_DEFER_HARD_IRQS",
     "MOST_NICE",
+    "MOST_SPIN_USECS",
+    "MOST_THRESHOLD",
     "PACED_US",
     "RING_SHARE",
     "TSQ_SAFETY",
@@ -27,8 +42,41 @@ __all__ = [
 ]
 
 
+# Of single knobs: whoever asks, by a command or a policy, and what adapts gets no further.
+
+LONGEST_TIMER_NS = 10 * NS_PER["s"]
+"""Of gro-flush-timeout and irq-suspend-timeout, and of a latency budget, which bounds them."""
+LEAST_BUDGET_NS = 1_000
+"""Of a latency budget."""
+LONGEST_SUSPENSION_NS = 100_000_000
+"""Of irq-suspend-timeout where somebody waits for its end, as at each step to interrupts while adapting: no timer
+that is adapted is longer. The kernel's documentation advises 20 ms."""
+MOST_DEFER_HARD_IRQS = MOST_BUSY_POLL_USECS = 2**31 - 1
+"""What the kernel takes: netdev_nl_napi_set_config() in net/core/netdev-genl.c, ep_eventpoll_bp_ioctl() in
+fs/eventpoll.c."""
+MOST_BUSY_POLL_BUDGET = 2**16 - 1
+"""The same."""
+MOST_SPIN_USECS = 10_000
+"""Of busy-poll-usecs without --force: ep_busy_loop() looks for packets, and not for signals, for all that time."""
+MOST_ADDED_LATENCY_NS = 10**7
+"""By coalescing and deferral of a plan. Intel's drivers take no longer delay (IGB_MAX_ITR_USECS); nobody wants one."""
+LEAST_THRESHOLD, MOST_THRESHOLD = 50, 99
+"""Of protection, percent of a CPU. Below, one that has much to do with packets is no sign of anything."""
+HIGHEST_RATE = 1_000_000_000
+"""Packets a second that storm control may let pass."""
+CEILINGS: Mapping[str, int] = {
+    "gro_flush_timeout_ns": LONGEST_TIMER_NS,
+    "irq_suspend_timeout_ns": LONGEST_TIMER_NS,
+    "defer_hard_irqs": MOST_DEFER_HARD_IRQS,
+    "busy_poll_usecs": MOST_BUSY_POLL_USECS,
+    "busy_poll_budget": MOST_BUSY_POLL_BUDGET,
+}
+"""By the model's name of a setting. What is not here has its driver's, and the bounds below."""
 LEAST_NICE, MOST_NICE = 0, 19
 """Of a NAPI thread. One below 0 goes before all other work, as a softirq does: what threads are for is the contrary."""
+
+# Of delays, by link, ring and budget.
+
 TX_USECS_CEILING = 200
 """Little is gained above (the note), µs."""
 TSQ_SAFETY = 0.5

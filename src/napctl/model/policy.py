@@ -1,5 +1,6 @@
 """A policy: how packets shall be taken on a machine, as its administrator wrote it down. The service keeps it true."""
 
+from ipaddress import ip_address
 from typing import Literal
 
 from napctl.model.machine import Coalescing
@@ -99,6 +100,11 @@ class MetricsPlace(Value, frozen=True, kw_only=True):
     address: str | None = None
     port: int | None = None
     textfile: str | None = None
+
+    @property
+    def is_beyond_loopback(self) -> bool:
+        """Whether it is an address that other machines may reach."""
+        return self.address is not None and not ip_address(self.address).is_loopback
 
 
 class ServiceEntry(Value, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from napctl.model.limits import HIGHEST_RATE
 from napctl.model.value import Value
 
 __all__ = ["BY_REASON", "PASSING", "PortFacts", "Reason", "StormCounts", "StormLimits", "StormTally", "limits_of"]
@@ -34,7 +35,6 @@ class StormLimits(Value, frozen=True, kw_only=True):
 
 
 PASSING = StormLimits()
-HIGHEST_RATE = 1_000_000_000
 LEAST_BURST = 32
 BURST_PART = 20
 """A twentieth of a second: longer than the tick by which the program's clock goes on (10 ms at the longest)."""

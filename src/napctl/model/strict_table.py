@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from napctl.model.limits import CEILINGS
 from napctl.model.machine import DimProfile
 from napctl.model.settings import kernel_name
 from napctl.model.units import duration_ns, duration_text
@@ -101,7 +102,8 @@ def _reader(field: str) -> Read:
         return switch
     if field.endswith("_profile"):
         return _profile
-    return duration() if field.endswith("_ns") else number()
+    most = min(CEILINGS.get(field, U32_MAX), U32_MAX)
+    return duration(most_ns=most) if field.endswith("_ns") else number(most=most)
 
 
 def _profile(value: Any, where: str) -> tuple[DimProfile, ...]:

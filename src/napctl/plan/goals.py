@@ -5,11 +5,7 @@ from collections.abc import Mapping
 from napctl.model.plan import GoalName
 from napctl.model.value import Value
 
-__all__ = ["GOALS", "MOST_ADDED_LATENCY_NS", "Goal"]
-
-
-MOST_ADDED_LATENCY_NS = 10**7
-"""Intel's drivers take no longer delay (IGB_MAX_ITR_USECS), and nobody wants one."""
+__all__ = ["GOALS", "Goal"]
 
 
 class Goal(Value, frozen=True, kw_only=True):

@@ -2,13 +2,7 @@
 
 from napctl.model.value import Value
 
-__all__ = ["HIGHEST_RATE", "LEAST_THRESHOLD", "MOST_THRESHOLD", "ProtectOptions"]
-
-
-LEAST_THRESHOLD, MOST_THRESHOLD = 50, 99
-"""In percent. Below, a CPU that has much to do with packets is no sign of anything."""
-HIGHEST_RATE = 1_000_000_000
-"""Packets a second."""
+__all__ = ["ProtectOptions"]
 
 
 class ProtectOptions(Value, frozen=True, kw_only=True):

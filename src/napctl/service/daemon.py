@@ -32,6 +32,7 @@ from napctl.service.device_keeper import DEVICES
 from napctl.service.exposure import Exposure
 from napctl.service.keepers import BY_HAND, ServiceKeepers, told
 from napctl.service.manager_watch import ManagerWatch
+from napctl.service.metrics_drop_in import kept_in
 from napctl.service.own_guard import OwnGuard
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
@@ -279,7 +280,10 @@ class Service:
 
     def _expose(self) -> None:
         """Where the policy says."""
-        self._exposure = Exposure(self._policy.now.service, self._netns).__enter__()
+        service = self._policy.now.service
+        self._exposure = Exposure(service, self._netns).__enter__()
+        if words := kept_in(service.metrics):
+            self._tell("", words)
 
     def _close_exposure(self) -> None:
         self._exposure.__exit__()

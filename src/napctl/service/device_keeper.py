@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from napctl.attach.follow_conflicts import RESETS
 from napctl.attach.follow_devices import Readable
 from napctl.attach.follow_words import TellOf
 from napctl.attach.objections import RESET_SECONDS, Objections
@@ -80,6 +81,8 @@ class DeviceKeeper:
         self._due_at = 0.0
         self._reset_at: dict[int, float] = {}
         """When a device was last reset, by interface index."""
+        self._made_at = float("-inf")
+        """When settings were last made, or refused."""
         self._matches: Mapping[int, str] = {}
         """By interface index, names of those that an entry matched at the last look, and of those that are set."""
         self._problems: Mapping[str, str] = {}
@@ -143,8 +146,10 @@ class DeviceKeeper:
             return
         for notice in notices:
             ours = notice.ifindex in self._matches or notice.what == "lost"
-            if ours and notice.what in ("link up", "napi ids", "rings", "channels", "lost"):
+            if ours and (notice.what in RESETS or notice.what == "lost"):
                 self._reset_at[notice.ifindex] = now
+                if now - self._made_at >= RESET_SECONDS:  # else we may have reset it, and would try for ever
+                    self._refusals.try_anew(notice.device)
             self._due_at = min(self._due_at, now + (EVENT_SECONDS if ours else STRANGER_SECONDS))
         self._reset_at = {each: at for each, at in self._reset_at.items() if now - at < RESET_SECONDS}
 
@@ -236,6 +241,8 @@ class DeviceKeeper:
             back = [each for each in past.put_back if device_of(each) not in unsettled]
             before = self._changes
             refused = self._make(journal, more, back, past) if more or back or past.gone else {}
+        if more or back:
+            self._made_at = self._clock()
         self._refusals.settle(more, refused, now)
         self._end_what_is_empty()
         for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):

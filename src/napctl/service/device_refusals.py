@@ -27,9 +27,12 @@ class DeviceRefusals:
         self._refused: set[str] = set()
         """What is to be tried again, by the key of the backoff."""
 
-    def try_anew(self) -> None:
-        """Everything is due, for the first time."""
-        self._backoff = Backoff()
+    def try_anew(self, device: str = "") -> None:
+        """What was refused of that device, or of all, and the look at them are due, for the first time."""
+        if not device:
+            self._backoff = Backoff()
+        for key in (LOOKING, *(each for each in self._refused if each.split()[1] == device)):
+            self._backoff.succeeded(key)
 
     def may_look(self, now: float) -> bool:
         """Whether the last look went well, or it is time for another one."""

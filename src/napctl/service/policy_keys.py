@@ -10,19 +10,20 @@ from pathlib import PurePath
 from typing import Any, get_args
 
 from napctl.adapt.preference import Prefer
-from napctl.attach.attach_options import (
-    LEAST_BUDGET_NS,
-    LONGEST_NS,
-    MOST_BUDGET,
-    RANGE,
-    S32_MAX,
-    AttachOptions,
-    options_of,
-    timer_ns_of,
-    timer_range_ns_of,
-)
+from napctl.attach.attach_options import RANGE, AttachOptions, options_of, timer_ns_of, timer_range_ns_of
 from napctl.attach.target import parse
 from napctl.model.errors import BadInput
+from napctl.model.limits import (
+    HIGHEST_RATE,
+    LEAST_BUDGET_NS,
+    LEAST_THRESHOLD,
+    LONGEST_TIMER_NS,
+    MOST_ADDED_LATENCY_NS,
+    MOST_BUSY_POLL_BUDGET,
+    MOST_BUSY_POLL_USECS,
+    MOST_DEFER_HARD_IRQS,
+    MOST_THRESHOLD,
+)
 from napctl.model.machine import Coalescing
 from napctl.model.modes import ASKED
 from napctl.model.plan import Deferral, GoalName, RingSizes, settings
@@ -43,8 +44,7 @@ from napctl.model.strict_table import (
 )
 from napctl.model.units import NS_PER
 from napctl.plan.file import may_be_a_device
-from napctl.plan.goals import GOALS, MOST_ADDED_LATENCY_NS
-from napctl.protect.protect_options import HIGHEST_RATE, LEAST_THRESHOLD, MOST_THRESHOLD
+from napctl.plan.goals import GOALS
 
 __all__ = [
     "ATTACH",
@@ -148,13 +148,13 @@ ATTACH: Mapping[str, Read] = {
     "mode": one_of(*ASKED),
     "spin": switch,
     "defer-us": _timer,
-    "latency-budget": duration(LEAST_BUDGET_NS, LONGEST_NS, "150us"),
+    "latency-budget": duration(LEAST_BUDGET_NS, LONGEST_TIMER_NS, "150us"),
     "timer-range": _timer_range,
     "prefer": one_of(*get_args(Prefer)),
-    "defer-hard-irqs": number(1, S32_MAX),
-    "irq-suspend-timeout": duration(1, LONGEST_NS, "20ms"),
-    "busy-poll-usecs": number(0, S32_MAX),
-    "busy-poll-budget": number(1, MOST_BUDGET),
+    "defer-hard-irqs": number(1, MOST_DEFER_HARD_IRQS),
+    "irq-suspend-timeout": duration(1, LONGEST_TIMER_NS, "20ms"),
+    "busy-poll-usecs": number(0, MOST_BUSY_POLL_USECS),
+    "busy-poll-budget": number(1, MOST_BUSY_POLL_BUDGET),
 }
 
 
@@ -262,7 +262,7 @@ def service_values(value: Any, where: str) -> dict[str, Any]:
 
 def refuse_beyond_loopback(place: MetricsPlace, where: str, *, beyond: bool) -> None:
     """Who can read metrics learns what runs here: that they leave the machine is to be said outright."""
-    if place.address is not None and not beyond and not ip_address(place.address).is_loopback:
+    if place.is_beyond_loopback and not beyond:
         raise Wrong(
             where,
             f"{place.address} is no loopback address, and metrics-beyond-loopback = true is not there to allow it",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["FIRST_SECONDS", "Backoff"]
+__all__ = ["FIRST_SECONDS", "MOST_SECONDS", "Backoff"]
 
 
 FIRST_SECONDS, MOST_SECONDS = 1.0, 300.0

@@ -23,7 +23,7 @@ from napctl.model.policy import AttachEntry
 from napctl.model.settings import BUSY_POLL
 from napctl.model.units import duration_text
 from napctl.service.policy_keys import attach_options_of
-from napctl.service.retries import Backoff
+from napctl.service.retries import MOST_SECONDS, Backoff
 
 __all__ = ["TargetKeeper", "TargetState"]
 
@@ -88,7 +88,7 @@ class TargetKeeper:
         options = attach_options_of(self.entry)
         stay = Stay(
             self._target, options, self._guard, self._directory, self._tell,
-            entry=self.name, objections=self._objections,
+            entry=self.name, objections=self._objections, most_seconds=MOST_SECONDS,
         )  # fmt: skip
         self.by_hand = self._ended = False
         try:
@@ -129,6 +129,7 @@ class TargetKeeper:
         if self._stay is not None:
             self._stay.try_anew()
         elif not self._ended:
+            self._backoff = Backoff()
             self.begin()
 
     def turn(self) -> bool:

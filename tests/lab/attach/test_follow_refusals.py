@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from napctl.attach import follow_pace
 from napctl.attach.follow import Stay
-from napctl.attach.follow_many import follow
+from napctl.attach.follow_many import follow, take_turns, wait_for_any
+from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.target import parse
 from napctl.change import transaction
 from napctl.change.guard import watched
@@ -33,6 +35,7 @@ from tests.lab.cost import Cost, long_looks_in, traced
 from tests.lab.following import (
     attached,
     connections,
+    flap,
     following,
     new_connections_are_spread,
     queues_of,
@@ -252,3 +255,44 @@ def test_a_second_follower_of_the_same_target_is_refused(lab: Lab, server: Serve
         it.told("attached memcached")
         assert napctl("attach", server.pid, "--stay", *PROMPTLY).failed_with(2, "already attached", "napctl detach")
         assert it.end() == 0
+
+
+@pytest.mark.parametrize("event", ["a worker comes", "the link is reset", "somebody asks for it"])
+def test_what_went_wrong_waits_for_its_time_unless_something_happens_that_may_have_mended_it(
+    event: str, lab: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_pace, "REFUSED_SECONDS", 3600.0)
+    told = list[str]()
+
+    def tell(line: str, _kind: Decision | None = None, /) -> None:
+        told.append(line)
+
+    with ending(python_server(lab, FORKS)) as server, ExitStack() as stack:
+        stack.enter_context(ask(lab, server))
+        guard = stack.enter_context(watched(None, napctl.state))
+        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell)
+        stack.callback(stay.let_go)
+
+        def is_attached() -> bool:
+            wait_for_any([stay], seconds=0.1)
+            list(take_turns([stay]))
+            return stay.attached is not None
+
+        napctl.state.chmod(0o777)  # which no napctl trusts
+        until(lambda: is_attached() or told, "an error")
+        napctl.state.chmod(0o700)
+        until_s = time.monotonic() + 2 * PULSE_SECONDS
+        while time.monotonic() < until_s:
+            assert not is_attached()
+        assert len(told) == 1
+
+        match event:
+            case "a worker comes":
+                stack.enter_context(worker_of(lab, server))
+            case "the link is reset":
+                flap(lab)
+                stack.enter_context(ask(lab, server))
+            case _:
+                stay.try_anew()
+        until(is_attached, "it to be attached")
+    assert not any(map(attached, settings_of(lab)))

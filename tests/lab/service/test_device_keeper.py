@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from napctl.attach.objections import RESET_SECONDS
 from napctl.change import transaction
 from napctl.change.journal import Journal
 from napctl.change.one_change import make
@@ -18,6 +19,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.change import Change
+from napctl.model.errors import Unsupported
 from napctl.model.machine import Coalescing
 from napctl.model.settings import NapiSettings
 from tests.lab.following import flap, set_channels, settings_of
@@ -225,6 +227,28 @@ def test_what_is_refused_keeps_nothing_else_back_and_is_tried_again_ever_later(b
     keeping.later(20)
     assert keeping.look() == []
     assert keeping.left_s > 20
+
+
+def test_what_is_refused_is_tried_at_once_when_its_device_was_reset_and_not_for_what_napctl_may_have_done_itself(
+    bed: Lab, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(change: Change, *_: object) -> Change:
+        raise Unsupported(f"{change.where}: the driver refuses")
+
+    monkeypatch.setattr(transaction, "make", refusing)
+    keeping.look(SERVER)
+    for _ in range(4):
+        keeping.later(20)
+        (line,) = keeping.look()
+    assert line.endswith("; tried again in 16s")
+    flap(bed)
+    assert keeping.look() == []
+    keeping.later(2 * RESET_SECONDS)
+    assert keeping.look() == []
+
+    flap(bed)
+    (line,) = keeping.look()
+    assert line.endswith("; tried again in 1s")
 
 
 def test_all_refused_at_first_makes_one_transaction_which_ends_when_nothing_is_asked_for(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from napctl.attach.follow_pace import (
     SETTLE_SECONDS,
     Pace,
 )
-from napctl.attach.follow_retries import HARMED, REFUSED, Refusals
+from napctl.attach.follow_retries import HARMED, MOST_SECONDS, REFUSED_SECONDS, Refusals
 
 TIMELY = 2
 """Looks in any minute for which there is no cause but the time."""
@@ -124,7 +125,7 @@ def test_what_is_refused_is_tried_again_after_1_2_4_s_and_at_last_each_minute() 
         waits.append(until - now)
         now = until
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert REFUSED == (1, 60)
+    assert (REFUSED_SECONDS, MOST_SECONDS) == (1, 60)
 
 
 def test_what_has_starved_is_not_tried_again_for_ten_minutes() -> None:
@@ -150,14 +151,77 @@ def test_what_is_refused_twice_at_once_waits_no_longer_for_it() -> None:
     assert refusals.next_at(0) == 1
 
 
-def test_after_an_error_nothing_is_done_for_a_while_and_what_was_wanted_still_is() -> None:
+def test_what_is_put_off_is_done_later_and_what_was_wanted_still_is() -> None:
     pace = Pace()
     pace.looked(0, 0)
+    pace.pulsed(0, 1e9)
     pace.want(1)
     assert pace.due(2)
     pace.put_off(10)
     assert (pace.is_put_off(2), pace.seconds_left(2)) == (True, 8)
     assert (pace.is_put_off(10), pace.due(10), pace.urgent) == (False, True, True)
+
+
+def waits_after_errors(pace: Pace, times: int) -> list[float]:
+    """One upon the other, each as soon as it is tried again, s; the first at 1000."""
+    now, waits = 1000.0, []
+    for _ in range(times):
+        pace.failed(now)
+        pace.pulsed(now, 1e9)
+        waits.append(pace.seconds_left(now))
+        now += waits[-1]
+        assert not pace.is_put_off(now)
+    return waits
+
+
+@pytest.mark.parametrize("most", [60, 300])
+def test_after_one_error_upon_the_other_it_waits_twice_as_long_and_no_longer_than_that(most: int) -> None:
+    waits = waits_after_errors(Pace(most), 11)
+    assert waits == [min(2**number, most) for number in range(11)]
+
+
+def test_the_cheap_checks_go_on_meanwhile() -> None:
+    pace = Pace()
+    waits_after_errors(pace, 5)
+    pace.failed(2000)
+    pace.pulsed(2000, 0)
+    assert (pace.seconds_left(2000), pace.is_put_off(2001)) == (PULSE_SECONDS, True)
+    assert pace.is_pulse_due(2000 + PULSE_SECONDS)
+
+
+def test_what_may_have_mended_it_lets_it_be_tried_at_once_and_the_next_error_is_the_first_again() -> None:
+    pace = Pace()
+    waits_after_errors(pace, 8)
+    pace.failed(2000)
+    assert pace.is_put_off(2001)
+    pace.go_on(2001)
+    assert not pace.is_put_off(2001)
+    assert pace.due(2001)
+    assert waits_after_errors(pace, 1) == [1]
+
+
+def test_an_error_is_over_when_what_was_wanted_is_done_and_not_before() -> None:
+    pace = Pace()
+    pace.want(1000)
+    waits_after_errors(pace, 3)
+    pace.went_well()  # a cheap check, while the look is still to come
+    assert waits_after_errors(pace, 1) == [8]
+    pace.looked(1010, 0)
+    pace.went_well()
+    assert waits_after_errors(pace, 1) == [1]
+
+
+def test_what_happens_all_the_time_makes_no_more_attempts_than_looks() -> None:
+    """Processes that come and go, of a target that cannot be attached."""
+    pace, tried = Pace(), []
+    for tenth in range(10, 3000):
+        now = 1000 + tenth / 10
+        pace.go_on(now)
+        pace.want(now)
+        if pace.due(now):
+            tried.append(now)
+            pace.failed(now)
+    assert MOST_A_MINUTE <= in_any_minute(tried) <= 2 * MOST_A_MINUTE
 
 
 def test_after_a_sleep_of_the_machine_it_is_looked_at_at_once_whatever_was_put_off() -> None:

@@ -21,7 +21,7 @@ def write(path: Path, text: str) -> Path:
         ('[service]\nmetrics = "127.0.0.1:9811"\nmetrics-per-napi = true\n', " series of metrics\n"),
         (
             '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n',
-            "reach 192.0.2.1: `systemctl edit napctl` and IPAddressAllow= below [Service] say who scrapes them\n",
+            "series of metrics; `systemctl daemon-reload` lets other machines reach 192.0.2.1\n",
         ),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.model.storm import HIGHEST_RATE, PASSING, limits_of
+from napctl.model.limits import HIGHEST_RATE
+from napctl.model.storm import PASSING, limits_of
 
 SLOWEST_TICK_S = 0.01
 """CONFIG_HZ=100: so coarse is the clock by which the program fills a bucket."""

@@ -47,6 +47,15 @@ def test_what_failed_is_tried_at_once_when_somebody_asks_for_it(tmp_path: Path) 
     assert told[1:] == [WAITING]
 
 
+def test_what_fails_although_somebody_asks_for_it_has_failed_for_the_first_time(tmp_path: Path) -> None:
+    keeper, told = refused(tmp_path)
+    tmp_path.chmod(0o777)
+    (tmp_path / "journal.sqlite").touch()
+    for _ in range(3):
+        keeper.try_anew()
+    assert [each.rsplit(" ", 1)[1] for each in told] == ["1s"] * 4
+
+
 def test_what_was_detached_by_hand_is_not_due(tmp_path: Path) -> None:
     keeper, _ = refused(tmp_path)
     keeper.by_hand = True
@@ -55,3 +64,17 @@ def test_what_was_detached_by_hand_is_not_due(tmp_path: Path) -> None:
     assert keeper.seconds_left(time.monotonic()) == math.inf
     keeper.try_anew()
     assert keeper.state == "waiting"
+
+
+def test_what_fails_is_tried_again_after_five_minutes_at_most(tmp_path: Path) -> None:
+    keeper, _ = refused(tmp_path)
+    keeper.turn()
+    assert keeper._stay is not None
+    pace, now, waits = keeper._stay._pace, 1000.0, []
+    for _ in range(10):
+        pace.failed(now)
+        pace.pulsed(now, 1e9)
+        waits.append(pace.seconds_left(now))
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+    assert keeper._stay._known.most_seconds == 300
