@@ -88,8 +88,9 @@ def attachment(
 
 def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -> tuple[Change, ...]:
     """The changes that attach what was chosen: steering, then the device's half, so that the deferral is there before
-    the first task polls. An epoll instance, socket or ring already as wanted is not touched, but for one that `adapts`:
-    it is part of it all the same, as it may be given something else later."""
+    the first task polls. An epoll instance or socket already as wanted is not touched, but for one that `adapts`: it is
+    part of it all the same, as it may be given something else later. So is a ring, as nothing else tells that it is
+    the ring that polls."""
     found, choice = target.found, target.choice
     if choice.mode == "thread":
         return tuple(_threads(target))
@@ -149,7 +150,7 @@ def planned(target: JudgedTarget, wanted: Suspension, *, adapts: bool = False) -
             after=ring_polling(wanted),
         )
         for each in choice.rings
-        if each.polling is not None and (adapts or each.polling != ring_polling(wanted))
+        if each.polling is not None
     ]
     return tuple(changes)
 

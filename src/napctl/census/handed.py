@@ -39,7 +39,10 @@ def handed_by_queue(device: Device, queues: Collection[Queue], packets: int | No
         counts = facts.xdp_counts.get(device.name, {}).get(queue.index)
         for use in queue.uses:
             redirected = counts.redirected if counts is not None and use.kind == "AF_XDP" else None
-            yield _way(_kind(use), redirected, packets, by=_user(device, queue, use, facts), evidence=_of_use(use))
+            ours = [each for each in facts.xdp_sockets if (each.device, each.queue) == (device.name, queue.index)]
+            bound = ours if use.kind == "AF_XDP" else []
+            evidence = (*_of_use(use), *_zero_copy(bound))
+            yield _way(_kind(use), redirected, packets, by=_user(use, bound), evidence=evidence)
         if counts is not None and device.xdp is not None and device.xdp.native is not None:
             to_socket = counts.redirected if any(use.kind == "AF_XDP" for use in queue.uses) else 0
             if taken := counts.taken - to_socket:
@@ -91,16 +94,17 @@ def _kind(use: QueueUse) -> HandedTo:
     return kinds[use.kind]
 
 
-def _user(device: Device, queue: Queue, use: QueueUse, facts: Facts) -> str | None:
+def _user(use: QueueUse, bound: Sequence[XdpSocket]) -> str | None:
     if use.kind == "lease":
         return lessee(use)
-    holders = [
-        f"{name} ({pid})"
-        for socket in facts.xdp_sockets
-        if use.kind == "AF_XDP" and (socket.device, socket.queue) == (device.name, queue.index)
-        for pid, name in socket.holders
-    ]
+    holders = [f"{name} ({pid})" for socket in bound for pid, name in socket.holders]
     return each(dict.fromkeys(holders)) if holders else None
+
+
+def _zero_copy(bound: Sequence[XdpSocket]) -> Iterator[str]:
+    told = {socket.zero_copy for socket in bound}
+    if len(told) == 1 and None not in told:
+        yield f"{'zero copy' if told == {True} else 'its packets are copied'} [sock_diag, or XDP_OPTIONS]"
 
 
 def _of_use(use: QueueUse) -> tuple[str, ...]:

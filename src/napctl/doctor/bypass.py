@@ -1,4 +1,5 @@
-"""Rules about programs that take packets past the kernel: those that do not, and those that burn a CPU at rest."""
+"""Rules about programs that take packets past the kernel: those that do not, that do not keep up, or that burn a
+CPU at rest."""
 
 from collections.abc import Iterator
 
@@ -12,10 +13,15 @@ __all__ = ["RULES"]
 
 AT_REST = 0.05
 """Of the time that a poller runs: with less work, sleeping costs it nothing that anybody sees."""
+LEAST_LOST = 10
 MEAN = "mean of"
 """What a program tells of its work may be of another time than now."""
 COMMANDS = {"Open vSwitch with DPDK": ("ovs-vsctl set Open_vSwitch . other_config:pmd-sleep-max=50",)}
 LOADED_BASIS = "Onload User Guide UG1586; libvma README; https://doc.dpdk.org/guides/howto/telemetry.html"
+BEHIND_BASIS = (
+    "https://doc.dpdk.org/guides/prog_guide/ethdev/ethdev.html, imissed; "
+    "Documentation/networking/af_xdp.rst, XDP_STATISTICS"
+)
 REST_BASIS = (
     "https://doc.dpdk.org/guides/prog_guide/power_man.html; "
     "https://docs.openvswitch.org/en/latest/topics/dpdk/pmd/, PMD load based sleeping"
@@ -47,11 +53,35 @@ def bypass_idle(seen: Checkup) -> Iterator[Finding]:
         )
 
 
+def poller_behind(seen: Checkup) -> Iterator[Finding]:
+    """Packets find no place with a program: its 100 % of a CPU suffice no more, which CPU time never tells."""
+    for poller in seen.pollers:
+        really = poller.really
+        if really is None or (really.lost or 0) < LEAST_LOST:
+            continue
+        taken = "" if really.port_packets is None else f", and {really.port_packets:,} came to it"
+        yield Finding(
+            rule="poller-behind",
+            severity="danger",
+            where=_name(poller),
+            title=f"{_name(poller)} does not keep up: {really.lost:,} packets found no place with it",
+            evidence=(Evidence(text=f"{really.lost:,} packets lost{taken}", source=_who_counts(poller)),),
+            consequence="They are lost before it has seen them; whoever sent them sends them again, or does not.",
+            remedy="Give it another queue and another CPU, or larger rings; or see what else runs on its CPU.",
+            certainty="certain",
+            basis=BEHIND_BASIS,
+        )
+
+
+def _who_counts(poller: Poller) -> str:
+    return "XDP_STATISTICS" if poller.kind == "AF_XDP" else "its ports"
+
+
 def poller_at_rest(seen: Checkup) -> Iterator[Finding]:
     """A program polls at 100 % of a CPU, and hardly any of that is work."""
     for poller in seen.pollers:
         resting = [each for each in poller.threads if _rests(each)]
-        if poller.kind in ("spins, no NIC", "not known") or not resting:
+        if poller.kind in ("busy, no NIC", "not known") or not resting:
             continue
         used = sum(each.run_share for each in resting)
         told = all(each.work_share is not None for each in resting)
@@ -94,4 +124,4 @@ def _name(poller: Poller) -> str:
     return f"{poller.name} ({poller.pid})"
 
 
-RULES = (Rule("bypass-idle", bypass_idle), Rule("poller-at-rest", poller_at_rest))
+RULES = (Rule("bypass-idle", bypass_idle), Rule("poller-behind", poller_behind), Rule("poller-at-rest", poller_at_rest))

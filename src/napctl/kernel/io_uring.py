@@ -9,12 +9,23 @@ import os
 import re
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from napctl.kernel.processes import PROC
 from napctl.model.settings import DYNAMIC, INACTIVE, STATIC, RingPolling
 
-__all__ = ["FORGETTING", "PATIENCE_SECONDS", "RingFacts", "facts", "parsed", "refusal", "set_polling", "why_refused"]
+__all__ = [
+    "FORGETTING",
+    "PATIENCE_SECONDS",
+    "RingFacts",
+    "facts",
+    "joined",
+    "parsed",
+    "refusal",
+    "set_polling",
+    "why_refused",
+]
 
 
 IO_URING_REGISTER = 427  # the same number on every architecture
@@ -58,11 +69,38 @@ def facts(fd: int, pid: int | None = None, patience_seconds: float = PATIENCE_SE
     as open_files.watched()."""
     path = PROC / ("self" if pid is None else str(pid)) / "fdinfo" / str(fd)
     until = time.monotonic() + patience_seconds
-    while (found := parsed(path.read_text(errors="replace"))) is None:
-        if time.monotonic() > until:
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
-        time.sleep(BETWEEN_SECONDS)
-    return found
+    readings: list[RingFacts] = []
+    while (agreed := joined(readings)) is None:
+        if readings:
+            time.sleep(BETWEEN_SECONDS)
+        while (found := parsed(path.read_text(errors="replace"))) is None:
+            _still(until)
+        readings.append(found)
+        if len(readings) > 2:
+            _still(until)
+    return agreed
+
+
+def _still(until: float) -> None:
+    """Wait for the next reading. Raises OSError if it is too late for one."""
+    if time.monotonic() > until:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    time.sleep(BETWEEN_SECONDS)
+
+
+def joined(readings: Sequence[RingFacts]) -> RingFacts | None:
+    """What several readings in a row tell together; None: the last two do not agree.
+
+    Kernels without commit d871198ee431 (Linux 6.15, 6.14.8) write without the lock where somebody has it: then the
+    values of its polling may be of two moments, and files and thread are left out.
+    """
+    if len(readings) < 2 or readings[-1].polling != readings[-2].polling:
+        return None
+    return RingFacts(
+        polling=readings[-1].polling,
+        submission_thread=any(each.submission_thread for each in readings),
+        sockets=frozenset().union(*(each.sockets for each in readings)),
+    )
 
 
 def parsed(text: str) -> RingFacts | None:

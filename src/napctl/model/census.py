@@ -46,10 +46,11 @@ PollerKind = Literal[
     "Seastar",
     "AF_XDP",
     "user-space driver",
-    "spins, no NIC",
+    "busy, no NIC",
     "not known",
 ]
-"""`spins, no NIC`: no bypass, and not called one. `not known`: it forbids to be looked at."""
+"""`busy, no NIC`: it computes or spins, which is not told apart; no bypass, and not called
+one. `not known`: it forbids to be looked at."""
 
 
 class TakenWay(Value, frozen=True, kw_only=True):
@@ -137,6 +138,8 @@ class BypassShare(Value, frozen=True, kw_only=True):
     """Within the window, by the program's own count; None: it gives none."""
     kernel_packets: int | None = None
     """Within the window, by the kernel on the same devices, or on the program's sockets; None: not counted."""
+    lost: int | None = None
+    """Packets for which it had no place within the window, as it does not keep up; None: not told."""
     copies: bool = False
     """Its port brings copies: the kernel takes all of them as well, and nothing goes past it."""
     seconds: float | None = None
@@ -155,7 +158,7 @@ class BypassShare(Value, frozen=True, kw_only=True):
 
 
 class Poller(Value, frozen=True, kw_only=True):
-    """A process that takes packets past the kernel's stack, or spins."""
+    """A process that takes packets past the kernel's stack, or keeps a CPU busy."""
 
     pid: int
     started_ticks: int

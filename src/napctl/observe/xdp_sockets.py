@@ -11,6 +11,7 @@ from napctl.kernel.netdev import Netdev
 from napctl.kernel.netlink import Refused
 from napctl.kernel.processes import Process
 from napctl.kernel.xdp_diag import BoundSocket
+from napctl.kernel.xdp_rings import is_zero_copy
 from napctl.model.census import XdpSocket
 from napctl.model.errors import Unsupported
 from napctl.model.machine import Device, Queue
@@ -22,8 +23,8 @@ __all__ = ["sockets_by_queues", "xdp_sockets"]
 QUEUE_TELLS = "NETDEV_A_QUEUE_XSK"
 """How the kernel calls what it tells of a queue that has a socket, if it does."""
 BY_QUEUE = "queue-get, and the ring that it has mapped"
-Holder = tuple[Process, bool]
-"""Who has a socket, and whether it prefers busy polling."""
+Holder = tuple[Process, bool, bool | None]
+"""Who has a socket, whether it prefers busy polling, and whether it is one of zero copy."""
 
 
 def xdp_sockets(netns: NetworkNamespace, devices: Collection[Device]) -> tuple[XdpSocket, ...] | None:
@@ -53,7 +54,7 @@ def sockets_by_queues(netns: NetworkNamespace, process: Process) -> list[BoundSo
         return None
     if not used:
         return [] if kernel_names(QUEUE_TELLS) else None
-    inodes = sorted(inode for inode, _ in _sockets(process, netns.cookie))
+    inodes = sorted(inode for inode, *_ in _sockets(process, netns.cookie))
     if inodes and len(inodes) != len(used):
         return None
     return [BoundSocket(inode, *place, None, BY_QUEUE) for inode, place in zip(inodes, used, strict=False)]
@@ -77,14 +78,14 @@ def _holders(netns: NetworkNamespace) -> dict[int, list[Holder]]:
     found: dict[int, list[Holder]] = {}
     for process in processes.processes():
         with suppress(OSError):  # gone meanwhile, or not ours to look into
-            for inode, prefers in _sockets(process, cookie):
-                found.setdefault(inode, []).append((process, prefers))
+            for inode, prefers, zero_copy in _sockets(process, cookie):
+                found.setdefault(inode, []).append((process, prefers, zero_copy))
     return found
 
 
-def _sockets(process: Process, cookie: int) -> Iterator[tuple[int, bool]]:
-    """Inode numbers of a process's sockets of AF_XDP of the namespace with that cookie, and whether they prefer busy
-    polling: who uses one has mapped its rings. Raises OSError."""
+def _sockets(process: Process, cookie: int) -> Iterator[tuple[int, bool, bool | None]]:
+    """Inode numbers of a process's sockets of AF_XDP of the namespace with that cookie, whether they prefer busy
+    polling, and whether they are of zero copy: who uses one has mapped its rings. Raises OSError."""
     inodes = socket_inodes(mapped_files(process.pid))
     if not inodes:
         return
@@ -93,14 +94,16 @@ def _sockets(process: Process, cookie: int) -> Iterator[tuple[int, bool]]:
     with processes.Handle.of(process) as handle:
         for fd, told in ask_sockets(handle, sorted(by_fd), _polling):
             if told is not None and told[0] == cookie:
-                yield by_fd[fd], told[1]
+                yield by_fd[fd], *told[1:]
 
 
-def _polling(socket_fd: int) -> tuple[int, bool] | None:
-    """Of which network namespace it is, and whether it prefers busy polling; None if it is none of AF_XDP."""
+def _polling(socket_fd: int) -> tuple[int, bool, bool | None] | None:
+    """Of which network namespace it is, whether it prefers busy polling, and whether it is of zero copy; None if it is
+    none of AF_XDP."""
     if not sockets.is_xdp(socket_fd):
         return None
-    return sockets.netns_cookie(socket_fd), sockets.polling(socket_fd).prefer_busy_poll
+    prefers = sockets.polling(socket_fd).prefer_busy_poll
+    return sockets.netns_cookie(socket_fd), prefers, is_zero_copy(socket_fd)
 
 
 def _of(device: str, queue: int, zero_copy: bool | None, holders: Sequence[Holder]) -> XdpSocket:
@@ -108,12 +111,12 @@ def _of(device: str, queue: int, zero_copy: bool | None, holders: Sequence[Holde
     return XdpSocket(
         device=device,
         queue=queue,
-        zero_copy=zero_copy,
-        holders=tuple(dict.fromkeys((process.pid, process.name) for process, _ in holders)),
-        prefers_busy_poll=_alike([prefers for _, prefers in holders]),
+        zero_copy=_alike([each for *_, each in holders]) if zero_copy is None else zero_copy,
+        holders=tuple(dict.fromkeys((process.pid, process.name) for process, *_ in holders)),
+        prefers_busy_poll=_alike([prefers for _, prefers, _ in holders]),
     )
 
 
-def _alike(answers: Sequence[bool]) -> bool | None:
+def _alike(answers: Sequence[bool | None]) -> bool | None:
     """None: there are none, or different ones."""
     return answers[0] if len(set(answers)) == 1 else None

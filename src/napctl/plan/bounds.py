@@ -1,4 +1,5 @@
-"""What keeps a plan from being applied: it goes beyond a safety bound, or it is another machine's."""
+"""What keeps a plan from being applied: it goes beyond a safety bound, is another machine's, or sets what somebody
+else drives."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,12 +7,21 @@ from msgspec.structs import replace
 
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.limits import Bound, frames_bound, rx_usecs_bound, tx_usecs_bound
-from napctl.model.machine import Coalescing, Device, DimProfile, Machine, attached, threads_together
+from napctl.model.machine import (
+    Coalescing,
+    Device,
+    DimProfile,
+    Machine,
+    UserSpaceDevice,
+    attached,
+    leases,
+    threads_together,
+)
 from napctl.model.plan import DevicePlan, Plan, queue_counts, settings
 from napctl.model.settings import kernel_name
 from napctl.plan.applied import software_delay_ns, with_coalescing, with_plan
 
-__all__ = ["beyond", "mismatch"]
+__all__ = ["beyond", "driven_by_programs", "leased", "mismatch"]
 
 
 RX_TIMES = ("rx_usecs", "rx_usecs_irq", "rx_usecs_low", "rx_usecs_high")
@@ -151,6 +161,24 @@ def _field(field: str) -> str:
 
 def _name(field: str) -> str:
     return kernel_name(field).replace(".", " ")
+
+
+def leased(device: Device) -> tuple[str, ...]:
+    """One sentence for each queue that another device has: what is set of the device is set of that as well."""
+    return tuple(
+        f"{words}, and what is set of {device.name} would be that one's as well" for _, words in leases(device)
+    )
+
+
+def driven_by_programs(plan: Plan, nics: Iterable[UserSpaceDevice]) -> tuple[str, ...]:
+    """One sentence for each device of a plan that has no network device any more, as a program drives it."""
+    drivers = {nic.bus: nic.driver for nic in nics}
+    return tuple(
+        f"{planned.name} ({planned.bus}): it is driven from user space ({drivers[planned.bus]}), and the kernel has no "
+        "network device of it; napctl census shows by whom"
+        for planned in plan.devices
+        if planned.bus in drivers
+    )
 
 
 def mismatch(plan: Plan, machine: Machine) -> tuple[str, ...]:

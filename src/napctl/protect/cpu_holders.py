@@ -11,6 +11,7 @@ from napctl.kernel.machine_stat import TICKS_PER_SECOND
 from napctl.kernel.open_files import has_network_socket
 from napctl.kernel.schedstat import ran_and_waited_ns
 from napctl.kernel.sleeps import sleeps
+from napctl.model.limits import MOST_NICE
 from napctl.protect.starved import HELD_SHARE, CpuHolder
 
 __all__ = ["CpuHolders"]
@@ -89,7 +90,7 @@ def _holder(tid: int, seen: processes.Seen, before: _Running, now: _Running, sec
         return None
     cpu = processes.last_cpu(tid, tid)
     try:
-        nice = os.getpriority(os.PRIO_PROCESS, tid)
+        nice = _nice(tid)
     except OSError:
         return None
     if cpu is None:
@@ -102,6 +103,14 @@ def _holder(tid: int, seen: processes.Seen, before: _Running, now: _Running, sec
         ran=min(1.0, ran),
         has_sockets=_may_read_packets(now.pid),
     )
+
+
+def _nice(tid: int) -> int:
+    """How nice a thread is; one of SCHED_IDLE comes after the nicest, whatever its own value (sched(7)): it has 3 parts
+    where those have 15 (WEIGHT_IDLEPRIO in kernel/sched/sched.h)."""
+    if os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_IDLE:
+        return MOST_NICE + 1
+    return os.getpriority(os.PRIO_PROCESS, tid)
 
 
 def _may_read_packets(pid: int) -> bool:

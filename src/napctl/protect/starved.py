@@ -71,6 +71,7 @@ class CpuHolder:
     name: str
     cpu: int
     nice: int
+    """Above MOST_NICE: it comes after all others (SCHED_IDLE)."""
     ran: float
     """Share of the time."""
     has_sockets: bool

@@ -15,7 +15,7 @@ from napctl.model.plan import ChannelCounts, Deferral, DevicePlan, Plan, RingSiz
 from napctl.model.policy import DeviceEntry
 from napctl.model.settings import kernel_name
 from napctl.model.value import Value
-from napctl.plan.bounds import beyond
+from napctl.plan.bounds import beyond, leased
 from napctl.plan.diff import changes
 from napctl.plan.goals import GOALS
 from napctl.plan.propose import propose
@@ -82,7 +82,7 @@ def wanted_changes(
         channels = channel_counts(device.channels, *asked.outright.get("channels", {}).get("combined", (None, None)))
         plan = _plan_of(device, asked, machine, held, made)
         try:
-            if unsafe := (*_too_many(device, channels), *beyond(plan, machine)):
+            if unsafe := (*leased(device), *_too_many(device, channels), *beyond(plan, machine)):
                 raise BadInput("; ".join(unsafe))
             differing = changes(plan, machine)
         except BadInput as error:

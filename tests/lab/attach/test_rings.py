@@ -14,6 +14,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.change import IoUringChange, NapiChange
 from napctl.model.fitness import Fitness, SocketFitness
+from napctl.model.modes import mode_of
 from napctl.model.settings import NapiSettings, RingPolling
 from napctl.model.value import from_json
 from napctl.model.window import own_polls
@@ -169,6 +170,17 @@ def test_a_ring_that_polled_by_itself_gets_back_what_it_had(lab: Lab, uring_prog
         assert rings_of(server.pid) == {fd: ON}
         assert napctl("detach", server.pid).status == 0
         assert rings_of(server.pid) == {fd: OWN}
+
+
+def test_a_ring_that_polls_as_napctl_would_have_it_is_told_as_one_that_polls(server: Server, napctl: Napctl) -> None:
+    with ring_of(server) as ring:
+        io_uring.set_polling(ring, ON)
+    before = rings_of(server.pid)
+    assert napctl("attach", server.pid, *QUICKLY).status == 0
+    (told,) = napctl("attached", "--interval", 0.1, "--json").json["attachments"]
+    assert told["mode"] == mode_of(napctl.live()[0].changes) == "poll"
+    assert napctl("detach", server.pid).status == 0
+    assert rings_of(server.pid) == before
 
 
 @pytest.mark.parametrize(

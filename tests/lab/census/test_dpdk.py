@@ -1,5 +1,6 @@
 """A real dpdk-testpmd: named by the right evidence, at rest and under traffic, with its telemetry and without."""
 
+import os
 import shutil
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from napctl.census.pollers.telemetry import dpdk_conversation
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.lab.bed import Lab
 from napctl.lab.flood import FloodSpec, started_flood
@@ -44,6 +46,8 @@ def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, 
     with running_testpmd(lab, f"net_af_packet0,iface={lab.server.device}") as running:
         found = spinning(state, running.pid)
         (finding,) = until(lambda: findings(napctl, lab, "poller-at-rest"), "doctor finds a poller at rest")
+        with dpdk_conversation(os.fspath(running.telemetry), running.pid) as talk:
+            told = talk.ask("/ethdev/xstats,0", dict[str, int]) or {}
     assert (found.kind, found.devices) == ("DPDK", (lab.server.device,))
     assert "dpdk_telemetry.v2 answers: DPDK" in found.evidence[0]
     assert found.trouble is None
@@ -51,6 +55,7 @@ def test_at_rest_it_is_named_and_doctor_knows_what_to_do(lab: Lab, state: Path, 
     assert thread.most_work_share is not None
     assert thread.most_work_share < AT_REST
     assert finding.where == f"dpdk-testpmd ({running.pid})"
+    assert {"rx_missed_errors", "rx_mbuf_allocation_errors"} <= told.keys()
 
 
 def findings(napctl: Napctl, lab: Lab, rule: str) -> list[Finding]:

@@ -158,6 +158,7 @@ def test_a_socket_of_af_xdp_is_seen_on_its_queue_with_its_process(lab: Lab, gene
                 found = census(lab)
                 (way,) = queue_of(found).handed
                 assert (way.kind, way.by is not None and f"({pid})" in way.by) == ("AF_XDP", True)
+                assert any("its packets are copied" in text for text in way.evidence)
                 (program,) = (each for each in found.pollers if each.pid == pid)
                 assert (program.kind, program.devices) == ("AF_XDP", ("server0",))
                 give_socket(pid, sockets)
@@ -187,7 +188,8 @@ def test_a_census_without_any_bypass_is_short_quick_and_says_so(lab: Lab, napctl
     lines = done.stdout.splitlines()
     assert (done.status, done.stderr) == (0, "")
     assert "no packet goes past the kernel" in lines[0]
-    assert len(lines) < 24
+    of_others = [part for part in done.stdout.split("\n\n") if part.partition("\n")[0].endswith("): busy, no NIC")]
+    assert len(lines) - "\n\n".join(of_others).count("\n") - 2 * len(of_others) < 24  # tests that run beside this one
     assert took < 30  # under load; what it takes alone, docs/census.md says
     found = from_json(napctl("census", *at_server(lab), "--seconds", 0.1, "--json").stdout, Census)
     assert [device.name for device in found.devices] == [lab.server.device]

@@ -46,7 +46,7 @@ RECEIVER = """
     struct.pack_into("=I", fill, producer, FRAMES)
     here.setsockopt(socket.SOL_SOCKET, 69, PREFERS)  # SO_PREFER_BUSY_POLL
     # struct sockaddr_xdp: family, flags (XDP_COPY), ifindex, queue, shared descriptor
-    bound = struct.pack("=HHIII", 44, 2, socket.if_nametoindex("server0"), 0, 0)
+    bound = struct.pack("=HHIII", 44, 2, socket.if_nametoindex("DEVICE"), 0, 0)
     check(libc.bind(here.fileno(), bound, len(bound)))
     print("ready", flush=True)
     taken = 0
@@ -117,10 +117,15 @@ def attached(end: End, code: bytes, *, generic: bool) -> Iterator[int]:
         os.close(fd)
 
 
+def receiver_code(device: str, *, prefers: bool = False) -> str:
+    """Of a Python program that says "ready" once it has one."""
+    return textwrap.dedent(RECEIVER).replace("PREFERS", str(int(prefers))).replace("DEVICE", device)
+
+
 @contextmanager
 def receiver(end: End, *, prefers: bool = False) -> Iterator[int]:
     """A process with an AF_XDP socket on the first queue of an end's device; its pid."""
-    code = textwrap.dedent(RECEIVER).replace("PREFERS", str(int(prefers)))
+    code = receiver_code(end.device, prefers=prefers)
     process = end.start([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None

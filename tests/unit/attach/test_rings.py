@@ -85,14 +85,17 @@ def test_a_ring_gets_busy_polling_and_its_napi_instances_deferral_alone_the_devi
     assert [each.after for each in napis] == [deferral, deferral]
 
 
-def test_the_options_reach_a_ring_and_one_that_is_as_wanted_is_not_touched() -> None:
+def test_the_options_reach_a_ring_and_one_that_polls_already_is_part_of_it_all_the_same() -> None:
     target = judged(examination(rings=[ring(300, threads=WAITS, polling=POLLS)]))
 
     (_, poller) = planned(target, Suspension(busy_poll_usecs=33))
     assert isinstance(poller, IoUringChange)
     assert poller.after == replace(POLLS, busy_poll_usecs=33)
-    assert [type(each) for each in planned(target, Suspension())] == [NapiChange]
-    assert [type(each) for each in planned(target, Suspension(), adapts=True)] == [NapiChange, IoUringChange]
+    as_it_is = planned(target, Suspension())
+    assert [type(each) for each in as_it_is] == [NapiChange, IoUringChange]
+    assert isinstance(as_it_is[1], IoUringChange)
+    assert as_it_is[1].before == as_it_is[1].after == POLLS
+    assert mode_of(as_it_is) == "poll"
 
 
 def test_a_ring_is_left_alone_where_something_else_of_the_server_fits_and_that_is_said() -> None:

@@ -81,12 +81,16 @@ def test_what_goes_past_the_stack_is_told_and_named_in_the_answer(
     assert all(word in text for word in words.split())
 
 
-def test_spinning_without_a_nic_is_no_bypass() -> None:
-    spins = poller("spins, no NIC", "tail")
-    found = census(device(way(0)), pollers=(spins,))
+def test_a_busy_cpu_without_a_nic_is_no_bypass_and_no_polling() -> None:
+    busy = poller("busy, no NIC", "tail", threads=(SpinningThread(tid=10, name="tail", cpu=1, run_share=1.0),))
+    found = census(device(way(0)), pollers=(busy,))
     assert summary(found) == (
-        "no packet goes past the kernel; tail (9) spins without a NIC, which is no bypass (in 1.0 s)"
+        "no packet goes past the kernel; tail (9) keeps a CPU busy without a NIC, which is no bypass (in 1.0 s)"
     )
+    both = census(device(way(0)), pollers=(busy, replace(busy, pid=10)))
+    assert "tail (9) and tail (10) keep CPUs busy without a NIC" in summary(both)
+    text = " ".join(" ".join(program_lines(busy, 1.0)).split())
+    assert text == "tail (9): busy, no NIC busy tail (10) has 100.0 % of CPU 1"
 
 
 def test_programs_that_bypass_are_the_answer() -> None:
@@ -125,6 +129,14 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     assert "of CPU 1; no bound yet: it was never seen busier than now" in text
     assert "remedy --rx-interrupt" in text
     assert "not known its socket does not answer" in text
+
+
+def test_one_that_does_not_keep_up_is_told_so() -> None:
+    really = BypassShare(port_packets=9000, kernel_packets=1000, lost=500, source="telemetry")
+    text = " ".join(" ".join(program_lines(poller(really=really), 1.0)).split())
+    assert text.endswith("1,000/s by the kernel (telemetry); it does not keep up: 500/s lost")
+    keeps_up = " ".join(program_lines(poller(really=replace(really, lost=0)), 1.0))
+    assert "keep up" not in keeps_up
 
 
 def test_packets_are_told_by_the_window_of_the_program_itself() -> None:

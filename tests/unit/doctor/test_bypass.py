@@ -29,6 +29,11 @@ def loaded(through: int | None, by_kernel: int | None) -> Checkup:
     return with_poller(kind="Onload", evidence=("libonload.so in its maps",), really=really)
 
 
+def behind(lost: int | None) -> Checkup:
+    """A testpmd with which so many packets found no place."""
+    return with_poller(really=BypassShare(port_packets=90_000, kernel_packets=0, lost=lost))
+
+
 def test_a_bypass_without_a_packet_is_named_with_those_that_the_kernel_took() -> None:
     found = only(loaded(0, 12_345))
     assert (found.rule, found.severity, found.certainty) == ("bypass-idle", "cost", "likely")
@@ -39,6 +44,14 @@ def test_a_bypass_without_a_packet_is_named_with_those_that_the_kernel_took() ->
 def test_a_bypass_is_not_idle_that_takes_packets_or_has_none_to_take_or_cannot_be_known() -> None:
     for through, by_kernel in ((1, 12_345), (0, 99), (None, 12_345), (0, None)):
         assert rules(loaded(through, by_kernel)) == []
+
+
+def test_a_poller_that_does_not_keep_up_is_named_with_what_it_lost() -> None:
+    found = only(behind(1234))
+    assert (found.rule, found.severity, found.certainty) == ("poller-behind", "danger", "certain")
+    assert found.title == "dpdk-testpmd (70) does not keep up: 1,234 packets found no place with it"
+    assert "1,234 packets lost, and 90,000 came to it [its ports]" in told(found)
+    assert rules(behind(None)) == []
 
 
 def test_a_poller_at_rest_is_named_with_its_work_and_its_own_remedy() -> None:
@@ -72,7 +85,7 @@ def test_of_several_threads_those_at_rest_are_counted() -> None:
 def test_a_poller_that_works_or_tells_nothing_or_is_no_bypass_is_not_at_rest() -> None:
     assert rules(with_poller(spinning(work_share=0.051))) == []
     assert rules(with_poller(spinning())) == []
-    assert rules(with_poller(spinning(most_work_share=0.0), kind="spins, no NIC")) == []
+    assert rules(with_poller(spinning(most_work_share=0.0), kind="busy, no NIC")) == []
 
 
 def test_open_vswitch_gets_its_command() -> None:

@@ -22,9 +22,9 @@ from tests.unit.doctor.checkups import (
     row,
     two_on_cpu_0,
 )
+from tests.unit.doctor.test_bypass import behind, with_poller
 from tests.unit.doctor.test_bypass import loaded as loaded_bypass
 from tests.unit.doctor.test_bypass import spinning as spinning_thread
-from tests.unit.doctor.test_bypass import with_poller
 from tests.unit.doctor.test_others import both
 from tests.unit.doctor.test_overload import everywhere, load, loaded, overloaded
 from tests.unit.doctor.test_past_kernel import polled_by_xdp, with_program
@@ -92,6 +92,7 @@ PAIRS: dict[str, tuple[Checkup, Checkup]] = {
     "busy-polling-while-idle": (burning(0.25), burning(0.24)),
     "napi-thread-polling-while-idle": (spinning("busy-poll"), spinning("enabled")),
     "bypass-idle": (loaded_bypass(0, 100), loaded_bypass(1, 100)),
+    "poller-behind": (behind(10), behind(9)),
     "poller-at-rest": (with_poller(spinning_thread(work_share=0.05)), with_poller(spinning_thread(work_share=0.06))),
     "busy-polling-without-deferral": (polled_by_xdp(), polled_by_xdp(prefers=False)),
     "generic-xdp": (with_program(generic=3), with_program(native=3)),

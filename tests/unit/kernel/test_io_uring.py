@@ -3,8 +3,10 @@
 import errno
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from napctl.kernel.io_uring import RingFacts, parsed, why_refused
+from napctl.kernel.io_uring import RingFacts, joined, parsed, why_refused
 from napctl.model.settings import RingPolling
 
 HEAD = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1077\n"
@@ -60,6 +62,37 @@ def test_a_submission_thread_is_seen_and_files_that_are_no_sockets_are_none() ->
 
 def test_a_ring_on_which_somebody_works_tells_nothing() -> None:
     assert parsed(HEAD) is None
+
+
+POLLINGS = st.none() | st.builds(
+    RingPolling, tracking=st.just("dynamic"), busy_poll_usecs=st.integers(0, 1), prefer_busy_poll=st.booleans()
+)
+READINGS = st.builds(
+    RingFacts, polling=POLLINGS, submission_thread=st.booleans(), sockets=st.frozensets(st.integers(1, 5))
+)
+
+
+@given(st.lists(READINGS, max_size=5))
+def test_readings_without_the_lock_are_believed_where_two_in_a_row_agree_and_leave_nothing_out(
+    readings: list[RingFacts],
+) -> None:
+    found = joined(readings)
+    if len(readings) < 2 or readings[-1].polling != readings[-2].polling:
+        assert found is None
+        return
+    assert found is not None
+    assert found.polling == readings[-1].polling
+    assert found.submission_thread == any(each.submission_thread for each in readings)
+    assert all(each.sockets <= found.sockets for each in readings)
+
+
+def test_a_reading_that_was_written_while_somebody_worked_on_the_ring_hides_no_thread() -> None:
+    """As Linux 6.13 writes it then: no thread, and no files."""
+    unlocked, whole = ring(enabled(), files="UserFiles:\t4\n"), ring(enabled(), sq_thread=412)
+    for texts in ((unlocked, whole), (whole, unlocked)):
+        found = joined([each for each in map(parsed, texts) if each is not None])
+        assert found is not None
+        assert (found.submission_thread, found.sockets) == (True, frozenset({81, 82}))
 
 
 def test_each_refusal_is_told_with_what_the_program_asked_for() -> None:

@@ -1,13 +1,29 @@
 """What keeps a plan from being applied, for plans that people have edited or brought from elsewhere."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import assume, given
 from msgspec.structs import replace
 
-from napctl.model.machine import Coalescing, Device, DimProfile, Machine, Napi, Queue, QueueCoalescing, Rings
+from napctl.kernel.namespaces import NetworkNamespace
+from napctl.model.errors import Unsupported
+from napctl.model.machine import (
+    Coalescing,
+    Device,
+    DimProfile,
+    Machine,
+    Napi,
+    Queue,
+    QueueCoalescing,
+    QueueUse,
+    Rings,
+    UserSpaceDevice,
+)
 from napctl.model.plan import Deferral, DevicePlan, Plan, RingSizes
 from napctl.model.settings import NapiSettings
-from napctl.plan.bounds import beyond, mismatch
+from napctl.plan import apply
+from napctl.plan.bounds import beyond, driven_by_programs, leased, mismatch
 from tests.strategies import PLANS, machines
 
 SETTINGS = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
@@ -179,3 +195,46 @@ def test_deferral_needs_instances_that_have_it_and_are_not_attached(device: Devi
 
 def test_a_plan_of_this_very_machine_fits() -> None:
     assert mismatch(plan(replace(coalescing(rx_usecs=1), bus="elsewhere")), machine(NIC)) == ()
+
+
+LEASE = QueueUse(kind="lease", ifindex=8, queue=1, netns_id=0)
+
+
+def with_use(use: QueueUse) -> Device:
+    return replace(NIC, queues=(replace(NIC.queues[0], uses=(use,)), NIC.queues[1]))
+
+
+def test_a_device_of_which_another_has_a_queue_is_not_ours_to_set() -> None:
+    (sentence,) = leased(with_use(LEASE))
+    assert sentence.startswith("rx0 of eth0 is leased to queue 1 of interface 8 of network namespace 0")
+    assert leased(with_use(replace(LEASE, kind="AF_XDP"))) == leased(NIC) == ()
+
+
+def test_a_device_that_a_program_drives_by_now_is_told_by_where_it_sits() -> None:
+    nics = (UserSpaceDevice(bus="0000:03:00.0", driver="vfio-pci"), UserSpaceDevice(bus="0000:04:00.0", driver="uio"))
+    (sentence,) = driven_by_programs(plan(replace(PLANNED, bus="0000:03:00.0")), nics)
+    assert sentence.startswith("eth0 (0000:03:00.0): it is driven from user space (vfio-pci)")
+    assert driven_by_programs(plan(replace(PLANNED, bus="0000:05:00.0")), nics) == ()
+    assert driven_by_programs(plan(PLANNED), nics) == ()
+
+
+@pytest.fixture
+def as_if(monkeypatch: pytest.MonkeyPatch) -> Callable[[Machine], None]:
+    """The machine is another one: no device here can have its queues leased."""
+
+    def taken(found: Machine) -> None:
+        monkeypatch.setattr(apply, "take_machine", lambda *_: found)
+
+    return taken
+
+
+def test_a_plan_for_it_is_refused_whoever_forces_it_and_one_in_force_is_none(as_if: Callable[[Machine], None]) -> None:
+    wanted = plan(coalescing(rx_usecs=20))
+    with NetworkNamespace.current() as here:
+        as_if(machine(NIC))
+        assert len(apply.admitted(wanted, here, force=False)[0]) == 1
+        as_if(machine(with_use(LEASE)))
+        for force in (False, True):
+            with pytest.raises(Unsupported, match=r"rx0 of eth0 is leased to .*; nothing was changed"):
+                apply.admitted(wanted, here, force=force)
+        assert apply.admitted(plan(coalescing(rx_usecs=8)), here, force=False) == ((), ())

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from napctl.change.one_change import drifts
 from napctl.model.change import Change, ChannelsChange, CoalescingChange, NapiChange, RingsChange
-from napctl.model.machine import Channels, Coalescing, Device, Machine, Rings
+from napctl.model.machine import Channels, Coalescing, Device, Machine, Queue, QueueUse, Rings
 from napctl.model.plan import ChannelCounts, Deferral, RingSizes, settings
 from napctl.model.policy import DeviceEntry, Origin
 from napctl.service.device_drift import device_drift
@@ -64,6 +64,15 @@ def test_of_several_entries_the_last_that_has_a_setting_wins() -> None:
         entry(3, goal="efficiency"),
     ]
     assert blocks(wanted_changes(entries, machine())) == {"eth0": {"rx_usecs": 30, "tx_usecs": 100}}
+
+
+def test_of_a_device_of_which_another_has_a_queue_nothing_is_set() -> None:
+    lease = QueueUse(kind="lease", ifindex=8, queue=1, netns_id=None)
+    ours = replace(NIC, queues=(Queue(ifindex=2, kind="rx", index=3, napi_id=None, uses=(lease,)),))
+    found = wanted_changes([entry(coalescing=Coalescing(rx_usecs=20))], machine(ours))
+    assert not found.changes
+    assert found.undecided == {2}
+    assert found.problems["eth0"].startswith("rx3 of eth0 is leased to queue 1 of interface 8")
 
 
 @given(machines(), GOALS)

@@ -23,6 +23,8 @@ class Statement:
     sent: int | None = None
     lost: int = 0
     """Packets for which its ports had no place; 0 where it does not tell."""
+    short: int = 0
+    """The same by all that their drivers count: one packet may be in several of these counts."""
     cycles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Busy ones and all, by the thread's key; empty: it does not tell."""
     shares: Mapping[str, tuple[float, str]] = field(default_factory=dict)

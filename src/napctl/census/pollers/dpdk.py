@@ -9,7 +9,7 @@ Cycles: /eal/lcore/usage, else /eal/lcore/info (DPDK 23.03, commit 26e7d2e5c7e4)
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,6 +32,9 @@ STARTED = re.compile(r"rtemap_|nohuge|hugepage")
 MEMORY = re.compile(r"(^|/)rtemap_\d+( \(deleted\))?$|^/memfd:nohuge")
 INTERFACE = re.compile(r"^(net_\w+),(?:.*,)?iface=([^,]+)")
 """Of --vdev: https://doc.dpdk.org/guides/nics/af_packet.html, af_xdp.html."""
+SHORT = re.compile(r"^rx_.*(?:miss|drop|discard|no_?m?buf|nombuf|no_dma|no_desc|out_of_buffer|overflow|exhaust|alloc)")
+"""Of extended statistics: rx_missed_errors, rx_mbuf_allocation_errors, rx_out_of_buffer (mlx5), rx_q0_drop_total
+(vmxnet3)."""
 MOST_PORTS, MOST_CORES = 64, 128
 MOST_SOCKETS = 4
 """Of one process, that are asked: each that hangs takes its time."""
@@ -66,6 +69,8 @@ class PortStatistics(msgspec.Struct, frozen=True):
     opackets: Count
     imissed: Count = 0
     """For which the queues were full."""
+    rx_nombuf: Count = 0
+    """For which there was no memory."""
 
 
 class PortInfo(msgspec.Struct, frozen=True):
@@ -107,6 +112,7 @@ class Telemetry:
                 ports = _all_port_numbers(talk)
                 statistics = [talk.ask(f"/ethdev/stats,{port}", PortStatistics) for port in ports[:MOST_PORTS]]
                 cycles, self.source = _cycles(talk)
+                short = _short(talk, ports[:MOST_PORTS])
         except Unanswered as why:
             return Statement(troubles=(f"DPDK telemetry: {why}",))
         told = [each for each in statistics if each is not None]
@@ -115,7 +121,8 @@ class Telemetry:
         return Statement(
             received=sum(each.ipackets for each in told),
             sent=sum(each.opackets for each in told),
-            lost=sum(each.imissed for each in told),
+            lost=sum(each.imissed + each.rx_nombuf for each in told),
+            short=short,
             cycles=cycles,
         )
 
@@ -198,6 +205,16 @@ def open_telemetry(path: str, pid: int, threads: Collection[str]) -> Telemetry:
             ports=ports,
             main=str(others.pop()) if len(others) == 1 else None,
         )
+
+
+def _short(talk: Conversation, ports: Sequence[int]) -> int:
+    """Of /ethdev/xstats: whatever drivers call what they could not hand over; 0 where they have none. It comes last,
+    and is worth no other answer: there may be hundreds of them, for which a NIC has to be asked."""
+    try:
+        told = [talk.ask(f"/ethdev/xstats,{port}", dict[str, Count]) or {} for port in ports]
+    except Unanswered:
+        return 0
+    return sum(count for each in told for name, count in each.items() if SHORT.search(name))
 
 
 def _port_numbers(talk: Conversation) -> list[int]:

@@ -34,7 +34,7 @@ def detect(suspect: Suspect) -> Detected | None:
     if not suspect.spins:
         return None
     return Detected(
-        kind="spins, no NIC",
+        kind="busy, no NIC",
         evidence=(*evidence, "Seastar without DPDK: its packets come through the kernel"),
         bypass=False,
         remedy=REMEDY,

@@ -6,12 +6,15 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
+from napctl.census.pollers import busy_alone
 from napctl.census.pollers.busiest_file import BusiestFiles, identity
+from napctl.census.pollers.busy_alone import Calls
 from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins
 from napctl.census.pollers.suspects import Suspect
 from napctl.census.pollers.work_share import MostWork, bound, busier, busy_window, run_seconds, told_share
 from napctl.kernel.links import Link
+from napctl.kernel.xdp_rings import RingLosses
 from napctl.model.census import BypassShare, Poller, SpinningThread
 from napctl.model.text import printable
 from napctl.model.units import figure
@@ -21,6 +24,7 @@ __all__ = ["Moment", "PollerTally"]
 
 NOT_COUNTED = "no bound: nobody counts its packets"
 NOT_YET = "no bound yet: it was never seen busier than now"
+LOSES = "no bound yet: packets find no place with it, and it was never seen to keep up"
 BY_NATURE = "no packet costs more"
 BY_WINDOW = "its busiest window"
 
@@ -37,6 +41,10 @@ class Moment:
     """Devices of its network namespace."""
     links_at: float | None = None
     """When they were read: others that hang may have been asked in between; None: at the same time."""
+    losses: RingLosses | None = None
+    """Of its AF_XDP sockets; None: it has none, or they cannot be read."""
+    calls: Calls | None = None
+    """Of what is no bypass."""
     behind: bool = False
     """A ring of copies is so full that it gets less than the device counts."""
 
@@ -105,6 +113,9 @@ class PollerTally:
         for one in self.spinning[:1]:
             where = f", and may run on CPU {one.cpu} alone" if one.pinned else ""
             yield f"thread {printable(one.name)} never sleeps{where} [/proc/{self.suspect.process.pid}/task]"
+        then, now = self.before.calls, self.after.calls
+        if then is not None and now is not None and (told := busy_alone.words(then, now, self.seconds)):
+            yield f"{told} [/proc/{self.suspect.process.pid}/stat, io]"
 
     @cached_property
     def _packets(self) -> _Packets:
@@ -158,6 +169,7 @@ class PollerTally:
         return BypassShare(
             port_packets=packets.port,
             kernel_packets=packets.kernel,
+            lost=self._lost,
             copies=detected.copies,
             seconds=self.seconds,
             source=source,
@@ -192,10 +204,22 @@ class PollerTally:
         return None
 
     @property
+    def _lost(self) -> int | None:
+        """Packets for which it had no place; None: counts were set back, or cannot be read."""
+        by_itself = _grown(self.before.told.lost, self.after.told.lost)
+        if not self.suspect.xdp:
+            return by_itself
+        then, now = self.before.losses, self.after.losses
+        by_rings = None if then is None or now is None else _grown(then.lost, now.lost)
+        return None if by_itself is None or by_rings is None else max(by_itself, by_rings)  # it may count the same
+
+    @property
     def _loses(self) -> bool:
-        """It cannot keep up; or its counts of what it lost were set back, and nothing is known of it."""
-        lost = _grown(self.before.told.lost, self.after.told.lost)
-        return self.before.behind or self.after.behind or lost != 0
+        """It cannot keep up; or nothing is known of that."""
+        then, now = self.before.losses, self.after.losses
+        starves = then is not None and now is not None and then.starved != now.starved
+        short = _grown(self.before.told.short, self.after.told.short) != 0
+        return self.before.behind or self.after.behind or starves or short or self._lost != 0
 
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""
@@ -205,11 +229,13 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
         now = busy_window(packets, self.seconds, run_seconds(self.before.threads, self.after.threads))
-        busiest = kept if self._loses else busier(kept, now)
+        loses = self._loses
+        busiest = kept if loses else busier(kept, now)
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}
-        return {tid: (most, _source(most, packets / self.seconds)) for tid, most in found.items()}
+        none = LOSES if loses and busiest is None else NOT_YET
+        return {tid: (most, _source(most, packets / self.seconds, none)) for tid, most in found.items()}
 
 
 def _grown(then: int | None, now: int | None) -> int | None:
@@ -221,8 +247,8 @@ def _received(then: Link, now: Link) -> int:
     return max(0, now.rx_packets - then.rx_packets)
 
 
-def _source(most: MostWork | None, rate: float) -> str:
+def _source(most: MostWork | None, rate: float, none: str) -> str:
     if most is None:
-        return NOT_YET
+        return none
     why = BY_WINDOW if most.calibrated else BY_NATURE
     return f"{figure(rate)} packets/s at most {figure(most.cost_ns / 1000)} µs each: {why}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from napctl.census.pollers import (
-    bare_spin,
+    busy_alone,
     dpdk,
     f_stack,
     onload,
@@ -53,7 +53,7 @@ DETECTORS = (
     xdp_socket.detect,
     verbs.detect,
     user_driver.detect,
-    bare_spin.detect,
+    busy_alone.detect,
 )
 """The first one that knows a process names it: what stands on another one comes before that."""
 MOMENT_SECONDS = 0.1
@@ -68,7 +68,7 @@ MOST_ASKED = 64
 """Programs in all: anybody may start some that listen and hang."""
 TELEMETRY_SOCKETS, MOST_SOCKETS = "dpdk/*/dpdk_telemetry.v2*", 64
 RUN = Path("/run")
-NO_BYPASS = ("spins, no NIC", "not known")
+NO_BYPASS = ("busy, no NIC", "not known")
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,12 @@ class PollerWatch:
 
 def _reading(tracked: _Tracked) -> Moment:
     """Its account, and its threads directly after: however long others keep us, their times are of one moment."""
-    account = tracked.detected.account
+    losses = xdp_socket.losses_of(tracked.suspect) if tracked.suspect.xdp else None
+    account, pid = tracked.detected.account, tracked.suspect.process.pid
     told = account.read() if account is not None else Statement()
-    return Moment(at=time.monotonic(), threads=thread_times(tracked.suspect.process.pid), told=told)
+    at, threads = time.monotonic(), thread_times(pid)
+    asked = None if tracked.detected.bypass else busy_alone.calls(pid)
+    return Moment(at=at, threads=threads, told=told, losses=losses, calls=asked)
 
 
 def _may_poll(seen: Seen) -> bool:

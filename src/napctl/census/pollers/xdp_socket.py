@@ -5,16 +5,16 @@ Looks for sockets that sock_diag(7) knows as AF_XDP (family 44) among the proces
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin
 from napctl.census.pollers.suspects import Suspect
 from napctl.kernel.processes import Handle, Process
-from napctl.kernel.xdp_rings import RingCounts, ring_counts
+from napctl.kernel.xdp_rings import RingCounts, RingLosses, ring_counts, ring_losses
 
-__all__ = ["XdpRings", "detect", "rings_of"]
+__all__ = ["XdpRings", "detect", "losses_of", "rings_of", "together"]
 
 
 WRAPS = 1 << 32
@@ -74,6 +74,32 @@ def rings_of(suspect: Suspect) -> XdpRings | None:
     inodes = {bound.inode for bound in suspect.xdp}
     fds = {inode: fd for fd, inode in suspect.sockets_by_fd.items() if inode in inodes}
     return XdpRings(suspect.process, fds) if fds.keys() == inodes and fds else None
+
+
+def losses_of(suspect: Suspect) -> RingLosses | None:
+    """What its AF_XDP sockets lost, also where the program itself says nothing of that; None: that cannot be read."""
+    rings = rings_of(suspect)
+    if rings is None:
+        return None
+    try:
+        with Handle.of(suspect.process) as handle:
+            found = []
+            for fd in rings.sockets.values():
+                with handle.copy_of(fd) as copy:
+                    found.append(ring_losses(copy))
+            return together(found)
+    except OSError:
+        return None
+
+
+def together(found: Sequence[RingLosses]) -> RingLosses:
+    """Of several sockets. Where the kernel copies, each packet that found no frame is among the lost: an empty fill
+    ring says no more."""
+    return RingLosses(
+        lost=sum(each.lost for each in found),
+        starved=sum(each.starved for each in found if each.zero_copy is not False),
+        zero_copy=any(each.zero_copy is not False for each in found),
+    )
 
 
 def detect(suspect: Suspect) -> Detected | None:

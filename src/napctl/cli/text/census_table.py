@@ -15,7 +15,7 @@ LEAST_SHARE = 0.0005
 """What would print as 0.0 %."""
 PAST = ("AF_XDP", "io_uring zero copy", "device memory", "leased", "user-space driver", "XDP offload")
 """Ways by which packets never come to the kernel's stack."""
-NO_BYPASS = ("spins, no NIC", "not known")
+NO_BYPASS = ("busy, no NIC", "not known")
 WORDS = {
     "AF_XDP": "AF_XDP socket",
     "device memory": "zero copy into a device's memory",
@@ -38,7 +38,7 @@ def summary(found: Census) -> str:
     able = [poller for poller in found.pollers if poller.kind not in NO_BYPASS]
     idle = [each for each in able if each.really is not None and 0 in (each.really.port_packets, each.really.share)]
     bypass = [poller for poller in able if poller not in idle]
-    spin = [poller for poller in found.pollers if poller.kind == "spins, no NIC"]
+    busy = [poller for poller in found.pollers if poller.kind == "busy, no NIC"]
     unknown = [poller for poller in found.pollers if poller.kind == "not known"]
     past = [device.name for device in found.devices if _ways_past(device)]
     parts = []
@@ -50,8 +50,9 @@ def summary(found: Census) -> str:
         parts.append(f"no packet goes past the kernel{' as far as can be seen' * bool(unknown)}")
     if idle:
         parts.append(f"{_programs(idle)} could take packets past it, and do{'es' * (len(idle) == 1)} not")
-    if spin:
-        parts.append(f"{_programs(spin)} spin{'s' * (len(spin) == 1)} without a NIC, which is no bypass")
+    if busy:
+        keep = "keeps a CPU" if len(busy) == 1 else "keep CPUs"
+        parts.append(f"{_programs(busy)} {keep} busy without a NIC, which is no bypass")
     elif not able and not unknown:
         parts.append("no process spins")
     if unknown:
@@ -149,7 +150,8 @@ def program_lines(poller: Poller, seconds: float) -> Iterator[str]:
     if poller.really is not None:
         yield from _labelled("really", _really(poller, seconds))
     for thread in poller.threads:
-        yield from _labelled("spins", _thread(thread))
+        able = poller.kind not in NO_BYPASS
+        yield from _labelled("spins" if able else "busy", _thread(thread, "polls at" if able else "has"))
     if poller.remedy:
         yield from _labelled("remedy", poller.remedy)
     if poller.trouble:
@@ -167,13 +169,14 @@ def _really(poller: Poller, seconds: float) -> str:
     port, kernel = (number(_rate(count, seconds)) for count in (really.port_packets, really.kernel_packets))
     share = "" if really.share is None else f"{percent(really.share)} of the packets go past the kernel: "
     source = f" ({really.source})" if really.source else ""
-    return f"{share}{port}/s by its port, {kernel}/s by the kernel{source}"
+    lost = f"; it does not keep up: {number(_rate(really.lost, seconds))}/s lost" if really.lost else ""
+    return f"{share}{port}/s by its port, {kernel}/s by the kernel{source}{lost}"
 
 
-def _thread(thread: SpinningThread) -> str:
+def _thread(thread: SpinningThread, does: str) -> str:
     """What of 100 % is work."""
     where = "" if thread.cpu is None else f" {thread.cpu}"
-    polls = f"{thread.name} ({thread.tid}) polls at {percent(thread.run_share)} of CPU{where}"
+    polls = f"{thread.name} ({thread.tid}) {does} {percent(thread.run_share)} of CPU{where}"
     source = f" ({thread.source})" if thread.source else ""
     if thread.work_share is not None:
         return f"{polls}; {percent(thread.work_share)} of a CPU was work{source}"

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from napctl.census.pollers import bare_spin, f_stack, seastar, user_driver, verbs
+from napctl.census.pollers import busy_alone, f_stack, seastar, user_driver, verbs
 from napctl.census.pollers.detection import Detected
 from napctl.census.pollers.namespace_links import Namespaces
 from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect
@@ -28,9 +28,9 @@ def test_a_server_with_nothing_of_it_is_none(trees: Trees) -> None:
 
 def test_what_spins_without_a_nic_is_no_bypass(trees: Trees) -> None:
     trees.process(7)
-    found = bare_spin.detect(trees.seen(7, "server", spins=True))
+    found = busy_alone.detect(trees.seen(7, "server", spins=True))
     assert found is not None
-    assert (found.kind, found.bypass, found.devices) == ("spins, no NIC", False, ())
+    assert (found.kind, found.bypass, found.devices) == ("busy, no NIC", False, ())
 
 
 def test_dpdk_is_known_by_its_library_its_memory_or_its_thread_beside_them(trees: Trees) -> None:
@@ -131,7 +131,7 @@ def test_seastar_is_a_bypass_with_dpdk_and_none_with_the_kernels_sockets(trees: 
     past, through = (seastar.detect(trees.seen(pid, "scylla", "reactor-1", spins=True)) for pid in (7, 8))
     assert past is not None
     assert through is not None
-    assert (past.kind, past.bypass, through.kind, through.bypass) == ("Seastar", True, "spins, no NIC", False)
+    assert (past.kind, past.bypass, through.kind, through.bypass) == ("Seastar", True, "busy, no NIC", False)
     assert seastar.detect(trees.seen(8, "scylla", "reactor-1")) is None
 
 

@@ -73,6 +73,18 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert reading == Statement(troubles=("DPDK telemetry: /eal/lcore/usage has lists of different lengths",))
 
 
+def test_what_found_no_place_is_lost_and_so_is_what_its_driver_alone_counts(tmp_path: Path) -> None:
+    lost = b'{"ipackets":20,"opackets":2,"imissed":3,"rx_nombuf":4}'
+    driver = b'{"rx_good_packets":9,"rx_q0_drop_total":5,"rx_out_of_buffer":6,"tx_drop":7,"rx_q0_errors":8}'
+    _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,1": lost, "/ethdev/xstats,2": driver})
+    assert (reading.lost, reading.short) == (5 + 3 + 4, 5 + 6)
+    (tmp_path / "other").mkdir()
+    _, garbled = asked(
+        tmp_path / "other", ANSWERS | {"/eal/lcore/usage": USAGE, "/ethdev/xstats,0": b'{"rx_drops":"many"}'}
+    )
+    assert (garbled.received, garbled.cycles, garbled.short) == (60, {"1": (100, 1000)}, 0)
+
+
 def test_where_a_port_has_gone_meanwhile_a_sum_of_the_others_is_none(tmp_path: Path) -> None:
     _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,2": b"null"})
     assert (reading.received, reading.sent, reading.troubles) == (None, None, ())

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from napctl.census.pollers.busiest_file import BusiestFiles
+from napctl.census.pollers.busy_alone import Calls
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes
 from napctl.census.pollers.suspects import Suspect
-from napctl.census.pollers.tally import NOT_COUNTED, NOT_YET, Moment, PollerTally
+from napctl.census.pollers.tally import LOSES, NOT_COUNTED, NOT_YET, Moment, PollerTally
 from napctl.kernel.links import Link
 from napctl.kernel.processes import Process
+from napctl.kernel.xdp_diag import BoundSocket
+from napctl.kernel.xdp_rings import RingLosses
 from napctl.model.census import Poller, PollerKind
 
 PID = 2**22 + 1
@@ -206,13 +209,81 @@ def test_a_window_in_which_its_ports_missed_packets_calibrates_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+XDP = (BoundSocket(11, 2, 0, zero_copy=False),)
+
+
+def with_rings(tmp_path: Path, losses: tuple[RingLosses | None, RingLosses | None]) -> Poller:
+    """Over a second with a million packets."""
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset(), xdp=XDP)
+    moments = (moment(1, statement(0)), moment(2, statement(10**6)))
+    start, end = (replace(each, losses=told) for each, told in zip(moments, losses, strict=True))
+    return PollerTally(suspect, replace(DPDK, counts_include_port=True), start, end).poller(BusiestFiles(tmp_path))
+
+
+def rings(lost: int = 0, starved: int = 0) -> RingLosses:
+    return RingLosses(lost=lost, starved=starved, zero_copy=False)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lost"),
+    [
+        ((rings(1), rings(4)), 3),
+        ((rings(starved=1), rings(starved=2)), 0),
+        ((rings(4), rings(1)), None),
+        ((None, rings()), None),
+        ((rings(), None), None),
+    ],
+    ids=["ring full", "fill ring empty", "set back", "unread before", "unread after"],
+)
+def test_a_window_in_which_its_rings_may_have_had_no_place_calibrates_nothing(
+    tmp_path: Path, losses: tuple[RingLosses | None, RingLosses | None], lost: int | None
+) -> None:
+    found = with_rings(tmp_path, losses)
+    assert found.really is not None
+    assert found.really.lost == lost
+    assert only_thread(found) == {"work": None, "most": None, "source": LOSES}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rings_that_have_a_place_for_all_calibrate(tmp_path: Path) -> None:
+    found = with_rings(tmp_path, (rings(4, starved=2), rings(4, starved=2)))
+    assert found.really is not None
+    assert (found.really.lost, only_thread(found)["source"]) == (0, NOT_YET)
+    assert len(list((tmp_path / "pollers").iterdir())) == 1
+
+
+def test_what_its_driver_alone_counts_as_short_calibrates_nothing(tmp_path: Path) -> None:
+    for then, now in ((0, 1), (2, 1)):  # more; and set back meanwhile
+        short = Statement(received=10**6, sent=0, short=now)
+        poller(tmp_path, DPDK, Statement(received=0, sent=0, short=then), short, ETH0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_lost_is_told_once_whoever_counts_it(tmp_path: Path) -> None:
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset(), xdp=XDP)
+    start, end = moment(1, Statement(received=0)), moment(2, Statement(received=9, lost=30))
+    start, end = replace(start, losses=rings()), replace(end, losses=rings(40))
+    really = PollerTally(suspect, DPDK, start, end).poller(BusiestFiles(tmp_path)).really
+    assert really is not None
+    assert really.lost == 40
+
+
+def test_what_is_no_bypass_tells_what_it_asks_the_kernel_for(tmp_path: Path) -> None:
+    suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
+    start, end = moment(1, NOTHING), moment(2, NOTHING)
+    start, end = replace(start, calls=Calls(1.0, 1.0, 0)), replace(end, calls=Calls(1.5, 1.5, 90_000))
+    detected = Detected(kind="busy, no NIC", evidence=(), bypass=False)
+    found = PollerTally(suspect, detected, start, end).poller(BusiestFiles(tmp_path))
+    assert found.evidence[-1].startswith("50.0 % of its CPU time is the kernel's, 90,000 reads and writes a second")
+
+
 def test_without_a_packet_count_there_is_no_bound(tmp_path: Path) -> None:
     found = poller(tmp_path, DPDK, NOTHING, NOTHING)
     assert only_thread(found) == {"work": None, "most": None, "source": NOT_COUNTED}
 
 
 def test_what_is_no_bypass_has_no_bound(tmp_path: Path) -> None:
-    found = poller(tmp_path, Detected(kind="spins, no NIC", evidence=(), bypass=False), NOTHING, NOTHING, ETH0)
+    found = poller(tmp_path, Detected(kind="busy, no NIC", evidence=(), bypass=False), NOTHING, NOTHING, ETH0)
     assert only_thread(found) == {"work": None, "most": None, "source": ""}
     assert found.really is None
 

@@ -87,7 +87,7 @@ def test_what_spins_is_told_and_not_called_a_bypass_and_what_sleeps_is_not(tmp_p
             found = looked(tmp_path)
     assert sleeper.pid not in found
     poller = found[spinner.pid]
-    assert (poller.kind, poller.really, poller.devices) == ("spins, no NIC", None, ())
+    assert (poller.kind, poller.really, poller.devices) == ("busy, no NIC", None, ())
     (thread,) = poller.threads
     assert (thread.cpu, thread.work_share, thread.most_work_share) == (min(os.sched_getaffinity(0)), None, None)
     assert any("may run on CPU" in text for text in poller.evidence)

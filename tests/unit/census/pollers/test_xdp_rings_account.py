@@ -4,10 +4,10 @@ import pytest
 
 from napctl.census.pollers import xdp_socket
 from napctl.census.pollers.suspects import Suspect
-from napctl.census.pollers.xdp_socket import XdpRings, rings_of
+from napctl.census.pollers.xdp_socket import XdpRings, rings_of, together
 from napctl.kernel.processes import Process, process
 from napctl.kernel.xdp_diag import BoundSocket
-from napctl.kernel.xdp_rings import RingCounts
+from napctl.kernel.xdp_rings import RingCounts, RingLosses
 
 US = Process(2**22 + 1, "server", 1)
 
@@ -41,3 +41,10 @@ def test_counts_that_may_have_wrapped_tell_nothing(monkeypatch: pytest.MonkeyPat
     assert (late.received, late.troubles) == (
         None, ("packets of its AF_XDP rings: their counts may wrap in 60 s",)
     )  # fmt: skip
+
+
+def test_an_empty_fill_ring_says_something_only_where_the_nic_itself_would_drop() -> None:
+    copies, zero_copy = RingLosses(1, 2, zero_copy=False), RingLosses(4, 8, zero_copy=True)
+    not_told = RingLosses(16, 32, zero_copy=None)
+    assert together([copies]) == RingLosses(1, 0, zero_copy=False)
+    assert together([copies, zero_copy, not_told]) == RingLosses(21, 40, zero_copy=True)
