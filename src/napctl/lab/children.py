@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import IO
 
 from napctl.kernel.namespaces import NetworkNamespace
@@ -30,6 +31,8 @@ PACKAGES = {
     "unshare": "util-linux",
 }
 """Debian's packages of the tools that the lab runs."""
+
+PATIENCE_S = 2.0
 
 # The parent may have died between fork and the request to die with it; then nobody would send the signal.
 ONLY_WITH_PARENT = '[ "$PPID" = "$0" ] && exec "$@"'
@@ -68,10 +71,13 @@ class Children:
         return process
 
     def close(self) -> None:
-        """Kill what still runs."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
+        """Kill what still runs, and wait for its end."""
+        running = [each for each in self._started if each.poll() is None]
+        for each in running:
+            each.kill()
+        for each in running:
+            with suppress(subprocess.TimeoutExpired):  # one that busy polls may not end at once
+                each.wait(PATIENCE_S)
         self._starter.shutdown()
 
 
