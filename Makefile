@@ -8,7 +8,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What napctl runs on; what the lab and the demo add; what the tests and the benchmark add; what the virtual machine needs.
 RUN_PACKAGES := libbpf1
 LAB_PACKAGES := ethtool gcc iproute2 libc6-dev memcached util-linux
-DEV_PACKAGES := bpftrace caddy chromium clang dpdk-dev haproxy iperf3 libbpf-dev llvm man-db mawk mount nftables nghttp2-client nginx procps prometheus redis-server redis-tools sockperf strace udev wrk
+DEV_PACKAGES := bpftrace busybox-static caddy chromium clang dpdk-dev haproxy iperf3 libbpf-dev llvm man-db mawk mount nftables nghttp2-client nginx procps prometheus redis-server redis-tools sockperf strace udev wrk
 VM_PACKAGES := busybox-static ethtool iproute2 iputils-ping kmod nftables procps qemu-system-x86 strace
 
 # What makes a root of Debian 13: to build the package in, and to try it.

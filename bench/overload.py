@@ -4,8 +4,8 @@
 
 All of the receiver is on one CPU: its packets, made dear by so many nftables rules, and its server. Settings and loads
 take turns in random order; goodput counts from the second second on. FILE gets every reading, as JSON, one a line;
-scripts/draw-overload draws it. TCP is a memcached and an open loop, whose requests wait for their turn to be sent: it
-offers what its windows let it, so the more that is asked, the longer the generator's own queue.
+scripts/draw-overload draws it. By TCP it is new connections that are offered, of one request each: on connections that
+stand nobody can send more than the server's windows let in.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,17 +38,17 @@ from napctl.lab.flood import (
     make_packets_dear,
     peak_per_second,
     take_as_softirq,
+    tcp_server,
     udp_server,
 )
-from napctl.lab.load import LoadSpec, run
-from napctl.lab.servers import Server, memcached
+from napctl.lab.servers import Server
 from napctl.model.errors import NapctlError
 from napctl.model.settings import EpollParams, NapiSettings
 
 TIMES = (0.5, 1.0, 2.0, 3.0, 4.0)
 """The offered load, by the peak of the default."""
 SERVER_CPU, CLIENT_CPU = 1, 0
-CONNECTIONS = 64
+ARMED_SECONDS = 0.6
 INTERRUPTS = NapiSettings(defer_hard_irqs=0, gro_flush_timeout_ns=0, irq_suspend_timeout_ns=0)
 DEFER = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=0)
 SUSPEND = NapiSettings(defer_hard_irqs=100, gro_flush_timeout_ns=200_000, irq_suspend_timeout_ns=20_000_000)
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rules", type=int, default=600)
     parser.add_argument("--server", choices=("udp", "tcp"), default="udp")
     options = parser.parse_args()
+    connects = options.server == "tcp"
     order = [cell for _ in range(options.rounds) for cell in random.sample(CELLS, len(CELLS))]
     with (
         options.file.open("w") as file,
@@ -95,52 +97,28 @@ def main() -> None:
     ):
         make_packets_dear(lab.server, options.rules)
         with taken(lab, server, SETTINGS[0]):
-            peak = found_peak(lab, server, options.server)
+            peak = peak_per_second(lab, past_stack=True, connects=connects)
         readings = []
         for number, (setting, times) in enumerate(order):
             tell(setting.name, f"at {times:g} times the peak", number, len(order))
             with taken(lab, server, setting):
-                found = offered(lab, server, options.server, times * peak, options.seconds)
-            readings.append((setting.name, times, found.goodput / peak))
-            row = {"number": SETTINGS.index(setting), "setting": setting.name, "times": times}
-            row |= {"goodput": found.goodput, "sent": found.sent, "peak": peak, "server": options.server}
+                offered = FloodSpec(
+                    rate_per_second=times * peak, seconds=options.seconds, past_stack=True, connects=connects
+                )
+                found = flood(lab, offered)
+            goodput = found.answered_per_second(1.0)
+            readings.append((setting.name, times, goodput / peak))
+            row = {"number": SETTINGS.index(setting), "setting": setting.name, "times": times, "goodput": goodput}
+            row |= {"sent": found.sent_per_second, "peak": peak, "server": options.server}
             print(json.dumps(row), file=file, flush=True)
     print(*table(readings, peak), sep="\n")
 
 
 @contextmanager
 def started(lab: Lab, kind: Kind) -> Iterator[Server]:
-    """The server that is flooded: one that answers each UDP packet after 3 µs of work, or memcached."""
-    with udp_server(lab, waits_in="epoll") if kind == "udp" else memcached(lab) as server:
+    """The server that is flooded: each request costs it 3 µs of work."""
+    with udp_server(lab, waits_in="epoll") if kind == "udp" else tcp_server(lab) as server:
         yield server
-
-
-def found_peak(lab: Lab, server: Server, kind: Kind) -> float:
-    """The most that it answers a second under the setting in force."""
-    if kind == "udp":
-        return peak_per_second(lab, past_stack=True)
-    spec = LoadSpec(rate_per_second=0, seconds=2, connections=CONNECTIONS, closed_depth=4)
-    return run(lab, server, spec).achieved_per_second
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What came of an offered load, a second."""
-
-    sent: float
-    """Of UDP what came to the device: less than asked, where the generator was the limit. Of TCP what was asked."""
-    goodput: float
-    """Requests answered, without the first second."""
-
-
-def offered(lab: Lab, server: Server, kind: Kind, per_second: float, seconds: float) -> Answered:
-    """Let it come."""
-    if kind == "udp":
-        found = flood(lab, FloodSpec(rate_per_second=per_second, seconds=seconds, past_stack=True))
-        return Answered(found.sent_per_second, found.answered_per_second(1.0))
-    spec = LoadSpec(rate_per_second=per_second, seconds=seconds - 1, warmup_seconds=1, connections=CONNECTIONS)
-    load = run(lab, server, spec)
-    return Answered(load.sent / load.seconds, load.achieved_per_second)
 
 
 @contextmanager
@@ -170,7 +148,8 @@ def _set(lab: Lab, server: Server, setting: Setting) -> None:
 
 @contextmanager
 def protected(lab: Lab, server: Server) -> Iterator[None]:
-    """With `napctl protect` of the server's device, started on the CPU that will be flooded; a journal of its own."""
+    """With `napctl protect` of the server's device, and a journal of its own. Started on the flooded CPU, it has
+    moved away and looked twice by then."""
     with tempfile.TemporaryDirectory(prefix="napctl-overload-") as state:
         napctl = [sys.executable, "-m", "napctl", "protect", lab.server.device, "--netns", f"pid:{server.pid}"]
         process = subprocess.Popen(
@@ -181,8 +160,12 @@ def protected(lab: Lab, server: Server) -> Iterator[None]:
         )
         try:
             assert process.stdout is not None
-            if not process.stdout.readline():
+            while line := process.stdout.readline():
+                if b"napctl runs" in line:
+                    break
+            else:
                 raise NapctlError(f"napctl protect ended with {process.wait()}")
+            time.sleep(ARMED_SECONDS)
             yield
         finally:
             process.send_signal(signal.SIGTERM)

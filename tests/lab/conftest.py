@@ -27,6 +27,7 @@ from tests.lab.uring_server import SOURCE
 
 TOOLS = (
     "bpftrace",
+    "busybox",
     "caddy",
     "cc",
     "ethtool",

@@ -22,7 +22,7 @@ if "NAPCTL_VM" not in os.environ:
 @pytest.fixture(scope="session")
 def wire() -> Iterator[Wire]:
     """e1000e0 in the guest's own network namespace, virtio0 at the other end of its cable in a second one."""
-    with Wire.laid() as wire:
+    with Wire().laid() as wire:
         yield wire
 
 

@@ -78,9 +78,9 @@ def test_a_flood_of_real_interrupts_is_overload(wire: Wire, reader: PacketLoadRe
     for line in Path("/proc/interrupts").read_text().splitlines():
         if wire.device in line:
             Path(f"/proc/irq/{line.split(':')[0].strip()}/smp_affinity_list").write_text(str(SERVER_CPU))
-    server = (str(compiled("udpserver")), wire.address, str(FLOOD_PORT), "20000", "recv")
+    server = (str(compiled("floodserver")), wire.address, str(FLOOD_PORT), "20000", "recv")
     flood = (
-        str(compiled("udpflood")),
+        str(compiled("flood")),
         f"--host={wire.address}",
         f"--port={FLOOD_PORT}",
         "--rate=20000",

@@ -71,10 +71,10 @@ def flooded(wire: Wire) -> Iterator[subprocess.Popen[bytes]]:
             make_packets_dear(ends.server)
         undo.callback(run, "nft", "delete", "table", "ip", "dear")
         undo.enter_context(
-            on(FLOODED_CPU, str(compiled("udpserver")), wire.address, str(PORT), str(SERVED_US * 1000), "recv")
+            on(FLOODED_CPU, str(compiled("floodserver")), wire.address, str(PORT), str(SERVED_US * 1000), "recv")
         )
         options = {"host": wire.address, "port": PORT, "rate": 40_000, "seconds": 600, "size": 64}
-        sender = [str(compiled("udpflood")), *(f"--{name}={value}" for name, value in options.items())]
+        sender = [str(compiled("flood")), *(f"--{name}={value}" for name, value in options.items())]
         yield undo.enter_context(on(FLOOD_CPU, "ip", "netns", "exec", wire.peer_namespace, *sender))
 
 
@@ -82,7 +82,7 @@ def flooded(wire: Wire) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_softirq_device_gets_threads_at_nice_19_in_a_flood_and_loses_them_after_it(
     wire: Wire, napctl: Napctl
 ) -> None:
-    compiled("udpserver"), compiled("udpflood")
+    compiled("floodserver"), compiled("flood")
     assert (napi_of(wire.device).settings.threaded, napi_of(wire.device).thread_pid) == ("disabled", None)
     started = napctl.start("protect", wire.device, "--json")
     with ended_by(signal.SIGINT, Following(started)) as it:
@@ -113,7 +113,7 @@ def test_a_cpu_that_goes_offline_in_the_flood_leaves_it_protected_and_all_is_put
     wire: Wire, napctl: Napctl
 ) -> None:
     """The flooded one, on which the server and the thread ran."""
-    compiled("udpserver"), compiled("udpflood")
+    compiled("floodserver"), compiled("flood")
     with (
         taken_on_its_cpu(wire),
         ended_by(signal.SIGINT, Following(napctl.start("protect", wire.device, "--json"))) as it,
@@ -137,7 +137,7 @@ def test_a_cpu_that_goes_offline_in_the_flood_leaves_it_protected_and_all_is_put
 @pytest.mark.long
 def test_beside_programs_that_never_wait_the_thread_is_not_left_at_nice_19(wire: Wire, napctl: Napctl) -> None:
     """One on each CPU: the thread may run on both."""
-    compiled("udpserver"), compiled("udpflood")
+    compiled("floodserver"), compiled("flood")
     spins = ("sh", "-c", "while :; do :; done")
     with (
         taken_on_its_cpu(wire),

@@ -29,25 +29,23 @@ class Wire:
     peer_address: str = "10.0.0.2"
     peer_namespace: str = "peer"
 
-    @classmethod
     @contextmanager
-    def laid(cls) -> Iterator["Wire"]:
-        wire = cls()
-        run("ip", "netns", "add", wire.peer_namespace)
-        run("ip", "link", "set", wire.peer, "netns", wire.peer_namespace)
+    def laid(self) -> Iterator["Wire"]:
+        run("ip", "netns", "add", self.peer_namespace)
+        run("ip", "link", "set", self.peer, "netns", self.peer_namespace)
         try:
-            wire.in_peer("ip", "link", "set", "lo", "up")
+            self.in_peer("ip", "link", "set", "lo", "up")
             for run_in, device, address in (
-                (run, wire.device, wire.address),
-                (wire.in_peer, wire.peer, wire.peer_address),
+                (run, self.device, self.address),
+                (self.in_peer, self.peer, self.peer_address),
             ):
                 run_in("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")  # no packets that no test sent
                 run_in("ip", "address", "add", f"{address}/24", "dev", device)
                 run_in("ip", "link", "set", device, "up")
-            wire.wait_for_link()
-            yield wire
+            self.wait_for_link()
+            yield self
         finally:
-            run("ip", "netns", "delete", wire.peer_namespace)
+            run("ip", "netns", "delete", self.peer_namespace)
 
     def in_peer(self, *command: str) -> str:
         """The same from the other end."""

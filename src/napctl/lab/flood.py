@@ -1,4 +1,4 @@
-"""Overload in a lab: packets that are dear to take, a UDP server that needs its CPU, and a flood of a fixed rate.
+"""Overload in a lab: packets that are dear to take, a server that needs its CPU, and a flood of a fixed rate.
 
 A bed for it is `Lab.build(server_cpu=1, client_cpu=0)` and `take_as_softirq()`: all of the receiver is on one CPU.
 """
@@ -32,6 +32,7 @@ __all__ = [
     "started_flood",
     "take_as_softirq",
     "take_in_softirq",
+    "tcp_server",
     "udp_server",
 ]
 
@@ -42,6 +43,8 @@ DEAR_RULES = 600
 MOST_RULES = 1 << 17
 SENDERS = ipaddress.IPv4Address("198.18.0.0")
 """Of the addresses for benchmarks (RFC 2544), from which no packet comes."""
+STRANGERS = "10.197.0.0"
+"""A /16 of nobody, from which connections are opened."""
 AS_SOFTIRQ = -19
 """Nice value with which a NAPI thread leaves next to nothing, as a softirq does."""
 
@@ -58,6 +61,8 @@ class FloodSpec(Value, frozen=True, kw_only=True):
     """Of the payload."""
     past_stack: bool = False
     """Frames that the generator makes itself, to the server's device: they cost it a third, so it can make more."""
+    connects: bool = False
+    """TCP connections of one request each, to a tcp_server(), in the place of packets; also frames of its own."""
 
 
 class FloodResult(Value, frozen=True, kw_only=True):
@@ -66,8 +71,9 @@ class FloodResult(Value, frozen=True, kw_only=True):
     seconds: float
     asked_per_second: float
     sent: int
+    """Packets, or connections begun."""
     left_out: int
-    """Packets that the generator could not send in time: more than a few, and it was the limit."""
+    """The generator could not send these in time: more than a few, and it was the limit."""
     answered: int
     cpu_share: float
     """CPU time of the generator by its time, 0 … 1."""
@@ -129,12 +135,26 @@ def udp_server(
     In a session of its own: where sessions are scheduled as groups (sched(7), "The autogroup feature"), its share is
     its own, and not one with whatever else the caller runs. Raises Unsupported, NapctlError.
     """
-    require("setsid")
-    program = str(compiled("udpserver"))
-    command = ["setsid", program, lab.server.address, str(port), str(request_us * 1000), waits_in]
-    server = serve(lab, command, port, ready=_answers)
+    server = serve(lab, _command(lab, port, request_us, waits_in), port, ready=_answers)
     os.setpriority(os.PRIO_PROCESS, server.pid, 0)
     return server
+
+
+def tcp_server(lab: Lab, *, request_us: float = 3.0, port: int = FLOOD_PORT) -> Server:
+    """The same by TCP: it closes each connection after its first answer, also those of a flood that connects.
+
+    Of a SYN that is not acknowledged it reminds the other side once, so that a flood is over seconds after its end.
+    """
+    run_inside(lab.server.namespace, ["sysctl", "-qw", "net.ipv4.tcp_synack_retries=1"])
+    run_inside(lab.server.namespace, ["ip", "route", "replace", f"{STRANGERS}/16", "via", lab.client.address])
+    server = serve(lab, _command(lab, port, request_us, "tcp"), port)
+    os.setpriority(os.PRIO_PROCESS, server.pid, 0)
+    return server
+
+
+def _command(lab: Lab, port: int, request_us: float, how: str) -> list[str]:
+    require("setsid")
+    return ["setsid", str(compiled("floodserver")), lab.server.address, str(port), str(request_us * 1000), how]
 
 
 def _answers(lab: Lab, server: Server) -> bool:
@@ -193,9 +213,11 @@ def started_flood(lab: Lab, spec: FloodSpec) -> Iterator[RunningFlood]:
         "seconds": spec.seconds,
         "size": spec.size_bytes,
     }
-    if spec.past_stack:
+    if spec.past_stack or spec.connects:
         options |= {"device": lab.client.device, "mac": lab.server.mac}
-    command = [str(compiled("udpflood")), *(f"--{name}={value}" for name, value in options.items())]
+    if spec.connects:
+        options["source"] = STRANGERS
+    command = [str(compiled("flood")), *(f"--{name}={value}" for name, value in options.items())]
     process = lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         yield RunningFlood(process, spec)
@@ -211,6 +233,7 @@ def flood(lab: Lab, spec: FloodSpec) -> FloodResult:
 
 
 FIRST_RATE = 10_000.0
+FIRST_CONNECTIONS = 3_000.0
 STEP = 1.3
 STEP_SECONDS = 0.8
 SETTLING_SECONDS = 0.3
@@ -221,14 +244,18 @@ MOST_OFFERED = 4.0
 """Times the best goodput."""
 
 
-def peak_per_second(lab: Lab, port: int = FLOOD_PORT, *, past_stack: bool = False) -> float:
+def peak_per_second(lab: Lab, port: int = FLOOD_PORT, *, past_stack: bool = False, connects: bool = False) -> float:
     """The most that the server answers a second, at whatever is offered: a ramp of some ten seconds.
 
     Raises NapctlError if nobody answers.
     """
-    rate, best, below = FIRST_RATE, 0.0, 0
-    while below < 2 and rate < MOST_OFFERED * max(best, FIRST_RATE):
-        found = flood(lab, FloodSpec(rate_per_second=rate, seconds=STEP_SECONDS, port=port, past_stack=past_stack))
+    first = FIRST_CONNECTIONS if connects else FIRST_RATE
+    rate, best, below = first, 0.0, 0
+    while below < 2 and rate < MOST_OFFERED * max(best, first):
+        spec = FloodSpec(
+            rate_per_second=rate, seconds=STEP_SECONDS, port=port, past_stack=past_stack, connects=connects
+        )
+        found = flood(lab, spec)
         answered = found.answered_per_second(SETTLING_SECONDS)
         if not answered and not best:
             raise NapctlError(f"nobody answers at port {port}")

@@ -20,6 +20,7 @@ from napctl.protect.starved import (
     Goodput,
     Share,
     ThreadReading,
+    before_goodput,
     goodput_between,
     kept,
     share_between,
@@ -66,15 +67,24 @@ class NiceWatch:
         before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids})
         seconds = now.monotonic - before.monotonic
         goodput = goodput_between(before.served, now.served, seconds) if seconds >= OVER_SECONDS else {}
+        lately = self._lately()
         former, self._before = self._before, {}
         found = []
         for group, seen in zip(groups, floods, strict=True):
             is_nice = "nice" in group.ladder.made
             before_nice = former.get(group.key, (now.monotonic, {}))
-            self._before[group.key] = before_nice if is_nice or not goodput else (now.monotonic, goodput)
+            served = before_goodput(goodput, lately)
+            self._before[group.key] = before_nice if is_nice or not served else (now.monotonic, served)
             why = self._starved(group, before, now, goodput) if is_nice else self._would_be(group, seen)
             found.append(replace(seen, starved=why))
         return found
+
+    def _lately(self) -> Goodput:
+        """Since the last look: a flood is seen after two or three, which is less than a window tells of."""
+        if len(self._looks) < 2:
+            return {}
+        last, now = self._looks[-2], self._looks[-1]
+        return goodput_between(last.served, now.served, now.monotonic - last.monotonic)
 
     def _would_be(self, group: Protected, seen: Flood) -> str:
         drops = bool(group.ladder.made) and seen.late_per_second >= LATE_PER_SECOND

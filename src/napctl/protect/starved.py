@@ -22,6 +22,7 @@ __all__ = [
     "Goodput",
     "Share",
     "ThreadReading",
+    "before_goodput",
     "goodput_between",
     "kept",
     "share_between",
@@ -93,6 +94,13 @@ def goodput_between(before: Served | None, after: Served | None, seconds: float)
         return {}
     counts = {kind: grown(getattr(before, kind), getattr(after, kind)) for kind in KINDS_OF_GOODPUT}
     return {kind: count / seconds for kind, count in counts.items() if count is not None}
+
+
+def before_goodput(over_window: Goodput, lately: Goodput) -> Goodput:
+    """What was served before threads were nice. What is forwarded waits for no process: a flood of it is so from its
+    first moment on, and the last look tells more than a window in which there was none for a while."""
+    forwarded = lately.get("forwarded", 0.0)
+    return over_window | ({"forwarded": forwarded} if forwarded > over_window.get("forwarded", 0.0) else {})
 
 
 def kept(before: Goodput, now: Goodput) -> float | None:

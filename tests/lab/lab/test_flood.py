@@ -13,6 +13,7 @@ from napctl.lab.flood import (
     started_flood,
     take_as_softirq,
     take_in_softirq,
+    tcp_server,
     udp_server,
 )
 from napctl.model.errors import NapctlError
@@ -62,6 +63,14 @@ def test_frames_of_its_own_are_answered_like_those_of_its_socket() -> None:
         in_one_of(lambda: all_answered(lab, FloodSpec(rate_per_second=5000, seconds=0.5, past_stack=True)))
 
 
+def test_below_its_peak_the_server_answers_each_connection_once() -> None:
+    with Lab.build(server_cpu=1, client_cpu=0) as lab, tcp_server(lab):
+        found = [flood(lab, FloodSpec(rate_per_second=500, seconds=0.5, connects=True)) for _ in range(2)]
+    for each in found:
+        assert each.sent > 200
+        assert each.answered == each.sent
+
+
 def test_a_flood_to_a_port_where_nobody_listens_goes_on() -> None:
     with Lab.build(server_cpu=1, client_cpu=0) as lab:
         found = flood(lab, FloodSpec(rate_per_second=5000, seconds=0.3, port=9))
@@ -91,6 +100,6 @@ def test_a_wrong_option_is_one_line(rate: float, host: str, words: str) -> None:
     with (
         Lab.build(server_cpu=1, client_cpu=0) as lab,
         started_flood(lab, spec) as running,
-        pytest.raises(NapctlError, match=f"^udpflood: {words}$"),
+        pytest.raises(NapctlError, match=f"^flood: {words}$"),
     ):
         running.wait_until_sending()

@@ -1,5 +1,6 @@
 """A machine that forwards, with two devices and no server: in a flood through it, the other one still reaches it."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -100,3 +101,27 @@ def test_it_can_be_reached_by_its_other_device_and_goes_on_forwarding(router: Ro
     assert share >= 0.8
     # not the 99th: answers share the far end's ring with what is forwarded, and one that is lost takes TCP 0.2 s
     assert letters.percentile_ms(0.5) < QUICK_MS
+
+
+def test_beside_nice_programs_of_another_session_that_sleep_now_and_then_nice_is_put_back(
+    router: Router, napctl: Napctl
+) -> None:
+    """A session has a share of its own, whatever the nice values in it: it would leave the thread next to nothing."""
+    peak = router.peak()
+    hurried = (
+        "import time\nwhile True:\n    end = time.monotonic() + 0.02\n    while time.monotonic() < end: pass\n"
+        "    time.sleep(0.001)"
+    )
+    busy = router.lab.server.start(["setsid", "nice", "-n", "19", sys.executable, "-c", hurried])
+    try:
+        with protecting(router.lab, napctl) as it, started_flood(router.lab, router.flood(2 * peak)) as running:
+            running.wait_until_sending()
+            it.told("overload: nice 19")
+            assert "of what was served before still is" in it.told("overload, and nice put back, ").text
+            time.sleep(0.5)
+            share = router.forwarded(2) / peak
+    finally:
+        busy.kill()
+        busy.wait()
+    print(f"peak {peak:,.0f}/s; at twice of it {share:.0%} forwarded")
+    assert share >= 0.8

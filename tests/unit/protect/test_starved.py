@@ -15,6 +15,7 @@ from napctl.protect.starved import (
     Goodput,
     Share,
     ThreadReading,
+    before_goodput,
     goodput_between,
     kept,
     share_between,
@@ -111,6 +112,15 @@ def test_goodput_is_compared_by_the_kind_that_lost_least_of_those_that_tell_anyt
     assert kept(before, {"sent_segments": 900.0, "read_datagrams": 2_000.0, "forwarded": 0.0}) == 0.9
     assert kept({"forwarded": 1.0}, {"forwarded": 0.0}) is None
     assert kept({}, before) is None
+
+
+def test_a_flood_that_is_forwarded_counts_from_its_first_look_on() -> None:
+    window: Goodput = {"read_datagrams": 10.0, "forwarded": 20_000.0}
+    lately: Goodput = {"read_datagrams": 900.0, "forwarded": 50_000.0}
+    assert before_goodput(window, lately) == {"read_datagrams": 10.0, "forwarded": 50_000.0}
+    assert before_goodput({}, lately) == {"forwarded": 50_000.0}, "seen too soon for a window"
+    assert before_goodput(window, {"forwarded": 0.0}) == window
+    assert before_goodput({}, {}) == {}
 
 
 def test_a_counter_that_fell_tells_no_goodput() -> None:
