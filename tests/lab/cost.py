@@ -11,7 +11,6 @@ from napctl.kernel.cpu_time import clock_seconds
 from tests.lab.following import Following
 from tests.lab.helpers import until
 
-
 CALLS = "trace=openat,bpf"
 
 

@@ -59,7 +59,7 @@ def test_settled_it_takes_less_than_half_a_percent_of_a_cpu_and_60_mb(napctl: Na
 
 
 def oldest_scraped(port: int, seconds: float) -> float:
-    """The greatest age of a snapshot that was scraped in the seconds from now on; there have been looks for findings."""
+    """The greatest age of a snapshot scraped in the seconds from now on; there have been looks for findings."""
     began, age = time.monotonic(), 0.0
     while (left := began + seconds - time.monotonic()) > 0:
         time.sleep(min(left, SCRAPE_SECONDS))
