@@ -6,7 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from napctl.lab.bed import End, Lab
-from napctl.lab.flood import DEAR_RULES, FloodSpec, make_packets_dear, peak_per_second, take_as_softirq, udp_server
+from napctl.lab.flood import (
+    DEAR_RULES,
+    FLOOD_PORT,
+    FloodSpec,
+    make_packets_dear,
+    peak_per_second,
+    take_as_softirq,
+    udp_server,
+)
 from napctl.lab.servers import Server
 
 
@@ -27,7 +35,11 @@ class FloodBed:
     @property
     def flooding(self) -> FloodSpec:
         """For as long as a test needs."""
-        return FloodSpec(rate_per_second=4 * self.peak, seconds=10)
+        return self.offered(4, seconds=10)
+
+    def offered(self, times: float, *, seconds: float, port: int = FLOOD_PORT) -> FloodSpec:
+        """So many times the peak, also where the generator has many answers to read."""
+        return FloodSpec(rate_per_second=times * self.peak, seconds=seconds, port=port, past_stack=True)
 
 
 def let_packets_take_the_cpu(end: End, *beside: End, rules: int = DEAR_RULES) -> None:
@@ -41,4 +53,4 @@ def let_packets_take_the_cpu(end: End, *beside: End, rules: int = DEAR_RULES) ->
 def flood_bed() -> Iterator[FloodBed]:
     with Lab.build(server_cpu=1, client_cpu=0) as lab, udp_server(lab) as server:
         let_packets_take_the_cpu(lab.server)
-        yield FloodBed(lab, server, peak_per_second(lab))
+        yield FloodBed(lab, server, peak_per_second(lab, past_stack=True))

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from bench.threadgroup import busy_program, root
 
-from napctl.lab.flood import AS_SOFTIRQ, FloodSpec, flood, started_flood
+from napctl.lab.flood import AS_SOFTIRQ, flood, started_flood
+from napctl.model.errors import Unsupported
 from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.following import Following, ended_by, killed
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, until
@@ -42,7 +44,7 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
     assert bed.nice == [AS_SOFTIRQ]
     with protecting(napctl, bed, under=ON_ITS_CPU) as it:
         time.sleep(0.6)
-        with started_flood(bed.lab, FloodSpec(rate_per_second=4 * bed.peak, seconds=4)) as running:
+        with started_flood(bed.lab, bed.offered(4, seconds=4)) as running:
             running.wait_until_sending()
             began = time.time()
             acted = it.told("overload: nice 19 for the thread of NAPI", since=began)
@@ -65,7 +67,7 @@ def test_started_on_the_flooded_cpu_it_acts_within_a_second_and_ten_seconds_afte
 
 @pytest.mark.long
 def test_storm_control_is_the_last_step_where_it_is_allowed(bed: FloodBed, napctl: Napctl) -> None:
-    nobodys = FloodSpec(rate_per_second=4 * bed.peak, seconds=20, port=9)
+    nobodys = bed.offered(4, seconds=20, port=9)
     with protecting(napctl, bed, "--storm-control", 100) as it:
         until(lambda: xdp_of(bed.lab.server).programs, "storm control to be attached")
         with started_flood(bed.lab, nobodys) as running:
@@ -119,6 +121,25 @@ def test_beside_a_program_that_never_waits_nice_is_put_back_within_two_seconds_a
 
 
 @pytest.mark.long
+def test_where_units_have_weights_nice_is_put_back_beside_one_that_never_waits(bed: FloodBed, napctl: Napctl) -> None:
+    """The thread stands in the root control group, beside the slice of both."""
+    try:
+        top = root()
+    except Unsupported as error:
+        pytest.skip(str(error))
+    with top.below("napctl-test.slice") as units, units.below("server") as unit, units.below("beside") as beside:
+        unit.put(bed.server.pid)
+        with (
+            protecting(napctl, bed) as it,
+            busy_program(bed.lab.server.cpu, beside),
+            started_flood(bed.lab, bed.flooding) as running,
+        ):
+            running.wait_until_sending()
+            it.told("overload, and nice put back, not to be made again for 10 minutes: ")
+            assert bed.nice == [AS_SOFTIRQ]
+
+
+@pytest.mark.long
 def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: FloodBed, napctl: Napctl) -> None:
     with protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
@@ -133,11 +154,11 @@ def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: FloodBed, napct
 @pytest.mark.long
 @pytest.mark.parametrize("times", [2, 4])
 def test_with_nothing_attached_the_server_keeps_its_throughput(bed: FloodBed, napctl: Napctl, times: int) -> None:
-    unprotected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=3))
+    unprotected = flood(bed.lab, bed.offered(times, seconds=3))
     with protecting(napctl, bed):
         time.sleep(0.6)
-        protected = flood(bed.lab, FloodSpec(rate_per_second=times * bed.peak, seconds=6))
-    shares = [each.answered_per_second(after_seconds=2) / bed.peak for each in (unprotected, protected)]
+        protected = flood(bed.lab, bed.offered(times, seconds=6))
+    shares = [each.answered_per_second(after_seconds=1) / bed.peak for each in (unprotected, protected)]
     print(f"{times} times the peak: goodput {shares[0]:.0%} of the peak, protected {shares[1]:.0%}")
     assert protected.sent_per_second > 0.8 * times * bed.peak
     assert shares[1] >= 0.8
@@ -150,7 +171,7 @@ def test_a_load_that_steps_one_to_ten_each_second_for_a_minute_changes_nothing(b
         began = time.time()
         for _ in range(30):
             for share in (0.07, 0.7):
-                flood(bed.lab, FloodSpec(rate_per_second=share * bed.peak, seconds=1))
+                flood(bed.lab, bed.offered(share, seconds=1))
         assert it.since(began) == []
     assert machine_of(bed.lab.server) == before
 
