@@ -120,7 +120,7 @@ def join(one: End, other: End, queues: int = 1) -> None:
     _connect(one, other, queues)
     for end, far in ((one, other), (other, one)):
         _configure(end, far, queues)
-    _wait_for_link(one)  # which was there before the other, that has found it
+    _wait_for_link(one)
     for end in (one, other):
         _process_packets_on_its_cpu(end, queues)
 
@@ -158,19 +158,15 @@ def _configure(end: End, other: End, queues: int) -> None:
 
 
 def _wait_for_link(end: End) -> None:
-    """What is sent is dropped until the kernel has noticed that there is a link, for which it waits for a CPU and the
-    lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in net/sched/sch_generic.c)."""
+    """It was up before its peer. What it is given to send is dropped until the kernel has noticed that there is a link,
+    for which it needs a CPU and the lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in
+    net/sched/sch_generic.c). That of the peer, which has found one, may be told a second later, and sends at once."""
     deadline = time.monotonic() + LINK_SECONDS
-    while " qdisc noop " in _shown(end):
-        if time.monotonic() > deadline:
-            raise NapctlError(f"building the lab: {end.device} has no link")
-        time.sleep(0.001)
-
-
-def _shown(end: End) -> str:
-    with end.namespace.entered():
-        command = ["ip", "-oneline", "link", "show", "dev", end.device]
-        return subprocess.run(command, text=True, capture_output=True, check=False).stdout
+    with DeviceAttributes(end.namespace) as attributes:
+        while attributes.read(end.device, "operstate") != "up":
+            if time.monotonic() > deadline:
+                raise NapctlError(f"building the lab: {end.device} has no link")
+            time.sleep(0.001)
 
 
 def _process_packets_on_its_cpu(end: End, queues: int) -> None:
