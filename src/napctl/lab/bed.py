@@ -160,7 +160,7 @@ def _configure(end: End, other: End, queues: int) -> None:
 def _wait_for_link(end: End) -> None:
     """It was up before its peer. What it is given to send is dropped until the kernel has noticed that there is a link,
     for which it needs a CPU and the lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in
-    net/sched/sch_generic.c). That of the peer, which has found one, may be told a second later, and sends at once."""
+    net/sched/sch_generic.c). The peer has found a link when it was set up, and sends at once."""
     deadline = time.monotonic() + LINK_SECONDS
     with DeviceAttributes(end.namespace) as attributes:
         while attributes.read(end.device, "operstate") != "up":
