@@ -120,8 +120,7 @@ def join(one: End, other: End, queues: int = 1) -> None:
     _connect(one, other, queues)
     for end, far in ((one, other), (other, one)):
         _configure(end, far, queues)
-    for end in (one, other):
-        _wait_for_link(end)
+    _wait_for_link(one)
     for end in (one, other):
         _process_packets_on_its_cpu(end, queues)
 
@@ -159,8 +158,9 @@ def _configure(end: End, other: End, queues: int) -> None:
 
 
 def _wait_for_link(end: End) -> None:
-    """What is sent is dropped until the kernel has noticed that there is a link, for which it waits for a CPU and the
-    lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in net/sched/sch_generic.c)."""
+    """It was up before its peer. What it is given to send is dropped until the kernel has noticed that there is a link,
+    for which it needs a CPU and the lock of all devices (linkwatch_do_dev() in net/core/link_watch.c, dev_activate() in
+    net/sched/sch_generic.c). The peer has found a link when it was set up, and sends at once."""
     deadline = time.monotonic() + LINK_SECONDS
     with DeviceAttributes(end.namespace) as attributes:
         while attributes.read(end.device, "operstate") != "up":

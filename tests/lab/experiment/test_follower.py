@@ -15,14 +15,19 @@ pytestmark = pytest.mark.lab
 
 
 def test_it_is_measured_like_any_other_and_has_learned_before(napctl: Napctl, tmp_path: Path) -> None:
-    done = napctl(
-        "compare", "base", "adapt:150us", "--lab", "--rates", "20k", "--rounds", 1, "--seconds", 0.5, "--learn", 1,
-        "--warmup", 0.5, "--output", tmp_path / "run", timeout_s=90,
-    )  # fmt: skip
+    for attempt in range(3):
+        run = tmp_path / f"run-{attempt}"
+        done = napctl(
+            "compare", "base", "adapt:150us", "--lab", "--rates", "20k", "--rounds", 1, "--seconds", 1, "--learn", 2,
+            "--warmup", 1, "--output", run, timeout_s=90,
+        )  # fmt: skip
+        failed = [cell.failed for cell in RunDirectory(run).cells()]
+        if failed == ["", ""]:
+            break  # a busy machine has let the load come in time
 
     assert done.status in (0, 1), done
     assert "adapt:150us learns 20,000/s" in done.stderr
-    assert [cell.failed for cell in RunDirectory(tmp_path / "run").cells()] == ["", ""]
+    assert failed == ["", ""]
     assert sum(each.title == "attach memcached" for each in napctl.live()) == 0
 
 

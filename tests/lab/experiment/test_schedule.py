@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from napctl.lab.webservers import nginx
 from napctl.model.experiment import Summary
 from napctl.model.value import from_json
 from tests.lab.experiment.comparing import GREETING, QUICK, cells, from_client, holding
-from tests.lab.helpers import Napctl, ending, machine_of
+from tests.lab.helpers import Napctl, ask, ending, machine_of
 
 pytestmark = pytest.mark.lab
 
@@ -264,15 +265,12 @@ def test_memcached_in_the_lab_is_measured_at_rates_found_for_it(napctl: Napctl, 
 
 
 def test_a_server_that_does_not_fit_is_compared_without_polling(napctl: Napctl, run: Path) -> None:
-    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server:
-        hold = (
-            f'python3 -c \'import socket, time; at = ("{server.address}", {server.port}); '
-            "c = [socket.create_connection(at) for _ in range(24)]; "
-            '[(each.sendall(b"version\\r\\n"), each.recv(99)) for each in c]; time.sleep(1); print("rate 5")\''
-        )
+    with Lab.build(queues=2) as lab, ending(memcached(lab)) as server, ExitStack() as held:
+        for _ in range(24):
+            held.enter_context(ask(lab, server))
         done = napctl(
-            "compare", "base", "defer:200us", "suspend:200us", "--target", server.pid, "--load", from_client(lab, hold),
-            "--adapter", GREETING, "--rounds", 1, *QUICK, "--output", run, timeout_s=60,
+            "compare", "base", "defer:200us", "suspend:200us", "--target", server.pid, "--adapter", GREETING,
+            "--load", "sleep 0.7; echo rate 5", "--rounds", 1, *QUICK, "--output", run, timeout_s=60,
         )  # fmt: skip
 
         assert done.status in (0, 1), done
