@@ -106,7 +106,7 @@ def test_a_flap_of_the_link_leaves_the_settings_of_a_driver_that_keeps_them(lab:
 
 
 def test_a_bond_of_two_nics_is_not_steered(lab: Lab, server: Server) -> None:
-    with bonded(lab.server, "virtio1"), bonded(lab.client, "e1000e1"), connections(lab, server, 8):
+    with bonded(lab.server, "virtio1"), bonded(lab.client, "e1000e1"), connections(lab, server, 20):
         assert "2 devices can feed it (server0 and virtio1)" in (only_group(server).misfit or "")
 
 
