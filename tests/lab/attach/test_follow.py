@@ -356,7 +356,7 @@ def test_ten_minutes_of_reloads_leave_memory_and_descriptors_as_they_were(wide: 
                 seen.append((resident(it.pid), files_at_rest(it.pid)))
         print(seen)
         (memory, files), (memory_then, files_then) = seen
-        assert memory_then < memory * 1.05 + 1_000_000
+        assert memory_then < memory + 4_000_000  # the allocator takes 2 MB at once; a leak of 0.1 MB each time is more
         assert files_then == files
         assert in_force(wide, server.workers)
         assert it.end() == 0

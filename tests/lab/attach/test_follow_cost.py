@@ -165,7 +165,7 @@ def test_with_200_veths_beside_it_costs_the_same(
         for veths in (0, 200):
             for number in range(veths // 2):
                 in_namespace(lab.server.namespace, "ip", "link", "add", f"v{number}", "type", "veth")
-            time.sleep(3)
+            time.sleep(10)  # what attaching leads to, or the new devices, is over then: else the first share has it
             cost = Cost(it, trace)
             time.sleep(seconds)
             shares.append(cost.share)

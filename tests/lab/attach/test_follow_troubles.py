@@ -38,7 +38,7 @@ def test_descriptors_that_have_run_out_are_told_and_survived(lab: Lab, server: S
         it.told("attached memcached")
         time.sleep(1.5)
         before = resource.prlimit(it.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(it.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        resource.prlimit(it.pid, resource.RLIMIT_NOFILE, (8, before[1]))  # poll(2) takes no more than that
         with ask(lab, server):  # a change, at which it looks
             it.told("Too many open files")
         time.sleep(1.2)  # it has tried again
