@@ -23,7 +23,7 @@ __all__ = ["Moment", "PollerTally"]
 
 
 NOT_COUNTED = "no bound: nobody counts its packets"
-NOT_YET = "no bound yet: it was never seen busier than now"
+NOT_YET = "no bound yet: it was never seen busier than now while it kept up"
 LOSES = "no bound yet: packets find no place with it, and it was never seen to keep up"
 BY_NATURE = "no packet costs more"
 BY_WINDOW = "its busiest window"

@@ -137,7 +137,7 @@ def test_devices_that_were_read_over_another_time_are_told_by_the_second(tmp_pat
     PollerTally(suspect, copies, start, end).poller(files)
     now = replace(end, links=(link("eth0", 100),), links_at=2.0)
     (thread,) = PollerTally(suspect, copies, start, now).poller(files).threads
-    assert thread.most_work_share == pytest.approx(2e-4)
+    assert thread.most_work_share == pytest.approx(3e-4)
 
 
 def test_a_packet_may_have_cost_the_time_of_all_threads(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_packet_may_have_cost_the_time_of_all_threads(tmp_path: Path) -> None:
     rest = [with_sleeper(moment(at, statement(packets))) for at, packets in ((1, 0), (2, 1000))]
     for window in (busy, rest):
         (thread,) = PollerTally(suspect, DPDK, *window).poller(BusiestFiles(tmp_path)).threads
-    assert thread.most_work_share == pytest.approx(0.0038)
+    assert thread.most_work_share == pytest.approx(0.0057)
 
 
 def test_counters_that_were_set_back_are_a_gap(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_then_a_bound_once_it_was_busy_which_outlives_us(tmp_path: Path) -> None
     assert only_thread(before) == {"work": None, "most": None, "source": NOT_YET}
     assert only_thread(poller(tmp_path, DPDK, *many, ETH0)) == {"work": None, "most": None, "source": NOT_YET}
     after = only_thread(poller(tmp_path, DPDK, *few, ETH0))
-    assert after["most"] == pytest.approx(0.002)
+    assert after["most"] == pytest.approx(0.003)
     assert after["source"] == "1,000 packets/s at most 1.00 µs each: its busiest window"
 
 
