@@ -34,8 +34,9 @@ echo 20 >/sys/module/suspend/parameters/pm_test_delay
 echo core >/sys/power/pm_test
 echo mem >/sys/power/state
 """
-"""All of a suspend to RAM but the last step, in which the firmware takes over: QEMU's does not come back from that. Devices
-are suspended, other CPUs are off, the clocks stand still for so long (Documentation/power/basic-pm-debugging.rst)."""
+"""All of a suspend to RAM but the last step, in which the firmware takes over: QEMU's does not come back from
+that. Devices are suspended, other CPUs are off, the clocks stand still for so long
+(Documentation/power/basic-pm-debugging.rst)."""
 
 
 def test_after_a_sleep_of_the_machine_the_policy_is_true_again(disk: Path, package: Path) -> None:

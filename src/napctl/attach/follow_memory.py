@@ -23,7 +23,7 @@ INSISTS = "somebody else keeps changing its settings, or those of the NAPI insta
 
 
 class Known:
-    """Of one target. Refusals are remembered for their time, at most `most_seconds`, and only of what is still there."""
+    """Of one target. Refusals are remembered for their time, `most_seconds` at most, and only of what is there."""
 
     def __init__(self, options: AttachOptions, most_seconds: float = MOST_SECONDS) -> None:
         self._options, self.most_seconds = options, most_seconds

@@ -35,8 +35,8 @@ MINUTE = 60.0
 
 
 class Pace:
-    """Times are those of one clock, such as time.monotonic(), in s. After one error upon the other it waits 1, 2, 4 … s,
-    `most_seconds` at most."""
+    """Times are those of one clock, such as time.monotonic(), in s. After one error upon the other it waits 1, 2, 4 …
+    s, `most_seconds` at most."""
 
     def __init__(self, most_seconds: float = MOST_SECONDS) -> None:
         self._most_seconds, self._pause = most_seconds, 0.0
@@ -57,27 +57,36 @@ class Pace:
         self._not_before = moment
 
     def failed(self, now: float) -> None:
-        """It went wrong, perhaps once more. It may have been a look, and counts as one: what happens meanwhile lets it be
-        tried at once, and may happen all the time."""
+        """It went wrong, perhaps once more. It counts as a look, which it may have been: what happens meanwhile lets it
+        be tried at once, and may happen all the time."""
         self._left, self._counted_at = max(0.0, self._left_at(now) - 1), now
         self._pause = min(2 * self._pause, self._most_seconds) if self._pause else REFUSED_SECONDS
         self.put_off(now + self._pause)
+        self._look_at = max(self._look_at, self._not_before)
 
     def went_well(self) -> None:
         """The next error is the first one again, unless a look is still to come, which may go wrong as before."""
         if self._wanted is None:
             self._pause = 0.0
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether it went wrong, and did not go well since."""
+        return bool(self._pause)
+
     def go_on(self, now: float) -> None:
-        """Something has happened that may have mended what went wrong: whatever was put off is not any more."""
-        self._pause, self._not_before = 0.0, min(self._not_before, now)
+        """Something has happened that may have mended what went wrong: whatever was put off is not any more. The next
+        error is the first one again, unless such things happen all the time."""
+        if self._left_at(now) >= KEPT_FOR_OTHERS:
+            self._pause = 0.0
+        self._not_before = min(self._not_before, now)
+        self.want(now)
 
     def look_anew(self, now: float) -> None:
         """Everything may be otherwise: look at once, whatever was put off, and however often it was looked of late."""
-        self.go_on(now)
         self._counted_at = now
         self._left = float(MOST_A_MINUTE)
-        self.want(now)
+        self.go_on(now)
         self._look_at = min(self._look_at, now)
 
     def is_put_off(self, now: float) -> bool:

@@ -65,10 +65,8 @@ class FollowedProcesses:
 
     def try_anew(self) -> None:
         """What went wrong or was refused: something has happened that may have mended it, or somebody asks for it."""
-        now = time.monotonic()
-        self.pace.go_on(now)
-        if self._known.try_anew():
-            self.pace.want(now)
+        if self._known.try_anew() or self.pace.in_trouble:
+            self.pace.go_on(time.monotonic())
 
     def look(self, attached: Transaction | None) -> JudgedTarget | None:
         """Deeply; None: no process of the target runs. At ease, where somebody is attached and nobody new waits."""

@@ -76,13 +76,15 @@ def attach_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Within the budget: the least CPU per packet, or the least latency that costs at most 1.25 "
                      "times as much.  [default: cpu]"),
         click.option("--defer-hard-irqs", type=click.IntRange(1, MOST_DEFER_HARD_IRQS),
-                     default=DEFAULT.defer_hard_irqs, show_default=True, help="Empty polls before the interrupt is unmasked."),
+                     default=DEFAULT.defer_hard_irqs, show_default=True,
+                     help="Empty polls before the interrupt is unmasked."),
         click.option("--irq-suspend-timeout", "irq_suspend_timeout_ns", type=Duration(1, LONGEST_TIMER_NS),
                      default=duration_text(DEFAULT.irq_suspend_timeout_ns), show_default=True,
                      help="Safety timer: interrupts come back if the server does not poll for so long."),
         click.option("--busy-poll-usecs", type=click.IntRange(0, MOST_BUSY_POLL_USECS),
-                     default=DEFAULT.busy_poll_usecs, show_default=True, help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be "
-                     "killed, so more than 10000 needs --force."),
+                     default=DEFAULT.busy_poll_usecs, show_default=True,
+                     help="Longest spin of an epoll_wait; 0: one poll. A spinning task cannot be killed, "
+                     "so more than 10000 needs --force."),
         click.option("--busy-poll-budget", type=click.IntRange(1, MOST_BUSY_POLL_BUDGET),
                      default=DEFAULT.busy_poll_budget, show_default=True,
                      help="Packets that one busy poll may take."),

@@ -1,7 +1,7 @@
 """The drop-in by which napctl.service follows the policy's address for metrics: systemd's generator of that writes it.
 
-deploy/systemd/napctl-generator runs this. The unit lets none but this machine send to it or get an answer; systemd filters
-by the other side's address, which no policy names, so that metrics for other machines are for all that reach the address.
+deploy/systemd/napctl-generator runs this. The unit lets none but this machine reach it; systemd filters by the other
+side's address, which no policy names, so that metrics for other machines are for all that get to the address.
 """
 
 import os

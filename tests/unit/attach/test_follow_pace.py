@@ -196,7 +196,7 @@ def test_what_may_have_mended_it_lets_it_be_tried_at_once_and_the_next_error_is_
     assert pace.is_put_off(2001)
     pace.go_on(2001)
     assert not pace.is_put_off(2001)
-    assert pace.due(2001)
+    assert pace.due(2001 + SETTLE_SECONDS)
     assert waits_after_errors(pace, 1) == [1]
 
 
