@@ -145,25 +145,6 @@ def test_where_units_have_weights_nice_is_put_back_beside_one_that_never_waits(b
 
 
 @pytest.mark.long
-def test_where_units_have_weights_nice_is_put_back_beside_one_that_never_waits(bed: FloodBed, napctl: Napctl) -> None:
-    """The thread stands in the root control group, beside the slice of both."""
-    try:
-        top = root()
-    except Unsupported as error:
-        pytest.skip(str(error))
-    with top.below("napctl-test.slice") as units, units.below("server") as unit, units.below("beside") as beside:
-        unit.put(bed.server.pid)
-        with (
-            protecting(napctl, bed) as it,
-            busy_program(bed.lab.server.cpu, beside),
-            started_flood(bed.lab, bed.flooding) as running,
-        ):
-            running.wait_until_sending()
-            it.told("overload, and nice put back, not to be made again for 10 minutes: ")
-            assert bed.nice == [AS_SOFTIRQ]
-
-
-@pytest.mark.long
 def test_rolled_back_by_hand_it_makes_nothing_more_and_ends(bed: FloodBed, napctl: Napctl) -> None:
     with protecting(napctl, bed) as it, started_flood(bed.lab, bed.flooding) as running:
         running.wait_until_sending()
