@@ -267,6 +267,7 @@ def test_what_went_wrong_waits_for_its_time_unless_something_happens_that_may_ha
     def tell(line: str, _kind: Decision | None = None, /) -> None:
         told.append(line)
 
+    napctl.state.mkdir(mode=0o700)
     with ending(python_server(lab, FORKS)) as server, ExitStack() as stack:
         stack.enter_context(ask(lab, server))
         guard = stack.enter_context(watched(None, napctl.state))
