@@ -26,6 +26,7 @@ def examples(few: int, many: int) -> int:
 
 
 U32 = st.integers(0, 2**32 - 1)
+S32 = st.integers(0, 2**31 - 1)
 DELAYS = st.sampled_from((0, 1, 3, 8, 10, 20, 50, 64, 100, 125, 150, 200, 256, 1000)) | st.integers(0, 5000)
 FRAMES = st.sampled_from((0, 1, 2, 16, 32, 64, 128, 256)) | st.integers(0, 5000)
 SPEEDS = st.sampled_from((10, 1000, 10_000, 25_000, 50_000, 100_000, 400_000)) | st.integers(1, 2_000_000)
@@ -88,7 +89,7 @@ DEVICE_PLANS = st.builds(
         unique_by=lambda each: each.queue,
     ).map(tuple),
     rings=st.none() | st.builds(RingSizes, rx=st.none() | U32, tx=st.none() | U32),
-    deferral=st.none() | st.builds(Deferral, defer_hard_irqs=st.none() | U32, gro_flush_timeout_ns=st.none() | U32),
+    deferral=st.none() | st.builds(Deferral, defer_hard_irqs=st.none() | S32, gro_flush_timeout_ns=st.none() | U32),
     threads=st.lists(
         st.builds(InstanceThread, instance=U32, thread=THREADS), max_size=2, unique_by=lambda each: each.instance
     ).map(tuple),
