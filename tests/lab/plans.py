@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import cast
+
+import pytest
 
 from napctl.kernel.ethtool import Ethtool
 from napctl.kernel.links import links
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.lab.bed import Lab
+from napctl.model.limits import CEILINGS
 from napctl.model.machine import Machine
 from tests.lab.helpers import Napctl, Step, at_server, in_namespace, machine_of, open_files
 
@@ -35,6 +39,12 @@ def write_plan(path: Path, *, frames: object = 16, defer: object = 10, flush: st
     """For both devices of two_devices()."""
     path.write_text(HEAD + TUN.format(frames=frames) + VETH.format(defer=defer, flush=flush) + extra)
     return path
+
+
+def write_what_the_kernel_refuses(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plan whose last setting it does not take: no defer-hard-irqs above 2^31-1 (netdev.yaml). Plans may have it."""
+    monkeypatch.setitem(cast("dict[str, int]", CEILINGS), "defer_hard_irqs", 2**31)
+    return write_plan(path, defer=2**31)
 
 
 def frames_of(netns: NetworkNamespace) -> int | None:

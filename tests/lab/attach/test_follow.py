@@ -99,7 +99,9 @@ class Story:
             until(lambda: in_force(self.lab, self._workers()), name)
         except AssertionError:
             found = {pid: params_of(pid) for pid in self._workers()}
-            raise AssertionError(f"{name}: {it.since(began)}, {found}, {settings_of(self.lab)}") from None
+            where = Path(f"/proc/{it.pid}/stack").read_text().split("\n")[:3]
+            told = f"{it.since(began)}, {it.errors!r}, napctl in {where}"
+            raise AssertionError(f"{name}: {told}, {found}, {settings_of(self.lab)}") from None
 
     def tell(self, reloads: int, flaps: int) -> None:
         """All of it, under load."""

@@ -22,6 +22,7 @@ from tests.lab.plans import (
     frames_of,
     states,
     write_plan,
+    write_what_the_kernel_refuses,
 )
 
 pytestmark = pytest.mark.lab
@@ -90,8 +91,10 @@ def test_recover_puts_back_what_nobody_confirmed_when_the_guard_was_killed_too(
     assert machine_of(bed.server) == before
 
 
-def test_a_refused_plan_leaves_no_guard(bed: Lab, napctl: Napctl, tmp_path: Path) -> None:
-    plan = write_plan(tmp_path / "plan.toml", defer=2**31)
+def test_a_refused_plan_leaves_no_guard(
+    bed: Lab, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = write_what_the_kernel_refuses(tmp_path / "plan.toml", monkeypatch)
     assert napctl("apply", plan, "--force", "--confirm-within", "60s", *at_server(bed)).status == 6
     until(lambda: napctl.guards() == [], "the end of the guard", patience_s=50)
 

@@ -17,7 +17,7 @@ from napctl.model.verdict import Verification
 from napctl.verify.verify import Options
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, at_server, in_namespace, machine_of, set_napi, until
-from tests.lab.plans import HEAD, states, two_devices, write_plan
+from tests.lab.plans import HEAD, states, two_devices, write_what_the_kernel_refuses
 from tests.lab.tap import Tap, written_to
 from tests.tries import in_one_of
 
@@ -184,11 +184,12 @@ def test_what_is_applied_though_it_could_not_be_judged_is_said_last(
     assert napctl("rollback").status == 0
 
 
-def test_what_is_refused_is_said_in_the_kernels_words_and_the_rest_is_tried(napctl: Napctl, tmp_path: Path) -> None:
-    """The kernel takes no defer-hard-irqs above 2^31-1 (netdev.yaml)."""
+def test_what_is_refused_is_said_in_the_kernels_words_and_the_rest_is_tried(
+    napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with two_devices() as lab:
         before = machine_of(lab.server)
-        file = write_plan(tmp_path / "plan.toml", defer=2**31)
+        file = write_what_the_kernel_refuses(tmp_path / "plan.toml", monkeypatch)
 
         frames, deferral = verdicts(napctl, file, *at_server(lab), *QUICKLY, "--force")
 
