@@ -82,7 +82,7 @@ test-vm: $(VENV)/compiled
 # Alone on the machine: first what waits most of the time, side by side; then what measures time.
 test-lab: $(VENV)/compiled
 	@scripts/install-debian-packages $(RUN_PACKAGES) $(LAB_PACKAGES) $(DEV_PACKAGES)
-	$(PYTEST) -m 'not alone' --numprocesses 4 --dist loadfile tests/lab
+	$(PYTEST) -m 'not alone' --numprocesses 5 --dist loadfile tests/lab
 	$(PYTEST) -m alone tests/lab
 
 # One part after the other; `make test` makes a random sample of most of it.
