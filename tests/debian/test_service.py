@@ -51,7 +51,8 @@ def service(guest: Guest) -> Iterator[Guest]:
 
 def start(guest: Guest) -> None:
     log = Log(guest, DAEMON)
-    guest.run(f"systemctl reset-failed; systemctl start {DAEMON}")
+    started = guest.try_to(f"systemctl reset-failed; systemctl start {DAEMON}")
+    assert started.status == 0, log.lines()
     until(lambda: is_policy_true(guest), log.lines)
 
 

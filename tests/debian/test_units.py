@@ -93,12 +93,12 @@ def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_k
         assert "::/0" in reached
 
         guest.run(f"mkdir -p $(dirname {GENERATOR}); ln -s /dev/null {GENERATOR}; systemctl daemon-reload")
-        refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
         log = Log(guest, DAEMON)
-        guest.run(f"rm {GENERATOR}; systemctl restart {DAEMON}")
+        guest.run(f"systemctl restart {DAEMON}")
         log.await_line(RELOAD)
+        refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
         assert refused == [NO_ANSWER] * 2, "neither from outside, nor by that address from here"
-        guest.run("systemctl daemon-reload")
+        guest.run(f"rm {GENERATOR}; systemctl daemon-reload")
         until(lambda: is_scraped(guest))
 
         for text in ('[service]\nmetrics = "127.0.0.1:9811"', f"{BEYOND}\nmetrics =", f"{BEYOND}\nmetricz = 1"):
