@@ -28,9 +28,11 @@ one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 one.settimeout(0.05)
 one.connect((sys.argv[1], int(sys.argv[2])))
 while True:
-    one.send(b"x")
+    for _ in range(int(sys.argv[3])):
+        one.send(b"x")
     try:
-        one.recv(100)
+        for _ in range(int(sys.argv[3])):
+            one.recv(100)
     except OSError:
         pass
 """
@@ -146,9 +148,9 @@ def _echoes(here: socket.socket, word: bytes) -> bool:
 
 
 @contextmanager
-def datagrams(lab: Lab, server: Server) -> Iterator[None]:
-    """As many as come back from an echo, one after the other, until the block is left."""
-    process = lab.client.start([sys.executable, "-c", SEND, server.address, str(server.port)])
+def datagrams(lab: Lab, server: Server, at_once: int = 1) -> Iterator[None]:
+    """As many as come back from an echo, that many after the other, until the block is left."""
+    process = lab.client.start([sys.executable, "-c", SEND, server.address, str(server.port), str(at_once)])
     try:
         yield
     finally:

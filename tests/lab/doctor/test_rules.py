@@ -314,7 +314,7 @@ while True:
 PATIENT_CLIENT = """
 import select, socket, sys
 connections = {}
-for _ in range(8):
+for _ in range(64):
     connection = socket.create_connection((sys.argv[1], 7000))
     connections[connection.fileno()] = connection
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

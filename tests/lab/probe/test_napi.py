@@ -78,6 +78,9 @@ class Wire:
             self.inside(namespace, "ip", "addr", "add", f"{ip}/24", "dev", device)
         neighbour = ("nud", "permanent", "dev", a)
         self.inside(self.sender_ns, "ip", "neigh", "replace", "10.9.0.2", "lladdr", macs[1], *neighbour)
+        # The sender's end was up first: what it is given is dropped until the kernel has noticed that there is a link.
+        up = 'until [ "$(cat /sys/class/net/{}/operstate)" = up ]; do sleep 0.01; done'
+        self.inside(self.sender_ns, "sh", "-c", up.format(a))
 
     def disconnect(self) -> None:
         self.inside(self.sender_ns, "ip", "link", "del", self.sender_dev)
