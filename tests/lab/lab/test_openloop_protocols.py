@@ -126,6 +126,11 @@ def connections_made(shared_lab: Lab, server: Server) -> int:
 
 @pytest.mark.parametrize("depth", [0, 4])
 def test_connections_are_opened_anew_after_the_number_of_requests_asked_for(shared_lab: Lab, depth: int) -> None:
+    """Beside a busy CPU it was seen once that all eight connections got no answer any more, not in 10 s."""
+    in_one_of(lambda: are_opened_anew(shared_lab, depth))
+
+
+def are_opened_anew(shared_lab: Lab, depth: int) -> None:
     with memcached(shared_lab) as server:
         before = connections_made(shared_lab, server)
         spec = LoadSpec(
