@@ -96,6 +96,7 @@ def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_k
         log = Log(guest, DAEMON)
         guest.run(f"systemctl restart {DAEMON}")
         log.await_line(RELOAD)
+        until(lambda: bool(guest.run("ss -Hltn 'sport = :9811'")))
         refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
         assert refused == [NO_ANSWER] * 2, "neither from outside, nor by that address from here"
         guest.run(f"rm {GENERATOR}; systemctl daemon-reload")
