@@ -131,6 +131,7 @@ def test_a_server_that_blocks_in_recv_polls_once_it_is_attached(lab: Lab, napctl
             until(lambda: own() == 0, "the end of its polls")
 
 
+@pytest.mark.alone  # beside others it may have too little traffic for a minute
 def test_timers_are_tried_for_a_socket_too(lab: Lab, napctl: Napctl) -> None:
     with echo(lab, wait_in="recv", cpus={lab.server.cpu}) as server, datagrams(lab, server, 16):
         fed(lab, server)

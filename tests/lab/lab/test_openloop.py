@@ -151,9 +151,12 @@ def test_stopped_early_it_still_reports(shared_lab: Lab, idle_server: Server) ->
 
 
 def test_stopped_during_the_warm_up_it_reports_that_nothing_was_measured(shared_lab: Lab, idle_server: Server) -> None:
-    with started(shared_lab, idle_server, LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=60)) as load:
+    spec = LoadSpec(rate_per_second=2000, seconds=60, warmup_seconds=60)
+    with started(shared_lab, idle_server, spec) as load:
         until(lambda: catches(load.process.pid, signal.SIGTERM), "it to listen to signals")
-        time.sleep(0.2)
+        opened = Path(f"/proc/{load.process.pid}/fd")
+        until(lambda: len(list(opened.iterdir())) > 3 + spec.connections, "its connections, and an epoll instance")
+        time.sleep(1)  # each waits for an answer first
         result = load.stop()
     assert (result.seconds, result.sent, result.answered) == (0, 0, 0)
 
