@@ -8,11 +8,10 @@ T = TypeVar("T")
 
 
 def in_one_of(attempt: Callable[[], T], tries: int = 3) -> T:
-    """What the first attempt gives whose asserts hold, and that finds what it asserts of; the last one tells why none
-    did.
+    """What the first attempt gives whose asserts hold; if none do, the last one says why.
 
-    For what a moment without a CPU changes: a wait, a rate, what a window holds. Each attempt begins anew, so that what
-    is broken fails in all of them.
+    For what a moment without a CPU changes: a wait, a rate, what a window holds. One that finds nothing to look at
+    (LookupError, ValueError) has failed as well. Each begins anew, so that what is broken fails in all of them.
     """
     for _ in range(tries - 1):
         with suppress(AssertionError, LookupError, ValueError):

@@ -13,7 +13,6 @@ from secrets import token_hex
 
 import pytest
 
-from napctl.kernel.listeners import listeners
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, RunningLoad, started
 from napctl.lab.servers import Server, memcached
@@ -22,6 +21,7 @@ from tests.forked import ForkedNapctl
 from tests.lab.flooded import FloodBed, flood_bed
 from tests.lab.helpers import Napctl, ask, ending, machine_of
 from tests.lab.plans import two_devices, write_plan
+from tests.lab.ports import free_port
 from tests.lab.priority import first
 from tests.lab.uring_server import SOURCE
 
@@ -196,9 +196,8 @@ def shell(tmp_path: Path) -> str:
 
 @pytest.fixture
 def port() -> int:
-    """One on which nothing listens, in no network namespace; nor does what tests beside this one start."""
-    taken, first = {each.port for each in listeners()}, 20_000 + 16 * os.getpid() % 10_000  # their pids are neighbours
-    return next(number for number in range(first, 32_000) if number not in taken)
+    """One on which nothing listens."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from napctl.probe.softirq_parts import SoftirqPartsProbe
 from napctl.probe.softirq_time import SoftirqTimeProbe
 from tests.lab.following import Clients, attached, settings_of
 from tests.lab.helpers import PREFERS, Napctl, at_server, params_of, until
-from tests.lab.service.services import free_port, policy_of, scraped, serving
+from tests.lab.ports import free_port
+from tests.lab.service.services import policy_of, scraped, serving
 from tests.vm.nics_lab import lab_of_nics
 from tests.vm.wire import Wire, run
 

@@ -8,9 +8,9 @@ __all__ = ["HARMED", "MOST_SECONDS", "REFUSED_SECONDS", "Refusals"]
 
 
 REFUSED_SECONDS = 1.0
-"""Before the second attempt at what was refused, where that does no harm,"""
+"""Before the second attempt at what was refused, where that does no harm."""
 MOST_SECONDS = 60.0
-"""and at most before any, while somebody waits at a terminal."""
+"""Before any attempt at it, at most, while somebody waits at a terminal."""
 HARMED = (600.0, 86400.0)
 """The same of what was attached and came to no good."""
 Key = TypeVar("Key", bound=Hashable)

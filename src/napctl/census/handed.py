@@ -39,8 +39,11 @@ def handed_by_queue(device: Device, queues: Collection[Queue], packets: int | No
         counts = facts.xdp_counts.get(device.name, {}).get(queue.index)
         for use in queue.uses:
             redirected = counts.redirected if counts is not None and use.kind == "AF_XDP" else None
-            ours = [each for each in facts.xdp_sockets if (each.device, each.queue) == (device.name, queue.index)]
-            bound = ours if use.kind == "AF_XDP" else []
+            bound = [
+                each
+                for each in facts.xdp_sockets
+                if use.kind == "AF_XDP" and (each.device, each.queue) == (device.name, queue.index)
+            ]
             evidence = (*_of_use(use), *_zero_copy(bound))
             yield _way(_kind(use), redirected, packets, by=_user(use, bound), evidence=evidence)
         if counts is not None and device.xdp is not None and device.xdp.native is not None:

@@ -4,7 +4,7 @@ CPU at rest."""
 from collections.abc import Iterator
 
 from napctl.doctor.facts import LEAST_PACKETS, Rule, cpu_names
-from napctl.model.census import Poller, SpinningThread
+from napctl.model.census import NO_BYPASS, Poller, SpinningThread
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.units import percent
 
@@ -81,7 +81,7 @@ def poller_at_rest(seen: Checkup) -> Iterator[Finding]:
     """A program polls at 100 % of a CPU, and hardly any of that is work."""
     for poller in seen.pollers:
         resting = [each for each in poller.threads if _rests(each)]
-        if poller.kind in ("busy, no NIC", "not known") or not resting:
+        if poller.kind in NO_BYPASS or not resting:
             continue
         used = sum(each.run_share for each in resting)
         told = all(each.work_share is not None for each in resting)

@@ -74,14 +74,14 @@ def facts(fd: int, pid: int | None = None, patience_seconds: float = PATIENCE_SE
         if readings:
             time.sleep(BETWEEN_SECONDS)
         while (found := parsed(path.read_text(errors="replace"))) is None:
-            _still(until)
+            _wait_unless_late(until)
         readings.append(found)
         if len(readings) > 2:
-            _still(until)
+            _wait_unless_late(until)
     return agreed
 
 
-def _still(until: float) -> None:
+def _wait_unless_late(until: float) -> None:
     """Wait for the next reading. Raises OSError if it is too late for one."""
     if time.monotonic() > until:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

@@ -8,6 +8,7 @@ __all__ = ["notify", "watchdog_seconds"]
 
 
 MOST_SECONDS = 0.5
+"""To deliver one."""
 
 
 def notify(*assignments: str) -> None:

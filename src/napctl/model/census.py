@@ -6,6 +6,7 @@ from napctl.model.machine import SCHEMA
 from napctl.model.value import Value
 
 __all__ = [
+    "NO_BYPASS",
     "BypassShare",
     "Census",
     "CensusDevice",
@@ -49,8 +50,9 @@ PollerKind = Literal[
     "busy, no NIC",
     "not known",
 ]
-"""`busy, no NIC`: it computes or spins, which is not told apart; no bypass, and not called
-one. `not known`: it forbids to be looked at."""
+"""`busy, no NIC`: it computes or spins, which cannot be told apart. `not known`: it may not be looked into."""
+NO_BYPASS: tuple[PollerKind, ...] = ("busy, no NIC", "not known")
+"""Kinds that are not called a bypass."""
 
 
 class TakenWay(Value, frozen=True, kw_only=True):

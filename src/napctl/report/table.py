@@ -57,6 +57,8 @@ INSTEAD = {
 """What takes a metric's place where it was not measured: of live traffic, or where only the server was looked at."""
 SHOWN = ("requests_per_second", "latency_avg_us", P50, "latency_p95_us", P99, "cpu_share", CPU_PER_REQUEST)
 """The columns of the table as the field knows it."""
+LEAST_SHOWN = 0.005
+"""What is less is 0.00 in the table."""
 Kind = Literal["better", "worse", "different", "none"]
 
 
@@ -175,10 +177,6 @@ def interval_text(estimate: Estimate | None, metric: Metric) -> str:
     return "" if estimate is None else interval(estimate.low * metric.factor, estimate.high * metric.factor)
 
 
-LEAST = 0.005
-"""What is less is shown as 0.00."""
-
-
 def _unit_of(value: float) -> tuple[str, float]:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * size:
@@ -212,7 +210,7 @@ def spread_text(estimate: Estimate | None, metric: Metric) -> str:
     unit, size = _unit_of(ends[0])
     if ends[0] and unit != _unit_of(ends[1])[0]:
         high = f"{float(f'{ends[1] / size:.3g}'):.0f}{unit}"
-    return high if low == high or ends[1] < LEAST else f"{low}-{high}"
+    return high if low == high or ends[1] < LEAST_SHOWN else f"{low}-{high}"
 
 
 def change(ratio: float) -> str:

@@ -31,7 +31,8 @@ class DeviceRefusals:
         """What was refused of that device, or of all, and the look at them are due, for the first time."""
         if not device:
             self._backoff = Backoff()
-        for key in (LOOKING, *(each for each in self._refused if each.split()[1] == device)):
+            return
+        for key in (LOOKING, *(each for each in self._refused if _device_in(each) == device)):
             self._backoff.succeeded(key)
 
     def may_look(self, now: float) -> bool:
@@ -75,7 +76,7 @@ class DeviceRefusals:
 
     def count(self, device: str) -> int:
         """Kinds of objects of that device that were refused."""
-        return [key.split()[1] for key in self._refused].count(device)
+        return sum(_device_in(key) == device for key in self._refused)
 
     def _succeeded(self, key: str) -> None:
         self._backoff.succeeded(key)
@@ -94,3 +95,7 @@ def device_of(change: Change) -> str:
 def _key(change: Change) -> str:
     """NAPI instances of a device as one."""
     return f"{type(change).__name__} {device_of(change)} {getattr(change, 'queue', None)}"
+
+
+def _device_in(key: str) -> str:
+    return key.split(" ")[1]

@@ -13,7 +13,7 @@ from napctl.model.errors import NapctlError
 from napctl.model.policy import MetricsPlace, Policy
 from napctl.service.policy_file import POLICY_PATH, read_policy
 
-__all__ = ["DAEMON_RELOAD", "drop_in_of", "is_generated", "kept_in", "write_drop_in"]
+__all__ = ["DAEMON_RELOAD", "drop_in_of", "is_generated", "reload_reminder", "write_drop_in"]
 
 
 UNIT = "napctl.service"
@@ -22,6 +22,7 @@ NAME = Path(f"{UNIT}.d/50-metrics.conf")
 GENERATED = Path("/run/systemd/generator")
 """Where systemd lets generators write: emptied at each boot and `systemctl daemon-reload`."""
 DAEMON_RELOAD = "`systemctl daemon-reload` lets other machines reach"
+"""A sentence that the address ends."""
 
 
 def drop_in_of(policy: Policy) -> str | None:
@@ -46,9 +47,9 @@ def is_generated(directory: Path = GENERATED) -> bool:
     return (directory / NAME).exists()
 
 
-def kept_in(place: MetricsPlace | None) -> str:
-    """Why none but this machine reaches the metrics of this process, though the policy has them for others: what is to
-    be done. Empty: all do that should."""
+def reload_reminder(place: MetricsPlace | None) -> str:
+    """What is to be done where the policy serves metrics to other machines and systemd keeps them from this process.
+    Empty: nothing."""
     if place is None or not place.is_beyond_loopback or is_generated():
         return ""
     in_the_unit = (group_of(os.getpid()) or "").endswith(f"/{UNIT}")

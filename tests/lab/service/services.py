@@ -6,12 +6,10 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from secrets import randbelow
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from napctl.change.guard_lock import is_on_watch
-from napctl.kernel.listeners import listeners
 from tests.lab.following import Following, ended_by
 from tests.lab.helpers import Napctl, until
 
@@ -103,13 +101,6 @@ def guarding(napctl: Napctl) -> Iterator[list[str]]:
 def guards_gone(napctl: Napctl) -> None:
     """Wait for the guards that a daemon started to go home."""
     until(lambda: not napctl.guards(), "its guard to go home")
-
-
-def free_port() -> int:
-    """One below those that the kernel gives to clients, where another test may get it before it is used."""
-    taken = {each.port for each in listeners()}
-    free = [port for port in range(10_000, 32_000) if port not in taken]
-    return free[randbelow(len(free))]
 
 
 def scraped(port: int) -> dict[str, float]:

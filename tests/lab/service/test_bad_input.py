@@ -35,7 +35,8 @@ from tests.lab.helpers import (
     without,
 )
 from tests.lab.plans import frames_of
-from tests.lab.service.services import free_port, guarding, guards_gone, policy_of, scraped, serving, write
+from tests.lab.ports import free_port
+from tests.lab.service.services import guarding, guards_gone, policy_of, scraped, serving, write
 from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab

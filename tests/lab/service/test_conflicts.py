@@ -13,7 +13,8 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.following import all_unset, attached_in_kernel, killed, settings_of
 from tests.lab.helpers import Napctl, machine_of, set_napi, until
-from tests.lab.service.services import HURRIED, free_port, policy_of, scraped, serving
+from tests.lab.ports import free_port
+from tests.lab.service.services import HURRIED, policy_of, scraped, serving
 
 pytestmark = pytest.mark.lab
 

@@ -13,7 +13,8 @@ from napctl.lab.load import LoadSpec, started
 from tests.lab.attach.test_follow_cost import with_many_connections
 from tests.lab.cost import Cost, traced_from_now
 from tests.lab.helpers import Napctl, at_server, in_namespace
-from tests.lab.service.services import free_port, memory_bytes, open_files, policy_of, scraped, serving
+from tests.lab.ports import free_port
+from tests.lab.service.services import memory_bytes, open_files, policy_of, scraped, serving
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 

@@ -13,7 +13,8 @@ import pytest
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from tests.lab.helpers import Napctl, machine_of, until
-from tests.lab.service.services import free_port, policy_of, scraped, serving
+from tests.lab.ports import free_port
+from tests.lab.service.services import policy_of, scraped, serving
 
 pytestmark = pytest.mark.lab
 

@@ -29,7 +29,7 @@ from napctl.service.snapshots import ServiceState, SnapshotTaker, Watched, Watch
 from tests.lab.attach.test_adapting_for_weeks import FAR_PIDS, full_of_processes
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, ask, bpftrace, silence, until, wait_for_packets
-from tests.lab.service.services import free_port
+from tests.lab.ports import free_port
 from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab

@@ -12,7 +12,8 @@ from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.modes import mode_of
 from tests.lab.helpers import Napctl, at_server, state_of, until
-from tests.lab.service.services import free_port, scraped, serving, write
+from tests.lab.ports import free_port
+from tests.lab.service.services import scraped, serving, write
 
 pytestmark = pytest.mark.lab
 

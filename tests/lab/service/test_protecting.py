@@ -10,7 +10,8 @@ from napctl.lab.flood import AS_SOFTIRQ, started_flood
 from tests.lab.flooded import FloodBed
 from tests.lab.following import killed
 from tests.lab.helpers import Napctl, at_server, until
-from tests.lab.service.services import free_port, scraped, serving, write
+from tests.lab.ports import free_port
+from tests.lab.service.services import scraped, serving, write
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 

@@ -17,7 +17,8 @@ from napctl.lab.servers import Server
 from napctl.lab.webservers import nginx
 from tests.lab.following import flap, get
 from tests.lab.helpers import Napctl, at_server, in_namespace, until
-from tests.lab.service.services import free_port, memory_bytes, open_files, policy_of, serving
+from tests.lab.ports import free_port
+from tests.lab.service.services import memory_bytes, open_files, policy_of, serving
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from napctl.model.policy import MetricsPlace, Policy, ServiceEntry
-from napctl.service.metrics_drop_in import NAME, drop_in_of, is_generated, kept_in, write_drop_in
+from napctl.service.metrics_drop_in import NAME, drop_in_of, is_generated, reload_reminder, write_drop_in
 
 GENERATOR = Path(__file__).parents[3] / "deploy/systemd/napctl-generator"
 BEYOND = '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n'
@@ -38,7 +38,7 @@ def test_metrics_for_other_machines_let_these_in(address: str) -> None:
 )
 def test_what_stays_on_this_machine_leaves_the_unit_as_it_is(policy: Policy) -> None:
     assert drop_in_of(policy) is None
-    assert kept_in(policy.service.metrics) == ""
+    assert reload_reminder(policy.service.metrics) == ""
 
 
 def generated(directory: Path, policy: str | None) -> "subprocess.CompletedProcess[str]":

@@ -1,9 +1,9 @@
 """What keeps a CPU busy without any sign of a NIC: a computation, a spin lock, a log tailer. It is no bypass, and not
 called one.
 
-From outside a thread that computes and one that spins are the same: neither ever sleeps, and of one that runs nothing
-can be seen of where it is (/proc/PID/task/TID/syscall and stack tell of threads that wait alone). What can be seen is
-whether it asks the kernel for anything: its time there, and its reads and writes.
+From outside a thread that computes and one that spins are the same: neither ever sleeps, and /proc/PID/task/TID/syscall
+and stack tell only of threads that wait. What can be seen is whether it asks the kernel for anything: its time there,
+and its reads and writes.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ __all__ = ["Calls", "calls", "detect", "words"]
 
 LEAST_SECONDS = 0.1
 """Of CPU time: how it is split is sampled by the tick."""
-BY_ITSELF = 0.02
-"""Of its CPU time in the kernel: interrupts and softirqs count as that, where the tick tells."""
+INTERRUPTS_SHARE = 0.02
+"""Of its CPU time: so much in the kernel may be interrupts and softirqs alone, which the tick counts there too."""
 LEAST_PER_SECOND = 100.0
 """Reads and writes."""
 
@@ -71,6 +71,6 @@ def words(before: Calls, after: Calls, seconds: float) -> str:
     told = f"{percent(share)} of its CPU time is the kernel's"
     if rate is not None and rate >= LEAST_PER_SECOND:
         return f"{told}, {figure(rate)} reads and writes a second: it asks again and again, or moves data"
-    if share > BY_ITSELF:
+    if share > INTERRUPTS_SHARE:
         return f"{told}: it calls the kernel, and never waits there"
     return f"{told}: it asks the kernel for nothing, and computes or spins on memory"

@@ -36,7 +36,7 @@ from napctl.kernel.links import Link
 from napctl.kernel.open_files import has_network_socket
 from napctl.kernel.packet_rings import waiting_share
 from napctl.kernel.processes import PROC, Process, Seen, look_at_all, process
-from napctl.model.census import Poller
+from napctl.model.census import NO_BYPASS, Poller
 from napctl.model.errors import NapctlError
 from napctl.model.text import printable
 
@@ -68,7 +68,6 @@ MOST_ASKED = 64
 """Programs in all: anybody may start some that listen and hang."""
 TELEMETRY_SOCKETS, MOST_SOCKETS = "dpdk/*/dpdk_telemetry.v2*", 64
 RUN = Path("/run")
-NO_BYPASS = ("busy, no NIC", "not known")
 
 
 @dataclass(frozen=True)

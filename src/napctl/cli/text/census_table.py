@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from napctl.cli.text.table import ABSENT, number, percent, print_table, wrapped
-from napctl.model.census import Census, CensusDevice, Poller, QueueWay, SpinningThread, TakenWay
+from napctl.model.census import NO_BYPASS, Census, CensusDevice, Poller, QueueWay, SpinningThread, TakenWay
 from napctl.model.text import each
 
 __all__ = ["print_devices", "program_lines", "summary"]
@@ -15,7 +15,6 @@ LEAST_SHARE = 0.0005
 """What would print as 0.0 %."""
 PAST = ("AF_XDP", "io_uring zero copy", "device memory", "leased", "user-space driver", "XDP offload")
 """Ways by which packets never come to the kernel's stack."""
-NO_BYPASS = ("busy, no NIC", "not known")
 WORDS = {
     "AF_XDP": "AF_XDP socket",
     "device memory": "zero copy into a device's memory",
