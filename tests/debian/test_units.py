@@ -75,7 +75,7 @@ GENERATOR = "/etc/systemd/system-generators/napctl-generator"
 """What stands there takes the place of the package's, as of units."""
 SCRAPE = "curl --silent --max-time 5 http://10.0.0.1:9811/metrics"
 NO_ANSWER = 28
-RELOAD = "`systemctl daemon-reload` lets other machines reach 10.0.0.1"
+RELOAD = "`systemctl daemon-reload` and a restart of the unit let other machines reach 10.0.0.1"
 
 
 def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_knows_nothing_of_it(
@@ -99,7 +99,7 @@ def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_k
         until(lambda: bool(guest.run("ss -Hltn 'sport = :9811'")))
         refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
         assert refused == [NO_ANSWER] * 2, "neither from outside, nor by that address from here"
-        guest.run(f"rm {GENERATOR}; systemctl daemon-reload")
+        guest.run(f"rm {GENERATOR}; systemctl daemon-reload; systemctl restart {DAEMON}")
         until(lambda: is_scraped(guest))
 
         for text in ('[service]\nmetrics = "127.0.0.1:9811"', f"{BEYOND}\nmetrics =", f"{BEYOND}\nmetricz = 1"):

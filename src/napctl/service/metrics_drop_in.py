@@ -21,7 +21,7 @@ NAME = Path(f"{UNIT}.d/50-metrics.conf")
 """One of an administrator has the last word if its name comes later, as override.conf of `systemctl edit` does."""
 GENERATED = Path("/run/systemd/generator")
 """Where systemd lets generators write: emptied at each boot and `systemctl daemon-reload`."""
-DAEMON_RELOAD = "`systemctl daemon-reload` lets other machines reach"
+DAEMON_RELOAD = "`systemctl daemon-reload` and a restart of the unit let other machines reach"
 """A sentence that the address ends."""
 
 
