@@ -35,7 +35,7 @@ LONG_FOLLOW := $(addprefix tests/lab/attach/,test_adopting.py test_follow.py tes
 help:
 	@echo 'make demo   the same memcached with interrupts, busy polling and suspension (root or sudo, 3 minutes)'
 	@echo 'make check  lint, types and the unit tests but the heavy ones (a minute): after every change'
-	@echo 'make test   lint, types and all tests (root or sudo, 12 minutes): test-unit beside test-vm, then test-lab'
+	@echo 'make test   lint, types and all tests (root or sudo, 10 minutes): test-unit beside test-vm, then test-lab'
 	@echo 'make test-vm  the tests on NICs alone, in a virtual machine (root or sudo, 3 minutes)'
 	@echo 'make test-long  the promises about many trials, with all of them (root or sudo, 5 hours)'
 	@echo '                also by part: $(LONG)'

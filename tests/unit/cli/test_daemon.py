@@ -21,7 +21,6 @@ def write(path: Path, text: str) -> Path:
         ('[service]\nmetrics = "127.0.0.1:9811"\nmetrics-per-napi = true\n', " series of metrics\n"),
         (
             '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n',
-            "series of metrics; "
             "`systemctl daemon-reload` and a restart of the unit let other machines reach 192.0.2.1\n",
         ),
     ],
