@@ -41,19 +41,39 @@ def listeners(port: int | None = None) -> list[ListeningSocket]:
 
     The namespaces of processes into which we may not look are left out, but never our own.
     """
-    return [each for netns, pid in network_namespaces().items() for each in listeners_of(netns, pid, port)]
+    found: list[ListeningSocket] = []
+    for netns, members in _members_by_namespace().items():
+        shown = (_shown_by(pid, netns, port) for pid in members)
+        found += next((each for each in shown if each is not None), [])
+    return found
+
+
+def _shown_by(pid: int, netns: int, port: int | None) -> list[ListeningSocket] | None:
+    """None if the process has ended, or has gone to another network namespace: its tables may be those of that."""
+    found = list(listeners_of(netns, pid, port))
+    return found if _namespace_of(pid) == netns else None
 
 
 def network_namespaces() -> dict[int, int]:
     """{inode number: a process in it}; ours first."""
-    found: dict[int, int] = {}
+    return {netns: members[0] for netns, members in _members_by_namespace().items()}
+
+
+def _members_by_namespace() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
     for pid in (os.getpid(), *pids()):
-        try:
-            link = os.readlink(f"{PROC}/{pid}/ns/net")  # noqa: PTH115 - thousands of processes
-        except OSError:  # gone or a zombie, or not ours to read
-            continue
-        found.setdefault(int(link.removeprefix("net:[").removesuffix("]")), pid)
+        if (netns := _namespace_of(pid)) is not None:
+            found.setdefault(netns, []).append(pid)
     return found
+
+
+def _namespace_of(pid: int) -> int | None:
+    """None of one that has gone, a zombie, or one that is not ours to read."""
+    try:
+        link = os.readlink(f"{PROC}/{pid}/ns/net")  # noqa: PTH115 - thousands of processes
+    except OSError:
+        return None
+    return int(link.removeprefix("net:[").removesuffix("]"))
 
 
 def listeners_of(netns: int, pid: int, port: int | None = None) -> Iterator[ListeningSocket]:

@@ -95,13 +95,15 @@ class Story:
         return max(each.seconds for each in it.events if each.seconds >= began and word in each.text)
 
     def _until_in_force(self, name: str, it: Following, began: float) -> None:
+        def is_so() -> bool:
+            assert it.process.poll() is None, f"napctl has ended with {it.process.poll()}"
+            return in_force(self.lab, self._workers())
+
         try:
-            until(lambda: in_force(self.lab, self._workers()), name)
-        except AssertionError:
+            until(is_so, name)
+        except AssertionError as error:
             found = {pid: params_of(pid) for pid in self._workers()}
-            where = Path(f"/proc/{it.pid}/stack").read_text().split("\n")[:3]
-            told = f"{it.since(began)}, {it.errors!r}, napctl in {where}"
-            raise AssertionError(f"{name}: {told}, {found}, {settings_of(self.lab)}") from None
+            raise AssertionError(f"{error}: {it.since(began)}, {found}, {settings_of(self.lab)}") from None
 
     def tell(self, reloads: int, flaps: int) -> None:
         """All of it, under load."""
