@@ -70,10 +70,11 @@ class OutputQueue:
         return self._writable.fileno()
 
     def catch_up(self) -> None:
-        """Write what can be written by now. Raises OutputFailed: nobody will ever read it."""
+        """Write what can be written by now. Raises OutputFailed: nobody will ever read it; the other one is written."""
         self._writable.poll(0)  # each change is told once
-        for each in self._streams:
-            each.catch_up()
+        with ExitStack() as stack:
+            for each in self._streams:
+                stack.callback(each.catch_up)
 
     def catching_up(self, asked: Callable[[], bool]) -> Callable[[], bool]:
         """Asks that, and catches up before: for a loop that asks whenever it is woken."""
@@ -89,8 +90,9 @@ class OutputQueue:
         end = time.monotonic() + LAST_SECONDS
         with suppress(OutputFailed):
             self.catch_up()
-            while any(each.is_behind for each in self._streams) and (left := end - time.monotonic()) > 0:
-                self._writable.poll(left)
+        while any(each.is_behind for each in self._streams) and (left := end - time.monotonic()) > 0:
+            self._writable.poll(left)
+            with suppress(OutputFailed):
                 self.catch_up()
         for each in self._streams:
             each.close()

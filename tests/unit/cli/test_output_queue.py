@@ -197,6 +197,21 @@ def test_a_reader_who_goes_is_the_end_as_soon_as_he_has_gone(ends: Ends) -> None
         queue.catch_up()  # nothing of it is left
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_reader_who_goes_takes_nothing_from_who_reads_the_other_stream(first: bool) -> None:
+    with pipe() as left, pipe() as read, closing(OutputQueue(lambda lines: None)) as queue:
+        streams = {each.write: queue.stream(each.write) for each in ((left, read) if first else (read, left))}
+        for stream in streams.values():
+            stream.write(PAGE * b".")
+            stream.write(b"the last words\n")
+        with Path(os.devnull).open() as nobody:
+            os.dup2(nobody.fileno(), left.read)
+        assert read.all_read() == PAGE * b"."
+        with pytest.raises(OutputFailed):
+            queue.catch_up()
+        assert read.all_read() == b"the last words\n"
+
+
 def test_of_what_is_missing_it_says_how_much() -> None:
     assert missing_text(1) == "1 line is missing here: nobody read the output"
     assert missing_text(12) == "12 lines are missing here: nobody read the output"
