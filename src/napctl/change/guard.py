@@ -120,6 +120,8 @@ def _become_guard(told: int, deadline: int, directory: Path, watched_end: int) -
             os.dup2(nothing, number)
         os.dup2(watched_end, WATCHED_FD)
         os.closerange(WATCHED_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        # Whatever these were, the numbers that they wrote to are the journal's soon.
+        sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115 - to the end of the process
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
