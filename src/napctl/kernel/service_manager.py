@@ -7,8 +7,8 @@ from contextlib import suppress
 __all__ = ["notify", "watchdog_seconds"]
 
 
-MOST_SECONDS = 0.5
-"""To deliver one."""
+MOST_SECONDS, READY_SECONDS = 0.5, 30.0
+"""To deliver one. What says READY=1 is said once, and a manager that does not hear it ends the service."""
 
 
 def notify(*assignments: str) -> None:
@@ -18,7 +18,8 @@ def notify(*assignments: str) -> None:
         return
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told, suppress(OSError):
-        told.settimeout(MOST_SECONDS)  # a manager that hangs takes nothing
+        # A manager that hangs takes nothing.
+        told.settimeout(READY_SECONDS if "READY=1" in assignments else MOST_SECONDS)
         told.sendto("\n".join(assignments).encode(), address)
 
 
