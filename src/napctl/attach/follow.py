@@ -148,7 +148,7 @@ class Stay:
     def turn(self) -> bool:
         """Check, look if that is due, and do what is to be done. Whether there is anything left to follow: False once
         the target has ended and cannot come back under its name, or somebody else has detached it."""
-        if self._processes.is_put_off():
+        if not self._sweep.underway and self._processes.is_put_off():
             return True
         try:
             goes_on = self._try_timers() and self._adapt()
@@ -164,7 +164,7 @@ class Stay:
                     goes_on = self._look()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error), "retry")
-            self._pace.failed(time.monotonic())
+            self._pace.failed(time.monotonic(), attached=self.attached is not None)
             if self.attached is None:
                 self._settings.await_reset(self._processes.devices)
             return True

@@ -4,6 +4,7 @@ from napctl.attach.follow_retries import MOST_SECONDS, REFUSED_SECONDS
 
 __all__ = [
     "APART_SECONDS",
+    "ATTACHED_SECONDS",
     "KEPT_FOR_OTHERS",
     "LOOK_SECONDS",
     "LOOK_SHARE",
@@ -32,6 +33,8 @@ MOST_A_MINUTE = 6
 KEPT_FOR_OTHERS = 3
 """Of them, where only settled processes opened or closed something, mostly connections."""
 MINUTE = 60.0
+ATTACHED_SECONDS = 30.0
+"""After errors, at most, where something is attached: it is not mended, nor taken back if it starves, for so long."""
 
 
 class Pace:
@@ -56,11 +59,12 @@ class Pace:
         """No look until then. What was wanted still is."""
         self._not_before = moment
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, *, attached: bool = False) -> None:
         """It went wrong, perhaps once more. It counts as a look, which it may have been: what happens meanwhile lets it
-        be tried at once, and may happen all the time."""
+        be tried at once, and may happen all the time. `attached`: nobody minds what is attached already meanwhile."""
+        most_seconds = min(self._most_seconds, ATTACHED_SECONDS) if attached else self._most_seconds
         self._left, self._counted_at = max(0.0, self._left_at(now) - 1), now
-        self._pause = min(2 * self._pause, self._most_seconds) if self._pause else REFUSED_SECONDS
+        self._pause = min(2 * self._pause, most_seconds) if self._pause else REFUSED_SECONDS
         self.put_off(now + self._pause)
         self._look_at = max(self._look_at, self._not_before)
 

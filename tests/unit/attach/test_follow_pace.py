@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from napctl.attach.follow_pace import (
     APART_SECONDS,
+    ATTACHED_SECONDS,
     KEPT_FOR_OTHERS,
     LOOK_SECONDS,
     LOOK_SHARE,
@@ -162,11 +163,11 @@ def test_what_is_put_off_is_done_later_and_what_was_wanted_still_is() -> None:
     assert (pace.is_put_off(10), pace.due(10), pace.urgent) == (False, True, True)
 
 
-def waits_after_errors(pace: Pace, times: int) -> list[float]:
+def waits_after_errors(pace: Pace, times: int, *, attached: bool = False) -> list[float]:
     """One upon the other, each as soon as it is tried again, s; the first at 1000."""
     now, waits = 1000.0, []
     for _ in range(times):
-        pace.failed(now)
+        pace.failed(now, attached=attached)
         pace.pulsed(now, 1e9)
         waits.append(pace.seconds_left(now))
         now += waits[-1]
@@ -178,6 +179,11 @@ def waits_after_errors(pace: Pace, times: int) -> list[float]:
 def test_after_one_error_upon_the_other_it_waits_twice_as_long_and_no_longer_than_that(most: int) -> None:
     waits = waits_after_errors(Pace(most), 11)
     assert waits == [min(2**number, most) for number in range(11)]
+
+
+def test_while_something_is_attached_errors_keep_nobody_from_minding_it_for_more_than_half_a_minute() -> None:
+    waits = waits_after_errors(Pace(300), 11, attached=True)
+    assert waits == [min(2**number, ATTACHED_SECONDS) for number in range(11)]
 
 
 def test_the_cheap_checks_go_on_meanwhile() -> None:
