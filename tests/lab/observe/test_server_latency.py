@@ -210,7 +210,7 @@ def test_watch_tells_it_per_worker_and_together(lab: Lab, server: Server, load: 
     assert worker["pid"] == server.pid
     assert found["together"] == {**worker, "pid": None}
     assert 0 < worker["until_read_p50_us"] <= worker["until_read_p99_us"]
-    assert worker["until_read_p50_us"] <= worker["until_reply_p50_us"]
+    assert worker["until_reply_p50_us"] > 0  # of other requests: those whose reply fell into the window
 
     def words() -> str:
         told = napctl("watch", "--target", server.pid, "--seconds", 1).stdout
