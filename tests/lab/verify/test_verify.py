@@ -113,7 +113,7 @@ def test_without_traffic_there_is_no_verdict_but_the_rate_that_would_do(silent: 
 
     assert done.status == 0, "no bad answer"
     assert "not enough traffic" in done.stdout
-    assert re.search(r"It would need about 3\d packets/s on a queue; the busiest had 0", done.stdout)
+    assert re.search(r"It would need about \d+ packets/s on a queue; the busiest had 0", done.stdout)
     assert "That is no verdict on the device" in " ".join(done.stdout.split())
 
 
