@@ -372,3 +372,15 @@ class Clients:
             self._turns += 1
         for connection, _ in open_.values():
             connection.close()
+
+
+def tells_later_what_it_has_mended(lab: Lab, server: Server, process: "subprocess.Popen[str]") -> list[str]:
+    """One whose output is unread() attaches, and again after a reset of the device; all that it has told by its end."""
+    until(lambda: attached_in_kernel(lab, server), "the attachment")
+    flap(lab)
+    until(lambda: attached_in_kernel(lab, server), "the settings to be back")
+    with ended_by(signal.SIGTERM, Following(process)) as it:
+        it.told("attached memcached")
+        it.told("attached NAPI")
+        assert it.end(signal.SIGTERM) == 0
+        return it.since()

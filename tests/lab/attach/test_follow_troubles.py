@@ -16,13 +16,11 @@ from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server, accepts, children, serve
 from tests.lab.following import (
-    Following,
     attached,
     attached_in_kernel,
-    ended_by,
-    flap,
     following,
     settings_of,
+    tells_later_what_it_has_mended,
     unread,
 )
 from tests.lab.helpers import UNSET, Napctl, another_memcached, ask, ending, in_mounts, in_namespace, params_of, until
@@ -206,14 +204,7 @@ def test_output_that_nobody_reads_does_not_hold_it_up_and_comes_later(
 ) -> None:
     before = settings_of(lab)
     with unread(napctl, "attach", server.pid, *PROMPTLY, "--stay", "--json") as process:
-        until(lambda: attached_in_kernel(lab, server), "the attachment")
-        flap(lab)
-        until(lambda: attached_in_kernel(lab, server), "the settings to be back")
-
-        with ended_by(signal.SIGTERM, Following(process)) as it:
-            it.told("attached memcached")
-            it.told("attached NAPI")
-            assert it.end() == 0
+        tells_later_what_it_has_mended(lab, server, process)
     assert settings_of(lab) == before
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,16 @@ from napctl.lab.servers import memcached
 from napctl.model.errors import BadInput
 from napctl.model.settings import ThreadSettings
 from napctl.plan.diff import thread_change
-from tests.lab.change.threads import APPLIED, change_to, pid_of, scheduled, softirq_and_thread, write_threads
+from tests.lab.change.threads import APPLIED, change_to, pid_of, scheduled
 from tests.lab.helpers import Napctl, ask, at_server, ending, machine_of
 
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture
-def threads() -> Iterator[Lab]:
-    with softirq_and_thread() as lab:
-        yield lab
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Path:
-    return write_threads(tmp_path / "plan.toml")
-
-
-def test_a_second_holder_is_refused(threads: Lab, napctl: Napctl, plan: Path, tmp_path: Path) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+def test_a_second_holder_is_refused(threads: Lab, napctl: Napctl, threads_plan: Path, tmp_path: Path) -> None:
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     other = tmp_path / "other.toml"
-    other.write_text(plan.read_text().replace("nice = 19", "nice = 11"))
+    other.write_text(threads_plan.read_text().replace("nice = 19", "nice = 11"))
 
     done = napctl("apply", other, *at_server(threads))
 

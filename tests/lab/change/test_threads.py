@@ -2,7 +2,6 @@
 it. On a veth of two queues, which the lab gives threads: one of them loses its thread first, and is a softirq's."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,6 @@ from tests.lab.change.threads import (
     change_to,
     pid_of,
     scheduled,
-    softirq_and_thread,
-    write_threads,
 )
 from tests.lab.helpers import (
     Napctl,
@@ -47,28 +44,19 @@ from tests.lab.plans import states
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture
-def threads() -> Iterator[Lab]:
-    with softirq_and_thread() as lab:
-        yield lab
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Path:
-    return write_threads(tmp_path / "plan.toml")
-
-
 def softirq(lab: Lab) -> Napi:
     """The instance, as status has it."""
     (device,) = machine_of(lab.server).devices
     return device.napis[0]
 
 
-def test_a_plan_gives_threads_nice_and_cpus_and_rollback_takes_them(threads: Lab, napctl: Napctl, plan: Path) -> None:
+def test_a_plan_gives_threads_nice_and_cpus_and_rollback_takes_them(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
     before = machine_of(threads.server)
     assert scheduled(threads) == BEFORE
 
-    done = napctl("apply", plan, *at_server(threads))
+    done = napctl("apply", threads_plan, *at_server(threads))
 
     assert done.status == 0, done
     assert scheduled(threads) == APPLIED
@@ -77,19 +65,20 @@ def test_a_plan_gives_threads_nice_and_cpus_and_rollback_takes_them(threads: Lab
     assert napctl("rollback", "1").status == 0
     assert scheduled(threads) == BEFORE
     assert machine_of(threads.server) == before
-    again = napctl("apply", plan, *at_server(threads))
+    again = napctl("apply", threads_plan, *at_server(threads))
     assert again.status == 0, again
-    assert napctl("apply", plan, *at_server(threads)).stdout == "nothing to change: the plan is in force already\n"
+    said = napctl("apply", threads_plan, *at_server(threads)).stdout
+    assert said == "nothing to change: the plan is in force already\n"
 
 
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_apply_killed_at_any_step_leaves_a_way_back(
-    threads: Lab, napctl: Napctl, plan: Path, tmp_path: Path, sampled: Sampled
+    threads: Lab, napctl: Napctl, threads_plan: Path, tmp_path: Path, sampled: Sampled
 ) -> None:
     before = machine_of(threads.server)
     trial = Napctl(napctl.state / "trial")
-    steps = trial.steps(tmp_path / "trace", "apply", plan, *at_server(threads))
+    steps = trial.steps(tmp_path / "trace", "apply", threads_plan, *at_server(threads))
     assert scheduled(threads) == APPLIED
     assert trial("rollback").status == 0
     assert {"sendto", "setpriority", "sched_setaffinity", "fdatasync"} <= {name for name, _ in steps}
@@ -97,7 +86,7 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
     # How many descriptors it copies and asks to see who polls depends on what else runs on the machine.
     half_done, picked = 0, sampled([step for step in steps if step[0] not in ("pidfd_getfd", "ioctl")], 6)
     for step, victim in victims(napctl, picked):
-        done = victim("apply", plan, *at_server(threads), under=at(step, "signal=SIGKILL"))
+        done = victim("apply", threads_plan, *at_server(threads), under=at(step, "signal=SIGKILL"))
         assert done.status == -9, (step, done)
         half_done += scheduled(threads) not in (BEFORE, APPLIED)
         assert victim("recover").status == 0
@@ -112,13 +101,13 @@ def test_apply_killed_at_any_step_leaves_a_way_back(
 @pytest.mark.trials
 @pytest.mark.timeout(600)
 def test_rollback_killed_at_any_step_can_be_repeated(
-    threads: Lab, napctl: Napctl, plan: Path, tmp_path: Path, sampled: Sampled
+    threads: Lab, napctl: Napctl, threads_plan: Path, tmp_path: Path, sampled: Sampled
 ) -> None:
     before = machine_of(threads.server)
     trial = Napctl(napctl.state / "trial")
-    assert trial("apply", plan, *at_server(threads)).status == 0
+    assert trial("apply", threads_plan, *at_server(threads)).status == 0
     for step, victim in victims(napctl, sampled(trial.steps(tmp_path / "trace", "rollback"), 4)):
-        assert victim("apply", plan, *at_server(threads)).status == 0
+        assert victim("apply", threads_plan, *at_server(threads)).status == 0
         killed = victim("rollback", under=at(step, "signal=SIGKILL"))
         assert killed.status == -9, (step, killed)
         assert victim("recover").status == 0
@@ -128,9 +117,9 @@ def test_rollback_killed_at_any_step_can_be_repeated(
         assert victim.live() == []
 
 
-def test_what_nobody_confirms_the_guard_puts_back(threads: Lab, napctl: Napctl, plan: Path) -> None:
+def test_what_nobody_confirms_the_guard_puts_back(threads: Lab, napctl: Napctl, threads_plan: Path) -> None:
     before = machine_of(threads.server)
-    assert napctl("apply", plan, "--confirm-within", "2s", *at_server(threads)).status == 0
+    assert napctl("apply", threads_plan, "--confirm-within", "2s", *at_server(threads)).status == 0
     assert scheduled(threads) == APPLIED or states(napctl) == ["restored"]  # a busy machine may let this test wait
     until(lambda: states(napctl) == ["restored"], "the guard")
     assert machine_of(threads.server) == before
@@ -139,8 +128,10 @@ def test_what_nobody_confirms_the_guard_puts_back(threads: Lab, napctl: Napctl, 
 # Another hand
 
 
-def test_a_nice_value_that_somebody_else_has_set_is_left_and_named(threads: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+def test_a_nice_value_that_somebody_else_has_set_is_left_and_named(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     os.setpriority(os.PRIO_PROCESS, pid_of(threads, 1), 7)
 
     done = napctl("rollback")
@@ -150,8 +141,10 @@ def test_a_nice_value_that_somebody_else_has_set_is_left_and_named(threads: Lab,
     assert scheduled(threads) == [None, (7, "1")]
 
 
-def test_a_thread_that_ends_takes_with_it_what_others_have_made_of_it(threads: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+def test_a_thread_that_ends_takes_with_it_what_others_have_made_of_it(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     os.setpriority(os.PRIO_PROCESS, pid_of(threads, 0), 7)
 
     done = napctl("rollback", "--json")
@@ -165,17 +158,17 @@ def test_a_thread_that_ends_takes_with_it_what_others_have_made_of_it(threads: L
     assert scheduled(threads) == BEFORE
 
 
-def test_a_thread_that_somebody_else_has_ended_is_as_it_was(threads: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+def test_a_thread_that_somebody_else_has_ended_is_as_it_was(threads: Lab, napctl: Napctl, threads_plan: Path) -> None:
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     set_napi(threads, threads.server.napis()[0].napi_id, SOFTIRQ)
     assert napctl("rollback").status == 0
     assert scheduled(threads) == BEFORE
 
 
 def test_a_thread_begun_anew_by_somebody_else_has_another_pid_and_is_ended_all_the_same(
-    threads: Lab, napctl: Napctl, plan: Path
+    threads: Lab, napctl: Napctl, threads_plan: Path
 ) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     first = pid_of(threads, 0)
     for threaded in ("disabled", "enabled"):
         set_napi(threads, threads.server.napis()[0].napi_id, NapiSettings(threaded=threaded))
@@ -194,11 +187,13 @@ def test_what_has_changed_since_napctl_looked_is_not_overwritten(threads: Lab) -
 # What it cannot be made on
 
 
-def test_a_thread_that_spins_is_refused_where_the_kernel_has_none(threads: Lab, napctl: Napctl, plan: Path) -> None:
+def test_a_thread_that_spins_is_refused_where_the_kernel_has_none(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
     """Linux 6.19 has."""
     before = machine_of(threads.server)
-    plan.write_text(plan.read_text().replace('"enabled"', '"busy-poll"'))
-    done = napctl("apply", plan, *at_server(threads))
+    threads_plan.write_text(threads_plan.read_text().replace('"enabled"', '"busy-poll"'))
+    done = napctl("apply", threads_plan, *at_server(threads))
     if done.status == 0:
         assert softirq(threads).settings.threaded == "busy-poll"
         assert napctl("rollback").status == 0
@@ -207,19 +202,21 @@ def test_a_thread_that_spins_is_refused_where_the_kernel_has_none(threads: Lab, 
     assert machine_of(threads.server) == before
 
 
-def test_without_the_capability_to_put_a_nice_value_back_none_is_set(threads: Lab, napctl: Napctl, plan: Path) -> None:
+def test_without_the_capability_to_put_a_nice_value_back_none_is_set(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
     before = machine_of(threads.server)
-    done = napctl("apply", plan, *at_server(threads), under=without("sys_nice"))
+    done = napctl("apply", threads_plan, *at_server(threads), under=without("sys_nice"))
     assert done.status in (4, 6)
     assert "CAP_SYS_NICE" in done.stderr
     assert machine_of(threads.server) == before
 
 
 def test_a_cpu_that_is_not_there_is_refused_before_anything_is_changed(
-    threads: Lab, napctl: Napctl, plan: Path
+    threads: Lab, napctl: Napctl, threads_plan: Path
 ) -> None:
-    plan.write_text(plan.read_text().replace('cpus = "0"', 'cpus = "0,4095"'))
-    done = napctl("apply", plan, *at_server(threads))
+    threads_plan.write_text(threads_plan.read_text().replace('cpus = "0"', 'cpus = "0,4095"'))
+    done = napctl("apply", threads_plan, *at_server(threads))
     assert done.failed_with(2, "NAPI instance 0", "CPU 4095, which is not online here")
     assert scheduled(threads) == BEFORE
 
@@ -227,9 +224,11 @@ def test_a_cpu_that_is_not_there_is_refused_before_anything_is_changed(
 # A reset, and a device that goes
 
 
-def test_after_a_reset_of_the_device_nothing_is_left_of_threads(threads: Lab, napctl: Napctl, plan: Path) -> None:
+def test_after_a_reset_of_the_device_nothing_is_left_of_threads(
+    threads: Lab, napctl: Napctl, threads_plan: Path
+) -> None:
     """veth makes its instances anew, and they begin as the device has it, which is with threads in the lab."""
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     in_namespace(threads.server.namespace, "ip", "link", "set", "server0", "down")
     down = napctl("rollback")
     assert down.status == 3
@@ -244,8 +243,8 @@ def test_after_a_reset_of_the_device_nothing_is_left_of_threads(threads: Lab, na
     assert states(napctl) == ["restored"]
 
 
-def test_a_device_that_is_gone_leaves_nothing_to_restore(threads: Lab, napctl: Napctl, plan: Path) -> None:
-    assert napctl("apply", plan, *at_server(threads)).status == 0
+def test_a_device_that_is_gone_leaves_nothing_to_restore(threads: Lab, napctl: Napctl, threads_plan: Path) -> None:
+    assert napctl("apply", threads_plan, *at_server(threads)).status == 0
     in_namespace(threads.server.namespace, "ip", "link", "delete", "server0")
     done = napctl("rollback", "--json")
     assert done.status == 0

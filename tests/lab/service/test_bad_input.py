@@ -19,7 +19,7 @@ from napctl.change.journal import Journal
 from napctl.kernel.cpu_time import clock_seconds
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
-from tests.lab.following import Following, all_unset, attached_in_kernel, ended_by, flap, settings_of, unread
+from tests.lab.following import all_unset, attached_in_kernel, settings_of, tells_later_what_it_has_mended, unread
 from tests.lab.helpers import (
     Napctl,
     Sampled,
@@ -290,13 +290,6 @@ def test_a_log_that_nobody_reads_does_not_hold_it_up_and_comes_later(
 ) -> None:
     before = settings_of(lab)
     with unread(napctl, "daemon", "--policy", policy_of(tmp_path, server.pid), "--log-format", "json") as process:
-        until(lambda: attached_in_kernel(lab, server), "the attachment")
-        flap(lab)
-        until(lambda: attached_in_kernel(lab, server), "the settings to be back")
-
-        with ended_by(signal.SIGTERM, Following(process)) as it:
-            it.told("attached memcached")
-            it.told("attached NAPI")
-            assert it.end(signal.SIGTERM) == 0
-            assert it.since()[-1] == "stopped: all is put back"
+        told = tells_later_what_it_has_mended(lab, server, process)
+    assert told[-1] == "stopped: all is put back"
     assert settings_of(lab) == before
