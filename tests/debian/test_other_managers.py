@@ -18,8 +18,8 @@ from tests.debian.service import (
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 METRICS = "curl --silent http://127.0.0.1:9811/metrics"
-LOOK_SECONDS = 600
-"""Another manager is looked for every 60 s, or as seldom as looking takes 0.05 % of a CPU: emulated, that is longer."""
+LOOK_SECONDS = 180
+"""Units are looked for every 10 s, emulated or not; all processes as seldom as that takes 0.05 % of a CPU."""
 
 
 @pytest.fixture

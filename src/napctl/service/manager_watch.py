@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from napctl.kernel.cgroups import Hierarchy, hierarchy
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.priority import in_background
-from napctl.model.other_manager import OtherManager, Touch
+from napctl.model.other_manager import KNOWN_MANAGERS, OtherManager, Touch
 from napctl.model.text import each
 from napctl.observe.other_managers import other_managers
 
@@ -15,6 +16,8 @@ __all__ = ["ManagerWatch", "changes_in_words"]
 LOOK_SECONDS = 60.0
 SHARE = 0.0005
 """Of one CPU that looking takes at most: of all processes the names are read."""
+UNIT_SECONDS = 10.0
+"""A look is not put off for that where one of their units has come or gone, which takes a few calls to see."""
 MOST_NAMED = 3
 """Files, of one manager."""
 
@@ -24,17 +27,22 @@ class ManagerWatch:
 
     def __init__(self, netns: NetworkNamespace, tell: Callable[[str], None]):
         self._netns, self._tell = netns, tell
-        self._due_at = 0.0
+        self._due_at = self._units_due_at = 0.0
+        self._groups = hierarchy()
+        self._units, self._units_changed = running_units(self._groups), False
         self.now: tuple[OtherManager, ...] = ()
         """By the last look."""
 
     def seconds_left(self, now: float) -> float:
         """Until look_if_due() has to look, of time.monotonic()."""
-        return max(0.0, self._due_at - now)
+        return max(0.0, min(self._due_at, self._units_due_at) - now)
 
     def look_if_due(self) -> None:
         """Tell what is not as before."""
-        if self.seconds_left(time.monotonic()):
+        now = time.monotonic()
+        if self.seconds_left(now):
+            return
+        if not self._unit_has_changed(now) and now < self._due_at:
             return
         began, before = time.process_time(), self.now
         try:
@@ -45,6 +53,23 @@ class ManagerWatch:
         self._due_at = time.monotonic() + max(LOOK_SECONDS, (time.process_time() - began) / SHARE)
         for line in changes_in_words(before, self.now):
             self._tell(line)
+
+    def _unit_has_changed(self, now: float) -> bool:
+        """Whether one had come or gone the last time: by now its program runs under its own name."""
+        if now < self._units_due_at:
+            return False
+        units, self._units_due_at = running_units(self._groups), now + UNIT_SECONDS
+        changed, self._units_changed = self._units_changed, units != self._units
+        self._units = units
+        return changed
+
+
+def running_units(groups: Hierarchy | None) -> frozenset[str]:
+    """Of the managers that are known: systemd makes a unit's control group as it starts, and removes it at its end."""
+    if groups is None:
+        return frozenset()
+    places = {one.unit: groups.directory(f"/system.slice/{one.unit}") for one in KNOWN_MANAGERS}
+    return frozenset(unit for unit, place in places.items() if place is not None and place.is_dir())
 
 
 def changes_in_words(before: Sequence[OtherManager], now: Sequence[OtherManager]) -> Iterator[str]:

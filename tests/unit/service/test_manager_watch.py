@@ -1,12 +1,15 @@
 """Other managers in words: each once, when it comes, goes, or touches something else."""
 
+from pathlib import Path
+
 from msgspec.structs import replace
 
+from napctl.kernel.cgroups import Hierarchy
 from napctl.model.change import CoalescingChange, RingsChange
 from napctl.model.machine import Coalescing
 from napctl.model.other_manager import Held, OtherManager, Touch, held_by, touched
 from napctl.model.plan import RingSizes
-from napctl.service.manager_watch import changes_in_words
+from napctl.service.manager_watch import changes_in_words, running_units
 
 BALANCE = OtherManager(
     name="irqbalance", pid=7, how="as the load of the CPUs changes", touches=(Touch(what="interrupt affinity"),)
@@ -46,6 +49,13 @@ def test_of_many_files_some_are_named() -> None:
     touches = tuple(Touch(what="rings", source=f"/{each}") for each in range(5))
     (line,) = told((), (replace(TUNED, touches=touches),))
     assert line.endswith("(/0, /1, /2 and 2 more)")
+
+
+def test_a_unit_that_runs_has_a_control_group(tmp_path: Path) -> None:
+    (tmp_path / "system.slice/irqbalance.service").mkdir(parents=True)
+    (tmp_path / "system.slice/cron.service").mkdir()
+    assert running_units(Hierarchy(tmp_path, "/")) == {"irqbalance.service"}
+    assert running_units(Hierarchy(tmp_path, "/kubepods")) == running_units(None) == set()
 
 
 def coalescing(device: str, netns: int = 1) -> CoalescingChange:
