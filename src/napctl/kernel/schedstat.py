@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from napctl.kernel.processes import PROC
 
-__all__ = ["Turns", "ran_and_waited_ns", "run_delays_ns", "turns"]
+__all__ = ["ran_and_waited_ns", "run_delays_ns", "turns"]
 
 
 class Turns(NamedTuple):

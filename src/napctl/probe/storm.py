@@ -16,7 +16,7 @@ from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import explained
 from napctl.probe.napi import possible_cpus
 
-__all__ = ["MOST_ADDRESSES", "PROGRAM", "StormMaps", "StormProgram"]
+__all__ = ["PROGRAM", "StormMaps", "StormProgram"]
 
 
 PROGRAM = "storm_control"
