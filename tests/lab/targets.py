@@ -16,6 +16,7 @@ from napctl.kernel import cgroups, processes
 from napctl.kernel.listeners import listeners
 from napctl.kernel.process_tree import descendants
 from napctl.lab.bed import Lab
+from napctl.lab.servers import children
 from napctl.model.errors import BadInput
 from tests.lab.helpers import state_of_process, until
 
@@ -50,10 +51,6 @@ def refusal(text: object) -> str:
     line = str(refused.value)
     assert line.isprintable()
     return line
-
-
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

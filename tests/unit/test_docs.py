@@ -1,10 +1,15 @@
 """Promises of README and docs: what they point to is there, times that several name agree, and they are short."""
 
 import re
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import click
 import pytest
+
+from napctl.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/napctl"
@@ -12,6 +17,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 ROOMS = "|".join(sorted(each.name for each in PACKAGE.iterdir() if each.is_dir() and each.name != "__pycache__"))
 FILES = re.compile(rf"`((?:{ROOMS}|src|tests|scripts|docs)/[\w/.-]+\.\w+)`")
 LINKS = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+COMMAND_LINE = re.compile(r"^ {4,}(?:[$#] )?napctl ([^\[\n]*)$", re.MULTILINE)
 TARGET_TIME = re.compile(r"^[^#\n]*\bmake (demo|test(?:-\w+)?)\b[^\n]*?(\d+) (minutes|hours)", re.MULTILINE)
 
 
@@ -54,3 +60,39 @@ def test_pictures_are_well_formed_and_a_page_shows_each() -> None:
     for picture in (ROOT / "docs").glob("*.svg"):
         assert ElementTree.fromstring(picture.read_bytes()).tag == "{http://www.w3.org/2000/svg}svg"
         assert picture in shown
+
+
+def commands(group: click.Group = cli, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Each with its name, such as "policy check"."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+def parse(words: Sequence[str], command: click.Command | None = cli) -> None:
+    """As the command line is; nothing is run, and nothing has to be there. Raises click.UsageError."""
+    assert command is not None
+    if isinstance(command, click.Group):
+        parse(words[1:], command.get_command(click.Context(command), words[0]))
+        return
+    context = click.Context(command)
+    given, _, _ = command.make_parser(context).parse_args(list(words))
+    for each in command.params:
+        if isinstance(each.type, click.Choice) and each.name in given:
+            each.type_cast_value(context, given[each.name])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_a_page_shows_are_such_as_napctl_takes(page: Path) -> None:
+    for line in COMMAND_LINE.findall(page.read_text()):
+        parse(shlex.split(line.removesuffix("\\").partition(" |")[0], comments=True))
+
+
+def test_the_page_of_json_has_every_command_that_takes_it() -> None:
+    table = (ROOT / "docs/json.md").read_text().partition("| command | object |")[2].partition("\n\n")[0]
+    told = {name for row in table.splitlines() for name in re.findall("`([^`]*)`", row.split("|")[1:2].pop(0))}
+    assert told == {name for name, each in commands() if any(param.name == "as_json" for param in each.params)}

@@ -70,6 +70,6 @@ def test_a_nic_that_is_driven_from_user_space_is_named_and_nothing_of_it_is_set(
         )
         refused = napctl("apply", plan, timeout_s=120)
     (device,) = found.devices
-    assert (device.name, device.driver, device.hands_off) == (address, "uio_pci_generic", True)
+    assert (device.name, device.driver, device.handed[0].kind) == (address, "uio_pci_generic", "user-space driver")
     assert device.handed[0].evidence == ("driver uio_pci_generic [sysfs]",)
     assert refused.failed_with(3, f"e1000e1 ({address})", "driven from user space", "nothing was changed")

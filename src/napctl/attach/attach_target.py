@@ -23,7 +23,6 @@ from napctl.model.next_best import NextBest, Offer
 from napctl.model.timer_choice import TimerChoice
 
 __all__ = [
-    "as_chosen",
     "attach_target",
     "attach_with",
     "chosen_options",

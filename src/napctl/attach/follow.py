@@ -15,7 +15,6 @@ from napctl.attach.follow_memory import Known, keys_of
 from napctl.attach.follow_mode import FollowedMode
 from napctl.attach.follow_pace import PULSE_SECONDS
 from napctl.attach.follow_processes import FollowedProcesses
-from napctl.attach.follow_retries import MOST_SECONDS
 from napctl.attach.follow_rings import step_without_rings
 from napctl.attach.follow_settings import FollowedSettings
 from napctl.attach.follow_step import Present, Step, cheap_step, next_step
@@ -29,6 +28,7 @@ from napctl.attach.objections import Objections
 from napctl.attach.target import Target
 from napctl.attach.timer_sweep import Detached
 from napctl.change.journal import Journal
+from napctl.model.backoff import AT_A_TERMINAL, Pauses
 from napctl.model.change import Guard, InstanceChange, IoUringChange, PollerChange, Restored, Transaction
 from napctl.model.errors import NapctlError
 
@@ -44,16 +44,16 @@ class Stay:
     end. Nothing of it is attached before the first turn(), but for what it is to adopt().
 
     `tell` receives a line for each event; `guard` is what restores everything if this process is killed; `entry`: as
-    of a Keeper. What fails, or is refused, is tried again after 1, 2, 4 … s, `most_seconds` at most.
+    of a Keeper. What fails, or is refused, is tried again after those pauses.
     """
 
     def __init__(
         self, target: Target, options: AttachOptions, guard: Guard, directory: Path, tell: Tell,
-        *, entry: str = "", objections: Objections | None = None, most_seconds: float = MOST_SECONDS,
+        *, entry: str = "", objections: Objections | None = None, pauses: Pauses = AT_A_TERMINAL,
     ):  # fmt: skip
         self._target = target
         self._words = Words(tell)
-        self._known = Known(options, most_seconds)
+        self._known = Known(options, pauses)
         self._processes = FollowedProcesses(target, options, self._known)
         self.members, self._pace = self._processes.members, self._processes.pace
         self._attachment = FollowedTransaction(directory, guard, entry, self._known, self._words)

@@ -6,12 +6,12 @@ from dataclasses import replace as but
 
 from napctl.attach.attach_options import AttachOptions
 from napctl.attach.attachment import held, steered_inodes
-from napctl.attach.follow_retries import HARMED, MOST_SECONDS, REFUSED_SECONDS, Refusals
 from napctl.attach.follow_step import outgrown_listeners
 from napctl.attach.inspect_process import PLAIN_SOCKETS, EpollInstance, Key, PlainSocket, Ring
 from napctl.attach.inspect_target import Examination
 from napctl.attach.judge_target import BESIDE, WATCH_SECONDS, Choice, JudgedTarget, judge
 from napctl.attach.steering import groups
+from napctl.model.backoff import AT_A_TERMINAL, Backoff, Pauses
 from napctl.model.change import Change, EpollChange, IoUringChange, SocketChange, Transaction
 from napctl.model.modes import OF_INSTANCES
 
@@ -20,17 +20,19 @@ __all__ = ["Known", "key_of", "keys_of"]
 
 NOT_SEEN = "nobody was seen to wait in a read of it that may block"
 INSISTS = "somebody else keeps changing its settings, or those of the NAPI instance that feeds it"
+HARMED = Pauses(600.0, 86400.0)
+"""Before what came to no good is tried again."""
 
 
 class Known:
-    """Of one target. Refusals are remembered for their time, `most_seconds` at most, and only of what is there."""
+    """Of one target. What is refused is tried again after those pauses; only what is there is remembered."""
 
-    def __init__(self, options: AttachOptions, most_seconds: float = MOST_SECONDS) -> None:
-        self._options, self.most_seconds = options, most_seconds
-        self._refused = Refusals[Key]((REFUSED_SECONDS, most_seconds))
-        self._harmed = Refusals[Key](HARMED)
+    def __init__(self, options: AttachOptions, pauses: Pauses = AT_A_TERMINAL) -> None:
+        self._options, self.pauses = options, pauses
+        self._refused = Backoff[Key](pauses)
+        self._harmed = Backoff[Key](HARMED)
         """What starved."""
-        self._outgrown = Refusals[Key](HARMED)
+        self._outgrown = Backoff[Key](HARMED)
         """What would have come to mix queues, as its group had outgrown its program: until it can be steered again."""
         self._accepted: frozenset[Key] = frozenset()
         """Instances and rings that are chosen: one that is so already has no change by which it is known."""
@@ -44,17 +46,16 @@ class Known:
     def refuse(self, keys: Iterable[Key], why: str) -> None:
         """The kernel or a long look refuses them, or another attachment has what feeds them."""
         for key in keys:
-            self._refused.add(key, why, time.monotonic())
+            self._refused.failed(key, time.monotonic(), why)
 
     def harm(self, key: Key, why: str) -> None:
         """It was attached, and that did it no good."""
-        self._harmed.add(key, why, time.monotonic())
+        self._harmed.failed(key, time.monotonic(), why)
 
-    def next_try(self) -> float | None:
-        """When something is to be tried again, of time.monotonic()."""
+    def next_try(self) -> float:
+        """When something is to be tried again, of time.monotonic(); infinite: nothing is."""
         now = time.monotonic()
-        moments = (self._refused.next_at(now), self._harmed.next_at(now), self._outgrown.next_at(now))
-        return min((each for each in moments if each is not None), default=None)
+        return min(each.next_at(now) for each in (self._refused, self._harmed, self._outgrown))
 
     def standing(self) -> Mapping[Key, str]:
         """What is not to be tried yet, and why."""
@@ -92,7 +93,7 @@ class Known:
         for instance in found.instances:
             why = next((misfits[one.inode] for one in instance.listeners if one.inode in misfits), None)
             if why is not None and id(instance) not in anew:  # its connections will mix, which they do not yet
-                self._outgrown.add(instance.key, why, time.monotonic())
+                self._outgrown.failed(instance.key, time.monotonic(), why)
         return judge(found, self._options, steered=steered, refused=self.standing())
 
     def new(self, glance: JudgedTarget, attached: Transaction | None) -> set[Key]:
@@ -158,8 +159,7 @@ class Known:
 
     def try_anew(self) -> bool:
         """What was refused, as somebody asks for it or something may have mended it. Whether there was anything."""
-        before, self._refused = self._refused, Refusals[Key]((REFUSED_SECONDS, self.most_seconds))
-        return bool(before)
+        return self._refused.forget_all()
 
     def settle(self, now: JudgedTarget) -> None:
         """Remember what is attached by now, and forget what is no more."""

@@ -1,6 +1,6 @@
 """When --stay looks: often and cheaply, rarely and deeply, and by how much of a CPU. No clock of its own."""
 
-from napctl.attach.follow_retries import MOST_SECONDS, REFUSED_SECONDS
+from napctl.model.backoff import AT_A_TERMINAL, Pauses
 
 __all__ = [
     "APART_SECONDS",
@@ -38,12 +38,11 @@ ATTACHED_SECONDS = 30.0
 
 
 class Pace:
-    """Times are those of one clock, such as time.monotonic(), in s. After one error upon the other it waits 1, 2, 4 …
-    s, `most_seconds` at most."""
+    """Times are those of one clock, such as time.monotonic(), in s. After errors it waits so long."""
 
-    def __init__(self, most_seconds: float = MOST_SECONDS) -> None:
-        self._most_seconds, self._pause = most_seconds, 0.0
-        """After an error, s: at most, and the last one."""
+    def __init__(self, pauses: Pauses = AT_A_TERMINAL) -> None:
+        self._pauses, self._pause = pauses, 0.0
+        """After an error; the last one, s."""
         self._left = float(MOST_A_MINUTE)
         """Looks because of a change that may be made at `_counted_at`; each 10 s there is one more."""
         self._counted_at = 0.0
@@ -62,9 +61,9 @@ class Pace:
     def failed(self, now: float, *, attached: bool = False) -> None:
         """It went wrong, perhaps once more. It counts as a look, which it may have been: what happens meanwhile lets it
         be tried at once, and may happen all the time. `attached`: nobody minds what is attached already meanwhile."""
-        most_seconds = min(self._most_seconds, ATTACHED_SECONDS) if attached else self._most_seconds
+        most_seconds = min(self._pauses.most_seconds, ATTACHED_SECONDS) if attached else self._pauses.most_seconds
         self._left, self._counted_at = max(0.0, self._left_at(now) - 1), now
-        self._pause = min(2 * self._pause, most_seconds) if self._pause else REFUSED_SECONDS
+        self._pause = self._pauses._replace(most_seconds=most_seconds).after(self._pause)
         self.put_off(now + self._pause)
         self._look_at = max(self._look_at, self._not_before)
 

@@ -27,7 +27,7 @@ class FollowedProcesses:
 
     def __init__(self, target: Target, options: AttachOptions, known: Known):
         self._target, self._options, self._known = target, options, known
-        self.members, self.pace = Members(target), Pace(known.most_seconds)
+        self.members, self.pace = Members(target), Pace(known.pauses)
         self._pulse = Pulse(())
         self._look_seconds = 0.0
         """Of CPU time, of the last look."""
@@ -93,8 +93,7 @@ class FollowedProcesses:
         self.pace.looked(moment, self._look_seconds)
         if not self.members.known:
             self.pace.again_at(moment + max(PULSE_SECONDS, self._look_seconds / WAITING_SHARE))
-        if (again := self._known.next_try()) is not None:
-            self.pace.again_at(again)
+        self.pace.again_at(self._known.next_try())
 
     def settle(self, now: JudgedTarget) -> None:
         """What is attached by now is not looked for any more."""

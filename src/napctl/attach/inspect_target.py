@@ -26,7 +26,7 @@ from napctl.kernel.processes import Process
 from napctl.kernel.sockets import host_and_port
 from napctl.model.errors import BadInput
 from napctl.model.machine import Device, EpollPoller, Napi, Queue, RingPoller
-from napctl.model.waits import Waits
+from napctl.model.waits import Call, ThreadWaits, Waits
 from napctl.observe.machine import take_napi_devices, who_polls
 from napctl.observe.waiting_threads import observe_waits
 
@@ -240,11 +240,17 @@ def _others(
             yield poller
 
 
-def _in_epolls(waits: Waits, instances: Iterable[EpollInstance]) -> tuple[EpollInstance, ...]:
-    by_place = defaultdict(list)
+def _by_place(waits: Waits, call: Call) -> Mapping[tuple[int, int], Sequence[ThreadWaits]]:
+    """Those that wait in it, by process and descriptor."""
+    found = defaultdict(list)
     for each in waits.threads:
-        if each.call == "epoll":
-            by_place[each.pid, each.fd].append(each)
+        if each.call == call:
+            found[each.pid, each.fd].append(each)
+    return found
+
+
+def _in_epolls(waits: Waits, instances: Iterable[EpollInstance]) -> tuple[EpollInstance, ...]:
+    by_place = _by_place(waits, "epoll")
     return tuple(
         replace(each, threads=tuple(thread for place in each.places for thread in by_place.get(place, ())))
         for each in instances
@@ -306,10 +312,7 @@ def _ran(looks: Iterable[Look]) -> float:
 
 def _in_rings(waits: Waits, rings: Iterable[Ring]) -> tuple[Ring, ...]:
     """A ring that is named by an index may be any of its process."""
-    by_place = defaultdict(list)
-    for each in waits.threads:
-        if each.call == "io_uring":
-            by_place[each.pid, each.fd].append(each)
+    by_place = _by_place(waits, "io_uring")
     return tuple(
         replace(
             ring,

@@ -115,12 +115,10 @@ class JudgedTarget:
         )
 
 
-def judge_target(
-    name: str, processes: Sequence[Process], options: AttachOptions, *, watch_seconds: float = WATCH_SECONDS
-) -> JudgedTarget:
+def judge_target(name: str, processes: Sequence[Process], options: AttachOptions) -> JudgedTarget:
     """Examine, judge and choose. Takes and raises what examine() does."""
     start = time.monotonic()
-    judged = judge(examine(name, processes, watch_seconds), options)
+    judged = judge(examine(name, processes, WATCH_SECONDS), options)
     return but(judged, seconds=time.monotonic() - start)
 
 

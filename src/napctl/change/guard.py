@@ -21,6 +21,7 @@ from napctl.change.guard_wait import GuardWait
 from napctl.change.journal import Journal
 from napctl.kernel import processes
 from napctl.kernel.machine_sleep import now_boot_ns
+from napctl.model.backoff import Pauses
 from napctl.model.change import Guard, Keeper, Transaction
 from napctl.model.errors import NapctlError
 
@@ -28,7 +29,7 @@ __all__ = ["dismiss", "is_named", "myself", "post_guard", "watched"]
 
 
 NO_DEADLINE = 0
-RETRY_SECONDS, MOST_RETRY_SECONDS = 0.2, 5
+TRIED_AGAIN = Pauses(0.2, 5.0)
 PR_SET_NAME = 15
 WATCHED_FD = 3
 """Where the guard keeps its hold on the process that it watches; all other descriptors it closes."""
@@ -138,15 +139,15 @@ def _watch(deadline: int, directory: Path) -> None:
         time.sleep(min(left_ns / 1e9, 1.0))
     me = myself()
     waiting = GuardWait()
-    pause_s = RETRY_SECONDS
+    pause_s = 0.0
     while True:
         try:
             with Journal(directory) as journal:
                 mine = [each for each in journal.live() if _is_mine(each, me)]
                 waiting.restore_due(journal, mine)
         except Exception:  # the journal is in use, or the kernel refuses for now
+            pause_s = TRIED_AGAIN.after(pause_s)
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, MOST_RETRY_SECONDS)
             continue
         if waiting.over:
             return

@@ -14,6 +14,7 @@ from napctl.change.guard_lock import guard_lock
 from napctl.change.guard_wait import GuardWait
 from napctl.change.journal import Journal
 from napctl.change.same_process import running
+from napctl.model.backoff import Pauses
 from napctl.model.change import Keeper, Transaction
 from napctl.model.errors import NapctlError
 
@@ -22,7 +23,7 @@ __all__ = ["watch_keepers"]
 
 READ_SECONDS = 1.0
 """Between two looks into the journal, which may have a new keeper."""
-MOST_PAUSE_SECONDS = 5.0
+TRIED_AGAIN = Pauses(READ_SECONDS, 5.0)
 
 
 def watch_keepers(
@@ -37,7 +38,7 @@ def watch_keepers(
     """
     with guard_lock(directory), Keepers() as keepers:
         ready()
-        waiting, pause_s, told = GuardWait(), READ_SECONDS, ""
+        waiting, pause_s, told = GuardWait(), 0.0, ""
         while not stopped():
             left = READ_SECONDS
             try:
@@ -48,11 +49,11 @@ def watch_keepers(
                         for each in waiting.restore_due(journal, mine):
                             say(f"put back {each.title}: its keeper has ended, and no other came in time")
                     left = min(left, waiting.seconds_left)
-                pause_s, told = READ_SECONDS, ""
+                pause_s, told = 0.0, ""
             except (NapctlError, OSError) as error:
                 if told != (told := f"to be tried again: {error}"):
                     say(told)
-                left, pause_s = pause_s, min(2 * pause_s, MOST_PAUSE_SECONDS)
+                left = pause_s = TRIED_AGAIN.after(pause_s)
             keepers.wait(left, wake)
 
 

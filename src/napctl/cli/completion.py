@@ -45,12 +45,10 @@ class Bash(BashComplete):
         return f"{item.type},{str(item.value).removeprefix(self._there)}"
 
 
-def complete() -> None:
-    """Let click answer a shell that asks, as the environment says; it exits then."""
-    from napctl.cli.main import cli  # noqa: PLC0415 - main imports this module by name
-
+def complete(program: click.Command) -> None:
+    """Let click answer a shell that asks about it, as the environment says; it exits then."""
     add_completion_class(Bash)
-    cli.main(prog_name="napctl")
+    program.main(prog_name="napctl")
 
 
 @click.command(
@@ -60,10 +58,8 @@ def complete() -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script by which SHELL completes napctl's commands and options."""
-    from napctl.cli.main import cli  # noqa: PLC0415 - main imports this module by name
-
     add_completion_class(Bash)
     kind = get_completion_class(shell)
     assert kind is not None
-    script = kind(cli, {}, "napctl", VARIABLE)
+    script = kind(click.get_current_context().find_root().command, {}, "napctl", VARIABLE)
     echo_text(script.source())

@@ -10,8 +10,8 @@ from typing import Self
 import click
 
 from napctl.cli.options import Seconds, json_option
-from napctl.cli.terminal import echo_json
-from napctl.cli.text.joules import show
+from napctl.cli.terminal import echo_json, note
+from napctl.cli.text.joules import lines
 from napctl.kernel.energy.sources import Roots
 from napctl.model.energy import Energy, EnergyEstimate, above_idle, estimate
 from napctl.model.errors import BadInput
@@ -88,14 +88,10 @@ def energy(
     if as_json:
         echo_json(report)
     else:
-        show(
-            used,
-            baseline,
-            report.above_idle_joules,
-            report.estimate,
-            estimated=idle_watts is not None,
-            run=f"{user + system:.2f} s CPU time ({user:.2f} s user, {system:.2f} s system), exit status {status}",
-        )
+        run = f"{user + system:.2f} s CPU time ({user:.2f} s user, {system:.2f} s system), exit status {status}"
+        estimated = idle_watts is not None
+        for line in lines(used, baseline, report.above_idle_joules, report.estimate, estimated=estimated, run=run):
+            note(line)
     return status
 
 

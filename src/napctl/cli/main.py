@@ -164,7 +164,7 @@ def _invoke() -> Any:
     if "_NAPCTL_COMPLETE" in os.environ:
         from napctl.cli.completion import complete  # noqa: PLC0415 - only while completing
 
-        complete()
+        complete(cli)
     with cli.make_context("napctl", sys.argv[1:]) as context:
         status = cli.invoke(context)
     sys.stdout.flush()

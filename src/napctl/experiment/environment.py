@@ -68,20 +68,16 @@ def lab_environment(
     directory: Path,
     guard: Guard,
     *,
-    threads: int = 1,
-    queues: int = 1,
     warmup_seconds: float = WARMUP_SECONDS,
     keys_per_get: int = KEYS_PER_GET,
 ) -> Iterator[Environment]:
     """memcached in a lab of its own, under the lab's open-loop load."""
-    with Lab.build(queues=queues) as lab:
-        server = memcached(lab, threads=threads, keys=KEYS_PER_GET, value_bytes=VALUE_BYTES)
-        with server:
-            process = processes.process(server.pid)
-            assert process is not None
-            load = LabLoad(lab, server, warmup_seconds, keys_per_get)
-            netns, cpus = lab.server.namespace, {lab.server.cpu}
-            yield from _on_server([process], "memcached", load, netns, directory, guard, cpus=cpus)
+    with Lab.build() as lab, memcached(lab, keys=KEYS_PER_GET, value_bytes=VALUE_BYTES) as server:
+        process = processes.process(server.pid)
+        assert process is not None
+        load = LabLoad(lab, server, warmup_seconds, keys_per_get)
+        netns, cpus = lab.server.namespace, {lab.server.cpu}
+        yield from _on_server([process], "memcached", load, netns, directory, guard, cpus=cpus)
 
 
 @contextmanager

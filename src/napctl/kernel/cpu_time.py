@@ -8,11 +8,9 @@ import time
 from pathlib import Path
 
 from napctl.kernel.machine_stat import TICKS_PER_SECOND, machine_stat
+from napctl.kernel.processes import PROC
 
 __all__ = ["clock_seconds", "idle_seconds", "run_seconds", "run_seconds_by_thread", "user_and_system_seconds"]
-
-
-PROC = Path("/proc")
 
 
 def run_seconds(pid: int) -> float:

@@ -46,12 +46,11 @@ class Family:
         self._socket.close()
 
     def ask(
-        self, command: int, request: Table, values: Mapping[str, Any], *, what: str, dump: bool = False,
-        reply: Table | None = None,
-    ) -> Iterator[dict[str, Any]]:  # fmt: skip
-        """One request; yields a dict per reply, read with `reply` (the request's table by default). Raises Refused."""
+        self, command: int, request: Table, values: Mapping[str, Any], *, what: str, dump: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """One request; yields a dict per reply. Raises Refused."""
         for attributes in self.replies(command, request, values, what=what, dump=dump):
-            yield decode(reply or request, attributes)
+            yield decode(request, attributes)
 
     def replies(
         self, command: int, request: Table, values: Mapping[str, Any], *, what: str, dump: bool = False

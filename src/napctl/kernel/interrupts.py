@@ -1,11 +1,8 @@
 """Interrupts: how often each was raised, and on which CPUs it may be (Documentation/filesystems/proc.rst)."""
 
-from pathlib import Path
+from napctl.kernel.processes import PROC
 
 __all__ = ["affinity", "counts"]
-
-
-PROC = Path("/proc")
 
 
 def counts() -> dict[int, dict[int, int]]:

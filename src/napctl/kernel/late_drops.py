@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Self
 
-from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.namespaces import OWN_NET, NetworkNamespace
 from napctl.model.overload import LateDrops
 
 __all__ = ["LateDropCounters"]
 
 
-DIRECTORY = "/proc/thread-self/net"
 LONGEST = 1 << 18
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +36,7 @@ class LateDropCounters:
             self._files = [
                 (fd, parse)
                 for name, parse in (("snmp", in_pairs), ("netstat", in_pairs), ("snmp6", in_lines))
-                if (fd := _opened(f"{DIRECTORY}/{name}", open_now)) is not None
+                if (fd := _opened(f"{OWN_NET}/{name}", open_now)) is not None
             ]
             self._open = open_now.pop_all()
 

@@ -18,13 +18,15 @@ from typing import Self
 
 from napctl.model.errors import BadInput, NapctlError, NotPermitted
 
-__all__ = ["NAMED", "NetworkNamespace"]
+__all__ = ["NAMED", "OWN_NET", "NetworkNamespace"]
 
 
 CLONE_NEWNET = 0x40000000
 SO_NETNS_COOKIE = 71
 NS_GET_NSTYPE = 0xB703  # ioctl_nsfs(2)
 HERE = Path("/proc/thread-self/ns/net")
+OWN_NET = Path("/proc/thread-self/net")
+"""What the calling thread's namespace shows, where /proc/net would be that of the process's first thread."""
 NAMED = Path("/run/netns")
 """Where iproute2 keeps names: bind mounts of namespaces."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.namespaces import OWN_NET, NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, Table, decode
 
 __all__ = ["ipvs_services", "legacy_tables", "nft_expressions", "nft_generation", "translators"]
@@ -19,7 +19,6 @@ __all__ = ["ipvs_services", "legacy_tables", "nft_expressions", "nft_generation"
 NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES = 12, 10
 NFT_MSG_GETRULE, NFT_MSG_GETGEN = 7, 16
 NFGENMSG = struct.Struct("=BBH")
-NET = Path("/proc/thread-self/net")
 ABSENT = (errno.EINVAL, errno.EPROTONOSUPPORT)
 """What a kernel without nf_tables answers to whatever is asked: nfnetlink has no such subsystem, or there is none."""
 MODULES = Path("/sys/module")
@@ -105,6 +104,6 @@ def _lines(netns: NetworkNamespace, name: str) -> list[str]:
     """Of a file that is missing where its module is not loaded."""
     try:
         with netns.entered():
-            return (NET / name).read_text().splitlines()
+            return (OWN_NET / name).read_text().splitlines()
     except FileNotFoundError:
         return []

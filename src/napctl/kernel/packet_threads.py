@@ -1,17 +1,15 @@
 """NAPI threads of the whole machine, whatever network namespace their devices are in: what they ran, and where."""
 
-from pathlib import Path
-
 from napctl.kernel.napi_threads import THREAD_NAME
-from napctl.kernel.processes import last_cpu, look, pids
+from napctl.kernel.processes import PROC, last_cpu, look, pids
 from napctl.kernel.schedstat import ran_and_waited_ns
 from napctl.model.overload import PacketThread
 
 __all__ = ["NapiThreads"]
 
 
-CHILDREN = Path("/proc/2/task/2/children")
-KTHREADD = Path("/proc/2/comm")
+CHILDREN = PROC / "2/task/2/children"
+KTHREADD = PROC / "2/comm"
 RAN_NS = 1_000_000
 """Of less it does not matter where it was."""
 

@@ -1,11 +1,19 @@
 """How long threads ran and waited in run queues (Documentation/scheduler/sched-stats.rst)."""
 
-from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["ran_and_waited_ns", "run_delays_ns"]
+from napctl.kernel.processes import PROC
+
+__all__ = ["ran_and_waited_ns", "run_delays_ns", "turns"]
 
 
-PROC = Path("/proc")
+class Turns(NamedTuple):
+    """Of a thread, since its start."""
+
+    ran_ns: int
+    waited_ns: int
+    times: int
+    """How often it got a CPU."""
 
 
 def run_delays_ns() -> dict[int, int] | None:
@@ -25,11 +33,16 @@ def run_delays_ns() -> dict[int, int] | None:
     return found
 
 
-def ran_and_waited_ns(pid: int) -> tuple[int, int] | None:
-    """Of a thread since its start; None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
+def turns(pid: int) -> Turns | None:
+    """None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
     try:
         with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time, for hundreds
-            ran, waited, _ = file.read().split()
+            return Turns(*map(int, file.read().split()))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(ran), int(waited)
+
+
+def ran_and_waited_ns(pid: int) -> tuple[int, int] | None:
+    """The two of turns() that most are asked for."""
+    found = turns(pid)
+    return found[:2] if found is not None else None

@@ -1,12 +1,10 @@
 """Whether a thread sleeps of its own accord (proc_pid_status(5))."""
 
-from pathlib import Path
 from typing import NamedTuple
 
+from napctl.kernel.processes import PROC
+
 __all__ = ["Sleeps", "sleeps"]
-
-
-PROC = Path("/proc")
 
 
 class Sleeps(NamedTuple):

@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.namespaces import OWN_NET, NetworkNamespace
 from napctl.model.counts import SentCounts
 
 __all__ = ["Delivered", "Served", "Tcp", "delivered", "sent", "served", "tcp"]
 
 
-NET = Path("/proc/thread-self/net")
-SNMP, SNMP6, NETSTAT = NET / "snmp", NET / "snmp6", NET / "netstat"
-"""Of the calling thread's namespace, where /proc/net would be that of the process's first thread."""
-
+SNMP, SNMP6, NETSTAT = OWN_NET / "snmp", OWN_NET / "snmp6", OWN_NET / "netstat"
 
 IPV4_HEADERS, IPV6_HEADERS = 52, 72
 """With those of TCP with timestamps: what GRO has merged is one packet with one header (skb_gro_receive())."""

@@ -1,12 +1,10 @@
 """Network softirq counters per CPU: /proc/net/softnet_stat and /proc/softirqs. Both are of the whole machine."""
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from napctl.kernel.processes import PROC
 
 __all__ = ["net_rx_softirqs", "softnet"]
-
-
-PROC = Path("/proc")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from napctl.kernel.links import NETLINK_ROUTE
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netlink import Attr, NetlinkSocket, Refused, Table, decode
 
-__all__ = ["FILTER", "filters_in_hardware", "in_hardware"]
+__all__ = ["filters_in_hardware", "in_hardware"]
 
 
 RTM_GETTFILTER = 46

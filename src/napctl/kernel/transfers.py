@@ -1,12 +1,12 @@
 """How often a process read and wrote: proc_pid_io(5)."""
 
 import re
-from pathlib import Path
+
+from napctl.kernel.processes import PROC
 
 __all__ = ["transfers"]
 
 
-PROC = Path("/proc")
 CALLS = re.compile(rb"^sysc[rw]: (\d+)$", re.M)
 
 

@@ -2,17 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from napctl.kernel.processes import SOCKET_LINK
+from napctl.kernel.processes import PROC, SOCKET_LINK
 from napctl.kernel.syscall_numbers import syscall_numbers
 from napctl.model.waits import Call
 
 __all__ = ["Waiting", "current_wait", "parsed"]
 
 
-PROC = Path("/proc")
 _REGISTERED_RING = 16
 """IORING_ENTER_REGISTERED_RING of include/uapi/linux/io_uring.h: the first argument is an index, not a descriptor."""
 _CALLS: Mapping[str, Call] = {

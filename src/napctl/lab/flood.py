@@ -15,9 +15,10 @@ from napctl.kernel.sysfs import DeviceAttributes
 from napctl.lab.bed import End, Lab, run_inside
 from napctl.lab.children import require
 from napctl.lab.compiled import compiled
+from napctl.lab.running_generator import RunningGenerator
 from napctl.lab.servers import Server, serve
 from napctl.model.errors import NapctlError, NotPermitted
-from napctl.model.value import Value, from_json
+from napctl.model.value import Value
 
 __all__ = [
     "DEAR_RULES",
@@ -93,38 +94,15 @@ class FloodResult(Value, frozen=True, kw_only=True):
         return 10 * sum(tenths) / len(tenths)
 
 
-class RunningFlood:
-    """A flood that runs; it ends by itself."""
+class RunningFlood(RunningGenerator[FloodResult]):
+    """A flood that runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], spec: FloodSpec):
-        self.process = process
-        self._spec = spec
+        super().__init__(process, "the flood", spec.seconds, FloodResult)
 
     def wait_until_sending(self) -> None:
         """Return when it has begun. Raises NapctlError if it failed before."""
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline().decode().strip()
-        if line != "sending":
-            raise NapctlError(line or "the flood ended before it began")
-
-    def result(self) -> FloodResult:
-        """Wait for its end. Raises NapctlError if it failed."""
-        limit_s = 10 + self._spec.seconds
-        try:
-            output, errors = self.process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            raise NapctlError(f"the flood did not end within {limit_s:.0f} s") from None
-        if self.process.returncode:
-            words = errors.decode(errors="replace").strip().splitlines()
-            raise NapctlError(words[-1] if words else f"the flood ended with {self.process.returncode}")
-        return from_json(output, FloodResult)
-
-    def stop(self) -> FloodResult:
-        """End it now; what came of it until now."""
-        self.process.terminate()
-        return self.result()
+        self.wait_until("sending")
 
 
 def udp_server(

@@ -8,11 +8,12 @@ from typing import Literal
 from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.compiled import compiled
+from napctl.lab.running_generator import RunningGenerator
 from napctl.lab.servers import Server
-from napctl.model.errors import NapctlError, Unsupported
+from napctl.model.errors import Unsupported
 from napctl.model.machine import SCHEMA
 from napctl.model.settings import NapiSettings
-from napctl.model.value import Value, from_json
+from napctl.model.value import Value
 
 __all__ = ["POLLED", "LoadResult", "LoadSpec", "Protocol", "RunningLoad", "run", "started"]
 
@@ -95,38 +96,16 @@ class LoadResult(Value, frozen=True, kw_only=True):
         return self.percentile_us(0.999)
 
 
-class RunningLoad:
+class RunningLoad(RunningGenerator[LoadResult]):
     """A load that runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], spec: LoadSpec):
-        self.process = process
-        self.spec = spec
+        seconds = spec.warmup_seconds + spec.seconds + spec.drain_seconds
+        super().__init__(process, "the load generator", seconds, LoadResult)
 
     def wait_for_warmup(self) -> None:
         """Return when the measured part begins. Raises NapctlError if the load failed before."""
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline().decode().strip()
-        if line != "measuring":
-            raise NapctlError(line or "the load generator ended before it measured anything")
-
-    def result(self) -> LoadResult:
-        """Wait for the end. Raises NapctlError if the load failed: the server died, a reply was wrong."""
-        limit_s = 10 + self.spec.warmup_seconds + self.spec.seconds + self.spec.drain_seconds
-        try:
-            output, errors = self.process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            raise NapctlError(f"the load generator did not end within {limit_s:.0f} s") from None
-        if self.process.returncode:
-            words = errors.decode(errors="replace").strip().splitlines()
-            raise NapctlError(words[-1] if words else f"the load generator ended with {self.process.returncode}")
-        return from_json(output, LoadResult)
-
-    def stop(self) -> LoadResult:
-        """End it now; what it measured until now."""
-        self.process.terminate()
-        return self.result()
+        self.wait_until("measuring")
 
 
 @contextmanager

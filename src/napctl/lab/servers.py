@@ -202,12 +202,11 @@ def memcached(
     napi_ids: int | None = None,
     keys: int = 10,
     value_bytes: int = 100,
-    cpus: Collection[int] = (),
 ) -> Server:
     """Start memcached and load `key0`, `key1`, … with values of `value_bytes`: what the load asks for.
 
     `napi_ids`: its --napi_ids, by which it gives a connection to a thread by NAPI id; at most as many as `threads`.
-    `cpus` as serve() has it. Raises Unsupported with the package to install, NapctlError if it does not start.
+    Raises Unsupported with the package to install, NapctlError if it does not start.
     """
     require("memcached")
     if not 0 < value_bytes <= 1_000_000:
@@ -217,7 +216,7 @@ def memcached(
     command = ["memcached", "-t", str(threads), "-l", address, "-U", "0"]
     if napi_ids is not None:
         command += ["-N", str(napi_ids)]
-    server = serve(lab, command, MEMCACHED_PORT, user="nobody", cpus=cpus)
+    server = serve(lab, command, MEMCACHED_PORT, user="nobody")
     try:
         _preload(lab, server.port, keys, value_bytes)
     except (OSError, NapctlError):

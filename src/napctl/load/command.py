@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from napctl.kernel.namespaces import NetworkNamespace
 from napctl.load.base import Figures, Meter, Told
 from napctl.load.process import LoadCommand, run_load
 from napctl.load.tools import Reading
@@ -29,15 +28,12 @@ SATURATED = "the load generator was the limit"
 
 
 class CommandLoad:
-    """Runs a command for each cell. Raises BadInput if nobody can read what it prints.
+    """Runs a command for each cell. Raises BadInput if nobody can read what it prints."""
 
-    `namespace`: the network namespace it runs in; None is the caller's.
-    """
-
-    def __init__(self, config: RunConfig, namespace: NetworkNamespace | None = None):
+    def __init__(self, config: RunConfig):
         self._command = LoadCommand.of(config.load, adapter=config.adapter, max_template=config.max_load)
         self._command.check(config.rates)
-        self._config, self._namespace = config, namespace
+        self._config = config
 
     def settle(self, seconds: float, meter: Meter) -> None:
         """Wait."""
@@ -89,7 +85,6 @@ class CommandLoad:
         return run_load(
             self._command, rate=rate, seconds=seconds, seed=seed, limit_seconds=self._config.limit_seconds,
             raw_path=raw,
-            namespace=self._namespace,
         )  # fmt: skip
 
 

@@ -4,10 +4,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from napctl.kernel.processes import PROC
+from napctl.kernel.schedstat import ran_and_waited_ns
+
 __all__ = ["GeneratorWatch"]
 
 
-PROC = Path("/proc")
 LOOK_SECONDS = 0.25
 """Between two looks at its threads."""
 FEWEST_SECONDS = 0.5
@@ -48,9 +50,10 @@ class GeneratorWatch:
         pids = [self._pid]
         for pid in pids:  # grows: children of children too
             for task in _entries(PROC / str(pid) / "task"):
-                if (seen := _seen(task)) is not None:
-                    self._last[int(task.name)] = seen
-                    self._first.setdefault(int(task.name), seen)
+                thread = int(task.name)
+                if (seen := _seen(thread)) is not None:
+                    self._last[thread] = seen
+                    self._first.setdefault(thread, seen)
                 pids += [int(child) for child in _text(task / "children").split()]
 
     @property
@@ -75,11 +78,10 @@ class GeneratorWatch:
         return None if share is None else share > SATURATED_SHARE
 
 
-def _seen(task: Path) -> _Seen | None:
-    words = _text(task / "schedstat").split()
-    if len(words) < 2:
+def _seen(thread: int) -> _Seen | None:
+    if (times := ran_and_waited_ns(thread)) is None:
         return None
-    ran, waited = int(words[0]) / 1e9, int(words[1]) / 1e9
+    ran, waited = times[0] / 1e9, times[1] / 1e9
     return _Seen(time.monotonic(), ran, ran + waited)
 
 

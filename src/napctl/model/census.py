@@ -85,11 +85,6 @@ class QueueWay(Value, frozen=True, kw_only=True):
     handed: tuple[TakenWay, ...] = ()
     """Past the kernel's stack, or on the way to it."""
 
-    @property
-    def hands_off(self) -> bool:
-        """Whether somebody else drives it, so that no setting of it is ours to change."""
-        return any(way.kind == "leased" for way in self.handed)
-
 
 class CensusDevice(Value, frozen=True, kw_only=True):
     """One device."""
@@ -109,11 +104,6 @@ class CensusDevice(Value, frozen=True, kw_only=True):
     """Of one without queues or NAPI instances of its own; empty: they say it, or it is not known."""
     handed: tuple[TakenWay, ...] = ()
     """What holds for the device as a whole: XDP programs, offload, a user-space driver."""
-
-    @property
-    def hands_off(self) -> bool:
-        """Whether somebody else drives all of it."""
-        return any(way.kind == "user-space driver" for way in self.handed)
 
 
 class SpinningThread(Value, frozen=True, kw_only=True):

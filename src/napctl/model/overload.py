@@ -16,7 +16,6 @@ __all__ = [
     "LATE_PER_SECOND",
     "LEVELS",
     "PACKETS_TAKE",
-    "SHORTEST_SECONDS",
     "CpuCounters",
     "CpuLoad",
     "DropReading",

@@ -18,7 +18,7 @@ from napctl.model.counts import CpuCounts
 from napctl.model.errors import NapctlError
 from napctl.model.overload import CpuCounters, DropReading, LoadReading, PacketLoad, load_between
 
-__all__ = ["LEAST_SECONDS", "PacketLoadReader"]
+__all__ = ["PacketLoadReader"]
 
 
 LEAST_SECONDS = 0.45

@@ -10,7 +10,7 @@ from napctl.model.latency import ProcessLatency, ServerLatency, latency_between
 from napctl.probe import ProbeUnavailable
 from napctl.probe.latency import LatencyProbe, Losses
 
-__all__ = ["LatencyMeter", "server_latency"]
+__all__ = ["LatencyMeter"]
 
 
 FEW = 0.01
@@ -38,11 +38,6 @@ class LatencyMeter:
     def __exit__(self, *exc: object) -> None:
         if self._probe:
             self._probe.close()
-
-    @property
-    def available(self) -> bool:
-        """Whether latency can be seen here at all."""
-        return self._probe is not None
 
     def add(self, pid: int) -> None:
         """Count that process as well from now on: a worker that was forked meanwhile."""
@@ -88,14 +83,6 @@ class _Reading(NamedTuple):
     at: float
     processes: tuple[ProcessLatency, ...]
     losses: Losses
-
-
-def server_latency(pids: Collection[int], seconds: float) -> ServerLatency:
-    """One window of that length."""
-    with LatencyMeter(pids) as meter:
-        meter.restart()
-        time.sleep(seconds)
-        return meter.window()
 
 
 def lacks(found: Collection[ProcessLatency], before: Losses, after: Losses) -> list[str]:

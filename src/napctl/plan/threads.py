@@ -11,7 +11,7 @@ from napctl.model.settings import DISABLED, ENABLED, ThreadSettings
 from napctl.model.text import each as listed
 from napctl.plan.proposal import Draft, Known
 
-__all__ = ["have_threads", "thread_words"]
+__all__ = ["have_threads"]
 
 
 BUSY_SHARE = 0.01

@@ -7,7 +7,7 @@ from typing import Self
 
 from napctl.model.counts import Deliveries
 from napctl.probe.libbpf import BpfObject, LibbpfError
-from napctl.probe.loading import loaded
+from napctl.probe.loading import LoadedProgram, loaded
 from napctl.probe.napi import possible_cpus
 
 __all__ = ["PAUSE_NS", "DeliveryProbe"]
@@ -28,12 +28,13 @@ def _no_packets(error: LibbpfError) -> str:
     return f"this kernel does not let napctl see packets without NAPI: {error}"
 
 
-class DeliveryProbe:
+class DeliveryProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
 
+    VIEWS = ("_cpus",)
+
     def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program = program
-        self._memory = memory
+        super().__init__(program, memory)
         self._cpus = (_Cpu * CPUS).from_buffer(memory)
 
     @classmethod
@@ -47,16 +48,3 @@ class DeliveryProbe:
         """The counts since load(), from memory."""
         counts = [self._cpus[cpu] for cpu in possible_cpus()]
         return Deliveries(packets=sum(cpu.packets for cpu in counts), runs=sum(cpu.runs for cpu in counts))
-
-    def close(self) -> None:
-        """Detach and free; may be called again. read() cannot be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._cpus
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from napctl.model.latency import BUCKETS, LatencyHistogram, ProcessLatency
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import ProbeUnavailable, kernel_btf, loaded
+from napctl.probe.loading import LoadedProgram, ProbeUnavailable, kernel_btf, loaded
 
 __all__ = ["MOST_PORTS", "LatencyProbe", "Losses"]
 
@@ -108,7 +108,7 @@ class Losses(NamedTuple):
     """of these such as came without a wake-up, so that nobody knows when."""
 
 
-class LatencyProbe:
+class LatencyProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Counting begins with load(), from zero.
 
     It looks at slices of time, a quarter of it, and there at some of the requests, chosen at random: at most one in
@@ -116,9 +116,10 @@ class LatencyProbe:
     soon as one to the same local port was read from in a slice.
     """
 
+    VIEWS = ("_latency",)
+
     def __init__(self, program: BpfObject, memory: mmap.mmap, least_gap: int = LEAST_GAP) -> None:
-        self._program = program
-        self._memory = memory
+        super().__init__(program, memory)
         self._latency = _Latency.from_buffer(memory)
         self._least_gap = self._latency.gap = least_gap
         self._loaded_at = self._read_at = time.monotonic()
@@ -207,23 +208,6 @@ class LatencyProbe:
     def losses(self) -> Losses:
         """What read() does not hold."""
         return Losses(*(int(getattr(self._latency, name)) for name in Losses._fields))
-
-    def prog_fds(self) -> dict[str, int]:
-        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
-        return self._program.program_fds()
-
-    def close(self) -> None:
-        """Detach and free; may be called again. Nothing else can be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._latency
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def slices(jiffy_seconds: float) -> _Slices:

@@ -4,13 +4,13 @@ import errno
 import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from napctl.kernel import capabilities
 from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
-__all__ = ["ProbeUnavailable", "explained", "kernel_btf", "loaded", "net_rx_softirq"]
+__all__ = ["LoadedProgram", "ProbeUnavailable", "explained", "kernel_btf", "loaded", "net_rx_softirq"]
 
 
 T = TypeVar("T")
@@ -22,6 +22,36 @@ class ProbeUnavailable(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class LoadedProgram:
+    """A program that is loaded and attached, with its global variables as they are in memory; a context manager.
+
+    `VIEWS`: attributes of the class that is made of it which lie in that memory.
+    """
+
+    VIEWS: ClassVar[tuple[str, ...]]
+
+    def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
+        self._program, self._memory = program, memory
+
+    def prog_fds(self) -> dict[str, int]:
+        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
+        return self._program.program_fds()
+
+    def close(self) -> None:
+        """Detach and free; may be called again. Nothing else can be called any more."""
+        self._program.close()
+        if not self._memory.closed:
+            for name in self.VIEWS:
+                delattr(self, name)
+            self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 def refused(error: LibbpfError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, Self
 
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
+from napctl.probe.loading import LoadedProgram, kernel_btf, loaded, net_rx_softirq
 from napctl.probe.napi import possible_cpus
 
 __all__ = ["MOST_PARTS", "PartTime", "SoftirqPartsProbe"]
@@ -50,11 +50,13 @@ class PartTime(NamedTuple):
     """On top of its processes, whatever was polled there."""
 
 
-class SoftirqPartsProbe:
+class SoftirqPartsProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
 
+    VIEWS = ("_parts",)
+
     def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program, self._memory = program, memory
+        super().__init__(program, memory)
         self._parts = _Parts.from_buffer(memory)
         self._chosen: Sequence[tuple[Collection[int], Collection[int]]] = ()
 
@@ -84,20 +86,3 @@ class SoftirqPartsProbe:
             PartTime(sum(cpu.polled_ns[place] for cpu in cpus), sum(cpu.on_ns[place] for cpu in cpus))
             for place in range(1, len(self._chosen) + 1)
         )
-
-    def prog_fds(self) -> dict[str, int]:
-        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
-        return self._program.program_fds()
-
-    def close(self) -> None:
-        """Detach and free; may be called again. read() cannot be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._parts
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple, Self
 
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import kernel_btf, loaded, net_rx_softirq
+from napctl.probe.loading import LoadedProgram, kernel_btf, loaded, net_rx_softirq
 from napctl.probe.napi import possible_cpus
 
 __all__ = ["NetRxTime", "SoftirqTimeProbe"]
@@ -37,12 +37,13 @@ class NetRxTime(NamedTuple):
     """Of this, on top of a chosen process."""
 
 
-class SoftirqTimeProbe:
+class SoftirqTimeProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Counting begins with load(), from zero."""
 
+    VIEWS = ("_times",)
+
     def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program = program
-        self._memory = memory
+        super().__init__(program, memory)
         self._times = _Times.from_buffer(memory)
 
     @classmethod
@@ -69,20 +70,3 @@ class SoftirqTimeProbe:
         """The times since load(), from memory. A softirq counts when it ends."""
         cpus = [self._times.cpus[cpu] for cpu in possible_cpus()]
         return NetRxTime(sum(cpu.ns for cpu in cpus), sum(cpu.on_chosen_ns for cpu in cpus))
-
-    def prog_fds(self) -> dict[str, int]:
-        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
-        return self._program.program_fds()
-
-    def close(self) -> None:
-        """Detach and free; may be called again. read() cannot be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._times
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Self
 
 from napctl.kernel import bpf
-from napctl.model.cpus import parse_cpus
 from napctl.model.storm import BY_REASON, StormCounts, StormLimits, StormTally
 from napctl.probe.libbpf import BpfObject
 from napctl.probe.loading import explained
+from napctl.probe.napi import possible_cpus
 
-__all__ = ["MOST_ADDRESSES", "PROGRAM", "StormMaps", "StormProgram"]
+__all__ = ["PROGRAM", "StormMaps", "StormProgram"]
 
 
 PROGRAM = "storm_control"
 """Its name, as the kernel tells it."""
 MOST_ADDRESSES = 4096
-POSSIBLE = Path("/sys/devices/system/cpu/possible")
 FIRST = bytes(4)
 """The one key of an array with one entry."""
 _u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
@@ -126,7 +125,7 @@ class StormMaps:
     def counts(self) -> StormCounts:
         """Since it was loaded."""
         size = ctypes.sizeof(_Cpu)
-        cpus = len(parse_cpus(POSSIBLE.read_text()))
+        cpus = len(possible_cpus())
         image = bpf.look_up(self._cpus, FIRST, size * cpus) or b""
         found = [_Cpu.from_buffer_copy(image, size * cpu) for cpu in range(cpus)]
         names = StormTally.__struct_fields__

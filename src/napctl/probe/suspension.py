@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from napctl.model.suspension_counts import WAIT_BUCKETS, SuspensionCounts
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import ProbeUnavailable, kernel_btf, loaded, net_rx_softirq
+from napctl.probe.loading import LoadedProgram, ProbeUnavailable, kernel_btf, loaded, net_rx_softirq
 
 __all__ = ["SuspensionProbe"]
 
@@ -60,12 +60,13 @@ class _Counters(ctypes.Structure):
     )
 
 
-class SuspensionProbe:
+class SuspensionProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Its counts are its own: any number may run at once."""
 
+    VIEWS = ("_counters", "_found")
+
     def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program = program
-        self._memory = memory
+        super().__init__(program, memory)
         self._counters = _Counters.from_buffer(memory)
         self._asked: tuple[list[int], Collection[tuple[int, int]]] = [], ()
         self._found: list[Any] = []
@@ -126,23 +127,6 @@ class SuspensionProbe:
         """Whether an instance has a place that has not been polled for so long, as it has gone or idles."""
         since = time.monotonic_ns() - int(seconds * 1e9)
         return any(slot.napi and slot.polled_at < since for slot in self._counters.slots)
-
-    def prog_fds(self) -> dict[str, int]:
-        """File descriptors of the BPF programs by name, to look up their cost; they belong to the probe."""
-        return self._program.program_fds()
-
-    def close(self) -> None:
-        """Detach and free; may be called again. read() cannot be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._counters, self._found
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _read(slot: Any) -> SuspensionCounts:

@@ -9,7 +9,7 @@ from typing import Self
 from napctl.kernel.syscall_numbers import syscall_numbers
 from napctl.model.waits import Call, ThreadWaits
 from napctl.probe.libbpf import BpfObject, LibbpfError
-from napctl.probe.loading import ProbeUnavailable, loaded
+from napctl.probe.loading import LoadedProgram, ProbeUnavailable, loaded
 
 __all__ = ["KINDS", "WaitProbe"]
 
@@ -64,16 +64,17 @@ def _no_system_calls(error: LibbpfError) -> str:
     return f"this kernel does not let napctl see system calls: {error}"
 
 
-class WaitProbe:
+class WaitProbe(LoadedProgram):
     """The loaded and attached program; a context manager. Counting begins with load(), from zero.
 
     While it is attached, every system call of the machine takes longer, whoever makes it. In a virtual machine that was
     0.16 µs, of which empty programs on the same two tracepoints take 0.14 µs.
     """
 
+    VIEWS = ("_waits",)
+
     def __init__(self, program: BpfObject, memory: mmap.mmap) -> None:
-        self._program = program
-        self._memory = memory
+        super().__init__(program, memory)
         self._waits = _Waits.from_buffer(memory)
 
     @classmethod
@@ -103,19 +104,6 @@ class WaitProbe:
     def lost(self) -> int:
         """Calls that found no free place in the table; 0 means that read() is complete."""
         return int(self._waits.lost)
-
-    def close(self) -> None:
-        """Detach and free; may be called again. Nothing else can be called any more."""
-        self._program.close()
-        if not self._memory.closed:
-            del self._waits
-            self._memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _entries(self) -> Iterator[ThreadWaits]:
         for index, key in enumerate(self._waits.keys):

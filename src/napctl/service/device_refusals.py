@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from napctl.attach.follow_words import TellOf
+from napctl.model.backoff import UNATTENDED, Backoff
 from napctl.model.change import Change
 from napctl.model.errors import NapctlError
 from napctl.model.units import duration_text
 from napctl.service.device_plan import without_idle
-from napctl.service.retries import FIRST_SECONDS, Backoff
 
 __all__ = ["DeviceRefusals", "Refused", "device_of"]
 
@@ -23,17 +23,17 @@ class DeviceRefusals:
 
     def __init__(self, tell: TellOf):
         self._tell = tell
-        self._backoff = Backoff()
+        self._backoff = Backoff[str](UNATTENDED)
         self._refused: set[str] = set()
         """What is to be tried again, by the key of the backoff."""
 
     def try_anew(self, device: str = "") -> None:
         """What was refused of that device, or of all, and the look at them are due, for the first time."""
         if not device:
-            self._backoff = Backoff()
+            self._backoff.forget_all()
             return
         for key in (LOOKING, *(each for each in self._refused if _device_in(each) == device)):
-            self._backoff.succeeded(key)
+            self._backoff.forget(key)
 
     def may_look(self, now: float) -> bool:
         """Whether the last look went well, or it is time for another one."""
@@ -45,11 +45,11 @@ class DeviceRefusals:
 
     def could_look(self) -> None:
         """As it should."""
-        self._backoff.succeeded(LOOKING)
+        self._backoff.forget(LOOKING)
 
     def seconds_left(self, now: float) -> float:
         """Until something is due; never less than the first pause, as something else may keep it from its try."""
-        return max(FIRST_SECONDS, self._backoff.seconds_left(now))
+        return max(UNATTENDED.first_seconds, self._backoff.next_at() - now)
 
     def due(self, asked: Sequence[Change], now: float) -> list[Change]:
         """Without what was refused, and is not to be tried again yet."""
@@ -79,7 +79,7 @@ class DeviceRefusals:
         return sum(_device_in(key) == device for key in self._refused)
 
     def _succeeded(self, key: str) -> None:
-        self._backoff.succeeded(key)
+        self._backoff.forget(key)
         self._refused.discard(key)
 
     def _try_again(self, key: str, device: str, why: str, now: float) -> None:

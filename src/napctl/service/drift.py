@@ -20,7 +20,7 @@ from napctl.service.attach_drift import coverage_drift, settings_drift
 from napctl.service.device_drift import device_drift
 from napctl.service.policy_keys import attach_options_of
 
-__all__ = ["attachments_in_force", "find_drift", "target_drift"]
+__all__ = ["find_drift", "target_drift"]
 
 
 def find_drift(policy: Policy, netns: NetworkNamespace) -> Drift:

@@ -16,6 +16,7 @@ from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable
 from napctl.change.same_process import running
 from napctl.change.transaction import restore, undisturbed
+from napctl.model.backoff import UNATTENDED, Backoff
 from napctl.model.change import Guard, InstanceChange, Restored, SteeringChange, ThreadChange, Transaction
 from napctl.model.errors import NapctlError
 from napctl.model.modes import mode_of, satisfies
@@ -23,7 +24,6 @@ from napctl.model.policy import AttachEntry
 from napctl.model.settings import BUSY_POLL
 from napctl.model.units import duration_text
 from napctl.service.policy_keys import attach_options_of
-from napctl.service.retries import MOST_SECONDS, Backoff
 
 __all__ = ["TargetKeeper", "TargetState"]
 
@@ -40,7 +40,7 @@ class TargetKeeper:
         self._objections = objections
         self._target = parse(entry.target)
         self._stay: Stay | None = None
-        self._backoff = Backoff()
+        self._backoff = Backoff[str](UNATTENDED)
         """Of taking over."""
         self.by_hand = self._ended = False
         """Somebody has detached it: it stays so until it is asked for anew."""
@@ -88,7 +88,7 @@ class TargetKeeper:
         options = attach_options_of(self.entry)
         stay = Stay(
             self._target, options, self._guard, self._directory, self._tell,
-            entry=self.name, objections=self._objections, most_seconds=MOST_SECONDS,
+            entry=self.name, objections=self._objections, pauses=UNATTENDED,
         )  # fmt: skip
         self.by_hand = self._ended = False
         try:
@@ -105,7 +105,7 @@ class TargetKeeper:
             self._tell(f"{error}; tried again in {duration_text(int(pause * 1e9))}", "retry")
         else:
             self._stay = stay
-            self._backoff.succeeded(self.name)
+            self._backoff.forget(self.name)
 
     def _is_left(self, transaction: Transaction, stay: Stay) -> bool:
         if transaction.kind != "attach" or not is_adoptable(transaction):
@@ -129,7 +129,7 @@ class TargetKeeper:
         if self._stay is not None:
             self._stay.try_anew()
         elif not self._ended:
-            self._backoff = Backoff()
+            self._backoff.forget_all()
             self.begin()
 
     def turn(self) -> bool:
@@ -155,7 +155,7 @@ class TargetKeeper:
         if self.by_hand or self._ended:
             return float("inf")
         # Nothing has failed, and it is not followed: look_anew() has forgotten what had, or let_go() could not end.
-        return 0.0 if self._backoff.is_due(self.name, now) else self._backoff.seconds_left(now)
+        return 0.0 if self._backoff.is_due(self.name, now) else self._backoff.next_at(now) - now
 
     def sources(self, now: float) -> Sequence[Readable]:
         """What can be read when take_notices() is to be called."""
@@ -168,7 +168,7 @@ class TargetKeeper:
 
     def look_anew(self) -> None:
         """The machine has slept: turn() is due now, and looks deeply."""
-        self._backoff = Backoff()
+        self._backoff.forget_all()
         if self._stay is not None:
             self._stay.look_anew()
 

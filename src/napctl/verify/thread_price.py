@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from napctl.kernel import snmp
 from napctl.kernel.cpu_time import idle_seconds
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.schedstat import turns
 from napctl.model.change import Change, ThreadChange, Transaction
 from napctl.model.counters import grown
 from napctl.model.errors import Unsupported
@@ -28,7 +28,6 @@ GOODPUTS = {
 """Fields of snmp.Delivered: as a statistic, and how many a second tell anything at all."""
 THREADS = "threads"
 """Their name among the settings that are verified."""
-PROC = Path("/proc")
 
 
 class PriceSample(Value, frozen=True, kw_only=True):
@@ -180,10 +179,8 @@ def _pids(netns: NetworkNamespace, changes: Iterable[ThreadChange]) -> Iterator[
 def _waited(pids: Iterable[int]) -> tuple[int, int] | None:
     """(ns for which they were ready and did not run, how often they ran), from schedstat."""
     waited = runs = 0
-    try:
-        for pid in pids:
-            _, wait_ns, count = (PROC / str(pid) / "schedstat").read_text().split()
-            waited, runs = waited + int(wait_ns), runs + int(count)
-    except OSError:  # no CONFIG_SCHED_INFO, another PID namespace, or it has ended
-        return None
+    for pid in pids:
+        if (found := turns(pid)) is None:  # no CONFIG_SCHED_INFO, another PID namespace, or it has ended
+            return None
+        waited, runs = waited + found.waited_ns, runs + found.times
     return waited, runs

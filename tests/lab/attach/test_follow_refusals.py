@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from napctl.attach import follow_pace
 from napctl.attach.follow import Stay
 from napctl.attach.follow_many import follow, take_turns, wait_for_any
 from napctl.attach.follow_pace import PULSE_SECONDS
@@ -26,6 +25,7 @@ from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server
 from napctl.lab.webservers import nginx
+from napctl.model.backoff import Pauses
 from napctl.model.change import Change, EpollChange
 from napctl.model.errors import NapctlError, Unsupported
 from napctl.model.snapshot import Decision
@@ -259,9 +259,8 @@ def test_a_second_follower_of_the_same_target_is_refused(lab: Lab, server: Serve
 
 @pytest.mark.parametrize("event", ["a worker comes", "the link is reset", "somebody asks for it"])
 def test_what_went_wrong_waits_for_its_time_unless_something_happens_that_may_have_mended_it(
-    event: str, lab: Lab, napctl: Napctl, monkeypatch: pytest.MonkeyPatch
+    event: str, lab: Lab, napctl: Napctl
 ) -> None:
-    monkeypatch.setattr(follow_pace, "REFUSED_SECONDS", 3600.0)
     told = list[str]()
 
     def tell(line: str, _kind: Decision | None = None, /) -> None:
@@ -271,7 +270,7 @@ def test_what_went_wrong_waits_for_its_time_unless_something_happens_that_may_ha
     with ending(python_server(lab, FORKS)) as server, ExitStack() as stack:
         stack.enter_context(ask(lab, server))
         guard = stack.enter_context(watched(None, napctl.state))
-        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell)
+        stay = Stay(parse(str(server.pid)), QUICKLY, guard, napctl.state, tell, pauses=Pauses(3600.0, 3600.0))
         stack.callback(stay.let_go)
 
         def is_attached() -> bool:

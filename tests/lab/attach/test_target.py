@@ -15,11 +15,11 @@ import pytest
 from napctl.attach.target import parse, resolve
 from napctl.kernel import capabilities, processes
 from napctl.lab.bed import Lab
-from napctl.lab.servers import Server
+from napctl.lab.servers import Server, children
 from napctl.model.errors import BadInput
 from napctl.model.text import printable
 from tests.lab.helpers import state_of_process, until
-from tests.lab.targets import children, family, pids_of, refusal, running
+from tests.lab.targets import family, pids_of, refusal, running
 
 pytestmark = pytest.mark.lab
 

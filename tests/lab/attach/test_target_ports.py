@@ -10,8 +10,9 @@ from napctl.attach.target import complete
 from napctl.kernel import processes
 from napctl.kernel.listeners import listeners
 from napctl.lab.bed import Lab
+from napctl.lab.servers import children
 from tests.lab.helpers import another_memcached, ask, without
-from tests.lab.targets import children, listening, pids_of, refusal
+from tests.lab.targets import listening, pids_of, refusal
 
 pytestmark = pytest.mark.lab
 

@@ -20,7 +20,7 @@ from napctl.attach.follow_pace import (
     SETTLE_SECONDS,
     Pace,
 )
-from napctl.attach.follow_retries import HARMED, MOST_SECONDS, REFUSED_SECONDS, Refusals
+from napctl.model.backoff import AT_A_TERMINAL, UNATTENDED, Pauses
 
 TIMELY = 2
 """Looks in any minute for which there is no cause but the time."""
@@ -115,43 +115,6 @@ def test_what_changes_all_the_time_is_looked_at_six_times_a_minute_and_connectio
     assert pace.due(5 + SETTLE_SECONDS)
 
 
-def test_what_is_refused_is_tried_again_after_1_2_4_s_and_at_last_each_minute() -> None:
-    refusals, now, waits = Refusals[str](), 0.0, []
-    for _ in range(9):
-        refusals.add("epoll 5", "it spins", now)
-        until = refusals.next_at(now)
-        assert until is not None
-        assert "epoll 5" in refusals.standing(until - 0.001)
-        assert "epoll 5" not in refusals.standing(until)
-        waits.append(until - now)
-        now = until
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert (REFUSED_SECONDS, MOST_SECONDS) == (1, 60)
-
-
-def test_what_has_starved_is_not_tried_again_for_ten_minutes() -> None:
-    harmed = Refusals[str](HARMED)
-    harmed.add("epoll 5", "it starved", 0)
-    assert harmed.next_at(0) == 600
-    assert harmed.next_at(600) is None
-
-
-def test_what_was_attached_after_all_or_is_no_more_is_not_remembered() -> None:
-    refusals = Refusals[str]()
-    for key in ("attached", "gone", "there"):
-        refusals.add(key, "why", 0)
-    refusals.forget("attached")
-    refusals.keep_only({"there", "other"})
-    assert dict(refusals.standing(0.5)) == {"there": "why"}
-
-
-def test_what_is_refused_twice_at_once_waits_no_longer_for_it() -> None:
-    refusals = Refusals[str]()
-    for _ in range(3):
-        refusals.add("epoll 5", "spins", 0)
-    assert refusals.next_at(0) == 1
-
-
 def test_what_is_put_off_is_done_later_and_what_was_wanted_still_is() -> None:
     pace = Pace()
     pace.looked(0, 0)
@@ -175,14 +138,14 @@ def waits_after_errors(pace: Pace, times: int, *, attached: bool = False) -> lis
     return waits
 
 
-@pytest.mark.parametrize("most", [60, 300])
-def test_after_one_error_upon_the_other_it_waits_twice_as_long_and_no_longer_than_that(most: int) -> None:
-    waits = waits_after_errors(Pace(most), 11)
-    assert waits == [min(2**number, most) for number in range(11)]
+@pytest.mark.parametrize("pauses", [AT_A_TERMINAL, UNATTENDED])
+def test_after_one_error_upon_the_other_it_waits_twice_as_long_and_no_longer_than_that(pauses: Pauses) -> None:
+    found = waits_after_errors(Pace(pauses), 11)
+    assert found == [min(2**number, pauses.most_seconds) for number in range(11)]
 
 
 def test_while_something_is_attached_errors_keep_nobody_from_minding_it_for_more_than_half_a_minute() -> None:
-    waits = waits_after_errors(Pace(300), 11, attached=True)
+    waits = waits_after_errors(Pace(UNATTENDED), 11, attached=True)
     assert waits == [min(2**number, ATTACHED_SECONDS) for number in range(11)]
 
 

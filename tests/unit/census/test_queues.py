@@ -32,7 +32,7 @@ def test_each_instance_has_a_row_with_its_queues_and_its_packets() -> None:
         (NAPI, ("rx0", "tx0"), 10),
         (NAPI + 1, ("rx1", "tx1"), 0),
     ]
-    assert (found.rx_packets, found.polled, found.handed, found.hands_off) == (1000, (), (), False)
+    assert (found.rx_packets, found.polled, found.handed) == (1000, (), ())
 
 
 def test_instances_of_other_devices_and_namespaces_are_not_its_own() -> None:
@@ -101,7 +101,6 @@ def test_who_has_a_queue_is_said_with_its_evidence(use: QueueUse, kind: str, by:
     (way,) = queue.handed
     assert (way.kind, way.by) == (kind, by)
     assert "queue-get" in way.evidence[0]
-    assert queue.hands_off == (kind == "leased")
 
 
 def test_filters_in_the_nic_are_a_hint() -> None:
@@ -113,7 +112,7 @@ def test_a_nic_that_a_program_drives_is_a_device_without_an_index() -> None:
     nics = (UserSpaceDevice(bus="0000:00:05.0", driver="vfio-pci"),)
     dpdk = Poller(pid=9, started_ticks=1, name="testpmd", kind="DPDK", devices=("0000:00:05.0",))
     (found,) = census_devices(NETNS, [], window(), Facts(user_space=nics, pollers=(dpdk,)))
-    assert (found.name, found.ifindex, found.up, found.hands_off) == ("0000:00:05.0", None, None, True)
+    assert (found.name, found.ifindex, found.up) == ("0000:00:05.0", None, None)
     assert told(found.handed) == [("user-space driver", "testpmd (9)", None, None)]
     assert found.handed[0].evidence == ("driver vfio-pci [sysfs]",)
 

@@ -27,14 +27,14 @@ from napctl.model.experiment import (
 from napctl.model.metrics import ALL
 from napctl.report.answers import answers
 from napctl.report.matrix import SIGNS, matrix
-from napctl.report.page.page import page, page_of
+from napctl.report.page.page import page_of
 from napctl.report.page.svg import SeriesStyle, scale
 from napctl.report.summary import Run
 from tests.strategies import examples
 from tests.unit import runs
 
 RUN = runs.run()
-HTML = page(RUN.config, RUN.machine, RUN.cells, RUN.summary)
+HTML = page_of([RUN])
 VOID = {"meta", "link", "br"}
 
 

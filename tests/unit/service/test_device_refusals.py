@@ -35,7 +35,7 @@ def test_what_happens_to_a_device_lets_what_was_refused_of_it_be_tried_at_once_a
     assert refusals.may_look(21)
     assert (refusals.count("eth0"), refusals.count("eth1")) == (1, 1)
 
-    refused(refusals, 21)
+    refused(refusals, 24)
     assert [each.rsplit(" ", 1)[1] for each in told[-3:]] == ["1s", "8s", "1s"]
     assert told[-1].startswith(f"{LOOKING}: ")
 

@@ -18,7 +18,7 @@ from napctl.model.suspension import Suspension
 from napctl.service.policy_file import policy_of
 from napctl.service.policy_keys import attach_options_of
 from napctl.service.policy_text import policy_in_force, policy_text
-from tests.strategies import PLANNED_COALESCING, U32
+from tests.strategies import PLANNED_COALESCING, S32, U32
 from tests.unit.attach.steps import attached, attachment, workers
 from tests.unit.attach.targets import examination, instance, judged
 from tests.unit.attach.test_next_best import GO, in_mode_of_instances
@@ -56,7 +56,7 @@ DEVICES = st.builds(
     DeviceEntry, origin=st.just(NOWHERE), name=st.sampled_from(("eth0", 'a"b#', "[[attach]]", "é")),
     goal=st.just("latency"), max_added_latency_ns=st.none() | st.integers(0, 10**7),
     coalescing=st.none() | PLANNED_COALESCING.filter(lambda each: each != Coalescing()),
-    deferral=st.none() | st.builds(Deferral, defer_hard_irqs=U32, gro_flush_timeout_ns=U32),
+    deferral=st.none() | st.builds(Deferral, defer_hard_irqs=S32, gro_flush_timeout_ns=U32),
     rings=st.none() | st.builds(RingSizes, rx=U32), channels=st.none() | st.integers(1, 64),
 )  # fmt: skip
 

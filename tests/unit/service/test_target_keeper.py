@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from napctl.attach.objections import Objections
+from napctl.model.backoff import UNATTENDED
 from napctl.model.change import Guard
 from napctl.model.policy import AttachEntry, Origin
-from napctl.service.retries import FIRST_SECONDS
 from napctl.service.target_keeper import TargetKeeper
 
 ENTRY = AttachEntry(origin=Origin(file="policy.toml", line=1), target="name:no-such-server")
@@ -31,8 +31,8 @@ def refused(directory: Path) -> tuple[TargetKeeper, list[str]]:
 
 def test_what_failed_is_due_again_after_a_while_and_at_once_when_the_machine_has_slept(tmp_path: Path) -> None:
     keeper, told = refused(tmp_path)
-    assert 0 < keeper.seconds_left(time.monotonic()) <= FIRST_SECONDS
-    assert keeper.seconds_left(time.monotonic() + FIRST_SECONDS) == 0
+    assert 0 < keeper.seconds_left(time.monotonic()) <= UNATTENDED.first_seconds
+    assert keeper.seconds_left(time.monotonic() + UNATTENDED.first_seconds) == 0
     keeper.look_anew()
     assert keeper.seconds_left(time.monotonic()) == 0
     keeper.turn()
@@ -77,4 +77,4 @@ def test_what_fails_is_tried_again_after_five_minutes_at_most(tmp_path: Path) ->
         waits.append(pace.seconds_left(now))
         now += waits[-1]
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
-    assert keeper._stay._known.most_seconds == 300
+    assert keeper._stay._known.pauses == UNATTENDED

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -158,14 +158,14 @@ def dpdk_conversation(path: str, pid: int) -> Iterator[Conversation]:
         yield Conversation(peer, deadline)
 
 
-def ask_unixctl(path: str, pid: int, method: str, arguments: Sequence[str] = ()) -> str:
+def ask_unixctl(path: str, pid: int, method: str) -> str:
     """What `ovs-appctl METHOD` prints: JSON-RPC 1.0, RFC 4627, over a stream (unixctl.py of Open vSwitch).
 
     Raises Unanswered.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     with _connected(path, socket.SOCK_STREAM, pid, deadline) as peer:
-        _send(peer, json.dumps({"id": 0, "method": method, "params": list(arguments)}).encode(), deadline)
+        _send(peer, json.dumps({"id": 0, "method": method, "params": []}).encode(), deadline)
         reply = _until(peer, deadline, _whole_json)
     result, wrong = reply.get("result"), reply.get("error")
     if wrong is not None or not isinstance(result, str):

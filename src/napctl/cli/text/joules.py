@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from napctl.cli.terminal import note
 from napctl.cli.text.table import number, percent, wrapped
 from napctl.model.energy import Energy, EnergyEstimate, Kind, KindEnergy, ZoneEnergy
 
-__all__ = ["show"]
+__all__ = ["lines"]
 
 
 COVERS: dict[Kind, str] = {
@@ -21,20 +20,6 @@ COVERS: dict[Kind, str] = {
 WATT = 1_000_000
 
 
-def show(
-    energy: Energy,
-    idle: Energy | None,
-    above_idle: dict[str, float],
-    estimate: EnergyEstimate | None,
-    *,
-    estimated: bool,
-    run: str,
-) -> None:
-    """Print all of it. `run`: how the command went; `estimated`: an estimate was asked for."""
-    for line in lines(energy, idle, above_idle, estimate, estimated=estimated, run=run):
-        note(line)
-
-
 def lines(
     energy: Energy,
     idle: Energy | None,
@@ -44,7 +29,7 @@ def lines(
     estimated: bool,
     run: str,
 ) -> Iterator[str]:
-    """The same, line by line."""
+    """All of it. `run`: how the command went; `estimated`: an estimate was asked for."""
     busy = f", CPUs {percent(energy.cpu_share)} busy" if energy.cpu_share is not None else ""
     yield from wrapped(f"{energy.seconds:.2f} s{busy}; {run}")
     for kind in energy.kinds:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napctl.experiment.idle_baseline import baseline_doubt, baseline_sentence
-from napctl.model.experiment import Cell, RunConfig, Summary
+from napctl.model.experiment import Cell
 from napctl.report.answers import answers
 from napctl.report.labels import in_words
 from napctl.report.page import figures
@@ -31,7 +31,7 @@ from napctl.report.page.tables import (
 from napctl.report.summary import Run
 from napctl.report.table import CPU_PER_REQUEST, P50, P99, loads_of, measured, treatments_of
 
-__all__ = ["page", "page_of"]
+__all__ = ["page_of"]
 
 
 HERE = Path(__file__).parent
@@ -41,13 +41,9 @@ UNFIT = re.compile(
 """What HTML does not allow in a text, also not as a reference; and what turns the direction of the text behind it."""
 
 
-def page(config: RunConfig, machine: Any, cells: Sequence[Cell], summary: Summary) -> str:
-    """The report of one run, as HTML that needs nothing else. Raises Unsupported if Jinja2 is not installed."""
-    return page_of([Run(config=config, machine=machine, cells=tuple(cells), summary=summary)])
-
-
 def page_of(runs: Sequence[Run], names: Sequence[str] | None = None) -> str:
-    """The same of several runs beside each other, the first being what the others are compared with.
+    """The report of a run, or of several beside each other, the first being what the others are compared with: HTML
+    that needs nothing else.
 
     `names`: what each is called on the page; without them, what its configuration calls it.
     """

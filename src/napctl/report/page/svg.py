@@ -161,21 +161,20 @@ def dashes(look: SeriesStyle) -> str:
     return f' stroke-dasharray="{DASHES[look.dash]}"' if DASHES[look.dash] else ""
 
 
-def reachable(shapes: str, css: str, head: str, words: str, x: float = 4) -> str:
+def reachable(shapes: str, css: str, head: str, words: str) -> str:
     """Shapes as a data point: by keyboard, by pointer and by screen reader. What it says stands on top of the chart."""
     whole = escape(f"{head}: {words}")
-    tip = text(x, 12, short(head, 46), css="tip head", anchor="start") + text(
-        x, 27, short(words, 52), css="tip", anchor="start"
-    )
+    tip = text(4, 12, short(head, 46), css="tip head", anchor="start")
+    tip += text(4, 27, short(words, 52), css="tip", anchor="start")
     return (
         f'<g class="point {css}" tabindex="0" role="img" aria-label="{whole}"><title>{whole}</title>{shapes}{tip}</g>'
     )
 
 
-def picture(width: float, height: float, label: str, inside: str, css: str = "chart") -> str:
+def picture(width: float, height: float, label: str, inside: str) -> str:
     """The whole chart."""
     return (
-        f'<svg class="{css}" viewBox="0 0 {n(width)} {n(height)}" role="group" aria-label="{escape(label)}">'
+        f'<svg class="chart" viewBox="0 0 {n(width)} {n(height)}" role="group" aria-label="{escape(label)}">'
         f"{inside}</svg>"
     )
 
