@@ -65,19 +65,6 @@ def test_a_target_is_attached_within_two_seconds_of_its_first_connection_and_put
     in_one_of(attempt)
 
 
-def test_it_is_ready_before_its_first_pass_however_long_that_takes(
-    lab: Lab, server: Server, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """systemd ends a service that is not ready in time; a deep look at each of many targets takes its own."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, ask(lab, server):
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(60)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        with serving(napctl, policy_of(tmp_path, server.pid)) as it:
-            assert manager.recv(1000) == b"READY=1\nSTATUS=0 of 1 targets attached"
-            it.told("attached memcached")
-
-
 def test_commands_say_what_is_the_services(
     lab: Lab, server: Server, client: socket.socket, napctl: Napctl, tmp_path: Path
 ) -> None:

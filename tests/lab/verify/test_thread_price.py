@@ -52,7 +52,7 @@ def occupied(cpu: int) -> Iterator[None]:
             spinning.kill()
 
 
-@pytest.mark.parametrize("nice", [1, 19])
+@pytest.mark.parametrize("nice", [pytest.param(1, marks=pytest.mark.long), 19])
 def test_at_a_normal_load_threads_are_affordable_and_applied(
     nice: int, lab: Lab, server: Server, napctl: Napctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
