@@ -239,10 +239,10 @@ class PollerTally:
         if self.suspect.xdp:
             then, now = self.before.losses, self.after.losses
             starves = then is not None and now is not None and then.starved != now.starved
-            yield False if starves else _is_none(self._lost)
+            yield False if starves else _is_zero(self._lost)
         if self._tells_losses or not (self.detected.copies or self.suspect.xdp):
-            yield _is_none(self._lost)
-            yield _is_none(_grown(self.before.told.short, self.after.told.short))
+            yield _is_zero(self._lost)
+            yield _is_zero(_grown(self.before.told.short, self.after.told.short))
 
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""
@@ -266,7 +266,7 @@ def _grown(then: int | None, now: int | None) -> int | None:
     return None if then is None or now is None or not 0 <= now - then <= MOST_COUNT else now - then
 
 
-def _is_none(count: int | None) -> bool | None:
+def _is_zero(count: int | None) -> bool | None:
     """None: it is not known."""
     return None if count is None else count == 0
 
