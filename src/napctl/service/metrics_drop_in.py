@@ -24,7 +24,9 @@ NAME = Path(f"{UNIT}.d/50-metrics.conf")
 """One of an administrator has the last word if its name comes later, as override.conf of `systemctl edit` does."""
 DAEMON_RELOAD = "`systemctl daemon-reload` and a restart of the unit let other machines reach"
 """A sentence that the address ends."""
-BY_HAND = "the unit lets this machine alone reach {}; `systemctl edit napctl` with IPAddressAllow lets others"
+BY_HAND = (
+    "the unit lets this machine alone reach {}; IPAddressAllow by `systemctl edit napctl`, and a restart, let others"
+)
 """Where the policy is not the one that the generator reads."""
 ALLOW, DENY = "IPAddressAllow", "IPAddressDeny"
 

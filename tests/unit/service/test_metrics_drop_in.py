@@ -154,7 +154,7 @@ def test_of_a_policy_that_the_generator_does_not_read_something_else_is_true(
     assert "daemon-reload" not in words
     assert words == (
         "metrics: the unit lets this machine alone reach 192.0.2.1; "
-        "`systemctl edit napctl` with IPAddressAllow lets others"
+        "IPAddressAllow by `systemctl edit napctl`, and a restart, let others"
     )
 
 
