@@ -75,6 +75,8 @@ GENERATOR = "/etc/systemd/system-generators/napctl-generator"
 """What stands there takes the place of the package's, as of units."""
 SCRAPE = "curl --silent --max-time 5 http://10.0.0.1:9811/metrics"
 NO_ANSWER = 28
+BY_HAND = f"/etc/systemd/system/{DAEMON}.d"
+"""Where `systemctl edit` writes."""
 RELOAD = "`systemctl daemon-reload` and a restart of the unit let other machines reach 10.0.0.1"
 
 
@@ -99,6 +101,15 @@ def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_k
         until(lambda: bool(guest.run("ss -Hltn 'sport = :9811'")))
         refused = [guest.try_to(f"{where}{SCRAPE}").status for where in ("ip netns exec peer ", "")]
         assert refused == [NO_ANSWER] * 2, "neither from outside, nor by that address from here"
+
+        guest.run(f"mkdir -p {BY_HAND}; printf '[Service]\\nIPAddressAllow=10.0.0.0/24\\n' >{BY_HAND}/override.conf")
+        guest.run("systemctl daemon-reload")
+        assert RELOAD not in guest.run("napctl daemon --check"), "an administrator lets others in"
+        log = Log(guest, DAEMON)
+        guest.run(f"systemctl restart {DAEMON}")
+        until(lambda: is_scraped(guest))
+        assert all(RELOAD not in line for line in log.lines())
+        guest.run(f"rm -r {BY_HAND}")
         guest.run(f"rm {GENERATOR}; systemctl daemon-reload; systemctl restart {DAEMON}")
         until(lambda: is_scraped(guest))
 
@@ -107,7 +118,7 @@ def test_metrics_for_other_machines_are_reached_by_these_and_not_while_systemd_k
             left = guest.run(f"systemctl show --property IPAddressAllow {DAEMON}")
             assert "0.0.0.0/0" not in left, "and a policy that cannot be read fails nothing"
     finally:
-        guest.run(f"rm -f {GENERATOR} {DROP_IN}; systemctl daemon-reload; systemctl stop {' '.join(UNITS)}")
+        guest.run(f"rm -rf {GENERATOR} {DROP_IN} {BY_HAND}; systemctl daemon-reload; systemctl stop {' '.join(UNITS)}")
 
 
 def is_scraped(guest: Guest) -> bool:

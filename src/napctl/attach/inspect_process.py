@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from napctl.attach.no_napi_id import why_unfed
 from napctl.kernel import capabilities, io_uring, open_files, processes, sockets
@@ -288,7 +288,10 @@ def rings_of(look: Look) -> Iterator[Ring]:
             try:
                 with copy_of_ring(handle, fd, inode) as copy:
                     facts = _facts(copy, max(0.0, until - time.monotonic()))
-                    yield Ring(look.process, fd, inode, facts, io_uring.refusal(copy) if facts is not None else 0)
+                    refusal, polling = io_uring.refusal(copy) if facts is not None else (0, None)
+                    if facts is not None and polling is not None:
+                        facts = replace(facts, polling=polling)  # which is of one moment also by kernels before 6.15
+                    yield Ring(look.process, fd, inode, facts, refusal)
             except OSError as error:
                 if error.errno not in (errno.EBADF, errno.ENOENT):
                     raise

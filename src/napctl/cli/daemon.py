@@ -15,13 +15,13 @@ from napctl.cli.output_queue import missing_text, never_waiting
 from napctl.cli.terminal import echo, echo_json
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.errors import ChangedMeanwhile, NapctlError
-from napctl.model.policy import MetricsPlace, Policy
+from napctl.model.policy import MetricsPlace
 from napctl.observe.machine import take_machine
 from napctl.service.daemon import Service
 from napctl.service.decisions import ServiceDecision
 from napctl.service.device_drift import wanted_of
 from napctl.service.metrics import most_series
-from napctl.service.metrics_drop_in import DAEMON_RELOAD, is_generated
+from napctl.service.metrics_drop_in import DAEMON_RELOAD, lets_others_in
 from napctl.service.policy_file import POLICY_PATH, read_policy
 from napctl.service.wake import Wake
 
@@ -58,7 +58,7 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     comes within the policy's guard-wait, the guard puts everything back.
     """
     if check:
-        echo(_checked(read_policy(path), netns))
+        echo(_checked(path, netns))
         return 0
     with suppress(OSError):
         Path("/proc/self/comm").write_text("napctl")  # executed anew, we would be called as the interpreter is
@@ -80,8 +80,9 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     return ChangedMeanwhile.exit_status if end.left else 0
 
 
-def _checked(policy: Policy, netns: NetworkNamespace) -> str:
+def _checked(path: Path, netns: NetworkNamespace) -> str:
     """Of devices those count that are there now; of targets all."""
+    policy = read_policy(path)
     words = f"{_counted(len(policy.attach), 'target')}, "
     machine = take_machine(netns, with_pollers=False)
     names = wanted_of(policy.devices, machine)
@@ -91,12 +92,14 @@ def _checked(policy: Policy, netns: NetworkNamespace) -> str:
         return f"{words}; no metrics"
     napis = sum(len(each.napis) for each in devices) if policy.service.metrics_per_napi else None
     series = most_series(len(devices), len(policy.attach), napis=napis)
-    return f"{words}; at most {series} series of metrics{_who_may_scrape(policy.service.metrics)}"
+    return f"{words}; at most {series} series of metrics{_who_may_scrape(path, policy.service.metrics)}"
 
 
-def _who_may_scrape(place: MetricsPlace) -> str:
-    """The unit lets in this machine alone, until systemd has heard of another policy."""
-    return f"; {DAEMON_RELOAD} {place.address}" if place.is_beyond_loopback and not is_generated() else ""
+def _who_may_scrape(path: Path, place: MetricsPlace) -> str:
+    """The unit lets in this machine alone, until systemd has heard of another policy: of the one that is its own."""
+    if path != POLICY_PATH or not place.is_beyond_loopback or lets_others_in():
+        return ""
+    return f"; {DAEMON_RELOAD} {place.address}"
 
 
 def _ask(wake: Wake, number: int) -> None:

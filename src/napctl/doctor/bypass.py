@@ -3,7 +3,7 @@ CPU at rest."""
 
 from collections.abc import Iterator
 
-from napctl.doctor.facts import LEAST_PACKETS, Rule, cpu_names
+from napctl.doctor.facts import LEAST_PACKETS, Lack, Rule, cpu_names
 from napctl.model.census import NO_BYPASS, Poller, SpinningThread
 from napctl.model.finding import Checkup, Evidence, Finding
 from napctl.model.units import percent
@@ -73,6 +73,13 @@ def poller_behind(seen: Checkup) -> Iterator[Finding]:
         )
 
 
+def uncounted_losses(seen: Checkup) -> Iterator[Lack]:
+    """Where nobody counts what finds no place, or where that could not be read."""
+    for poller in seen.pollers:
+        if poller.really is not None and poller.really.port_packets and poller.really.lost is None:
+            yield _name(poller), "whether packets find a place with it is not known"
+
+
 def _who_counts(poller: Poller) -> str:
     return "XDP_STATISTICS" if poller.kind == "AF_XDP" else "its ports"
 
@@ -124,4 +131,8 @@ def _name(poller: Poller) -> str:
     return f"{poller.name} ({poller.pid})"
 
 
-RULES = (Rule("bypass-idle", bypass_idle), Rule("poller-behind", poller_behind), Rule("poller-at-rest", poller_at_rest))
+RULES = (
+    Rule("bypass-idle", bypass_idle),
+    Rule("poller-behind", poller_behind, (uncounted_losses,)),
+    Rule("poller-at-rest", poller_at_rest),
+)

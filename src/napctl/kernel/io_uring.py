@@ -20,6 +20,7 @@ __all__ = [
     "PATIENCE_SECONDS",
     "RingFacts",
     "facts",
+    "is_whole",
     "joined",
     "parsed",
     "refusal",
@@ -34,7 +35,7 @@ NAPI = struct.Struct("=IBB2xII")
 """struct io_uring_napi: busy_poll_to, prefer_busy_poll, opcode, padding, op_param, resv."""
 REGISTER, NO_OPERATION = 0, 0xFF
 """Of its opcode: enum io_uring_napi_op, which has nothing like the second."""
-TRACKING = {DYNAMIC: 0, STATIC: 1}
+TRACKING, TRACKING_INACTIVE = {DYNAMIC: 0, STATIC: 1}, 255
 """enum io_uring_napi_tracking_strategy (Linux 6.13, commit 6bf90bd8c58a)."""
 UNTOUCHED = 0xFFFFFFFF
 PATIENCE_SECONDS, BETWEEN_SECONDS = 1.0, 0.0002
@@ -48,6 +49,8 @@ REFUSALS = {
     errno.EINVAL: "it is made for block devices (IORING_SETUP_IOPOLL), or this kernel is older than Linux 6.13",
     errno.EOPNOTSUPP: "this kernel is built without busy polling (CONFIG_NET_RX_BUSY_POLL)",
 }
+UNDER_LOCK = re.compile(r"^\t\d|^ *\d+: |^Personalities:|^  op=", re.M)
+"""Of what follows "SqThread:": the thread's number, files and buffers, users, polls that wait."""
 REGISTERED_SOCKET = re.compile(r"^ *\d+: socket:\[(\d+)\]$", re.M)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -70,15 +73,15 @@ def facts(fd: int, pid: int | None = None, patience_seconds: float = PATIENCE_SE
     path = PROC / ("self" if pid is None else str(pid)) / "fdinfo" / str(fd)
     until = time.monotonic() + patience_seconds
     readings: list[RingFacts] = []
-    while (agreed := joined(readings)) is None:
-        if readings:
-            time.sleep(BETWEEN_SECONDS)
-        while (found := parsed(path.read_text(errors="replace"))) is None:
+    while True:
+        while (found := parsed(text := path.read_text(errors="replace"))) is None:
             _wait_unless_late(until)
         readings.append(found)
+        if (told := found if is_whole(text) else joined(readings)) is not None:
+            return told
         if len(readings) > 2:
             _wait_unless_late(until)
-    return agreed
+        time.sleep(BETWEEN_SECONDS)
 
 
 def _wait_unless_late(until: float) -> None:
@@ -89,11 +92,8 @@ def _wait_unless_late(until: float) -> None:
 
 
 def joined(readings: Sequence[RingFacts]) -> RingFacts | None:
-    """What several readings in a row tell together; None: the last two do not agree.
-
-    Kernels without commit d871198ee431 (Linux 6.15, 6.14.8) write without the lock where somebody has it: then the
-    values of its polling may be of two moments, and files and thread are left out.
-    """
+    """What several readings in a row, none of which is known to be whole, tell together; None: the last two do not
+    agree."""
     if len(readings) < 2 or readings[-1].polling != readings[-2].polling:
         return None
     return RingFacts(
@@ -101,6 +101,17 @@ def joined(readings: Sequence[RingFacts]) -> RingFacts | None:
         submission_thread=any(each.submission_thread for each in readings),
         sockets=frozenset().union(*(each.sockets for each in readings)),
     )
+
+
+def is_whole(text: str) -> bool:
+    """Whether its writer had the ring's lock, and left nothing out: something that is written under it alone is there.
+
+    Kernels without commit d871198ee431 (Linux 6.15, 6.14.8) leave out files, thread and polls where somebody else has
+    it. (Before "io_uring/poll: get rid of unlocked cancel hash", Linux 6.13, polls say nothing; no ring of these can be
+    set from outside.) Its server waits for who writes with it, longest where there is much to tell, and that shows:
+    what is to be read once more is soon written, or without the lock.
+    """
+    return UNDER_LOCK.search(text.partition("\nCQEs:")[2].partition("\nSqThread:")[2]) is not None
 
 
 def parsed(text: str) -> RingFacts | None:
@@ -140,8 +151,10 @@ def set_polling(ring_fd: int, wanted: RingPolling) -> None:
     _register(ring_fd, UNREGISTER_NAPI, bytes(NAPI.size))
 
 
-def refusal(ring_fd: int) -> int:
+def refusal(ring_fd: int) -> tuple[int, RingPolling | None]:
     """With which error it answers whoever would register from outside, or unregister (why_refused()); 0: it takes both.
+    And how it polls, all of it at one moment; None: it refuses before it tells.
+
     Changes nothing. It waits as long as somebody works on the ring: to be called after facts().
 
     Asked with an operation that does not exist. All checks come before it is looked at, and the former values are
@@ -152,9 +165,22 @@ def refusal(ring_fd: int) -> int:
         _register(ring_fd, REGISTER_NAPI, buffer := bytearray(NAPI.pack(UNTOUCHED, 0, NO_OPERATION, 0, 0)))
     except OSError as error:
         number = error.errno or errno.EINVAL
-        told = NAPI.unpack(buffer)[0] != UNTOUCHED
-        return _refuses_unregistering(ring_fd) if number == errno.EINVAL and told else number
-    return 0
+        told = NAPI.unpack(buffer)
+        if number == errno.EINVAL and told[0] != UNTOUCHED:
+            return _refuses_unregistering(ring_fd), _former(*told)
+        return number, None
+    return 0, None
+
+
+def _former(busy_poll_usecs: int, prefer_busy_poll: int, _operation: int, tracking: int, *_: int) -> RingPolling:
+    if tracking == TRACKING_INACTIVE:
+        return RingPolling(tracking=INACTIVE, busy_poll_usecs=0, prefer_busy_poll=False)
+    known = {number: name for name, number in TRACKING.items()}
+    return RingPolling(
+        tracking=known.get(tracking, f"unknown mode ({tracking})"),
+        busy_poll_usecs=busy_poll_usecs,
+        prefer_busy_poll=bool(prefer_busy_poll),
+    )
 
 
 def _refuses_unregistering(ring_fd: int) -> int:

@@ -20,12 +20,14 @@ from napctl.protect.starved import (
     Goodput,
     Share,
     ThreadReading,
-    before_goodput,
+    before_nice,
     goodput_between,
     kept,
     share_between,
+    steady_since,
     why_it_would,
     why_starved,
+    with_less_offered,
 )
 
 __all__ = ["NiceWatch"]
@@ -43,6 +45,18 @@ class _Look:
     monotonic: float
     threads: dict[int, ThreadReading]
     served: snmp.Served | None
+    offered: dict[Key, float]
+    """A second, since the look before, by group."""
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was served before threads were nice."""
+
+    monotonic: float
+    """When was last looked."""
+    goodput: Goodput
+    offered: float
 
 
 class NiceWatch:
@@ -52,8 +66,7 @@ class NiceWatch:
         self._netns, self._clock = netns, clock
         self._holders = CpuHolders()
         self._looks: deque[_Look] = deque()
-        self._before: dict[Key, tuple[float, Goodput]] = {}
-        """When was last looked before threads were nice, and what was served."""
+        self._before: dict[Key, _Before] = {}
 
     def read(self, groups: Sequence[Protected], floods: Sequence[Flood]) -> list[Flood]:
         """What was seen of each group at this look, with why its threads get too little at nice 19, or would."""
@@ -64,45 +77,48 @@ class NiceWatch:
         if not any(told):
             self._looks.clear()
             return list(floods)
-        before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids})
+        offered = {group.key: seen.offered_per_second for group, seen in zip(groups, floods, strict=True)}
+        before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids}, offered)
         seconds = now.monotonic - before.monotonic
         goodput = goodput_between(before.served, now.served, seconds) if seconds >= OVER_SECONDS else {}
-        lately = self._lately()
         former, self._before = self._before, {}
         found = []
         for group, seen in zip(groups, floods, strict=True):
             is_nice = "nice" in group.ladder.made
-            before_nice = former.get(group.key, (now.monotonic, {}))
-            served = before_goodput(goodput, lately)
-            self._before[group.key] = before_nice if is_nice or not served else (now.monotonic, served)
-            why = self._starved(group, before, now, goodput) if is_nice else self._would_be(group, seen)
+            last = former.get(group.key, _Before(now.monotonic, {}, 0.0))
+            self._before[group.key] = last if is_nice else self._before_nice(group.key, now, goodput) or last
+            why = self._starved(group, seen, before, now, goodput) if is_nice else self._would_be(group, seen)
             found.append(replace(seen, starved=why))
         return found
 
-    def _lately(self) -> Goodput:
-        """Since the last look: a flood is seen after two or three, which is less than a window tells of."""
-        if len(self._looks) < 2:
-            return {}
-        last, now = self._looks[-2], self._looks[-1]
-        return goodput_between(last.served, now.served, now.monotonic - last.monotonic)
+    def _before_nice(self, key: Key, now: _Look, goodput: Goodput) -> _Before | None:
+        """By now; None: nothing is known. A flood is seen after two or three looks, which is less than a window."""
+        known = [each for each in self._looks if key in each.offered]
+        steady = known[steady_since([each.offered[key] for each in known]) :]
+        seconds = now.monotonic - steady[0].monotonic
+        steadily = goodput_between(steady[0].served, now.served, seconds) if seconds else {}
+        served = before_nice(goodput, steadily)
+        return _Before(now.monotonic, served, now.offered[key]) if served else None
 
     def _would_be(self, group: Protected, seen: Flood) -> str:
         drops = bool(group.ladder.made) and seen.late_per_second >= LATE_PER_SECOND
         is_next = "nice" in group.steps and (bool(seen.overload) or drops)
         return why_it_would(_cpus_of(group), self._holders.read()) if is_next else ""
 
-    def _starved(self, group: Protected, before: _Look, now: _Look, goodput: Goodput) -> str:
+    def _starved(self, group: Protected, seen: Flood, before: _Look, now: _Look, goodput: Goodput) -> str:
         shares = list(_shares(group.thread_pids, before, now))
         if max((each.waited for each in shares), default=0.0) < WAITS_SHARE:
             return ""
-        at, served = self._before[group.key]
-        left = kept(served, goodput) if now.monotonic - at < BEFORE_SECONDS else None
+        then = self._before[group.key]
+        offered = seen.offered_per_second if seen.is_whole else then.offered  # which drops that nobody counts may be
+        served = with_less_offered(then.goodput, then.offered, offered)
+        left = kept(served, goodput) if now.monotonic - then.monotonic < BEFORE_SECONDS else None
         return why_starved(shares, _on(_cpus_of(group), self._holders.read()), left)
 
-    def _look(self, pids: Collection[int]) -> tuple[_Look, _Look]:
+    def _look(self, pids: Collection[int], offered: dict[Key, float]) -> tuple[_Look, _Look]:
         """Now, and the newest one that is old enough, or the oldest."""
         threads = {pid: each for pid in pids if (each := _reading(pid)) is not None}
-        now = _Look(self._clock(), threads, snmp.served(self._netns))
+        now = _Look(self._clock(), threads, snmp.served(self._netns), offered)
         self._looks.append(now)
         while len(self._looks) > 1 and now.monotonic - self._looks[1].monotonic >= OVER_SECONDS:
             self._looks.popleft()

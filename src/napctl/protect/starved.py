@@ -5,7 +5,7 @@ of them; a program that never waits leaves it 1.4 % (15 parts of 1039: sched_pri
 each packet waits for 0.2 s and longer.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from napctl.kernel.sleeps import Sleeps
@@ -22,12 +22,14 @@ __all__ = [
     "Goodput",
     "Share",
     "ThreadReading",
-    "before_goodput",
+    "before_nice",
     "goodput_between",
     "kept",
     "share_between",
+    "steady_since",
     "why_it_would",
     "why_starved",
+    "with_less_offered",
 ]
 
 
@@ -38,7 +40,10 @@ UNFAIR_SHARE = 0.75
 a cgroup, or a session (sched(7), autogroup), which has a share of its own, whatever the nice values in it."""
 HELD_SHARE = 0.2
 """Of a CPU: who has less without ever waiting keeps no thread from it."""
-KINDS_OF_GOODPUT = ("read_datagrams", "sent_segments", "forwarded")
+FORWARDED = "forwarded"
+KINDS_OF_GOODPUT = ("read_datagrams", "sent_segments", FORWARDED)
+STEADY_SHARE = 0.8
+"""Of what is offered now: a look with less, or by so much more, is of another time."""
 TELLING_PER_SECOND = 100.0
 """Of one kind: less tells nothing of goodput."""
 Goodput = dict[str, float]
@@ -96,11 +101,27 @@ def goodput_between(before: Served | None, after: Served | None, seconds: float)
     return {kind: count / seconds for kind, count in counts.items() if count is not None}
 
 
-def before_goodput(over_window: Goodput, lately: Goodput) -> Goodput:
-    """What was served before threads were nice. What is forwarded waits for no process: a flood of it is so from its
-    first moment on, and the last look tells more than a window in which there was none for a while."""
-    forwarded = lately.get("forwarded", 0.0)
-    return over_window | ({"forwarded": forwarded} if forwarded > over_window.get("forwarded", 0.0) else {})
+def steady_since(offered: Sequence[float]) -> int:
+    """Of looks with what was offered until each of them, the last one being now: the first since which it was about as
+    it is now."""
+    first = len(offered) - 1
+    least, most = STEADY_SHARE * offered[-1], offered[-1] / STEADY_SHARE
+    while first > 0 and least <= offered[first] <= most:
+        first -= 1
+    return first
+
+
+def before_nice(over_window: Goodput, steadily: Goodput) -> Goodput:
+    """What was served before threads were nice. What is forwarded waits for no process: of a flood of it all counts
+    since it is as it is (`steadily`), and nothing before, which would be too little of it."""
+    return over_window | {kind: rate for kind, rate in steadily.items() if kind == FORWARDED}
+
+
+def with_less_offered(before: Goodput, offered_before: float, offered_now: float) -> Goodput:
+    """What can still be served of that: of fewer packets no more are forwarded."""
+    if FORWARDED not in before or offered_now >= offered_before:
+        return before
+    return before | {FORWARDED: before[FORWARDED] * offered_now / offered_before}
 
 
 def kept(before: Goodput, now: Goodput) -> float | None:

@@ -32,7 +32,7 @@ from napctl.service.device_keeper import DEVICES
 from napctl.service.exposure import Exposure
 from napctl.service.keepers import BY_HAND, ServiceKeepers, told
 from napctl.service.manager_watch import ManagerWatch
-from napctl.service.metrics_drop_in import reload_reminder
+from napctl.service.metrics_drop_in import MetricsReach
 from napctl.service.own_guard import OwnGuard
 from napctl.service.service_lock import the_only_one
 from napctl.service.service_memory import keep_memory, kept_memory
@@ -59,6 +59,7 @@ class Service:
         self._directory, self._netns = directory, netns
         self._decisions = Decisions(write)
         self._policy = WatchedPolicy(path, directory)
+        self._reach = MetricsReach(path)
         self._state = kept_memory(directory)
         self._objections, self._of_devices = Objections(), Objections()
         """To what targets get, and to settings of devices."""
@@ -282,7 +283,7 @@ class Service:
         """Where the policy says."""
         service = self._policy.now.service
         self._exposure = Exposure(service, self._netns).__enter__()
-        if words := reload_reminder(service.metrics):
+        if words := self._reach.reminder(service.metrics):
             self._tell("", words)
 
     def _close_exposure(self) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from napctl.attach.follow_conflicts import RESETS
 from napctl.attach.follow_devices import Readable
 from napctl.attach.follow_words import TellOf
-from napctl.attach.objections import RESET_SECONDS, Objections
+from napctl.attach.objections import Objections
 from napctl.change.guard import myself
 from napctl.change.journal import Journal
 from napctl.change.recovery import is_adoptable, refuse_unsettled
@@ -30,6 +29,7 @@ from napctl.model.policy import DeviceEntry, Origin
 from napctl.observe.machine import take_machine
 from napctl.service.device_plan import WantedChanges, setting_key, wanted_changes
 from napctl.service.device_refusals import DeviceRefusals, Refused, device_of
+from napctl.service.device_resets import DeviceResets
 from napctl.service.device_step import (
     Outdated,
     left_words,
@@ -53,8 +53,6 @@ EVENT_SECONDS = 0.2
 STRANGER_SECONDS = 1.0
 """The same, of a device that no entry matched at the last look: it may be one that has come for good, or one of
 containers that come and go."""
-EVERY_DEVICE = 0
-"""For an interface index: so much happened at once that it is not known to which of them."""
 
 
 class DeviceKeeper:
@@ -79,10 +77,7 @@ class DeviceKeeper:
         self._heard: set[str] = set()
         """Settings that somebody else has changed, and that were not set again since."""
         self._due_at = 0.0
-        self._reset_at: dict[int, float] = {}
-        """When a device was last reset, by interface index."""
-        self._made_at = float("-inf")
-        """When settings were last made, or refused."""
+        self._resets = DeviceResets()
         self._matches: Mapping[int, str] = {}
         """By interface index, names of those that an entry matched at the last look, and of those that are set."""
         self._problems: Mapping[str, str] = {}
@@ -146,12 +141,9 @@ class DeviceKeeper:
             return
         for notice in notices:
             ours = notice.ifindex in self._matches or notice.what == "lost"
-            if ours and (notice.what in RESETS or notice.what == "lost"):
-                self._reset_at[notice.ifindex] = now
-                if now - self._made_at >= RESET_SECONDS:  # else we may have reset it, and would try for ever
-                    self._refusals.try_anew(notice.device)
+            if ours and self._resets.hear(notice.what, notice.ifindex, now):
+                self._refusals.try_anew(notice.device)
             self._due_at = min(self._due_at, now + (EVENT_SECONDS if ours else STRANGER_SECONDS))
-        self._reset_at = {each: at for each, at in self._reset_at.items() if now - at < RESET_SECONDS}
 
     def seconds_left(self, now: float) -> float:
         """Until turn() is due, of the clock."""
@@ -176,7 +168,7 @@ class DeviceKeeper:
         """The machine has slept: turn() is due now. What drivers lost over that is nobody's objection."""
         self._due_at = 0.0
         self._refusals.try_anew()
-        self._reset_at[EVERY_DEVICE] = self._clock()
+        self._resets.all_were(self._clock())
 
     def change_guard(self, guard: Guard) -> None:
         """That one is to restore what is set, from now on. Raises what take_over() raises."""
@@ -241,8 +233,7 @@ class DeviceKeeper:
             back = [each for each in past.put_back if device_of(each) not in unsettled]
             before = self._changes
             refused = self._make(journal, more, back, past) if more or back or past.gone else {}
-        if more or back:
-            self._made_at = self._clock()
+        self._resets.set_now((getattr(each, "ifindex", 0) for each in (*more, *back)), self._clock())
         self._refusals.settle(more, refused, now)
         self._end_what_is_empty()
         for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):
@@ -280,10 +271,9 @@ class DeviceKeeper:
     def _hear(self, asked: Sequence[Change], now: float) -> Collection[str]:
         """What was set and is not any more was changed by somebody else, unless its device was just reset: the keys of
         what he has changed. He is heard once for each time that it was set."""
-        resets = {ifindex for ifindex, at in self._reset_at.items() if now - at < RESET_SECONDS}
         changed = {
             key: ifindex for key, ifindex in lost_settings(asked, self._changes).items()
-            if not {ifindex, EVERY_DEVICE} & resets and key not in self._heard
+            if not self._resets.was(ifindex, now) and key not in self._heard
         }  # fmt: skip
         for key, ifindex in changed.items():
             if self._objections.heard(key, now):
@@ -331,9 +321,8 @@ class DeviceKeeper:
         ifindex = getattr(change, "ifindex", 0)
         if any(setting_key(change, name) in changed for name, _ in settings(change.after)):
             return "as somebody else had changed it"
-        at = max(self._reset_at.get(each, float("-inf")) for each in (ifindex, EVERY_DEVICE))
         known = any(getattr(each, "ifindex", 0) == ifindex for each in before)
-        return "as the device was reset" if known and now - at < RESET_SECONDS else "as the policy wants"
+        return "as the device was reset" if known and self._resets.was(ifindex, now) else "as the policy wants"
 
     def _end_what_is_empty(self) -> None:
         """A transaction of which everything is refused stays, so that trying again makes no further ones."""

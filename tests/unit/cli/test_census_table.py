@@ -137,6 +137,9 @@ def test_one_that_does_not_keep_up_is_told_so() -> None:
     assert text.endswith("1,000/s by the kernel (telemetry); it does not keep up: 500/s lost")
     keeps_up = " ".join(program_lines(poller(really=replace(really, lost=0)), 1.0))
     assert "keep up" not in keeps_up
+    assert "lost" not in keeps_up
+    unknown = " ".join(program_lines(poller(really=replace(really, lost=None)), 1.0))
+    assert " ".join(unknown.split()).endswith("; whether packets are lost is not known")
 
 
 def test_packets_are_told_by_the_window_of_the_program_itself() -> None:

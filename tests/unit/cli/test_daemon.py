@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import napctl.cli.daemon as module
+from napctl.model.policy import MetricsPlace
+from napctl.service.metrics_drop_in import DAEMON_RELOAD
 from tests.lab.helpers import Napctl
 
 
@@ -21,7 +24,7 @@ def write(path: Path, text: str) -> Path:
         ('[service]\nmetrics = "127.0.0.1:9811"\nmetrics-per-napi = true\n', " series of metrics\n"),
         (
             '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n',
-            "`systemctl daemon-reload` and a restart of the unit let other machines reach 192.0.2.1\n",
+            " series of metrics\n",
         ),
     ],
 )
@@ -31,6 +34,20 @@ def test_check_says_how_many_metrics_there_will_be(service: str, words: str, nap
     assert (ran.status, ran.stderr) == (0, "")
     assert ran.stdout.startswith("1 target, 0 devices; ")
     assert ran.stdout.endswith(words)
+
+
+def test_check_reminds_of_what_systemd_is_to_be_told_where_it_is_true(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    policy = write(tmp_path / "policy.toml", "")
+    monkeypatch.setattr(module, "POLICY_PATH", policy)
+    monkeypatch.setattr(module, "lets_others_in", lambda: False)
+    here, beyond = (MetricsPlace(address=each, port=9811) for each in ("127.0.0.1", "192.0.2.1"))
+    assert module._who_may_scrape(policy, beyond) == f"; {DAEMON_RELOAD} 192.0.2.1"
+    assert module._who_may_scrape(policy, here) == ""
+    assert module._who_may_scrape(tmp_path / "draft.toml", beyond) == "", "the generator reads another one"
+    monkeypatch.setattr(module, "lets_others_in", lambda: True)
+    assert module._who_may_scrape(policy, beyond) == "", "an administrator has let them in"
 
 
 def test_a_policy_that_cannot_be_read_is_one_line(napctl: Napctl, tmp_path: Path) -> None:

@@ -120,6 +120,31 @@ def test_nobody_waits_and_all_of_it_comes_as_soon_as_somebody_reads(ends: Ends) 
     assert os.get_blocking(ends.write)
 
 
+def test_what_can_be_written_by_its_own_word_and_takes_nothing_wakes_us_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TCP does while memory is short (sk_stream_wait_memory() in net/core/stream.c)."""
+    taken, is_full = list[bytes](), True
+
+    def write_some(data: memoryview) -> int:
+        if is_full:
+            raise BlockingIOError
+        taken.append(bytes(data))
+        return len(data)
+
+    with pipe() as ends:
+        monkeypatch.setattr(output_queue, "_writer", lambda *_: (ends.write, write_some))
+        with queue_to(ends.write) as (queue, write):
+            write(b"a line\n")
+            for _ in range(3):
+                queue.catch_up()
+                assert not can_be_read(queue)
+            os.write(ends.write, PAGE * b".")
+            assert len(ends.all_read()) == PAGE
+            assert can_be_read(queue), "something has changed"
+            is_full = False
+            queue.catch_up()
+    assert taken == [b"a line\n"]
+
+
 def test_ctrl_s_holds_up_nobody() -> None:
     with terminal() as ends, queue_to(ends.write) as (queue, write):
         termios.tcflow(ends.write, termios.TCOOFF)

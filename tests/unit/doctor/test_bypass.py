@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from napctl.doctor.rules import unjudged
 from napctl.model.census import BypassShare, Poller, SpinningThread
 from napctl.model.finding import Checkup
 from tests.unit.doctor.checkups import checkup, only, row, rules, told
@@ -51,7 +52,16 @@ def test_a_poller_that_does_not_keep_up_is_named_with_what_it_lost() -> None:
     assert (found.rule, found.severity, found.certainty) == ("poller-behind", "danger", "certain")
     assert found.title == "dpdk-testpmd (70) does not keep up: 1,234 packets found no place with it"
     assert "1,234 packets lost, and 90,000 came to it [its ports]" in told(found)
+    assert rules(behind(0)) == []
+
+
+def test_where_it_is_not_known_what_a_poller_loses_that_is_not_judged() -> None:
+    def not_judged(seen: Checkup) -> list[tuple[tuple[str, ...], str]]:
+        return [(each.devices, each.why) for each in unjudged(seen) if "poller-behind" in each.rules]
+
     assert rules(behind(None)) == []
+    assert not_judged(behind(None)) == [(("dpdk-testpmd (70)",), "whether packets find a place with it is not known")]
+    assert not_judged(behind(0)) == not_judged(loaded(None, 12_345)) == not_judged(loaded(0, 12_345)) == []
 
 
 def test_a_poller_at_rest_is_named_with_its_work_and_its_own_remedy() -> None:

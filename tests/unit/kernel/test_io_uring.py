@@ -1,12 +1,13 @@
 """What the fdinfo of an io_uring instance says."""
 
 import errno
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napctl.kernel.io_uring import RingFacts, joined, parsed, why_refused
+from napctl.kernel.io_uring import RingFacts, facts, is_whole, joined, parsed, why_refused
 from napctl.model.settings import RingPolling
 
 HEAD = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1077\n"
@@ -93,6 +94,42 @@ def test_a_reading_that_was_written_while_somebody_worked_on_the_ring_hides_no_t
         found = joined([each for each in map(parsed, texts) if each is not None])
         assert found is not None
         assert (found.submission_thread, found.sockets) == (True, frozenset({81, 82}))
+
+
+POLLS = "UserFiles:\t0\nUserBufs:\t0\nPollList:\n  op=22, task_works=0\nCqOverflowList:\n"
+NOTHING = "UserFiles:\t4\nUserBufs:\t1\nPollList:\nCqOverflowList:\n  user_data=1, res=0, flags=0\n"
+"""Where somebody has the lock; an overflow is told all the same."""
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (ring(DISABLED), True),
+        (ring(DISABLED, files=POLLS), True),
+        (ring(DISABLED, files="UserFiles:\t4\nUserBufs:\t1\n    0: <none>\nPollList:\n"), True),
+        (ring(DISABLED, sq_thread=412, files=NOTHING), True),
+        (ring(DISABLED, files=NOTHING), False),
+        (ring(enabled(), files=NOTHING).replace("CQEs:\t0\n", "CQEs:\t1\n    7: user_data:1, res:0, flag:0\n"), False),
+        (ring(DISABLED, files="UserFiles:\t0\n"), False),
+        (HEAD, False),
+    ],
+)
+def test_a_reading_is_whole_if_it_has_what_is_written_under_the_lock_alone(text: str, whole: bool) -> None:
+    assert is_whole(text) is whole
+
+
+def test_one_reading_does_where_it_is_whole_and_two_where_the_first_may_have_left_something_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: texts.pop(0))
+    thread = RingFacts(parsed(ring(DISABLED)).polling, True, frozenset({81, 82}))  # type: ignore[union-attr]
+    texts[:] = [ring(DISABLED, sq_thread=412), ring(DISABLED)]
+    assert (facts(3), len(texts)) == (thread, 1)
+    texts[:] = [ring(DISABLED, files=NOTHING), ring(DISABLED, sq_thread=412), ring(DISABLED)]
+    assert (facts(3), len(texts)) == (thread, 1)
+    texts[:] = [ring(DISABLED, files=NOTHING), ring(DISABLED, files=NOTHING), ring(DISABLED)]
+    assert (facts(3).sockets, len(texts)) == (frozenset(), 1)
 
 
 def test_each_refusal_is_told_with_what_the_program_asked_for() -> None:

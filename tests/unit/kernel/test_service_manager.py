@@ -2,11 +2,13 @@
 
 import os
 import socket
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from napctl.kernel import service_manager
 from napctl.kernel.service_manager import notify, watchdog_seconds
 
 
@@ -21,15 +23,43 @@ def test_the_manager_is_told(abstract: bool, tmp_path: Path, monkeypatch: pytest
         assert manager.recv(1000) == b"READY=1\nSTATUS=2 targets"
 
 
+def filled(path: Path) -> socket.socket:
+    """A manager that has not read what it was told, as much as there is room for."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(path))
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other, suppress(BlockingIOError):
+        other.setblocking(False)
+        while True:
+            other.sendto(b"BEFORE=1", str(path))
+    return manager
+
+
 def test_a_manager_that_reads_nothing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as other, suppress(BlockingIOError):
-            other.setblocking(False)
-            while True:
-                other.sendto(b"WATCHDOG=1", str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setattr(service_manager, "READY_SECONDS", 0.1)
+    with closing(filled(tmp_path / "notify")):
+        notify("WATCHDOG=1")
         notify("READY=1")
+
+
+def test_a_manager_that_is_busy_for_a_while_hears_once_it_reads_that_the_service_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is said once, and a service of which it is not heard is ended; of the rest the next comes soon."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setattr(service_manager, "MOST_SECONDS", 0.01)
+    with closing(filled(tmp_path / "notify")) as manager:
+        notify("WATCHDOG=1")
+        telling = threading.Thread(target=notify, args=("READY=1", "STATUS=2 targets"))
+        telling.start()
+        telling.join(0.2)
+        assert telling.is_alive(), "it waits"
+        manager.settimeout(20)
+        heard = set[bytes]()
+        while not any(each.startswith(b"READY=1") for each in heard):
+            heard.add(manager.recv(1000))
+        telling.join()
+    assert heard == {b"BEFORE=1", b"READY=1\nSTATUS=2 targets"}
 
 
 def test_nobody_is_told_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,14 @@ from napctl.protect.starved import (
     Goodput,
     Share,
     ThreadReading,
-    before_goodput,
+    before_nice,
     goodput_between,
     kept,
     share_between,
+    steady_since,
     why_it_would,
     why_starved,
+    with_less_offered,
 )
 
 STARVED = Share(ran=0.014, waited=0.98)
@@ -114,13 +116,35 @@ def test_goodput_is_compared_by_the_kind_that_lost_least_of_those_that_tell_anyt
     assert kept({}, before) is None
 
 
-def test_a_flood_that_is_forwarded_counts_from_its_first_look_on() -> None:
+def test_of_what_is_forwarded_the_flood_as_it_is_counts_and_of_the_rest_the_whole_window() -> None:
     window: Goodput = {"read_datagrams": 10.0, "forwarded": 20_000.0}
-    lately: Goodput = {"read_datagrams": 900.0, "forwarded": 50_000.0}
-    assert before_goodput(window, lately) == {"read_datagrams": 10.0, "forwarded": 50_000.0}
-    assert before_goodput({}, lately) == {"forwarded": 50_000.0}, "seen too soon for a window"
-    assert before_goodput(window, {"forwarded": 0.0}) == window
-    assert before_goodput({}, {}) == {}
+    for forwarded in (50_000.0, 5_000.0):
+        steadily: Goodput = {"read_datagrams": 900.0, "forwarded": forwarded}
+        assert before_nice(window, steadily) == {"read_datagrams": 10.0, "forwarded": forwarded}
+    assert before_nice({}, {"forwarded": 50_000.0}) == {"forwarded": 50_000.0}, "seen too soon for a window"
+    assert before_nice(window, {}) == window
+
+
+@pytest.mark.parametrize(
+    ("offered", "since"),
+    [
+        ([100.0], 0),
+        ([0.0, 40.0, 100.0, 100.0], 1),
+        ([20.0, 100.0, 90.0, 100.0], 0),
+        ([90.0, 100.0, 20.0, 100.0], 2),
+        ([400.0, 400.0, 100.0], 1),
+        ([0.0, 0.0], 0),
+    ],
+)
+def test_a_flood_is_steady_since_the_look_after_which_it_was_as_it_is(offered: list[float], since: int) -> None:
+    assert steady_since(offered) == since
+
+
+def test_of_fewer_packets_no_more_can_be_forwarded() -> None:
+    before: Goodput = {"read_datagrams": 10.0, "forwarded": 50_000.0}
+    assert with_less_offered(before, 100_000, 40_000) == {"read_datagrams": 10.0, "forwarded": 20_000.0}
+    assert with_less_offered(before, 100_000, 400_000) == before
+    assert with_less_offered({}, 100_000, 40_000) == {}
 
 
 def test_a_counter_that_fell_tells_no_goodput() -> None:

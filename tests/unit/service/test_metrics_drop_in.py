@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from napctl.model.policy import MetricsPlace, Policy, ServiceEntry
-from napctl.service.metrics_drop_in import NAME, drop_in_of, is_generated, reload_reminder, write_drop_in
+from napctl.service import metrics_drop_in
+from napctl.service.metrics_drop_in import (
+    DAEMON_RELOAD,
+    NAME,
+    MetricsReach,
+    drop_in_of,
+    lets_others_in,
+    write_drop_in,
+)
+from napctl.service.policy_file import POLICY_PATH
 
 GENERATOR = Path(__file__).parents[3] / "deploy/systemd/napctl-generator"
 BEYOND = '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\n'
@@ -17,6 +26,23 @@ BEYOND = '[service]\nmetrics = "192.0.2.1:9811"\nmetrics-beyond-loopback = true\
 
 def serving(**place: Any) -> Policy:
     return Policy(service=ServiceEntry(metrics=MetricsPlace(**place)))
+
+
+CLOSED, OPEN = "127.0.0.0/8 ::1/128", "0.0.0.0/0 ::/0"
+
+
+def knowing(monkeypatch: pytest.MonkeyPatch, directory: Path, allow: str, deny: str = OPEN) -> None:
+    """A systemd that has loaded the unit with these; this process belongs to the unit."""
+    answers = directory / "systemctl"
+    answers.write_text(f"#!/bin/sh\necho IPAddressAllow={allow}\necho IPAddressDeny={deny}\n")
+    answers.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+    monkeypatch.setattr(metrics_drop_in, "group_of", lambda _pid: "/system.slice/napctl.service")
+
+
+def closed(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """As the unit is."""
+    knowing(monkeypatch, directory, CLOSED)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::"])
@@ -36,9 +62,12 @@ def test_metrics_for_other_machines_let_these_in(address: str) -> None:
         serving(textfile="/var/lib/prometheus/node-exporter/napctl.prom"),
     ],
 )
-def test_what_stays_on_this_machine_leaves_the_unit_as_it_is(policy: Policy) -> None:
+def test_what_stays_on_this_machine_leaves_the_unit_as_it_is(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert drop_in_of(policy) is None
-    assert reload_reminder(policy.service.metrics) == ""
+    closed(monkeypatch, tmp_path)
+    assert MetricsReach(POLICY_PATH).reminder(policy.service.metrics) == ""
 
 
 def generated(directory: Path, policy: str | None) -> "subprocess.CompletedProcess[str]":
@@ -57,9 +86,9 @@ def generated(directory: Path, policy: str | None) -> "subprocess.CompletedProce
 
 def test_it_is_written_where_systemd_looks_and_not_for_another_policy(tmp_path: Path) -> None:
     assert generated(tmp_path, BEYOND.replace("192.0.2.1", "127.0.0.1")).returncode == 0
-    assert not is_generated(tmp_path)
+    assert not (tmp_path / NAME).exists()
     assert generated(tmp_path, BEYOND).returncode == 0
-    assert is_generated(tmp_path)
+    assert (tmp_path / NAME).exists()
     assert (tmp_path / NAME).read_text() == drop_in_of(serving(address="192.0.2.1", port=9811))
 
 
@@ -69,7 +98,7 @@ def test_a_policy_that_cannot_be_read_is_one_line_and_no_drop_in(policy: str | N
     assert ran.returncode == 1
     assert ran.stderr.startswith("napctl-generator: metrics are for this machine alone: ")
     assert ran.stderr.count("\n") == 1
-    assert not is_generated(tmp_path)
+    assert not (tmp_path / NAME).exists()
 
 
 def test_a_drop_in_directory_that_is_there_is_used(tmp_path: Path) -> None:
@@ -78,10 +107,69 @@ def test_a_drop_in_directory_that_is_there_is_used(tmp_path: Path) -> None:
     policy.write_text(BEYOND)
     policy.chmod(0o644)
     write_drop_in(tmp_path, policy)
-    assert is_generated(tmp_path)
+    assert (tmp_path / NAME).exists()
 
 
 def test_the_generator_can_be_run_and_never_fails(tmp_path: Path) -> None:
     assert os.access(GENERATOR, os.X_OK)
     ran = subprocess.run(["sh", "-u", GENERATOR, tmp_path], capture_output=True, text=True, check=False)
     assert ran.returncode == 0
+
+
+HERE, BEYOND_IT = MetricsPlace(address="127.0.0.1", port=9811), MetricsPlace(address="192.0.2.1", port=9811)
+
+
+def test_it_is_reminded_where_systemd_keeps_others_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    closed(monkeypatch, tmp_path)
+    reach = MetricsReach(POLICY_PATH)
+    assert reach.reminder(BEYOND_IT) == f"metrics: {DAEMON_RELOAD} 192.0.2.1; until then this one alone does"
+    assert [reach.reminder(each) for each in (HERE, None)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny"),
+    [(f"{CLOSED} {OPEN}", OPEN), (f"{CLOSED} 192.0.2.0/24", OPEN), ("2001:db8::7/128", OPEN), (CLOSED, "")],
+    ids=["the generator's", "an administrator's", "one alone", "nothing is denied"],
+)
+def test_whoever_lets_others_in_is_not_reminded(
+    allow: str, deny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    knowing(monkeypatch, tmp_path, allow, deny)
+    assert MetricsReach(POLICY_PATH).reminder(BEYOND_IT) == ""
+
+
+def test_a_unit_that_runs_is_given_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a daemon-reload systemd lets others in, and this process is still reached by nobody."""
+    closed(monkeypatch, tmp_path)
+    reach = MetricsReach(POLICY_PATH)
+    knowing(monkeypatch, tmp_path, OPEN)
+    assert DAEMON_RELOAD in reach.reminder(BEYOND_IT)
+
+
+def test_of_a_policy_that_the_generator_does_not_read_something_else_is_true(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed(monkeypatch, tmp_path)
+    words = MetricsReach(tmp_path / "policy.toml").reminder(BEYOND_IT)
+    assert "daemon-reload" not in words
+    assert words == (
+        "metrics: the unit lets this machine alone reach 192.0.2.1; "
+        "IPAddressAllow by `systemctl edit napctl`, and a restart, let others"
+    )
+
+
+def test_outside_of_the_unit_nobody_keeps_others_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    closed(monkeypatch, tmp_path)
+    monkeypatch.setattr(metrics_drop_in, "group_of", lambda _pid: "/user.slice")
+    assert MetricsReach(POLICY_PATH).reminder(BEYOND_IT) == ""
+
+
+@pytest.mark.parametrize("script", ["exit 1", None])
+def test_where_no_systemd_runs_nothing_keeps_others_out(
+    script: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if script is not None:
+        (tmp_path / "systemctl").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert lets_others_in()

@@ -21,9 +21,9 @@ class Statement:
     received: int | None = None
     """Packets that its ports brought."""
     sent: int | None = None
-    lost: int = 0
-    """Packets for which its ports had no place; 0 where it does not tell."""
-    short: int = 0
+    lost: int | None = None
+    """Packets for which its ports had no place."""
+    short: int | None = None
     """The same by all that their drivers count: one packet may be in several of these counts."""
     cycles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Busy ones and all, by the thread's key; empty: it does not tell."""

@@ -9,7 +9,7 @@ Cycles: /eal/lcore/usage, else /eal/lcore/info (DPDK 23.03, commit 26e7d2e5c7e4)
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -67,10 +67,15 @@ class PortStatistics(msgspec.Struct, frozen=True):
 
     ipackets: Count
     opackets: Count
-    imissed: Count = 0
+    imissed: Count | None = None
     """For which the queues were full."""
-    rx_nombuf: Count = 0
+    rx_nombuf: Count | None = None
     """For which there was no memory."""
+
+    @property
+    def lost(self) -> int | None:
+        """Both; None: it tells one of them not."""
+        return None if self.imissed is None or self.rx_nombuf is None else self.imissed + self.rx_nombuf
 
 
 class PortInfo(msgspec.Struct, frozen=True):
@@ -121,7 +126,7 @@ class Telemetry:
         return Statement(
             received=sum(each.ipackets for each in told),
             sent=sum(each.opackets for each in told),
-            lost=sum(each.imissed + each.rx_nombuf for each in told),
+            lost=_sum(each.lost for each in told),
             short=short,
             cycles=cycles,
         )
@@ -207,14 +212,25 @@ def open_telemetry(path: str, pid: int, threads: Collection[str]) -> Telemetry:
         )
 
 
-def _short(talk: Conversation, ports: Sequence[int]) -> int:
-    """Of /ethdev/xstats: whatever drivers call what they could not hand over; 0 where they have none. It comes last,
-    and is worth no other answer: there may be hundreds of them, for which a NIC has to be asked."""
+def _short(talk: Conversation, ports: Sequence[int]) -> int | None:
+    """Of /ethdev/xstats: whatever drivers call what they could not hand over; 0 where they have none of it. None: they
+    do not answer. It comes last, and is worth no other answer: there may be hundreds, for which a NIC has to be asked.
+    """
     try:
-        told = [talk.ask(f"/ethdev/xstats,{port}", dict[str, Count]) or {} for port in ports]
+        told = [talk.ask(f"/ethdev/xstats,{port}", dict[str, Count]) for port in ports]
     except Unanswered:
-        return 0
-    return sum(count for each in told for name, count in each.items() if SHORT.search(name))
+        return None
+    return _sum(None if each is None else _short_of(each) for each in told)
+
+
+def _short_of(statistics: Mapping[str, int]) -> int:
+    return sum(count for name, count in statistics.items() if SHORT.search(name))
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None: one of them is not known, and a sum of the others would be too low."""
+    known = list(counts)
+    return None if None in known else sum(each for each in known if each is not None)
 
 
 def _port_numbers(talk: Conversation) -> list[int]:

@@ -25,6 +25,9 @@ __all__ = ["Moment", "PollerTally"]
 NOT_COUNTED = "no bound: nobody counts its packets"
 NOT_YET = "no bound yet: it was never seen busier than now while it kept up"
 LOSES = "no bound yet: packets find no place with it, and it was never seen to keep up"
+NOT_KNOWN = "no bound yet: it is not known whether packets find a place with it"
+WITHOUT_ONE = {True: NOT_YET, False: LOSES, None: NOT_KNOWN}
+"""Why there is no busiest window, by whether it keeps up."""
 BY_NATURE = "no packet costs more"
 BY_WINDOW = "its busiest window"
 
@@ -45,8 +48,8 @@ class Moment:
     """Of its AF_XDP sockets; None: it has none, or they cannot be read."""
     calls: Calls | None = None
     """Of what is no bypass."""
-    behind: bool = False
-    """A ring of copies is so full that it gets less than the device counts."""
+    behind: bool | None = None
+    """A ring of copies is so full that it gets less than the device counts; None: not all of them can be read."""
 
 
 @dataclass(frozen=True)
@@ -205,21 +208,41 @@ class PollerTally:
 
     @property
     def _lost(self) -> int | None:
-        """Packets for which it had no place; None: counts were set back, or cannot be read."""
+        """Packets for which it had no place; None: nobody counts them, counts were set back, or cannot be read."""
         by_itself = _grown(self.before.told.lost, self.after.told.lost)
         if not self.suspect.xdp:
             return by_itself
         then, now = self.before.losses, self.after.losses
         by_rings = None if then is None or now is None else _grown(then.lost, now.lost)
-        return None if by_itself is None or by_rings is None else max(by_itself, by_rings)  # it may count the same
+        if by_rings is None or (by_itself is None and self._tells_losses):
+            return None
+        return max(by_itself or 0, by_rings)  # it may count the same
 
     @property
-    def _loses(self) -> bool:
-        """It cannot keep up; or nothing is known of that."""
-        then, now = self.before.losses, self.after.losses
-        starves = then is not None and now is not None and then.starved != now.starved
-        short = _grown(self.before.told.short, self.after.told.short) != 0
-        return self.before.behind or self.after.behind or starves or short or self._lost != 0
+    def _tells_losses(self) -> bool:
+        """Whether it did so at least once."""
+        return any(each.told.lost is not None for each in (self.before, self.after))
+
+    @property
+    def _keeps_up(self) -> bool | None:
+        """Whether it had a place for all that came; None: that is not known."""
+        told = list(self._had_a_place())
+        if False in told:
+            return False
+        return None if None in told else True
+
+    def _had_a_place(self) -> Iterator[bool | None]:
+        """By each who can tell; by nobody, if nobody can."""
+        if self.detected.copies:
+            behind = (self.before.behind, self.after.behind)
+            yield None if None in behind and True not in behind else True not in behind
+        if self.suspect.xdp:
+            then, now = self.before.losses, self.after.losses
+            starves = then is not None and now is not None and then.starved != now.starved
+            yield False if starves else _is_zero(self._lost)
+        if self._tells_losses or not (self.detected.copies or self.suspect.xdp):
+            yield _is_zero(self._lost)
+            yield _is_zero(_grown(self.before.told.short, self.after.told.short))
 
     def _bounds(self, files: BusiestFiles) -> dict[int, tuple[MostWork | None, str]]:
         """By thread; each with where it is from, or why there is none."""
@@ -229,18 +252,23 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         kept = files.kept(who)
         now = busy_window(packets, self.seconds, run_seconds(self.before.threads, self.after.threads))
-        loses = self._loses
-        busiest = kept if loses else busier(kept, now)
+        keeps_up = self._keeps_up
+        busiest = busier(kept, now) if keeps_up else kept
         if busiest is not None and busiest != kept:
             files.keep(who, busiest)
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}
-        none = LOSES if loses and busiest is None else NOT_YET
+        none = WITHOUT_ONE[keeps_up] if busiest is None else NOT_YET
         return {tid: (most, _source(most, packets / self.seconds, none)) for tid, most in found.items()}
 
 
 def _grown(then: int | None, now: int | None) -> int | None:
     """None: not told, or set back meanwhile, or no count of anything."""
     return None if then is None or now is None or not 0 <= now - then <= MOST_COUNT else now - then
+
+
+def _is_zero(count: int | None) -> bool | None:
+    """None: it is not known."""
+    return None if count is None else count == 0
 
 
 def _received(then: Link, now: Link) -> int:

@@ -6,7 +6,7 @@ they are asked. Nothing is changed.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
 from napctl.kernel.links import Link
 from napctl.kernel.open_files import has_network_socket
-from napctl.kernel.packet_rings import waiting_share
+from napctl.kernel.packet_rings import PacketRing, waiting_share
 from napctl.kernel.processes import PROC, Process, Seen, look_at_all, process
 from napctl.model.census import NO_BYPASS, Poller
 from napctl.model.errors import NapctlError
@@ -183,18 +183,10 @@ class PollerWatch:
         """With the devices: network namespaces are not for several threads."""
         pid = one.process.pid
         links: tuple[Link, ...] = ()
-        links_at, behind = None, False
+        links_at, behind = None, None
         with suppress(OSError, NapctlError):  # gone meanwhile, or not ours to enter
             links, links_at = tuple(self._namespaces.links(pid).values()), self._namespaces.links_at(pid)
-            behind = (
-                any(
-                    (waiting_share(pid, inode, ring) or 0) >= BEHIND
-                    for inode, ring in self._namespaces.packet_rings(pid).items()
-                    if inode in one.packet_sockets
-                )
-                if one.packet_sockets
-                else False
-            )
+            behind = _is_behind(one, self._namespaces.packet_rings(pid)) if one.packet_sockets else None
         return replace(reading, links=links, links_at=links_at, behind=behind)
 
     def _untold(self) -> Iterator[str]:
@@ -207,6 +199,17 @@ class PollerWatch:
             yield f"whether {who} the kernel: {why_refused_here()}"
         if self._namespaces.silent:
             yield "which sockets are of AF_XDP: this kernel does not tell (no xdp_diag)"
+
+
+def _is_behind(one: Suspect, rings: Mapping[int, PacketRing]) -> bool | None:
+    """Whether one of its packet sockets gets less than comes; None: that of some cannot be read, and of no other it is
+    known. Raises OSError."""
+    waiting = [
+        waiting_share(one.process.pid, inode, rings[inode]) if inode in rings else None for inode in one.packet_sockets
+    ]
+    if any(share is not None and share >= BEHIND for share in waiting):
+        return True
+    return None if None in waiting else False
 
 
 def _reading(tracked: _Tracked) -> Moment:

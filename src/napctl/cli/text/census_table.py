@@ -169,6 +169,8 @@ def _really(poller: Poller, seconds: float) -> str:
     share = "" if really.share is None else f"{percent(really.share)} of the packets go past the kernel: "
     source = f" ({really.source})" if really.source else ""
     lost = f"; it does not keep up: {number(_rate(really.lost, seconds))}/s lost" if really.lost else ""
+    if really.lost is None and really.port_packets:
+        lost = "; whether packets are lost is not known"
     return f"{share}{port}/s by its port, {kernel}/s by the kernel{source}{lost}"
 
 

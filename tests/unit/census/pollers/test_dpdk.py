@@ -23,9 +23,9 @@ ANSWERS = {
     "/ethdev/info,0": b'{"name":"net_af_packet0","state":1}',
     "/ethdev/info,1": b'{"name":"net_af_xdp1","state":1}',
     "/ethdev/info,2": b'{"name":"0000:3b:00.0","state":1}',
-    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"imissed":5,"q_ipackets":[10]}',
-    "/ethdev/stats,1": b'{"ipackets":20,"opackets":2}',
-    "/ethdev/stats,2": b'{"ipackets":30,"opackets":3}',
+    "/ethdev/stats,0": b'{"ipackets":10,"opackets":1,"imissed":5,"rx_nombuf":0,"q_ipackets":[10]}',
+    "/ethdev/stats,1": b'{"ipackets":20,"opackets":2,"imissed":0,"rx_nombuf":0}',
+    "/ethdev/stats,2": b'{"ipackets":30,"opackets":3,"imissed":0,"rx_nombuf":0}',
 }
 USAGE = b'{"lcore_ids":[1],"total_cycles":[1000],"busy_cycles":[100],"usage_ratio":["10.00%"]}'
 WORKER = Spin(tid=9, name="dpdk-worker1", cpu=1, pinned=True, run_share=1.0)
@@ -76,13 +76,22 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_what_found_no_place_is_lost_and_so_is_what_its_driver_alone_counts(tmp_path: Path) -> None:
     lost = b'{"ipackets":20,"opackets":2,"imissed":3,"rx_nombuf":4}'
     driver = b'{"rx_good_packets":9,"rx_q0_drop_total":5,"rx_out_of_buffer":6,"tx_drop":7,"rx_q0_errors":8}'
-    _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,1": lost, "/ethdev/xstats,2": driver})
+    none = {"/ethdev/xstats,0": b"{}", "/ethdev/xstats,1": b'{"rx_good_packets":9}'}
+    _, reading = asked(tmp_path, ANSWERS | none | {"/ethdev/stats,1": lost, "/ethdev/xstats,2": driver})
     assert (reading.lost, reading.short) == (5 + 3 + 4, 5 + 6)
-    (tmp_path / "other").mkdir()
-    _, garbled = asked(
-        tmp_path / "other", ANSWERS | {"/eal/lcore/usage": USAGE, "/ethdev/xstats,0": b'{"rx_drops":"many"}'}
-    )
-    assert (garbled.received, garbled.cycles, garbled.short) == (60, {"1": (100, 1000)}, 0)
+
+
+@pytest.mark.parametrize("answer", [b"null", b'{"rx_drops":"many"}', b"["], ids=["refused", "no count", "garbled"])
+def test_what_its_drivers_do_not_tell_is_not_known_and_takes_nothing_else(answer: bytes, tmp_path: Path) -> None:
+    told = {f"/ethdev/xstats,{port}": b"{}" for port in range(3)}
+    _, reading = asked(tmp_path, ANSWERS | {"/eal/lcore/usage": USAGE} | told | {"/ethdev/xstats,1": answer})
+    assert (reading.received, reading.lost, reading.cycles) == (60, 5, {"1": (100, 1000)})
+    assert reading.short is None
+
+
+def test_a_port_that_counts_no_losses_has_not_lost_none(tmp_path: Path) -> None:
+    _, reading = asked(tmp_path, ANSWERS | {"/ethdev/stats,1": b'{"ipackets":20,"opackets":2,"imissed":0}'})
+    assert (reading.received, reading.lost) == (60, None)
 
 
 def test_where_a_port_has_gone_meanwhile_a_sum_of_the_others_is_none(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from napctl.census.pollers.busy_alone import Calls
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes
 from napctl.census.pollers.suspects import Suspect
-from napctl.census.pollers.tally import LOSES, NOT_COUNTED, NOT_YET, Moment, PollerTally
+from napctl.census.pollers.tally import LOSES, NOT_COUNTED, NOT_KNOWN, NOT_YET, Moment, PollerTally
 from napctl.kernel.links import Link
 from napctl.kernel.processes import Process
 from napctl.kernel.xdp_diag import BoundSocket
@@ -61,7 +61,7 @@ def poller(
 
 
 def statement(received: int, sent: int = 0, **cycles: tuple[int, int]) -> Statement:
-    return Statement(received=received, sent=sent, cycles=cycles)
+    return Statement(received=received, sent=sent, lost=0, short=0, cycles=cycles)
 
 
 NOTHING = Statement()
@@ -131,7 +131,7 @@ def test_devices_that_were_read_over_another_time_are_told_by_the_second(tmp_pat
     """Others that hang were asked in between."""
     suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
     start, end = moment(1, NOTHING, link("eth0", 0)), moment(2, NOTHING, link("eth0", 3 * 10**6))
-    start, end = replace(start, links_at=1.0), replace(end, links_at=4.0)
+    start, end = replace(start, links_at=1.0, behind=False), replace(end, links_at=4.0, behind=False)
     files = BusiestFiles(tmp_path)
     copies = replace(DPDK, copies=True)
     PollerTally(suspect, copies, start, end).poller(files)
@@ -193,19 +193,23 @@ def test_then_a_bound_once_it_was_busy_which_outlives_us(tmp_path: Path) -> None
 def test_a_window_in_which_it_lost_what_the_device_counts_calibrates_nothing(tmp_path: Path) -> None:
     suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset())
     start, end = moment(1, NOTHING, link("eth0", 0)), moment(2, NOTHING, link("eth0", 10**6))
+    start, end = replace(start, behind=False), replace(end, behind=False)
     files = BusiestFiles(tmp_path)
     copies = replace(DPDK, copies=True)
     PollerTally(suspect, copies, start, replace(end, behind=True)).poller(files)
-    PollerTally(suspect, copies, start, replace(end, told=Statement(lost=1))).poller(files)
+    PollerTally(suspect, copies, start, replace(end, behind=None)).poller(files)
+    told = replace(start, told=Statement(lost=0)), replace(end, told=Statement(lost=1))
+    PollerTally(suspect, copies, *told).poller(files)
     assert list(tmp_path.iterdir()) == []
     PollerTally(suspect, copies, start, end).poller(files)
     assert len(list((tmp_path / "pollers").iterdir())) == 1
 
 
 def test_a_window_in_which_its_ports_missed_packets_calibrates_nothing(tmp_path: Path) -> None:
-    for lost in (5, 1):  # more; and set back meanwhile
-        then = Statement(received=0, sent=0, lost=2 if lost == 1 else 0)
-        poller(tmp_path, DPDK, then, Statement(received=10**6, sent=0, lost=lost), ETH0)
+    for lost, source in ((5, LOSES), (1, NOT_KNOWN), (None, NOT_KNOWN)):  # more; set back meanwhile; not told any more
+        then = Statement(received=0, sent=0, lost=2 if lost == 1 else 0, short=0)
+        now = Statement(received=10**6, sent=0, lost=lost, short=0)
+        assert only_thread(poller(tmp_path, DPDK, then, now, ETH0))["source"] == source
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,23 +229,23 @@ def rings(lost: int = 0, starved: int = 0) -> RingLosses:
 
 
 @pytest.mark.parametrize(
-    ("losses", "lost"),
+    ("losses", "lost", "source"),
     [
-        ((rings(1), rings(4)), 3),
-        ((rings(starved=1), rings(starved=2)), 0),
-        ((rings(4), rings(1)), None),
-        ((None, rings()), None),
-        ((rings(), None), None),
+        ((rings(1), rings(4)), 3, LOSES),
+        ((rings(starved=1), rings(starved=2)), 0, LOSES),
+        ((rings(4), rings(1)), None, NOT_KNOWN),
+        ((None, rings()), None, NOT_KNOWN),
+        ((rings(), None), None, NOT_KNOWN),
     ],
     ids=["ring full", "fill ring empty", "set back", "unread before", "unread after"],
 )
 def test_a_window_in_which_its_rings_may_have_had_no_place_calibrates_nothing(
-    tmp_path: Path, losses: tuple[RingLosses | None, RingLosses | None], lost: int | None
+    tmp_path: Path, losses: tuple[RingLosses | None, RingLosses | None], lost: int | None, source: str
 ) -> None:
     found = with_rings(tmp_path, losses)
     assert found.really is not None
     assert found.really.lost == lost
-    assert only_thread(found) == {"work": None, "most": None, "source": LOSES}
+    assert only_thread(found) == {"work": None, "most": None, "source": source}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,16 +256,30 @@ def test_rings_that_have_a_place_for_all_calibrate(tmp_path: Path) -> None:
     assert len(list((tmp_path / "pollers").iterdir())) == 1
 
 
-def test_what_its_driver_alone_counts_as_short_calibrates_nothing(tmp_path: Path) -> None:
-    for then, now in ((0, 1), (2, 1)):  # more; and set back meanwhile
-        short = Statement(received=10**6, sent=0, short=now)
-        poller(tmp_path, DPDK, Statement(received=0, sent=0, short=then), short, ETH0)
+def test_what_its_driver_alone_counts_as_short_or_does_not_tell_calibrates_nothing(tmp_path: Path) -> None:
+    for then, now, source in (
+        (0, 1, LOSES),
+        (2, 1, NOT_KNOWN),  # set back meanwhile
+        (0, None, NOT_KNOWN),  # its extended statistics were not answered
+        (None, 0, NOT_KNOWN),
+        (None, None, NOT_KNOWN),
+    ):
+        before = Statement(received=0, sent=0, lost=0, short=then)
+        after = Statement(received=10**6, sent=0, lost=0, short=now)
+        assert only_thread(poller(tmp_path, DPDK, before, after, ETH0))["source"] == source
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_what_nobody_counts_it_is_not_said_that_it_is_lost(tmp_path: Path) -> None:
+    found = poller(tmp_path, DPDK, Statement(received=0), Statement(received=10**6), ETH0)
+    assert found.really is not None
+    assert (found.really.lost, only_thread(found)["source"]) == (None, NOT_KNOWN)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_lost_is_told_once_whoever_counts_it(tmp_path: Path) -> None:
     suspect = Suspect(process=Process(PID, "server", 1), mapped=frozenset(), xdp=XDP)
-    start, end = moment(1, Statement(received=0)), moment(2, Statement(received=9, lost=30))
+    start, end = moment(1, Statement(received=0, lost=0)), moment(2, Statement(received=9, lost=30))
     start, end = replace(start, losses=rings()), replace(end, losses=rings(40))
     really = PollerTally(suspect, DPDK, start, end).poller(BusiestFiles(tmp_path)).really
     assert really is not None

@@ -16,6 +16,7 @@ from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins, thread_times
 from napctl.census.pollers.suspects import Suspect
 from napctl.census.pollers.watch import PollerWatch
+from napctl.kernel.packet_rings import PacketRing
 from napctl.kernel.processes import Process
 from napctl.model.census import Poller
 
@@ -127,6 +128,25 @@ def test_of_very_many_that_listen_some_are_asked() -> None:
     asked = list(watch._some_may_talk(many))
     assert sum(bool(one.listens) for one in asked) == watch.MOST_ASKED
     assert asked[-1].trouble == "not asked: 64 others listen as well"
+
+
+@pytest.mark.parametrize(
+    ("shares", "behind"),
+    [
+        ({7: 0.4, 8: 0.0}, False),
+        ({7: 0.5, 8: 0.0}, True),
+        ({7: 0.5, 8: None}, True),
+        ({7: 0.4, 8: None}, None),
+        ({7: 0.4}, None),
+    ],
+    ids=["free", "half full", "half full and not mapped", "not mapped", "no ring of frames"],
+)
+def test_of_rings_that_cannot_be_read_it_is_not_known_whether_they_are_full(
+    shares: dict[int, float | None], behind: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Suspect(process=Process(9, "server", 1), mapped=frozenset(), packet_sockets={7: 2, 8: 2})
+    monkeypatch.setattr(watch, "waiting_share", lambda _pid, inode, _ring: shares[inode])
+    assert watch._is_behind(one, dict.fromkeys(shares, PacketRing(4096, 64, 2048))) is behind
 
 
 def test_a_program_that_hangs_shifts_no_time_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
