@@ -6,7 +6,8 @@
  * No tracepoint tells of suspension. It is inferred from the instance's one timer, which serves deferral and suspension:
  *
  *   - epoll_wait returns events: napi_suspend_irqs() starts it with irq_suspend_timeout;
- *   - a poll ends: napi_complete_done() starts it with gro_flush_timeout, as does busy_poll_stop() before its poll;
+ *   - a poll ends: napi_complete_done() starts it with gro_flush_timeout, as does busy_poll_stop() before its last poll,
+ *     or after one that left packets (from commit 58e2330bd455, Linux 7.1, on);
  *   - a busy poll finds nothing: napi_resume_irqs() schedules the instance, a softirq or the NAPI thread polls it;
  *   - nobody comes back: the timer fires, napi_watchdog() schedules the instance, a softirq or the NAPI thread polls it.
  *
