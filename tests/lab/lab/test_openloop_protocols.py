@@ -129,8 +129,10 @@ def connections_made(shared_lab: Lab, server: Server) -> int:
 
 @pytest.mark.parametrize("depth", [0, 4])
 def test_connections_are_opened_anew_after_the_number_of_requests_asked_for(shared_lab: Lab, depth: int) -> None:
-    """Beside a busy CPU it was seen once that all eight connections were being opened, and got no answer in 10 s: before
-    each was polled for by the one before, that was left to a NAPI thread."""
+    """Beside a busy CPU it was seen once that all eight were being opened, and none got an answer in 10 s.
+
+    Before each was polled for by the one before, that was left to a NAPI thread beside the load.
+    """
     in_one_of(lambda: are_opened_anew(shared_lab, depth))
 
 
