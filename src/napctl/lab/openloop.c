@@ -40,6 +40,7 @@
 
 struct connection {
 	int fd;
+	int before;		 /* the one that this one replaces, while it polls the device in its place; or -1 */
 	int64_t *times;		 /* ring of intended times, oldest first: of requests not answered yet */
 	uint32_t head, tail, size; /* free-running; size is a power of two */
 	uint32_t unsent;	 /* the newest of these whose last byte is not written */
@@ -121,6 +122,17 @@ static void enqueue(struct connection *c, int64_t intended)
 	outstanding++;
 }
 
+/* The connection before is reset: its port would stay taken for a minute (TIME_WAIT), and they would run out. */
+static void leave_before(struct connection *c)
+{
+	struct linger reset = {.l_onoff = 1, .l_linger = 0};
+	if (c->before < 0)
+		return;
+	setsockopt(c->before, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	close(c->before);
+	c->before = -1;
+}
+
 /* Write what is due; what the socket does not take stays until the next pass. */
 static void flush_requests(struct connection *c)
 {
@@ -136,6 +148,7 @@ static void flush_requests(struct connection *c)
 			return;
 		if (n < 0)
 			die("the server closed a connection: %s", strerror(errno));
+		leave_before(c); /* this one is connected */
 		c->sent_bytes += n;
 		c->unsent -= c->sent_bytes / request_length;
 		if (opt.reconnect)
@@ -184,6 +197,8 @@ static void take(struct connection *c, const char *data, size_t length, int64_t 
 static bool receive(struct connection *c)
 {
 	static char buffer[1 << 16];
+	if (c->before >= 0) /* a new one has no NAPI instance yet */
+		recv(c->before, buffer, 1, MSG_DONTWAIT);
 	ssize_t n = recv(c->fd, buffer, sizeof buffer - 1, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
@@ -291,15 +306,18 @@ static void watch(struct connection *c)
 
 /*
  * All requests of this connection are answered: go on with a new one. It is not waited for: until it is there, sends and
- * receives say EAGAIN, and what is due waits, which its latency shows. If this was the only connection on its NAPI
- * instance, nobody polls that meanwhile, and the handshake waits for the deferral timer.
- * The old one is reset: a port would stay taken for a minute (TIME_WAIT), and they would run out.
+ * receives say EAGAIN, and what is due waits, which its latency shows.
+ * The old one stays until then, and polls the device: all may be opened anew at once, and what nobody polls waits for the
+ * deferral timer and for a NAPI thread, which has to get the CPU that is kept busy here. (Before commit 58e2330bd455, Linux
+ * 7.1, it may have waited for ever: the timer could expire within the last busy poll, and was not started again.)
  */
 static void reopen(struct connection *c)
 {
-	struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-	close(c->fd);
+	leave_before(c);
+	c->before = c->fd;
+	epoll_ctl(epoll, EPOLL_CTL_DEL, c->before, NULL);
+	if (opt.sleeps)
+		leave_before(c);
 	open_socket(c, SOCK_NONBLOCK);
 	if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
 		die("cannot connect to %s:%d again: %s", opt.host, opt.port, strerror(errno));
@@ -314,6 +332,7 @@ static void connect_all(void)
 	conns = calloc(opt.connections, sizeof *conns);
 	for (int i = 0; i < opt.connections; i++) {
 		struct connection *c = &conns[i];
+		c->before = -1;
 		open_socket(c, 0);
 		if (connect(c->fd, (struct sockaddr *)&server, sizeof server))
 			die("cannot connect to %s:%d: %s", opt.host, opt.port, strerror(errno));

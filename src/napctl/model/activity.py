@@ -30,7 +30,7 @@ STARVED_SHARE, FEW_RESCUES = 0.1, 3
 """From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
 with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
 56 to 96 %, a server that fits 4 % at most: it is rescued once each time that it pauses. Fewer rescues tell only if they
-are most of the window."""
+are most of the window. Those while it was ready to run and had no CPU do not count: it would read nothing sooner."""
 
 
 class Now(Value, frozen=True, kw_only=True):
@@ -189,16 +189,21 @@ def _starving(
 ) -> Iterator[tuple[int, int]]:
     for change in transaction.changes:
         if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in suspended:
-            rescues = suspended[key].timeouts
+            rescues = _rescues(suspended[key])
             share = rescues * (change.after.irq_suspend_timeout_ns or 0) / 1e9 / seconds
             if share >= (STARVED_SHARE if rescues >= FEW_RESCUES else 0.5):
                 yield key
 
 
+def _rescues(counts: SuspensionCounts) -> int:
+    """From a suspension to which the application did not come back, although it could have run."""
+    return counts.timeouts - counts.without_cpu
+
+
 def _why_starving(
     starving: Sequence[tuple[int, int]], suspended: Mapping[tuple[int, int], SuspensionCounts], seconds: float
 ) -> str:
-    often = sum(suspended[key].timeouts for key in starving) / seconds
+    often = sum(_rescues(suspended[key]) for key in starving) / seconds
     which = ", ".join(str(napi_id) for _, napi_id in starving[:4]) + (" …" if len(starving) > 4 else "")
     return (
         f"packets of NAPI {which} waited {often:.0f} times a second until the safety timer (irq-suspend-timeout) "

@@ -39,6 +39,9 @@ class SuspensionCounts(Value, frozen=True, kw_only=True):
     """Back: the first poll by a softirq or a NAPI thread while suspended, whether or not the timer was the reason."""
     timeouts: int = 0
     """Those of `resumes` for which the suspend timer was the reason: the application had not come back in time."""
+    without_cpu: int = 0
+    """Those of `timeouts` at which the application's task was ready to run and had no CPU: it is not suspension that
+    made its packets wait."""
     suspended_ns: int = 0
     """Time spent suspended, ns, with the suspension that was still open at the reading."""
     waits: tuple[int, ...] = (0,) * WAIT_BUCKETS
@@ -92,6 +95,7 @@ class SuspensionCounts(Value, frozen=True, kw_only=True):
             suspensions=self.suspensions + sign * other.suspensions,
             resumes=self.resumes + sign * other.resumes,
             timeouts=self.timeouts + sign * other.timeouts,
+            without_cpu=self.without_cpu + sign * other.without_cpu,
             suspended_ns=self.suspended_ns + sign * other.suspended_ns,
             waits=tuple(a + sign * b for a, b in zip(self.waits, other.waits, strict=True)),
         )

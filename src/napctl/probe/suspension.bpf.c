@@ -6,7 +6,8 @@
  * No tracepoint tells of suspension. It is inferred from the instance's one timer, which serves deferral and suspension:
  *
  *   - epoll_wait returns events: napi_suspend_irqs() starts it with irq_suspend_timeout;
- *   - a poll ends: napi_complete_done() starts it with gro_flush_timeout, as does busy_poll_stop() before its poll;
+ *   - a poll ends: napi_complete_done() starts it with gro_flush_timeout, as does busy_poll_stop() before its last poll,
+ *     or after one that left packets (from commit 58e2330bd455, Linux 7.1, on);
  *   - a busy poll finds nothing: napi_resume_irqs() schedules the instance, a softirq or the NAPI thread polls it;
  *   - nobody comes back: the timer fires, napi_watchdog() schedules the instance, a softirq or the NAPI thread polls it.
  *
@@ -37,6 +38,8 @@ struct net_device {
 
 struct task_struct {
 	int tgid;
+	unsigned int __state;
+	int on_cpu;
 } RELOCATED;
 
 /* Started with a range of 0, so that _softexpires is the expiry; unlike `node` it has kept its place through the kernels. */
@@ -56,6 +59,7 @@ struct napi_struct {
 } RELOCATED;
 
 enum timer { IDLE, DEFERRAL, SUSPENSION };
+enum expiry { NONE, LATE, WITHOUT_CPU };
 
 struct slot {
 	/* Addresses are reused after free, napi_id is not: both, and the namespace's, for the device may be moved. */
@@ -70,13 +74,15 @@ struct slot {
 	__u64 polled_at;	/* end of the last poll, ns; 0: none was seen */
 	__u32 timer;		/* enum timer: what it runs for */
 	__u32 masked;		/* the last poll left the interrupt masked */
-	__u32 expired;		/* the timer has fired, started by suspension, and nobody has polled since */
+	__u32 expired;		/* enum expiry: of a timer that suspension has started, while nobody has polled since */
 	__u32 completed;	/* the poll that is about to end is not the application's and has started the timer */
+	__u64 armed_by;		/* the task whose epoll_wait has started it for suspension */
 
 	__u64 arms;
 	__u64 suspensions;
 	__u64 resumes;
 	__u64 timeouts;
+	__u64 without_cpu;
 	__u64 suspended_ns;
 	__u64 waits[BUCKETS];
 } __attribute__((aligned(128)));
@@ -233,7 +239,20 @@ static __always_inline void resume(struct slot *slot)
 	add(&slot->suspended_ns, bpf_ktime_get_ns() - since);
 	if (slot->expired)
 		add(&slot->timeouts, 1);
+	if (slot->expired == WITHOUT_CPU)
+		add(&slot->without_cpu, 1);
 	add(&slot->resumes, 1);
+}
+
+/*
+ * Whether a task is ready to run and does not: somebody else has its CPU, or its group has used up its share. It may have ended,
+ * and its memory may be another's by now: then the answer is as good as none, and reading it does no harm.
+ */
+static __always_inline int waits_for_cpu(__u64 address)
+{
+	struct task_struct *task = bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct task_struct));
+
+	return address && bpf_core_field_exists(task->on_cpu) && !task->__state && !task->on_cpu; /* on_cpu: not without SMP */
 }
 
 SEC("tp_btf/hrtimer_expire_entry")
@@ -249,7 +268,7 @@ int BPF_PROG(on_timer_expiry, struct hrtimer *timer)
 	if (n < SLOTS) {
 		struct slot *slot = &counters.slots[n];
 
-		slot->expired = slot->timer == SUSPENSION;
+		slot->expired = slot->timer != SUSPENSION ? NONE : waits_for_cpu(slot->armed_by) ? WITHOUT_CPU : LATE;
 		slot->timer = IDLE;
 	}
 	return 0;
@@ -292,6 +311,7 @@ int BPF_PROG(on_timer_start, struct hrtimer *timer)
 		return 0;
 	}
 	slot->timer = SUSPENSION;
+	slot->armed_by = (__u64)bpf_get_current_task_btf();
 	add(&slot->arms, 1);
 	if (!slot->suspended_since && !__sync_val_compare_and_swap(&slot->suspended_since, 0, now))
 		add(&slot->suspensions, 1);

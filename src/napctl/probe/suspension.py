@@ -37,12 +37,15 @@ class _Slot(ctypes.Structure):
         ("armed_until", _u64),
         ("polled_at", _u64),
         ("_state", _u64 * 2),
+        ("_armed_by", _u64),
         ("arms", _u64),
         ("suspensions", _u64),
         ("resumes", _u64),
         ("timeouts", _u64),
+        ("without_cpu", _u64),
         ("suspended_ns", _u64),
         ("waits", _u64 * WAIT_BUCKETS),
+        ("_padding", _u64 * 14),
     )
 
 
@@ -146,6 +149,7 @@ def _read(slot: Any) -> SuspensionCounts:
         suspensions=suspensions,
         resumes=resumes,
         timeouts=timeouts,
+        without_cpu=min(slot.without_cpu, timeouts),
         suspended_ns=closed_ns + open_ns,
         waits=tuple(slot.waits),
     )

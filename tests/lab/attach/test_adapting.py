@@ -26,6 +26,9 @@ pytestmark = pytest.mark.lab
 
 CHANGED = "changed to "
 TIMER = "changed to gro-flush-timeout "
+KEPT, CALM = ("--latency-budget", "1s"), 1_500
+"""A budget that any machine keeps, and requests a second amid an octave: a way is tried only where the budget is kept
+beyond the noise, and the load has been alike for some windows. Beside other work a p99 of 1 ms may not be kept."""
 SATURATING = LoadSpec(rate_per_second=0, closed_depth=4, seconds=60, warmup_seconds=0.2, connections=32)
 
 
@@ -116,9 +119,9 @@ def test_killed_amid_a_trial_nothing_of_it_stays(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, trials: Callable[[int, int], int]
 ) -> None:
     before = napctl.machine(lab.server)
-    load(2_000, seconds=250)
+    load(CALM, seconds=250)
     for number in range(trials(1, 10)):
-        with following(napctl, server.pid, "--latency-budget", "1ms") as it:
+        with following(napctl, server.pid, *KEPT) as it:
             it.told(TIMER)
             time.sleep(0.15 * number)
             it.process.kill()
@@ -147,11 +150,9 @@ def test_where_no_probe_can_be_loaded_one_timer_is_kept_and_that_is_said_once(
 def test_where_latency_alone_cannot_be_measured_the_wait_for_a_poll_counts_and_that_is_said_once(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl
 ) -> None:
-    load(2_000)
+    load(CALM)
     program = Path(probe.__file__).with_name("latency.bpf.o")
-    with following(
-        napctl, server.pid, "--latency-budget", "1ms", under=in_mounts(f"mount --bind /dev/null {program}")
-    ) as it:
+    with following(napctl, server.pid, *KEPT, under=in_mounts(f"mount --bind /dev/null {program}")) as it:
         it.told("server-side latency cannot be measured: ")
         it.told(TIMER)
         assert len([each for each in it.since() if "cannot be measured" in each]) == 1

@@ -23,6 +23,7 @@ from tests.lab.following import (
     attached,
     attached_in_kernel,
     flap,
+    guards,
     killed,
     served,
     settings_of,
@@ -189,8 +190,9 @@ def test_killed_with_its_guard_it_is_recovered(
     words = ("--by-service",) if by_service else ()  # and no guard runs
     with staying("follow", napctl.state, server.pid, *words) as it:
         it.told("attached memcached")
-        for pid in napctl.guards():
-            os.kill(pid, signal.SIGKILL)
+        if not by_service:
+            (guard,) = guards(napctl)  # by the journal: one that has just begun has not its name yet
+            os.kill(guard, signal.SIGKILL)
         killed(it)
     until(lambda: not napctl.guards(), "the guard's end")
     assert attached_in_kernel(lab, server)
@@ -266,10 +268,13 @@ def test_what_is_not_as_recorded_is_mended_and_other_options_come_into_force(
 def test_adapting_goes_on_from_the_way_that_is_in_force(
     lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
 ) -> None:
-    """First to a timer, at which it is killed; the next adopts that timer, and finds its way back to interrupts."""
+    """First to a timer, at which it is killed; the next adopts that timer, and tries another way from there.
+
+    A way is tried only where the budget is kept beyond the noise: here by any machine, at a load amid its octave.
+    """
     before = machine_of(lab.server)
-    load(2_000, seconds=100)
-    words = ("follow", napctl.state, server.pid, "--budget-us", 1_000)
+    load(1_500, seconds=100)
+    words = ("follow", napctl.state, server.pid, "--budget-us", 1_000_000)
 
     def killed_with_a_timer() -> int | None:
         """Which: where the machine is busy it may be back to interrupts by then."""

@@ -155,7 +155,7 @@ def test_who_stays_puts_everything_back_whatever_has_become_of_the_disk(
         assert staying.stdout is not None
         assert " attached memcached" in staying.stdout.readline()
         assert machine_of(lab.server) != before
-        assert len(napctl.guards()) == 1
+        assert len(until(napctl.guards, "its guard to have its name")) == 1
         script = trouble.format(napctl.state)
         subprocess.run(["nsenter", "-m", "-t", str(staying.pid), "sh", "-c", script], check=False, capture_output=True)
         staying.send_signal(signal.SIGINT)

@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -208,10 +210,59 @@ def test_the_timer_that_rescues_a_suspended_instance_is_told(lab: Lab, probe: Su
         (found,) = counts(probe, lab)
 
     assert rows <= found.timeouts <= found.resumes == found.suspensions
+    assert found.without_cpu < found.timeouts, "it slept, unless another one had its CPU just then"
     assert found.suspended_ns >= found.timeouts * 0.95 * timeout_ms * 1_000_000
     # One packet of each row waits for the timer.
     assert sum(found.waits[bucket] for bucket, us in enumerate(WAIT_BOUNDS_US) if us >= timeout_ms * 1000) >= rows
     assert (found.wait_percentile_us(0.3) or 0) < 0.9 * timeout_ms * 1000
+
+
+HOLDS_ITS_CPU = """
+import sys, time
+print(flush=True)
+sys.stdin.readline()
+end = time.monotonic() + 0.6
+print(flush=True)
+while time.monotonic() < end:
+    pass
+"""
+
+
+@contextmanager
+def about_to_hold(cpu: int) -> Iterator["subprocess.Popen[str]"]:
+    """A program that keeps that CPU busy for a while from when it is told to, and tells that it begins."""
+    command = ["taskset", "--cpu-list", str(cpu), sys.executable, "-c", HOLDS_ITS_CPU]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline()  # it has started
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_rescue_while_the_program_is_ready_to_run_and_has_no_cpu_is_told_apart(
+    lab: Lab, probe: SuspensionProbe
+) -> None:
+    with following(lab, suspending(timeout_ms=200)) as follower:
+
+        def attempt() -> None:
+            with about_to_hold(lab.server.cpu) as other:
+                assert other.stdin
+                assert other.stdout
+                before = suspended(probe, lab, follower)
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                try:
+                    other.stdin.write("\n")
+                    other.stdin.flush()
+                    assert other.stdout.readline()  # which it cannot read before the other one is done
+                finally:
+                    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            (after,) = counts(probe, lab)
+            follower.rest()
+            assert (after.timeouts, after.without_cpu) == (before.timeouts + 1, before.without_cpu + 1)
+
+        in_one_of(attempt, 10)
 
 
 def start_other_timers() -> None:
@@ -242,6 +293,12 @@ def test_a_timer_that_is_no_napis_is_never_counted(lab: Lab, probe: SuspensionPr
 def test_arms_and_rescues_are_those_that_bpftrace_sees_of_the_kernels_own_function(
     lab: Lab, probe: SuspensionProbe, apart: bool
 ) -> None:
+    """The kernel leaves out for bpftrace what comes while another BPF program runs on that CPU, such as another test's
+    (trace_call_bpf() in kernel/trace/bpf_trace.c)."""
+    in_one_of(lambda: arms_and_rescues_agree(lab, probe, apart))
+
+
+def arms_and_rescues_agree(lab: Lab, probe: SuspensionProbe, apart: bool) -> None:
     """bpftrace knows NAPI's timers another way: by the name of their function."""
     watchdog = 'args->function == kaddr("napi_watchdog")'
     script = f"""

@@ -24,10 +24,10 @@ def test_a_guard_that_has_ended_is_followed_by_another_one(
     before = machine_of(lab.server)
     with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY), before=HURRIED) as it:
         it.told("attached memcached")
-        (first,) = napctl.guards()
+        (first,) = until(napctl.guards, "its guard to have its name")
         os.kill(first, signal.SIGKILL)
         until(lambda: guards_of_what_is_in_force(napctl) - {first}, "another guard")
-        assert guards_of_what_is_in_force(napctl) == set(napctl.guards())
+        until(lambda: guards_of_what_is_in_force(napctl) == set(napctl.guards()), "it alone, under its name")
         killed(it)
     until(lambda: not napctl.live(), "the other guard to restore")
     assert machine_of(lab.server) == before
@@ -40,7 +40,7 @@ def test_the_guards_unit_that_comes_later_takes_the_place_of_the_daemons_own(
     before = machine_of(lab.server)
     with serving(napctl, policy_of(tmp_path, server.pid, service=SHORTLY), before=HURRIED) as it:
         it.told("attached memcached")
-        assert len(napctl.guards()) == 1
+        assert len(until(napctl.guards, "its guard to have its name")) == 1
         with guarding(napctl) as told:
             until(lambda: guards_of_what_is_in_force(napctl) == {0}, "the guard's unit to be named")
             guards_gone(napctl)

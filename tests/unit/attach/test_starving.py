@@ -105,19 +105,22 @@ def test_no_instance_that_stays_is_fed_by_one_that_goes(fed: list[dict[int, int]
         (1000, 1, 1, True),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("without_cpu", [0, 1000])
 def test_a_napi_instance_starves_that_is_left_to_its_suspend_timer_for_a_tenth_of_the_time(
-    timeout_ms: int, seconds: float, rescues: int, starves: bool
+    timeout_ms: int, seconds: float, rescues: int, starves: bool, without_cpu: int
 ) -> None:
-    """As the server that pauses now and then does not."""
+    """As the server that pauses now and then does not, nor one that has no CPU."""
     fed = instance(5, {300: 4}), instance(6, {301: 4})
     wanted = Suspension(irq_suspend_timeout_ns=timeout_ms * 10**6)
     transaction = begun("attach", "server", planned(judged(examination(*fed)), wanted), pid=42, started_ticks=42)
     counts = {
-        (1, napi): SuspensionCounts(napi_id=napi, netns=1, timeouts=count, resumes=count)
+        (1, napi): SuspensionCounts(
+            napi_id=napi, netns=1, timeouts=count + without_cpu, without_cpu=without_cpu, resumes=count + without_cpu
+        )
         for napi, count in ((300, rescues), (301, 0))
     }
 
     now = judge(transaction, window(seconds), counts)
 
     assert (now.verdict == "starving", now.starving) == (starves, (300,) if starves else ())
-    assert ("NAPI 300 " in now.why) == starves
+    assert (f"NAPI 300 waited {rescues / seconds:.0f} times a second" in now.why) == starves

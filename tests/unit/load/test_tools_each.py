@@ -1,5 +1,6 @@
 """What one load tool prints and no other: distributions, columns, losses."""
 
+import json
 import re
 
 import pytest
@@ -76,6 +77,22 @@ def test_errors_are_all_that_failed_whatever_the_reason() -> None:
 def test_of_a_sum_as_it_was_sent_only_the_losses_are_taken() -> None:
     text = re.sub(r'"sum_(sent|received)":', r'"other_\1":', recorded("iperf3-udp"))
     assert ADAPTERS["iperf3"].read(text).metrics().keys() == {"requests_per_second", "jitter_us"}
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(1.02, False), (1.25, True)])
+def test_iperf3_whose_receiver_counts_for_longer_than_was_sent_tells_rates_that_are_too_low(
+    seconds: float, late: bool
+) -> None:
+    """As it does where it has no CPU: it hears of the end late."""
+    text = recorded("iperf3-tcp")
+    document = json.loads(text)
+    received = document["end"]["sum_received"]
+    received |= {"seconds": seconds, "bits_per_second": 8 * received["bytes"] / seconds}
+    reading = ADAPTERS["iperf3"].read(json.dumps(document))
+    assert reading.bits_per_second == received["bits_per_second"]
+    sending = document["end"]["sum_sent"]["seconds"]
+    words = f"its receiver counted for 1.25 s what was sent within {sending:.2f} s: its rates are too low"
+    assert reading.warnings == ((words,) if late else ())
 
 
 def test_lost_datagrams_are_no_requests_but_errors() -> None:

@@ -3,6 +3,7 @@
 With --json it ends with 0 and puts what went wrong into the document, or into a line after it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from napctl.load.tools.checks import Printed, check_length, check_rate
@@ -12,6 +13,9 @@ from napctl.load.tools.reading import Adapter, Reading
 __all__ = ["ADAPTER"]
 
 
+LATE = 0.05
+"""By how much the receiver may count for longer than was sent: without a CPU it hears of the end late, and its rate is
+too low."""
 BOTH_WAYS = "--bidir measures two directions at once; measure one"
 
 
@@ -37,9 +41,10 @@ def read(text: str) -> Reading:
     check_rate(Printed.exactly(bits), int(8 * size), ran)
     if asked := _asked_seconds(document):
         check_length(ran, Printed.exactly(asked))
+    late = tuple(_late(end, seconds))
     if "packets" not in arrived:
-        return Reading(bits_per_second=bits)
-    return _datagrams(arrived, bits if "sum_received" in end else None, seconds)
+        return Reading(bits_per_second=bits, warnings=late)
+    return _datagrams(arrived, bits if "sum_received" in end else None, seconds, late)
 
 
 def _document(text: str) -> dict[str, Any]:
@@ -66,7 +71,15 @@ def _asked_seconds(document: dict[str, Any]) -> float | None:
     return told(test.get("duration")) if isinstance(test, dict) else None
 
 
-def _datagrams(arrived: dict[str, Any], bits: float | None, seconds: float) -> Reading:
+def _late(end: dict[str, Any], seconds: float) -> Iterator[str]:
+    """What is wrong with a rate over `seconds`, for which the receiver counted, if it was sent for less."""
+    sent = end.get("sum_sent")
+    sending = told(sent.get("seconds")) if isinstance(sent, dict) else None
+    if sending and seconds > sending * (1 + LATE):
+        yield f"its receiver counted for {seconds:.2f} s what was sent within {sending:.2f} s: its rates are too low"
+
+
+def _datagrams(arrived: dict[str, Any], bits: float | None, seconds: float, late: tuple[str, ...]) -> Reading:
     """`bits`: per second, as they arrived; None: it tells only what was sent."""
     packets, lost, jitter_ms = (told(arrived.get(key)) for key in ("packets", "lost_packets", "jitter_ms"))
     if packets is None or lost is None or lost > packets:
@@ -76,7 +89,7 @@ def _datagrams(arrived: dict[str, Any], bits: float | None, seconds: float) -> R
         bits_per_second=bits,
         jitter_us=jitter_ms * 1000 if jitter_ms is not None else None,
         errors=int(lost),
-        warnings=(f"{int(lost):,} of {int(packets):,} datagrams were lost",) if lost else (),
+        warnings=(*late, *((f"{int(lost):,} of {int(packets):,} datagrams were lost",) if lost else ())),
     )
 
 
