@@ -7,8 +7,8 @@ from napctl.attach.follow_step import NapiKey
 from napctl.attach.learned_file import identity_of
 from napctl.attach.parts import whole
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
-from napctl.kernel.napi_threads import scheduled
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.napi_threads import scheduled
 from napctl.kernel.netdev import Netdev
 from napctl.model.change import NapiChange, Transaction
 

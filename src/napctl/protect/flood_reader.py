@@ -161,16 +161,16 @@ class FloodReader:
                 each.find()
 
 
-def is_emptied(
-    group: Protected, slept: Mapping[int, Slept], offered_per_second: float, *, counts_drops: bool
-) -> bool:
+def is_emptied(group: Protected, slept: Mapping[int, Slept], offered_per_second: float, *, counts_drops: bool) -> bool:
     """Whether those who empty the rings came to their end; True also where that is not known. Pure.
 
     A thread sleeps then. While a task polls for itself its thread sleeps in any case, and is woken when the task finds
     nothing (napi_resume_irqs() in net/core/dev.c): where nobody counts what the ring drops (`counts_drops`), one that
     was not leaves it open whether the task came so far. One of several will do, as others may have no packets at all.
     """
-    told = [(attached(each), slept[each.thread_pid]) for each in group.napis if each.thread_pid in slept]
+    told = [
+        (attached(each), slept[pid]) for each in group.napis if (pid := each.thread_pid) is not None and pid in slept
+    ]
     polled = [each.anew for is_attached, each in told if is_attached]
     if not all(each.at_all for _, each in told):
         return False

@@ -28,9 +28,7 @@ def group(*attached: bool) -> Protected:
     return Protected("eth0", 2, napis, frozenset({0}))
 
 
-def emptied(
-    threads: list[tuple[bool, Slept]], offered_per_second: float = BUSY, *, counts_drops: bool = False
-) -> bool:
+def emptied(threads: list[tuple[bool, Slept]], offered_per_second: float = BUSY, *, counts_drops: bool = False) -> bool:
     """Of these, told of all; without a thread of a pid that is not theirs."""
     slept = {number: each for number, (_, each) in enumerate(threads, 1)}
     return is_emptied(group(*(each for each, _ in threads)), slept, offered_per_second, counts_drops=counts_drops)

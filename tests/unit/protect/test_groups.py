@@ -77,7 +77,7 @@ def test_what_is_attached_stands_on_the_ladder_like_all_others(there: list[tuple
 
 
 def test_a_device_of_which_nothing_receives_is_not_protected() -> None:
-    sends = replace(eth0(napi(1, "0")), queues=(Queue(kind="rx", index=0, napi_id=7),))
+    sends = replace(eth0(napi(1, "0")), queues=(Queue(kind="rx", index=0, ifindex=2, napi_id=7),))
     assert groups_of([sends], OF_ETH0) == []
     assert obstacle("eth0", link("eth0"), [], has_napis=True) == "none of its NAPI instances receives anything"
 
