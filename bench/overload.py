@@ -75,6 +75,7 @@ SETTINGS = (
     Setting("NAPI thread, nice 0", nice=0),
     Setting("NAPI thread, nice 19", nice=19),
     Setting("napctl protect", protected=True),
+    Setting("suspension, protect", napi=SUSPEND, prefer=True, protected=True),
 )
 CELLS = [(setting, times) for setting in SETTINGS for times in TIMES]
 

@@ -8,10 +8,11 @@ from napctl.attach.learned_file import identity_of
 from napctl.attach.parts import whole
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.napi_threads import scheduled
 from napctl.kernel.netdev import Netdev
 from napctl.model.change import NapiChange, Transaction
 
-__all__ = ["napi_threads", "server_identity"]
+__all__ = ["napi_threads", "server_identity", "thread_nice"]
 
 
 def napi_threads(transaction: Transaction) -> dict[NapiKey, int]:
@@ -23,6 +24,13 @@ def napi_threads(transaction: Transaction) -> dict[NapiKey, int]:
             keys = ((netns.inode, each.napi_id, each.thread_pid) for each in netdev.napis(change.ifindex))
             found |= {(inode, napi_id): pid for inode, napi_id, pid in keys if pid and (inode, napi_id) in napis}
     return found
+
+
+def thread_nice(transaction: Transaction) -> int | None:
+    """The least nice value of these threads; None: not each of its NAPI instances has one."""
+    told = [scheduled(pid) for pid in napi_threads(transaction).values()]
+    known = [each[0] for each in told if each is not None]
+    return min(known) if known and len(known) == len(whole(transaction).napis) else None
 
 
 def server_identity(transaction: Transaction) -> str:

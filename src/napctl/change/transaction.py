@@ -85,7 +85,7 @@ def apply(journal: Journal, transaction: Transaction, *, then: State, leave_out:
     what was made is undone and the error raised: ChangedMeanwhile; NotPermitted, Unsupported or BadInput if nothing had
     been changed by then, else RolledBack. Raises BadInput if somebody else holds one of its NAPI instances.
     """
-    refuse_second_holder(transaction.changes, journal.live())
+    refuse_second_holder(transaction.changes, journal.live(), kind=transaction.kind)
     with undisturbed() as interrupted, Places() as places:
         transaction = recognisable(transaction, places)
         made = replace(transaction, number=journal.begin(transaction))
@@ -137,7 +137,7 @@ def amend(
     instance that it makes anew. `join`: those of a device that are of one object become one, and what was there before
     the first is put back in the end. A kill amid it leaves the transaction as one to be restored as a whole.
     """
-    refuse_second_holder(more, journal.live(), transaction.number)
+    refuse_second_holder(more, journal.live(), transaction.number, kind=transaction.kind)
     with undisturbed(), Places() as places:
         _undo_parts(journal, transaction, without, places)
         dropped = (*without, *forget)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import click
 
 from napctl.attach.activity import Meter
+from napctl.attach.attached_devices import thread_nice
 from napctl.change.journal import Journal
 from napctl.cli.options import Seconds, json_option
 from napctl.cli.stop_signals import Stop
 from napctl.cli.terminal import echo, echo_json, live, note
-from napctl.cli.text.activity import mode_line, now_lines, verdict_line
+from napctl.cli.text.activity import mode_line, now_lines, protected_line, verdict_line
 from napctl.cli.text.keepers import kept_by
 from napctl.cli.text.settings import counted
 from napctl.cli.text.table import number, percent, wrapped
@@ -95,6 +96,7 @@ def _standing(transaction: Transaction, now: Now) -> Standing:
         mode=mode_of(transaction.changes),
         kept_by=transaction.keeper.pid if transaction.keeper else None,
         protects=transaction.suspends and now.verdict in ("active", "quiet", "not measured"),
+        thread_nice=thread_nice(transaction),
     )
 
 
@@ -141,6 +143,6 @@ def _lines(report: Report) -> Iterator[str]:
         for line in now_lines(each):
             yield from wrapped(line, first="  ", rest="    ")
         if each.protects:
-            yield "  protected against overload: packets it has no time for are dropped in the ring"
+            yield from wrapped(protected_line(each.thread_nice), first="  ", rest="    ")
         for lack in each.lacks:
             yield from wrapped(f"not known: {lack}", first="  ", rest="    ")

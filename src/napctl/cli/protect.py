@@ -78,13 +78,11 @@ def protect(
     nice 19 for them, so that what nobody has time for is dropped in the ring, for nothing; and, if that is allowed,
     storm control. All is taken back when the load that is offered has been under 70 % of what caused it for 10 s.
 
-    If napctl is killed, its guard puts everything back. A server that is attached with suspension needs none of this.
+    If napctl is killed, its guard puts everything back. A server that is attached stays so: threads at nice 19 let its
+    suspension hold.
     """
     meant = whom(what, netns)
     tell = _teller(as_json=as_json)
-    if meant.needs_nothing:
-        tell("", meant.needs_nothing)
-        return 0
     options = ProtectOptions(
         devices=meant.devices, threshold=threshold / 100, storm_control_per_second=storm_control
     )  # fmt: skip

@@ -101,7 +101,10 @@ class Standing(Now, frozen=True, kw_only=True):
     kept_by: int | None
     """The napctl that keeps it attached (`--stay`, `run`); None: it stays until somebody detaches."""
     protects: bool = False
-    """Against overload: its tasks take packets when they have time, and the ring drops the rest."""
+    """Against overload, while suspension holds: its tasks take packets when they have time, and the ring drops the
+    rest."""
+    thread_nice: int | None = None
+    """The least nice value of the NAPI threads of its instances; None: not all of these have one."""
 
 
 def judge(

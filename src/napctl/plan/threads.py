@@ -40,7 +40,7 @@ def have_threads(known: Known, draft: Draft) -> None:
         for place, napi in enumerate(device.napis):
             if napi.napi_id in known.held:
                 draft.leave(f"NAPI {napi.napi_id}: the task that reads its packets polls for them itself, which "
-                            "protects it already")  # fmt: skip
+                            "protects it while that holds; `napctl protect` sees to the rest")  # fmt: skip
             elif napi.napi_id in busy or together:
                 _have_thread(draft, place, napi)
 

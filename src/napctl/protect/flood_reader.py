@@ -2,24 +2,36 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from napctl.kernel.links import Link, link
 from napctl.kernel.namespaces import NetworkNamespace
 from napctl.kernel.sleeps import Sleeps, sleeps
+from napctl.model.machine import attached
 from napctl.model.overload import OverloadedCpu, overloaded, overloaded_words
 from napctl.observe.packet_load import PacketLoadReader
 from napctl.protect.blame import CpusOfGroups, to_blame
 from napctl.protect.groups import Protected
-from napctl.protect.ladder import Flood
+from napctl.protect.ladder import LEAST_PACKETS_PER_SECOND, Flood
 from napctl.protect.nice_watch import NiceWatch
 from napctl.protect.offered import Offered, OfferedRate, PacketsCounted
 from napctl.protect.veth_peer import VethPeer
 
-__all__ = ["FloodReader"]
+__all__ = ["FloodReader", "Slept", "is_emptied"]
 
 
 FIND_SECONDS = 10.0
 """Between two searches for the other end of a veth."""
+
+
+@dataclass(frozen=True)
+class Slept:
+    """Whether a thread slept between two looks."""
+
+    at_all: bool
+    """Also one that slept all the time."""
+    anew: bool
+    """It has run before."""
 
 
 class FloodReader:
@@ -34,6 +46,8 @@ class FloodReader:
         self._devices: dict[int, Link] = {}
         self._peers: dict[int, VethPeer] = {}
         self._rates: dict[int, OfferedRate] = {}
+        self._counting: set[int] = set()
+        """Interface indexes of those that were seen to count what their ring drops."""
         self._sleeps: dict[int, Sleeps | None] = {}
         self._find_at = 0.0
         self.foreign: frozenset[int] = frozenset()
@@ -53,6 +67,7 @@ class FloodReader:
         """These, from now on."""
         before = self._devices
         self._devices = {each.ifindex: each for each in devices}
+        self._counting &= self._devices.keys()
         self._rates = {ifindex: self._rates.get(ifindex, OfferedRate()) for ifindex in self._devices}
         veths = [each for each in devices if each.kind == "veth"]
         self._peers = {
@@ -102,10 +117,11 @@ class FloodReader:
         group: Protected,
         worst: OverloadedCpu | None,
         offered: Offered,
-        slept: Mapping[int, bool],
+        slept: Mapping[int, Slept],
         late: float,
     ) -> Flood:
-        is_whole = bool(offered.dropped) or all(slept.get(pid, True) for pid in group.thread_pids)
+        counts = group.ifindex in self._counting
+        is_whole = bool(offered.dropped) or is_emptied(group, slept, offered.offered, counts_drops=counts)
         return Flood(
             offered_per_second=offered.offered,
             dropped_per_second=offered.dropped,
@@ -122,17 +138,20 @@ class FloodReader:
         if found is None:
             return None
         peer = self._peers.get(ifindex)
-        return PacketsCounted(
+        counted = PacketsCounted(
             monotonic=time.monotonic(),
             taken=found.rx_packets + found.rx_dropped,
             dropped=max(found.rx_missed, found.rx_overrun),
             peer_dropped=None if peer is None else peer.dropped(),
             limited=limited,
         )
+        if counted.dropped or counted.peer_dropped:
+            self._counting.add(ifindex)
+        return counted
 
-    def _slept(self, pids: Collection[int]) -> dict[int, bool]:
+    def _slept(self, pids: Collection[int]) -> dict[int, Slept]:
         before, self._sleeps = self._sleeps, {pid: sleeps(pid) for pid in pids}
-        return {pid: _has_slept(before[pid], now) for pid, now in self._sleeps.items() if pid in before}
+        return {pid: _slept_between(before[pid], now) for pid, now in self._sleeps.items() if pid in before}
 
     def _find_peers(self) -> None:
         missing = [each for each in self._peers.values() if not each.is_found]
@@ -142,6 +161,23 @@ class FloodReader:
                 each.find()
 
 
-def _has_slept(before: Sleeps | None, now: Sleeps | None) -> bool:
-    """Also one that has slept all the time."""
-    return now is None or now.now or (before is not None and now.times > before.times)
+def is_emptied(group: Protected, slept: Mapping[int, Slept], offered_per_second: float, *, counts_drops: bool) -> bool:
+    """Whether those who empty the rings came to their end; True also where that is not known. Pure.
+
+    A thread sleeps then. While a task polls for itself its thread sleeps in any case, and is woken when the task finds
+    nothing (napi_resume_irqs() in net/core/dev.c): where nobody counts what the ring drops (`counts_drops`), one that
+    was not leaves it open whether the task came so far. One of several will do, as others may have no packets at all.
+    """
+    told = [
+        (attached(each), slept[pid]) for each in group.napis if (pid := each.thread_pid) is not None and pid in slept
+    ]
+    polled = [each.anew for is_attached, each in told if is_attached]
+    if not all(each.at_all for _, each in told):
+        return False
+    return counts_drops or not polled or any(polled) or offered_per_second < LEAST_PACKETS_PER_SECOND
+
+
+def _slept_between(before: Sleeps | None, now: Sleeps | None) -> Slept:
+    if before is None or now is None:  # gone
+        return Slept(at_all=now is None or now.now, anew=True)
+    return Slept(at_all=now.now or now.times > before.times, anew=now.times > before.times)

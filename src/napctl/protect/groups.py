@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from napctl.attach.inspect_target import receiving
 from napctl.kernel.links import Link
 from napctl.model.cpus import parse_cpus
-from napctl.model.machine import Device, Napi, attached, threads_together
+from napctl.model.machine import Device, Napi, threads_together
 from napctl.protect.ladder import KINDS, Ladder, StepKind
 from napctl.protect.protect_options import ProtectOptions
 from napctl.protect.steps import has_thread
@@ -52,15 +52,14 @@ def matching(found: Iterable[Link], options: ProtectOptions) -> list[Link]:
 
 
 def groups_of(devices: Iterable[Device], options: ProtectOptions, before: Sequence[Protected] = ()) -> list[Protected]:
-    """Their instances, but those that are attached: their tasks leave to the ring what they have no time for. Those
-    that were there before keep their place on the ladder. Where the kernel has threads for all instances of a device or
-    for none, they stand on one ladder, and are given none if one of them is attached."""
+    """Their instances, also those that are attached: what packets take the CPU from a task, it cannot poll for itself,
+    and interrupts are suspended no more. Those that were there before keep their place on the ladder. Where the kernel
+    has threads for all instances of a device or for none, they stand on one ladder."""
     found = []
     for device in devices:
         theirs = set(receiving(device.napis, device.queues))
         together = threads_together(device)
-        some_attached = any(attached(each) for each in device.napis)
-        napis = [each for each in device.napis if each.napi_id in theirs and not attached(each)]
+        napis = [each for each in device.napis if each.napi_id in theirs]
         former = [each for each in before if each.ifindex == device.ifindex]
         if former and frozenset().union(*(each.napi_ids for each in former)) == {each.napi_id for each in napis}:
             by_id = {each.napi_id: each for each in napis}
@@ -74,7 +73,7 @@ def groups_of(devices: Iterable[Device], options: ProtectOptions, before: Sequen
                     ifindex=device.ifindex,
                     napis=tuple(some),
                     cpus=_cpus_of(some),
-                    steps=tuple(_steps(some, options, switchable=not (together and some_attached))),
+                    steps=tuple(_steps(some, options)),
                     ladder=ladder,
                 )
             )
@@ -93,13 +92,10 @@ def _cpus_of(napis: Iterable[Napi]) -> frozenset[int] | None:
     return None if None in told else frozenset(cpu for cpus in told if cpus is not None for cpu in parse_cpus(cpus))
 
 
-def _steps(napis: Collection[Napi], options: ProtectOptions, *, switchable: bool) -> Iterator[StepKind]:
-    """`switchable`: whether they can be given threads."""
-    threaded = [has_thread(each) for each in napis]
-    if switchable and not all(threaded):
+def _steps(napis: Iterable[Napi], options: ProtectOptions) -> Iterator[StepKind]:
+    if not all(has_thread(each) for each in napis):
         yield "threads"
-    if switchable or any(threaded):
-        yield "nice"
+    yield "nice"
     if options.storm_control_per_second is not None:
         yield "storm control"
 
@@ -115,5 +111,5 @@ def obstacle(name: str, found: Link | None, groups: Collection[Protected], *, ha
             return f"its packets bypass NAPI; `ethtool -K {name} gro on` here, and `tso off` at its other end"
         return f"its driver{f' ({found.kind})' if found.kind else ''} has no NAPI instances, so it has no NAPI threads"
     if not any(each.ifindex == found.ifindex for each in groups):
-        return "it needs nothing more: what is attached with suspension leaves to the ring what it has no time for"
+        return "none of its NAPI instances receives anything"
     return ""

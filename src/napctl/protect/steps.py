@@ -4,11 +4,10 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
-from napctl.change.holders import holds_instance
 from napctl.change.objects import Places, opened
 from napctl.change.one_change import explain
 from napctl.kernel.netlink import Refused
-from napctl.model.change import Change, InstanceChange, ThreadChange, Transaction
+from napctl.model.change import Change, ThreadChange, Transaction
 from napctl.model.errors import Unsupported
 from napctl.model.limits import MOST_NICE
 from napctl.model.machine import Napi
@@ -91,13 +90,14 @@ def _upon(change: ThreadChange, now: ThreadSettings) -> ThreadChange:
 
 
 def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
-    """Instances of which others have set the thread, or which are attached: their tasks drop in the ring already."""
+    """Instances of which others hold the thread: a plan, or who is attached by it. Suspension and deferral of who is
+    attached otherwise are other settings, which a thread leaves as they are."""
     return frozenset(
         (change.netns, change.napi_id)
         for each in live
         if each.number != own
         for change in each.changes
-        if isinstance(change, InstanceChange) and (isinstance(change, ThreadChange) or holds_instance(each, change))
+        if isinstance(change, ThreadChange)
     )
 
 

@@ -306,8 +306,8 @@ class StepsInForce:
 
 
 def strays(changes: Sequence[Change], groups: Sequence[Protected], stormy: Collection[int]) -> list[Change]:
-    """Those that are of no group with steps made: its instances were attached or made anew, its device is down or no
-    longer named. `stormy`: interface indexes of devices that are to have storm control. Pure."""
+    """Those that are of no group with steps made: its instances were made anew, its device is down or no longer
+    named. `stormy`: interface indexes of devices that are to have storm control. Pure."""
     made = [each for each in groups if each.ladder.made]
     instances = {(each.ifindex, napi_id) for each in made for napi_id in each.napi_ids}
     limited = {each.ifindex for each in made if "storm control" in each.ladder.made}

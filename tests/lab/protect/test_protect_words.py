@@ -36,15 +36,23 @@ def test_a_target_means_the_devices_that_feed_it(lab: Lab, server: Server, napct
         assert "server0: watched: 1 NAPI instance" in napctl("protect", server.pid, "--dry-run").stdout
 
 
-def test_what_is_attached_needs_nothing_more_and_attached_says_so(lab: Lab, server: Server, napctl: Napctl) -> None:
+def test_what_is_attached_is_watched_too_and_attached_says_how_far_that_protects_it(
+    lab: Lab, server: Server, napctl: Napctl
+) -> None:
+    (napi,) = lab.server.napis()
+    assert napi.thread_pid is not None
     with ask(lab, server):
         napctl.attach_quickly(server.pid)
-        told = napctl("protect", server.pid)
-        assert told.status == 0
-        assert f"memcached ({server.pid}) is attached with suspension, and protected by that" in told.stdout
-        assert "protected against overload" in " ".join(napctl("attached").stdout.split())
-        assert napctl("attached", "--json").json["attachments"][0]["protects"] is True
-        assert napctl("protect", "server0", *at_server(lab)).failed_with(3, "server0: it needs nothing more")
+        for what in ([server.pid], ["server0", *at_server(lab)]):
+            assert "server0: watched: 1 NAPI instance" in napctl("protect", *what, "--dry-run").stdout
+        for nice, words in (
+            (0, "protected against overload while suspended; threads at nice 0 can end that"),
+            (19, "protected against overload: its NAPI threads come last (nice 19)"),
+        ):
+            os.setpriority(os.PRIO_PROCESS, napi.thread_pid, nice)
+            assert f"  {words}\n" in napctl("attached").stdout
+            (told,) = napctl("attached", "--json").json["attachments"]
+            assert (told["protects"], told["thread_nice"]) == (True, nice)
 
 
 def test_a_device_without_napi_is_refused_in_one_line(lab: Lab, napctl: Napctl) -> None:

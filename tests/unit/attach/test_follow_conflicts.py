@@ -9,18 +9,19 @@ import pytest
 from msgspec.structs import replace
 
 from napctl.attach.follow import Stay
-from napctl.attach.follow_conflicts import RESETS, Conflicts
+from napctl.attach.follow_conflicts import RESETS, Conflicts, foreign_settings
 from napctl.attach.follow_devices import PlacedNotice
-from napctl.attach.follow_step import Step
+from napctl.attach.follow_step import Step, cheap_step, next_step
 from napctl.attach.follow_words import Words, found_before
 from napctl.attach.objections import Objections
 from napctl.attach.target import parse
 from napctl.kernel.monitor import Notice
 from napctl.model.change import EpollChange, Guard, NapiChange
 from napctl.model.policy import AttachEntry, Origin
+from napctl.model.settings import THREADED
 from napctl.service.policy_keys import attach_options_of
-from tests.unit.attach.steps import attached, attachment
-from tests.unit.attach.targets import NETNS, examination, instance
+from tests.unit.attach.steps import IN_FORCE, WANTED, attached, attachment, present
+from tests.unit.attach.targets import NETNS, examination, instance, judged
 
 FOUND = examination(instance(5, {300: 1}))
 CHANGES = attached(FOUND).changes
@@ -50,6 +51,16 @@ def test_what_somebody_had_set_before_is_named_once_for_all_that_are_alike() -> 
         f"{napis[0].where} and 2 more had defer-hard-irqs 2, gro-flush-timeout 50us, which comes back in the end",
         f"{EPOLL.where} had busy-poll-usecs 7, which comes back in the end",
     ]
+
+
+@pytest.mark.parametrize("threaded", THREADED)
+def test_a_thread_that_somebody_else_gives_to_what_is_attached_is_no_other_hand(threaded: str) -> None:
+    """As protection does in a flood: nothing is told, lost, left to it, or set again."""
+    transaction, now = attached(FOUND), present(FOUND, replace(IN_FORCE, threaded=threaded))
+    set_by_now = judged(examination(instance(5, {300: 1}, EPOLL.after)))
+    assert foreign_settings(transaction, now) == {}
+    for step in (cheap_step(transaction, now, [EPOLL.pid]), next_step(transaction, set_by_now, WANTED, now)):
+        assert (bool(step), step.words, step.lost) == (False, {}, [])
 
 
 def test_who_insists_is_counted_for_as_long_as_there_is_something_that_is_left_to_him() -> None:

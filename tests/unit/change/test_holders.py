@@ -1,6 +1,6 @@
 """One NAPI instance has one holder of its thread, and none that keeps the task from polling that it is attached for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -44,9 +44,9 @@ def holding(*changes: Change, kind: Kind = "apply") -> Transaction:
     )
 
 
-def refusal(wanted: Sequence[Change], live: Sequence[Transaction], own: int = 0) -> str:
+def refusal(wanted: Sequence[Change], live: Sequence[Transaction], own: int = 0, kind: Kind = "apply") -> str:
     try:
-        refuse_second_holder(wanted, live, own)
+        refuse_second_holder(wanted, live, own, kind=kind)
     except BadInput as error:
         return str(error)
     return ""
@@ -90,3 +90,27 @@ def test_tasks_that_poll_by_their_rings_hold_an_instance_without_suspension() ->
 
     assert "`napctl detach 42` first" in refusal([thread()], [by_ring])
     assert "its thread spins" in refusal([deferral(), ring()], [holding(thread(after=SPINS))])
+
+
+MAKES = st.sampled_from((thread, suspension, deferral))
+
+
+@given(st.lists(st.tuples(MAKES, st.integers(1, 4))), st.sampled_from((ENABLED, ThreadSettings(nice=19))))
+def test_protection_is_refused_a_thread_that_another_holds_and_no_other(
+    held: list[tuple[Callable[[int], Change], int]], after: ThreadSettings
+) -> None:
+    attached = holding(*(make(napi_id) for make, napi_id in held), kind="attach")
+    taken = {napi_id for make, napi_id in held if make is thread}
+    for napi_id in range(1, 5):
+        said = refusal([thread(napi_id, after)], [attached], kind="protect")
+        assert bool(said) == (napi_id in taken)
+        assert "its thread is held by nginx (42)" in said or not said
+
+
+@given(st.sampled_from((ENABLED, ThreadSettings(nice=19))), st.booleans())
+def test_upon_what_protection_has_made_a_server_is_attached_but_to_no_thread_of_its_own(
+    after: ThreadSettings, suspends: bool
+) -> None:
+    protected = holding(thread(after=after), kind="protect")
+    assert refusal([suspension() if suspends else deferral()], [protected], kind="attach") == ""
+    assert "its thread is held by protect 3 on nginx" in refusal([thread()], [protected], kind="attach")

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from napctl.cli.follow import event_lines
-from napctl.cli.text.activity import now_lines, verdict_line
+from napctl.cli.text.activity import now_lines, protected_line, verdict_line
 from napctl.model.activity import Now
 from napctl.model.latency import LatencyFigures, LatencySummary
 
@@ -52,6 +52,15 @@ def test_latency_of_the_server_takes_the_place_of_the_wait_for_a_poll() -> None:
     ]
     nothing = LatencySummary(together=None, processes=(), lacks=("why",))
     assert len(list(now_lines(replace(now, latency=nothing)))) == 2
+
+
+def test_what_is_suspended_is_protected_for_as_long_as_its_threads_let_it_be() -> None:
+    while_it_is = "protected against overload while suspended"
+    assert protected_line(None) == protected_line(7) == while_it_is
+    assert protected_line(0) == f"{while_it_is}; threads at nice 0 can end that"
+    assert protected_line(-19) == f"{while_it_is}; threads at nice -19 can end that"
+    assert protected_line(19) == "protected against overload: its NAPI threads come last (nice 19)"
+    assert max(len(protected_line(nice)) for nice in range(-20, 20)) <= 78
 
 
 def test_rescues_are_counted_and_what_never_happened_is_said() -> None:

@@ -101,7 +101,7 @@ def test_an_instance_that_a_task_polls_itself_is_left() -> None:
     found = advice(machine(attached, napi(1), napi(2), pollers=(prefers,)))
     assert set(threads(found)) == {2}
     assert len(found.left) == 2
-    assert "protects it already" in found.left[0]
+    assert "protects it while that holds; `napctl protect`" in found.left[0]
 
 
 def test_what_has_its_thread_already_is_not_proposed() -> None:

@@ -1,16 +1,21 @@
 """What is protected: instances by device and CPUs, who keeps his place on the ladder, and what is none of them."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from napctl.kernel.links import Link
+from napctl.model.change import Change, NapiChange, ThreadChange, Transaction
 from napctl.model.errors import Unsupported
-from napctl.model.machine import Device, Napi
+from napctl.model.machine import Device, Napi, Queue
 from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.protect.groups import groups_of, matching, obstacle
 from napctl.protect.ladder import Ladder
 from napctl.protect.protect_options import ProtectOptions
-from napctl.protect.steps import changes_of_step
+from napctl.protect.steps import changes_of_step, held_elsewhere
 
 OF_ETH0 = ProtectOptions(devices=("eth0",))
 
@@ -57,12 +62,54 @@ def test_the_same_instances_keep_their_place_also_when_their_threads_run_elsewhe
     assert anew.ladder == Ladder()
 
 
-def test_what_is_attached_is_left_alone_and_a_device_of_which_all_is_needs_nothing() -> None:
-    attached = napi(1, "0", suspend_ns=20_000_000)
-    (group,) = groups_of([eth0(attached, napi(2, "0"))], OF_ETH0)
-    assert group.napi_ids == {2}
-    assert groups_of([eth0(attached)], OF_ETH0) == []
-    assert obstacle("eth0", link("eth0"), [], has_napis=True).startswith("it needs nothing more: what is attached")
+@given(st.lists(st.tuples(st.sampled_from(("0", "1", None)), st.booleans(), st.booleans()), min_size=1, max_size=6))
+def test_what_is_attached_stands_on_the_ladder_like_all_others(there: list[tuple[str | None, bool, bool]]) -> None:
+    def groups(*, some_attached: bool) -> list[tuple[frozenset[int], frozenset[int] | None, tuple[str, ...]]]:
+        napis = (
+            napi(number, cpus, threaded="enabled" if threaded else "disabled",
+                 suspend_ns=20_000_000 * (is_attached and some_attached))
+            for number, (cpus, threaded, is_attached) in enumerate(there, 1)
+        )  # fmt: skip
+        return [(each.napi_ids, each.cpus, each.steps) for each in groups_of([eth0(*napis)], OF_ETH0)]
+
+    assert groups(some_attached=True) == groups(some_attached=False)
+    assert frozenset().union(*(ids for ids, _, _ in groups(some_attached=True))) == set(range(1, len(there) + 1))
+
+
+def test_a_device_of_which_nothing_receives_is_not_protected() -> None:
+    sends = replace(eth0(napi(1, "0")), queues=(Queue(kind="rx", index=0, ifindex=2, napi_id=7),))
+    assert groups_of([sends], OF_ETH0) == []
+    assert obstacle("eth0", link("eth0"), [], has_napis=True) == "none of its NAPI instances receives anything"
+
+
+def thread_of(number: int, netns: int = 1) -> ThreadChange:
+    before, after = ThreadSettings(nice=0), ThreadSettings(nice=0, cpus="1")
+    return ThreadChange(netns=netns, device="eth0", ifindex=2, napi_id=number, before=before, after=after)
+
+
+def suspension_of(number: int, netns: int = 1) -> NapiChange:
+    before, after = NapiSettings(irq_suspend_timeout_ns=0), NapiSettings(irq_suspend_timeout_ns=20_000_000)
+    return NapiChange(netns=netns, device="eth0", ifindex=2, napi_id=number, before=before, after=after)
+
+
+CHANGES = st.builds(
+    lambda make, number, netns: make(number, netns),
+    st.sampled_from((thread_of, suspension_of)), st.integers(1, 3), st.integers(1, 2),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(("attach", "apply", "protect")), st.lists(CHANGES, max_size=3)), max_size=4))
+def test_left_to_others_is_what_they_hold_the_thread_of_and_not_what_they_suspend(
+    found: list[tuple[Any, list[Change]]],
+) -> None:
+    own = 1
+    live = [
+        Transaction(number=number, kind=kind, boot_id="b", made_unix_ns=1, name="x", changes=tuple(changes))
+        for number, (kind, changes) in enumerate(found, own)
+    ]
+    others = [each for transaction in live[1:] for each in transaction.changes]
+    held = {(each.netns, each.napi_id) for each in others if isinstance(each, ThreadChange)}
+    assert held_elsewhere(live, own) == held
 
 
 def test_devices_are_meant_by_name_or_as_hardware_that_is_up() -> None:
@@ -94,14 +141,10 @@ def test_a_thread_that_was_left_by_its_switch_polls_nothing() -> None:
     assert (soft.steps, threaded.steps) == (("threads", "nice"), ("nice",))
 
 
-def test_instances_of_one_switch_stand_on_one_ladder_and_stay_as_they_are_if_one_is_attached() -> None:
-    (group,) = groups_of([eth0(of_one_switch(1, "0"), of_one_switch(2, "1"))], OF_ETH0)
-    assert (set(group.napi_ids), set(group.cpus or ())) == ({1, 2}, {0, 1})
+def test_instances_of_one_switch_stand_on_one_ladder_attached_or_not() -> None:
     attached = of_one_switch(3, "2", suspend_ns=20_000_000)
-    (beside,) = groups_of([eth0(of_one_switch(1, "0"), attached)], OF_ETH0)
-    assert (set(beside.napi_ids), beside.steps) == ({1}, ())
-    (threaded,) = groups_of([eth0(of_one_switch(1, "0", "enabled"), attached)], OF_ETH0)
-    assert threaded.steps == ("nice",)
+    (group,) = groups_of([eth0(of_one_switch(1, "0"), of_one_switch(2, "1"), attached)], OF_ETH0)
+    assert (set(group.napi_ids), set(group.cpus or ()), group.steps) == ({1, 2, 3}, {0, 1, 2}, ("threads", "nice"))
 
 
 def test_threads_for_a_whole_device_are_refused_if_others_hold_one_of_its_instances() -> None:

@@ -216,7 +216,7 @@ def test_limits_that_went_with_their_program_are_to_be_made_anew(built: SimpleNa
 def test_what_is_of_no_group_with_steps_made_is_a_stray() -> None:
     flooded = group(1, made=KINDS)
     assert strays([CONTROL, nice(1), LIMITS], [flooded], {2}) == []
-    # its other instance was attached meanwhile; the device has gone down; nothing is made of it
+    # its other instance was made anew meanwhile; the device has gone down; nothing is made of it
     assert strays([CONTROL, nice(1), nice(2), LIMITS], [flooded], {2}) == [nice(2)]
     assert strays([CONTROL, nice(1), LIMITS], [], {2}) == [nice(1), LIMITS]
     assert strays([CONTROL, nice(1), LIMITS], [group(1)], {2}) == [nice(1), LIMITS]

@@ -7,11 +7,12 @@ from napctl.cli.text.table import number, percent
 from napctl.model.activity import Now
 from napctl.model.change import Change, NapiChange, ThreadChange
 from napctl.model.cpus import cpus_text, parse_cpus
+from napctl.model.limits import MOST_NICE
 from napctl.model.modes import mode_of
 from napctl.model.settings import BUSY_POLL
 from napctl.model.units import duration_text
 
-__all__ = ["mode_line", "now_lines", "verdict_line"]
+__all__ = ["mode_line", "now_lines", "protected_line", "verdict_line"]
 
 
 LITTLE = 0.25
@@ -69,6 +70,14 @@ def verdict_line(name: str, now: Now, changes: Sequence[Change] = ()) -> str:
         if now.why
         else "not measured whether it is active; `napctl attached` shows it",
     }[now.verdict]
+
+
+def protected_line(thread_nice: int | None) -> str:
+    """What is true of a flood, of one that suspends. `thread_nice`: as of Standing."""
+    if thread_nice == MOST_NICE:
+        return f"protected against overload: its NAPI threads come last (nice {MOST_NICE})"
+    words = "protected against overload while suspended"
+    return words if thread_nice is None or thread_nice > 0 else f"{words}; threads at nice {thread_nice} can end that"
 
 
 def mode_line(changes: Sequence[Change]) -> str:
