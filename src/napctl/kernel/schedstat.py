@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from napctl.kernel.small_files import read_small
+
 __all__ = ["ran_and_waited_ns", "run_delays_ns"]
 
 
@@ -28,8 +30,7 @@ def run_delays_ns() -> dict[int, int] | None:
 def ran_and_waited_ns(pid: int) -> tuple[int, int] | None:
     """Of a thread since its start; None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
     try:
-        with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time, for hundreds
-            ran, waited, _ = file.read().split()
+        ran, waited, _ = read_small(f"/proc/{pid}/schedstat").split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(ran), int(waited)
