@@ -135,8 +135,8 @@ def test_an_xdp_program_is_told_with_its_mode_and_its_name(lab: Lab, generic: bo
 
 
 def test_among_many_devices_it_is_told_as_well(lab: Lab) -> None:
-    for number in range(20):
-        in_namespace(lab.server.namespace, "ip", "link", "add", f"d{number}", "type", "dummy")
+    for number in range(10):
+        in_namespace(lab.server.namespace, "ip", "link", "add", f"v{number}", "type", "veth")
     with attached(lab.server, verdict(XDP_PASS), generic=True):
         machine = take_machine(lab.server.namespace, with_pollers=False)
     assert [each.name for each in machine.devices if each.xdp is not None] == [lab.server.device]
