@@ -128,14 +128,14 @@ def _runs(member: Process) -> bool:
 def _count(pid: int) -> int | None:
     """Descriptors that it has open: the size of /proc/PID/fd since Linux 6.2, 0 before; None if it has gone."""
     try:
-        return (PROC / str(pid) / "fd").stat().st_size
+        return os.stat(f"{PROC}/{pid}/fd").st_size  # noqa: PTH116 - each second
     except OSError:
         return None
 
 
 def _fds(pid: int) -> list[str] | None:
     try:
-        return os.listdir(PROC / str(pid) / "fd")  # noqa: PTH208 - thousands of them
+        return os.listdir(f"{PROC}/{pid}/fd")  # noqa: PTH208 - thousands of them
     except OSError:
         return None
 

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from napctl.attach.follow_devices import Readable
 from napctl.kernel.machine_sleep import SleepWatch
+from napctl.kernel.own_memory import give_back_what_is_free
 from napctl.kernel.priority import in_short_slices
 from napctl.model.change import Restored
 from napctl.model.errors import NapctlError
@@ -85,6 +86,7 @@ def follow(
     `wake`: what can be read when `stopped()` is to be asked. Returns what became of each setting when it was last put
     back; raises what let_go() does, when all others have been let go of.
     """
+    give_back_what_is_free()
     restored: list[Restored] = []
     following, sleep = list(stays), SleepWatch()
     errors: list[NapctlError] = []

@@ -21,6 +21,8 @@ class FollowedSettings:
     def __init__(self, conflicts: Conflicts, words: Words):
         self.conflicts, self._words = conflicts, words
         self._devices = Devices()
+        self._followed: Transaction | None = None
+        """Whose devices they are."""
         self._told = True
         """Whether it is said what happens to them."""
         self._resets: dict[tuple[int, int], NapiChange] = {}
@@ -28,13 +30,16 @@ class FollowedSettings:
 
     def follow(self, transaction: Transaction) -> None:
         """Its devices, and no others."""
-        self._told = True
+        if transaction is self._followed:
+            return
+        self._followed, self._told = None, True
         napis = (each for each in transaction.changes if isinstance(each, InstanceChange))
         self._heed(self._devices.follow({(each.netns, each.ifindex) for each in napis}))
+        self._followed = transaction
 
     def await_reset(self, devices: Collection[tuple[int, int]]) -> None:
         """Of one of these, while nothing is attached: that it happens is heard, and not told."""
-        self._told = False
+        self._followed, self._told = None, False
         with suppress(NapctlError, OSError):
             self._devices.follow(devices)
 
@@ -54,6 +59,7 @@ class FollowedSettings:
             notices = self._devices.notices()
         except (NapctlError, OSError) as error:
             self._words.say(in_words(error))
+            self._followed = None
             self._devices.follow(())  # to be opened anew by the next check
             self.conflicts.heed_nobody_knows_what()
             return frozenset()
@@ -74,4 +80,5 @@ class FollowedSettings:
         """Nothing is attached any more."""
         self._resets.clear()
         self.conflicts.end()
+        self._followed = None
         self._devices.follow(())

@@ -107,11 +107,18 @@ def on_trial(transaction: Transaction) -> bool:
 
 def alive(attachment: Transaction) -> bool:
     """Whether the process attached to, or another one that it changes, still runs."""
-    held: list[HasProcess] = [attachment, *attachment.also]
+    return attachment.boot_id == running_kernel.boot_id() and any(map(running, _named_in(attachment)))
+
+
+def _named_in(attachment: Transaction) -> Iterator[HasProcess]:
+    """Its processes, one of which mostly runs: the first ones first."""
+    yield attachment
+    yield from attachment.also
     for each in attachment.changes:
-        held += each.holders if isinstance(each, PollerChange) else ()
-        held += [each] if isinstance(each, SteeringChange) else ()
-    return attachment.boot_id == running_kernel.boot_id() and any(running(each) for each in held)
+        if isinstance(each, PollerChange):
+            yield from each.holders
+        elif isinstance(each, SteeringChange):
+            yield each
 
 
 def guarded(transaction: Transaction, directory: Path | None = None) -> bool:

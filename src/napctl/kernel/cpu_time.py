@@ -4,11 +4,12 @@ The tick misses work that runs between ticks: what timers drive, above all (kern
 figure is exact, and includes the softirqs and interrupts that ran on top of the task.
 """
 
+import os
 import time
-from pathlib import Path
 
 from napctl.kernel.machine_stat import TICKS_PER_SECOND, machine_stat
 from napctl.kernel.processes import PROC
+from napctl.kernel.small_files import read_small
 
 __all__ = ["clock_seconds", "idle_seconds", "run_seconds", "run_seconds_by_thread", "user_and_system_seconds"]
 
@@ -27,19 +28,19 @@ def clock_seconds(pid: int) -> float:
 def run_seconds_by_thread(pid: int) -> dict[int, float]:
     """CPU time of each thread of a process since its start, s. Raises OSError if the process is gone."""
     found = {}
-    for task in (PROC / str(pid) / "task").iterdir():
+    for tid in os.listdir(f"{PROC}/{pid}/task"):  # noqa: PTH208 - hundreds
         try:
-            found[int(task.name)] = _thread_seconds(task)
+            found[int(tid)] = _thread_seconds(f"{PROC}/{pid}/task/{tid}")
         except (FileNotFoundError, ProcessLookupError):
             continue  # the thread has ended meanwhile
     return found
 
 
-def _thread_seconds(task: Path) -> float:
+def _thread_seconds(task: str) -> float:
     """From schedstat, in ns; on kernels without CONFIG_SCHED_INFO from stat, whose sum of user and system time is the
     same figure in steps of 10 ms (cputime_adjust() in kernel/sched/cputime.c)."""
     try:
-        return int((task / "schedstat").read_text().split()[0]) / 1e9
+        return int(read_small(f"{task}/schedstat").split()[0]) / 1e9
     except FileNotFoundError:
         return sum(_user_and_system_seconds(task))
 
@@ -50,12 +51,12 @@ def user_and_system_seconds(pid: int) -> tuple[float, float]:
     The sum is the scheduler's exact one. How it is split is sampled by the tick, and scaled to that sum
     (cputime_adjust() in kernel/sched/cputime.c). Raises OSError if the process is gone.
     """
-    return _user_and_system_seconds(PROC / str(pid))
+    return _user_and_system_seconds(f"{PROC}/{pid}")
 
 
-def _user_and_system_seconds(directory: Path) -> tuple[float, float]:
-    text = (directory / "stat").read_text()
-    fields = text[text.rindex(")") + 2 :].split()
+def _user_and_system_seconds(directory: str) -> tuple[float, float]:
+    text = read_small(f"{directory}/stat")
+    fields = text[text.rindex(b")") + 2 :].split()  # a name may be any bytes
     return int(fields[11]) / TICKS_PER_SECOND, int(fields[12]) / TICKS_PER_SECOND
 
 

@@ -3,6 +3,7 @@
 import os
 
 from napctl.kernel.processes import PROC, look
+from napctl.kernel.small_files import read_small
 from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.cpus import cpus_text, parse_cpus
 from napctl.model.settings import DISABLED, THREADED
@@ -63,5 +64,5 @@ def set_device_threaded(attributes: DeviceAttributes, device: str, threaded: str
 
 
 def _allowed(pid: int) -> str:
-    text = (PROC / str(pid) / "status").read_text(errors="backslashreplace")
+    text = read_small(f"{PROC}/{pid}/status").decode(errors="backslashreplace")
     return cpus_text(parse_cpus(text.split("\nCpus_allowed_list:", 1)[1].split("\n", 1)[0]))

@@ -6,6 +6,7 @@ An attribute that this kernel does not report is None.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 from napctl.kernel.genetlink import Family
@@ -56,6 +57,8 @@ QSTATS = table({"ifindex": "u32", "queue-type": "u32", "queue-id": "u32", "scope
     first=8,
 )
 SCOPE_QUEUE = 1
+MOST_KNOWN = 1024
+"""Replies of which it is kept what they say: who asks again and again is mostly told the same."""
 
 
 class Netdev:
@@ -75,13 +78,12 @@ class Netdev:
     def napis(self, ifindex: int | None = None) -> list[Napi]:
         """NAPI instances of one device (none, if it is down or gone), or of all of the namespace that are up.
 
-        Who asks again and again is mostly told the same: then nothing is decoded, and this is the list from before,
-        which nobody is to change.
+        Where it is told the same again, this is the list from before, which nobody is to change.
         """
         told = self._of_device(NAPI_GET, NAPI, ifindex, "reading NAPI instances")
         before, found = self._napis.get(ifindex, ([], []))
         if told != before:
-            found = sorted((_napi(decode(NAPI, each)) for each in told), key=lambda napi: napi.napi_id)
+            found = sorted(map(_napi, told), key=lambda napi: napi.napi_id)
             self._napis[ifindex] = told, found
         return found
 
@@ -98,12 +100,12 @@ class Netdev:
     def napi(self, napi_id: int) -> Napi | None:
         """One NAPI instance; None if this namespace has none with that id."""
         try:
-            replies = list(self._family.ask(NAPI_GET, NAPI, {"id": napi_id}, what=f"reading NAPI {napi_id}"))
+            replies = list(self._family.replies(NAPI_GET, NAPI, {"id": napi_id}, what=f"reading NAPI {napi_id}"))
         except Refused as refusal:
             if refusal.errno in (ENODEV, 2):  # ENOENT since Linux 6.13, before that an empty answer
                 return None
             raise
-        return _napi(replies[0]) if replies else None
+        return _napi(bytes(replies[0])) if replies else None
 
     def set_napi(self, napi_id: int, settings: NapiSettings) -> None:
         """Set what is not None. Needs CAP_NET_ADMIN in the initial user namespace. Raises Refused."""
@@ -122,7 +124,7 @@ class Netdev:
     def queues(self, ifindex: int | None = None) -> list[Queue]:
         """Queues of one device (none, if it is gone) or all, with the NAPI instance that serves each (None: the driver
         does not tell)."""
-        return [queue(decode(QUEUE, each)) for each in self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")]
+        return list(map(_queue, self._of_device(QUEUE_GET, QUEUE, ifindex, "reading queues")))
 
     def _of_device(self, command: int, attributes: dict[int, Attr], ifindex: int | None, what: str) -> list[bytes]:
         """Attributes of each reply: of one device (nothing, if it is gone), or of all."""
@@ -146,7 +148,10 @@ class Netdev:
         return [_queue_counts(reply) for reply in replies] or None
 
 
-def _napi(reply: dict[str, Any]) -> Napi:
+@lru_cache(MOST_KNOWN)
+def _napi(told: bytes) -> Napi:
+    """What the attributes of one reply to napi-get say."""
+    reply = decode(NAPI, told)
     threaded = reply.get("threaded")
     return Napi(
         napi_id=reply["id"],
@@ -160,6 +165,11 @@ def _napi(reply: dict[str, Any]) -> Napi:
             threaded=None if threaded is None else THREADED[threaded] if threaded < len(THREADED) else str(threaded),
         ),
     )
+
+
+@lru_cache(MOST_KNOWN)
+def _queue(told: bytes) -> Queue:
+    return queue(decode(QUEUE, told))
 
 
 def queue(reply: Mapping[str, Any]) -> Queue:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from napctl.kernel.small_files import read_small
 from napctl.kernel.syscalls import pidfd_getfd
 
 __all__ = [
@@ -69,7 +70,7 @@ class Seen:
 def look(pid: int) -> Seen | None:
     """One process or thread, zombies included; None if there is none."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="backslashreplace")  # a name may be any bytes
+        text = read_small(f"{PROC}/{pid}/stat").decode(errors="backslashreplace")  # a name may be any bytes
     except (FileNotFoundError, ProcessLookupError):
         return None
     name = text[text.index("(") + 1 : text.rindex(")")]  # the name may hold blanks and parentheses
@@ -172,10 +173,10 @@ def holders_of_sockets(inodes: Collection[int]) -> dict[int, list[tuple[int, int
 def last_cpu(pid: int, tid: int) -> int | None:
     """The CPU on which a thread runs or ran last (field 39 of its stat file); None if it is gone."""
     try:
-        text = (PROC / str(pid) / "task" / str(tid) / "stat").read_text(errors="backslashreplace")
+        text = read_small(f"{PROC}/{pid}/task/{tid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(text[text.rindex(")") + 2 :].split()[36])
+    return int(text[text.rindex(b")") + 2 :].split()[36])
 
 
 class Handle:

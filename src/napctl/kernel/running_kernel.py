@@ -1,13 +1,15 @@
 """The machine as a whole: which boot, which kernel."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 __all__ = ["boot_id", "cpus_online", "in_initial_pid_namespace", "kernel_release"]
 
 
+@cache
 def boot_id() -> str:
-    """Random name of this boot (proc_sys_kernel(5)): what was set in another boot is gone."""
+    """Random name of this boot (proc_sys_kernel(5)): what was set in another boot is gone. No process sees two."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from napctl.kernel.processes import PROC
+from napctl.kernel.small_files import read_small
 
 __all__ = ["ran_and_waited_ns", "run_delays_ns", "turns"]
 
@@ -36,8 +37,7 @@ def run_delays_ns() -> dict[int, int] | None:
 def turns(pid: int) -> Turns | None:
     """None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
     try:
-        with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time, for hundreds
-            return Turns(*map(int, file.read().split()))
+        return Turns(*map(int, read_small(f"/proc/{pid}/schedstat").split()))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -1,7 +1,8 @@
 """How often a NAPI instance's interrupts were suspended and resumed, and how long packets may have waited."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import add, sub
 
 from napctl.model.value import Value
 
@@ -76,7 +77,7 @@ class SuspensionCounts(Value, frozen=True, kw_only=True):
 
     def __add__(self, other: "SuspensionCounts") -> "SuspensionCounts":
         """Both together, as one instance: `napi_id` and `netns` are this one's."""
-        return self._combined(other, 1)
+        return self._combined(other, add)
 
     def __sub__(self, earlier: "SuspensionCounts") -> "SuspensionCounts":
         """What came since `earlier`, both read from the same instance by the same probe.
@@ -85,19 +86,19 @@ class SuspensionCounts(Value, frozen=True, kw_only=True):
         """
         if (self.napi_id, self.netns) != (earlier.napi_id, earlier.netns):
             raise ValueError(f"NAPI {self.napi_id} and {earlier.napi_id} are two instances")
-        return self._combined(earlier, -1)
+        return self._combined(earlier, sub)
 
-    def _combined(self, other: "SuspensionCounts", sign: int) -> "SuspensionCounts":
+    def _combined(self, other: "SuspensionCounts", operation: Callable[[int, int], int]) -> "SuspensionCounts":
         return SuspensionCounts(
             napi_id=self.napi_id,
             netns=self.netns,
-            arms=self.arms + sign * other.arms,
-            suspensions=self.suspensions + sign * other.suspensions,
-            resumes=self.resumes + sign * other.resumes,
-            timeouts=self.timeouts + sign * other.timeouts,
-            without_cpu=self.without_cpu + sign * other.without_cpu,
-            suspended_ns=self.suspended_ns + sign * other.suspended_ns,
-            waits=tuple(a + sign * b for a, b in zip(self.waits, other.waits, strict=True)),
+            arms=operation(self.arms, other.arms),
+            suspensions=operation(self.suspensions, other.suspensions),
+            resumes=operation(self.resumes, other.resumes),
+            timeouts=operation(self.timeouts, other.timeouts),
+            without_cpu=operation(self.without_cpu, other.without_cpu),
+            suspended_ns=operation(self.suspended_ns, other.suspended_ns),
+            waits=tuple(map(operation, self.waits, other.waits)),
         )
 
 

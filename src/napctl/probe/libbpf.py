@@ -13,6 +13,7 @@ __all__ = ["BpfObject", "LibbpfError", "LibbpfMissing", "explaining"]
 
 
 SONAME = "libbpf.so.1"
+MADV_REMOVE = 9
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 """libbpf_print_fn_t. Its va_list arrives as a pointer: on x86-64 an array, on aarch64 a struct by reference."""
@@ -27,6 +28,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_object__close": (None, [_POINTER]),
     "bpf_object__next_program": (_POINTER, [_POINTER, _POINTER]),
     "bpf_object__find_map_by_name": (_POINTER, [_POINTER, _TEXT]),
+    "bpf_map__initial_value": (_POINTER, [_POINTER, ctypes.POINTER(ctypes.c_size_t)]),
     "bpf_map__set_initial_value": (_INT, [_POINTER, _POINTER, ctypes.c_size_t]),
     "bpf_map__value_size": (ctypes.c_uint32, [_POINTER]),
     "bpf_map__fd": (_INT, [_POINTER]),
@@ -36,6 +38,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link__destroy": (_INT, [_POINTER]),
 }
 
+_libc = ctypes.CDLL(None)
 _messages: list[str] = []
 """What libbpf would have printed since the last open."""
 
@@ -109,6 +112,15 @@ class BpfObject:
         found = self._map(name)
         return _library().bpf_map__fd(found), _library().bpf_map__value_size(found)
 
+    def forget_initial_value(self, name: str) -> None:
+        """After load(): give back the memory in which libbpf keeps what that map began with, as large as the map, until
+        close(). Since libbpf 1.6 (commit 137978f42251) that is the map itself, of which the kernel gives nothing back.
+        """
+        size = ctypes.c_size_t()
+        address = _library().bpf_map__initial_value(self._map(name), ctypes.byref(size))
+        if address:
+            _libc.madvise(ctypes.c_void_p(address), size, MADV_REMOVE)
+
     def close(self) -> None:
         """Detach and free everything; may be called again."""
         while self._links:
@@ -147,9 +159,7 @@ def _library() -> ctypes.CDLL:
 def _collect(level: int, template: int, arguments: int) -> int:
     if level == _WARN:
         buffer = ctypes.create_string_buffer(65536)
-        ctypes.CDLL(None).vsnprintf(
-            buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(template), ctypes.c_void_p(arguments)
-        )
+        _libc.vsnprintf(buffer, ctypes.c_size_t(len(buffer)), ctypes.c_void_p(template), ctypes.c_void_p(arguments))
         _messages.extend(buffer.value.decode(errors="replace").splitlines())
     return 0
 

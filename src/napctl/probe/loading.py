@@ -105,6 +105,7 @@ def _loaded(
         fd, found = program.map_fd(".bss")
         assert found == size, f"the program has {found} bytes of counters, not {size}"
         memory = mmap.mmap(fd, size)
+        program.forget_initial_value(".bss")
         prepare(memory)
         program.attach()
     except LibbpfError:

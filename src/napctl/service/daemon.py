@@ -19,6 +19,7 @@ from napctl.change.recovery import recover, restored_each
 from napctl.change.transaction import undisturbed
 from napctl.kernel.machine_sleep import SleepWatch, now_boot_ns
 from napctl.kernel.namespaces import NetworkNamespace
+from napctl.kernel.own_memory import give_back_what_is_free
 from napctl.kernel.priority import in_short_slices
 from napctl.kernel.service_manager import notify, watchdog_seconds
 from napctl.model.change import Transaction
@@ -71,6 +72,7 @@ class Service:
 
     def run(self, wake: Wake, log: Log) -> ServiceEnd:
         """Until `wake` asks for the end; `log` takes what is written. Raises what cannot be undone."""
+        give_back_what_is_free()
         with ExitStack() as open_, in_short_slices():
             open_.enter_context(the_only_one(self._directory))
             control = open_.enter_context(ControlServer(self._directory))

@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, NamedTuple, Self
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -117,30 +118,19 @@ class MetricsServer:
     def __init__(self, collector: SnapshotCollector, address: str, port: int) -> None:
         """At this address alone. Raises NapctlError."""
         place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        self._server: WSGIServer
-        self._thread: threading.Thread
         try:
-            self._server, self._thread = start_http_server(port, address, registry=_registry(collector))
+            self._server = _Server(address, port)
         except (OSError, OverflowError) as error:
             raise _not_served(place, error) from None
-        handler: Any = self._server.RequestHandlerClass
-        self._server.RequestHandlerClass = type("Handler", (handler,), {"timeout": LONGEST_SCRAPE_SECONDS})
-        self._scraping: set[socket.socket] = set()
-        server: Any = self._server
-        self._hang_up = server.shutdown_request
-        server.verify_request, server.shutdown_request = self._may_scrape, self._has_scraped
+        self._server.set_app(make_wsgi_app(_registry(collector)))
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="napctl-metrics")
+        self._thread.start()
 
-    def _may_scrape(self, connection: socket.socket, _address: object) -> bool:
-        """One more."""
-        free = len(self._scraping) < MOST_SCRAPES
-        if free:
-            self._scraping.add(connection)
-        return free
-
-    def _has_scraped(self, connection: socket.socket) -> None:
-        """Or may not."""
-        self._scraping.discard(connection)
-        self._hang_up(connection)
+    def _serve(self) -> None:
+        """Sleeps until somebody connects: serve_forever() would look twice a second whether it is to end."""
+        while not self._closed:
+            self._server.handle_request()
 
     @property
     def port(self) -> int:
@@ -149,11 +139,12 @@ class MetricsServer:
 
     def close(self) -> None:
         """Take no more scrapes. Those that are being answered have a second, as half an answer is worse than none."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._closed = True
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes up who waits for a connection
         self._thread.join()
+        self._server.server_close()
         deadline = time.monotonic() + LAST_SCRAPES_SECONDS
-        while self._scraping and time.monotonic() < deadline:
+        while self._server.scraping and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def __enter__(self) -> Self:
@@ -161,6 +152,38 @@ class MetricsServer:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """One thread for each scrape, MOST_SCRAPES at most."""
+
+    daemon_threads = True
+
+    def __init__(self, address: str, port: int) -> None:
+        """Raises OSError, OverflowError."""
+        self.scraping: set[object] = set()
+        """Connections that are being answered."""
+        self.address_family, *_, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        super().__init__((str(place[0]), port), _Handler)
+
+    def verify_request(self, request: object, client_address: object) -> bool:
+        """Whether there may be one more."""
+        free = len(self.scraping) < MOST_SCRAPES
+        if free:
+            self.scraping.add(request)
+        return free
+
+    def shutdown_request(self, request: Any) -> None:
+        """It was answered, or may not be."""
+        self.scraping.discard(request)
+        super().shutdown_request(request)
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = LONGEST_SCRAPE_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
+        """Nothing."""
 
 
 def write_textfile(collector: SnapshotCollector, path: Path) -> None:

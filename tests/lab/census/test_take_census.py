@@ -15,6 +15,7 @@ from napctl.lab.servers import Server
 from napctl.model.census import Census, CensusDevice, QueueWay, TakenWay
 from napctl.model.settings import NapiSettings
 from napctl.model.value import from_json
+from napctl.observe.machine import take_machine
 from tests.lab.census.xdp import (
     XDP_DROP,
     XDP_PASS,
@@ -25,7 +26,7 @@ from tests.lab.census.xdp import (
     to_socket,
     verdict,
 )
-from tests.lab.helpers import Napctl, ask, at_server, set_napi, until, without
+from tests.lab.helpers import Napctl, ask, at_server, in_namespace, set_napi, until, without
 from tests.meanwhile import again_and_again
 
 pytestmark = pytest.mark.lab
@@ -131,6 +132,14 @@ def test_an_xdp_program_is_told_with_its_mode_and_its_name(lab: Lab, generic: bo
         (way,) = device_of(census(lab)).handed
         assert (way.kind, way.by is not None and way.by.endswith("(census)")) == (kind, True)
     assert device_of(census(lab)).handed == ()
+
+
+def test_among_many_devices_it_is_told_as_well(lab: Lab) -> None:
+    for number in range(10):
+        in_namespace(lab.server.namespace, "ip", "link", "add", f"v{number}", "type", "veth")
+    with attached(lab.server, verdict(XDP_PASS), generic=True):
+        machine = take_machine(lab.server.namespace, with_pollers=False)
+    assert [each.name for each in machine.devices if each.xdp is not None] == [lab.server.device]
 
 
 def test_what_a_native_program_drops_is_counted_and_what_it_passes_is_not(lab: Lab) -> None:

@@ -279,6 +279,25 @@ def test_it_stops_amid_a_scrape_and_a_client_that_says_nothing_holds_nobody_up()
         time.sleep(0.01)
 
 
+def test_while_nobody_scrapes_it_sleeps() -> None:
+    with MetricsServer(showing(snapshot()), "127.0.0.1", 0) as server:
+        scrape(server.port)
+        status = Path(f"/proc/self/task/{server._thread.native_id}/status")
+        assert any(not wakes_of(status) for _ in range(10)), "at first it may still begin to wait"
+
+
+def wakes_of(status: Path) -> int:
+    """How often a thread goes to sleep of its own accord in a second."""
+
+    def count() -> int:
+        (found,) = re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.M)
+        return int(found)
+
+    before = count()
+    time.sleep(1.1)
+    return count() - before
+
+
 class SlowCollector(SnapshotCollector):
     """One whose answer takes a third of a second."""
 
@@ -300,7 +319,7 @@ def test_a_scrape_that_is_being_answered_is_answered_before_it_has_stopped() -> 
     scraping.start()
     assert collector.asked.wait(10)
     server.close()
-    assert not server._scraping
+    assert not server._server.scraping
     scraping.join(10)
     assert "napctl_up 0.0" in found[0]
 
@@ -316,14 +335,14 @@ def test_who_says_nothing_on_many_connections_takes_no_more_than_so_many() -> No
         for number in range(MOST_SCRAPES + BEYOND):
             silent.append(stack.enter_context(socket.create_connection(place)))
             hung_up.register(silent[-1], select.POLLIN)
-            while len(server._scraping) < min(number + 1, MOST_SCRAPES) and time.monotonic() < deadline:
+            while len(server._server.scraping) < min(number + 1, MOST_SCRAPES) and time.monotonic() < deadline:
                 time.sleep(0.001)  # more than a few that wait are asked to come again
         while len(hung_up.poll(100)) < BEYOND and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(hung_up.poll(0)) == BEYOND
         for each in silent:
             each.close()
-        while server._scraping and time.monotonic() < deadline:
+        while server._server.scraping and time.monotonic() < deadline:
             time.sleep(0.01)
         assert "napctl_up 1.0" in scrape(server.port)
 
