@@ -184,7 +184,8 @@ class LatencyProbe:
         if not self._paused:
             return
         keys, sockets = self._latency.keys, self._latency.sockets
-        for place in (place for place, key in enumerate(keys) if key):
+        used = (place for place, key in enumerate(memoryview(bytes(keys)).cast("Q").tolist()) if key)  # 0.1 ms
+        for place in used:
             sockets[place].raw = bytes(ctypes.sizeof(sockets[place]))
             keys[place] = 0
         self._latency.pending = 0
