@@ -12,13 +12,17 @@ from napctl.kernel.cpu_time import clock_seconds
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, memcached
+from napctl.load.lab import CLOSED_DEPTH
+from napctl.load.process import load_name
 from napctl.probe import Probe
 from napctl.probe.latency import LatencyProbe
 from napctl.probe.softirq_parts import SoftirqPartsProbe
 from napctl.probe.softirq_time import SoftirqTimeProbe
 from napctl.probe.suspension import SuspensionProbe
 
-RATES = (1_000.0, 5_000.0, 20_000.0, 60_000.0, 100_000.0)
+MOST = 0.0
+"""As many as it can answer."""
+RATES = (1_000.0, 5_000.0, 20_000.0, 60_000.0, 100_000.0, MOST)
 SECONDS = 1.5
 TRACEPOINTS = (
     "napi_poll", "sk_data_ready", "sock_recv_length", "sock_send_length", "softirq_entry", "softirq_exit",
@@ -117,7 +121,7 @@ def _costs(before: Totals, after: Totals, events: Mapping[str, float], seconds: 
 def _tell(rate: float, cpus: float, costs: Mapping[str, Mapping[str, Cost]], gap: int) -> None:
     shares = {probe: 100 * sum(each.seconds for each in found.values()) / cpus for probe, found in costs.items()}
     print(
-        f"  {rate:>9,.0f}/s ({100 * cpus:.0f} % of a CPU): {sum(shares[probe] for probe in ADAPTING):.2f} %; "
+        f"  {load_name(rate):>11} ({100 * cpus:.0f} % of a CPU): {sum(shares[probe] for probe in ADAPTING):.2f} %; "
         f"where it decides for groups, softirq_parts {shares['softirq_parts']:.2f} % more; "
         f"watched, polls {shares['polls']:.2f} % more",
         flush=True,
@@ -158,7 +162,8 @@ def _cpu_share(lab: Lab, server: Server, rate: float) -> float:
 
 @contextmanager
 def _loaded(lab: Lab, server: Server, rate: float) -> Iterator[None]:
-    spec = LoadSpec(rate_per_second=rate, seconds=SECONDS + 1, warmup_seconds=0.8)
+    depth = 0 if rate else CLOSED_DEPTH
+    spec = LoadSpec(rate_per_second=rate, closed_depth=depth, seconds=SECONDS + 1, warmup_seconds=0.8)
     with started(lab, server, spec) as load:
         load.wait_for_warmup()
         yield

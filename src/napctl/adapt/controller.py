@@ -326,12 +326,12 @@ def _hopeless(state: State, goal: LatencyGoal, way: Way) -> bool:
     return near.weight > 0 and not keeps(near, HOPELESS * limit_ns(state, goal), 0.0)
 
 
-def _cure_order(state: State, goal: LatencyGoal, way: Way) -> tuple[float, float]:
-    """By what the next octave knows; else from interrupts the middle of the range first, from a timer the shorter ones,
-    or, where the CPU is saturated, the longer ones."""
+def _cure_order(state: State, goal: LatencyGoal, way: Way) -> tuple[bool, float]:
+    """From interrupts the middle of the range first, from a timer the shorter ones, or, where the CPU is saturated, the
+    longer ones; last what breaks the limit at the next octave. What is best there was taken as the load came."""
     near, place, index = state.learned.near(state.octave, way).p99, goal.ways.index(state.way), goal.ways.index(way)
-    known = near.mean if near.weight else float("inf")
+    bad = near.weight > 0 and not keeps(near, limit_ns(state, goal), 0.0)
     if place == 0:
-        return known, abs(index - len(goal.ways) / 2)
+        return bad, abs(index - len(goal.ways) / 2)
     longer = _here(state).cost.typical * 2 ** (state.octave + 0.5) >= SATURATED
-    return known, abs(index - place) + (0 if (index > place) == longer else len(goal.ways))
+    return bad, abs(index - place) + (0 if (index > place) == longer else len(goal.ways))

@@ -107,7 +107,7 @@ class Learned(Value, frozen=True, kw_only=True):
 
     def with_one(self, octave: int, seen: WayWindow) -> "Learned":
         """And one window more. Percentiles of another kind than before put those before away."""
-        now, cells = self.traffic_seconds + seen.seconds, self.cells
+        now, cells = self.traffic_seconds + seen.rested + seen.seconds, self.cells
         kind = self.until_poll_only if seen.p99_ns is None else seen.until_poll_only
         if kind != self.until_poll_only:
             cells = tuple(replace(each, p99=Pool()) for each in cells)

@@ -7,13 +7,14 @@ from napctl.adapt.controller import RECENT, WINDOW_SECONDS, limit_ns
 from napctl.adapt.controller_state import State
 from napctl.adapt.preference import LatencyGoal
 
-__all__ = ["WindowSpan", "followed", "has_ended", "next_span"]
+__all__ = ["WindowSpan", "followed", "has_begun", "has_ended", "next_span"]
 
 
 IDLE_PER_SECOND = 100.0
 """Packets, below which a server idles: nothing can be told then, and nothing is to be gained."""
 SETTLED_SECONDS = 2.0
-"""Of a window at a load that has not changed for as many as a trial is compared with: each window costs as much."""
+"""From a window to the next at a load that has not changed for as many as a trial is compared with. In between nobody
+looks: what looks at each request costs a busy server some percent of its CPU time, whatever it does with it."""
 ANOTHER_LOAD = 1.4
 """Ratio of packets a second within a window, from which it is given up: it has seen two loads, which are none."""
 SLACK = 0.1
@@ -22,10 +23,12 @@ SLACK = 0.1
 
 @dataclass(frozen=True)
 class WindowSpan:
-    """Of a window: when it began, and how long it is to be, s. Short, but for one that follows upon another."""
+    """Of a window: when it begins, and how long it is to be, s."""
 
     began: float
     seconds: float = WINDOW_SECONDS
+    rested: float = 0.0
+    """Before it began, since the last one: nobody looked then, but for the glances."""
     again: bool = False
     """It is in the place of one that was given up, and is not given up itself."""
 
@@ -44,15 +47,21 @@ def next_span(
     return span
 
 
+def has_begun(span: WindowSpan, at: float) -> bool:
+    """Whether it is time to look."""
+    return at >= span.began - SLACK
+
+
 def has_ended(span: WindowSpan, at: float) -> bool:
     """Whether that window is to be decided upon."""
     return at - span.began >= span.seconds - SLACK
 
 
 def followed(at: float, state: State, goal: LatencyGoal) -> WindowSpan:
-    """By the next window, which begins as the last one has been decided upon: longer where there is nothing to hurry
-    for, that is no trial, and a budget that is kept, or has been broken for so long that it is nothing new."""
+    """By the next window: at once, or later where there is nothing to hurry for, that is no trial, and a budget that is
+    kept, or has been broken for so long that it is nothing new."""
     limit = limit_ns(state, goal)
     over = sum(1 for _ in takewhile(lambda each: (each.p99_ns or 0.0) > limit, reversed(state.recent)))
     hurry = state.trial or len(state.recent) < RECENT or 0 < over < RECENT
-    return WindowSpan(at, WINDOW_SECONDS if hurry else SETTLED_SECONDS)
+    rest = 0.0 if hurry else SETTLED_SECONDS - WINDOW_SECONDS
+    return WindowSpan(at + rest, rested=rest)

@@ -45,6 +45,8 @@ class WayWindow(Value, frozen=True, kw_only=True):
     not show in them."""
     instances: int = 1
     """NAPI instances that the packets came by. Loads are compared for each of them."""
+    rested: float = 0.0
+    """Seconds before it in which nobody looked, at the same load."""
 
 
 def ways_between(

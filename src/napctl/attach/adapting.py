@@ -11,10 +11,12 @@ from dataclasses import replace as but
 from pathlib import Path
 from typing import Self
 
+from msgspec.structs import replace
+
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS
 from napctl.adapt.controller_state import State, start
 from napctl.adapt.grouping import Grouping, Groups, regrouped
-from napctl.adapt.pace import WindowSpan, followed, has_ended, next_span
+from napctl.adapt.pace import WindowSpan, followed, has_begun, has_ended, next_span
 from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.together import begun_anew, decide_each
 from napctl.adapt.ways import Way
@@ -223,15 +225,29 @@ class Adapting:
         span = next_span(self._span, now, before.per_second, self._glance.per_second, tries=self.tries)
         self._due_at = now + (WINDOW_SECONDS if span else DOZE_SECONDS)
         if span is None or span != self._span:
-            self._span, self._began = self._long_enough(span), self._probes.read() if span else None
+            self._span = self._long_enough(span)
+            self._begin(now)
+        elif self._began is None:
+            self._begin(now)
         elif has_ended(span, now):
-            assert self._began is not None
             before_it, self._began = self._began, self._probes.read()
-            turn = self._decided(before_it, self._began)
+            turn = self._decided(before_it, self._began, span.rested)
             if self._span is not None:  # else another begins, of other groups
                 self._span = self._followed(now)
+                self._begin(now, self._began)
             return turn
         return None
+
+    def _begin(self, now: float, last: ProbeReading | None = None) -> None:
+        """The window at hand, if it is time: from the reading with which the last one has just ended, or a new one."""
+        if self._span is None or not has_begun(self._span, now):
+            self._began = None
+            self._probes.rest()
+        elif last is not None:
+            self._began = last
+        else:
+            self._began = self._probes.begin()
+            self._span = but(self._span, began=now)
 
     def _awaited(self, now: float, until: float) -> Turn | None:
         """What comes of waiting for a look that tells groups apart."""
@@ -244,7 +260,7 @@ class Adapting:
     def _followed(self, now: float) -> WindowSpan | None:
         """The next window: that of the group that is most in a hurry."""
         spans = [followed(now, each, self._goal) for each in self._states]
-        return self._long_enough(min(spans, key=lambda each: each.seconds))
+        return self._long_enough(min(spans, key=lambda each: each.began))
 
     def _long_enough(self, span: WindowSpan | None) -> WindowSpan | None:
         if span is None or len(self._groups) == 1:
@@ -261,11 +277,11 @@ class Adapting:
             self._span = None
         self._glance = self._glance_anew()
 
-    def _decided(self, before: ProbeReading, now: ProbeReading) -> Turn:
+    def _decided(self, before: ProbeReading, now: ProbeReading, rested: float) -> Turn:
         together, windows = self._probes.between(before, now, [(each.part, each.way) for each in self._groups])
         if not windows:
             return Turn((), ())
-        decisions = decide_each(self._states, windows, self._goal)
+        decisions = decide_each(self._states, [replace(each, rested=rested) for each in windows], self._goal)
         self._states = [each.state for each in decisions]
         several = len(self._groups) > 1
         wanted = tuple(

@@ -85,6 +85,22 @@ class WindowProbes:
         """Until now: that alone is quick."""
         return self._cost.packets(self._all.napis)
 
+    def begin(self) -> ProbeReading:
+        """A window: what there was until now, and from now on latency is looked at."""
+        if self._latency is not None:
+            try:
+                self._latency.resume()
+            except ProbeUnavailable as error:
+                self._say(f"server-side latency is no longer measured: {error.reason}; adapting by the wait for a poll")
+                self._latency.close()
+                self._latency = None
+        return self.read()
+
+    def rest(self) -> None:
+        """Until the next one nobody looks at each request: that costs it some percent, whatever is done with it."""
+        if self._latency is not None:
+            self._latency.pause()
+
     def read(self) -> ProbeReading:
         """What there was until now."""
         latency = {each.pid: each.until_read for each in self._latency.read()} if self._latency else None

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from napctl.model.latency import BUCKETS, LatencyHistogram, ProcessLatency
 from napctl.probe.libbpf import BpfObject
-from napctl.probe.loading import LoadedProgram, ProbeUnavailable, kernel_btf, loaded
+from napctl.probe.loading import LoadedProgram, ProbeUnavailable, attached, kernel_btf, loaded
 
 __all__ = ["MOST_PORTS", "LatencyProbe", "Losses"]
 
@@ -78,8 +78,8 @@ class _Latency(ctypes.Structure):
         ("_cpus", ctypes.c_char * 64 * CPUS),
         ("wanted", _u64 * (PIDS // 64)),
         ("ports", _u64 * (65536 // 64)),
-        ("_keys", _u64 * SOCKETS),
-        ("_sockets", ctypes.c_char * (64 + 16 * RING) * SOCKETS),
+        ("keys", _u64 * SOCKETS),
+        ("sockets", ctypes.c_char * (64 + 16 * RING) * SOCKETS),
         ("_napis", ctypes.c_char * 64 * NAPIS),
         ("processes", _Process * PROCESSES),
         ("lost_samples", _u64),
@@ -90,7 +90,7 @@ class _Latency(ctypes.Structure):
         ("slices", _Slices),
         ("gap", _u32),
         ("_padding_of_gap", ctypes.c_char * 48),
-        ("_pending", _u32),
+        ("pending", _u32),
         ("_padding_of_pending", ctypes.c_char * 60),
     )
 
@@ -113,7 +113,8 @@ class LatencyProbe(LoadedProgram):
 
     It looks at slices of time, a quarter of it, and there at some of the requests, chosen at random: at most one in
     `least_gap`, and so many fewer that some two thousand a second have come at each reading. A connection is seen as
-    soon as one to the same local port was read from in a slice.
+    soon as one to the same local port was read from in a slice. It can pause: what is attached to a tracepoint costs
+    each of its events, also where it leaves at once.
     """
 
     VIEWS = ("_latency",)
@@ -124,6 +125,7 @@ class LatencyProbe(LoadedProgram):
         self._least_gap = self._latency.gap = least_gap
         self._loaded_at = self._read_at = time.monotonic()
         self._samples = 0
+        self._paused = False
 
     @classmethod
     def load(cls, pids: Collection[int], *, least_gap: int = LEAST_GAP, always: bool = False) -> Self:
@@ -165,11 +167,31 @@ class LatencyProbe(LoadedProgram):
             if each.tgid
         )
         now, samples = time.monotonic(), sum(each.until_read.samples for each in found)
-        if now - self._read_at >= SHORTEST_SECONDS:
+        if now - self._read_at >= SHORTEST_SECONDS and not self._paused:
             found_gap = next_gap(self._latency.gap, samples - self._samples, now - self._read_at)
             self._latency.gap = max(self._least_gap, found_gap)
             self._read_at, self._samples = now, samples
         return found
+
+    def pause(self) -> None:
+        """Count nothing until resume(), and cost nothing; best after read(). May be called again."""
+        if not self._paused:
+            self._program.detach()
+            self._paused = True
+
+    def resume(self) -> None:
+        """Go on. Who has read what meanwhile is not known: what was chosen before and not read is given up. May be
+        called again. Raises ProbeUnavailable; it is paused still, then."""
+        if not self._paused:
+            return
+        keys, sockets = self._latency.keys, self._latency.sockets
+        used = (place for place, key in enumerate(memoryview(bytes(keys)).cast("Q").tolist()) if key)  # 0.1 ms
+        for place in used:
+            sockets[place].raw = bytes(ctypes.sizeof(sockets[place]))
+            keys[place] = 0
+        self._latency.pending = 0
+        attached(self._program)
+        self._paused, self._read_at = False, time.monotonic()
 
     def drop(self, pid: int) -> None:
         """Count that process's requests no more: when it has ended its pid may be another's."""

@@ -102,6 +102,11 @@ class BpfObject:
         for program in self._programs():
             self._links.append(_pointer(_library().bpf_program__attach(program), "attach"))
 
+    def detach(self) -> None:
+        """Let no program run any more; attach() may be called again."""
+        while self._links:
+            _library().bpf_link__destroy(self._links.pop())
+
     def program_fds(self) -> dict[str, int]:
         """File descriptor by program name; they belong to this object."""
         library = _library()
@@ -123,8 +128,7 @@ class BpfObject:
 
     def close(self) -> None:
         """Detach and free everything; may be called again."""
-        while self._links:
-            _library().bpf_link__destroy(self._links.pop())
+        self.detach()
         if self._pointer is not None:
             _library().bpf_object__close(self._pointer)
             self._pointer = None

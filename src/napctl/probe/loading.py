@@ -10,7 +10,7 @@ from napctl.kernel import capabilities
 from napctl.probe import btf
 from napctl.probe.libbpf import BpfObject, LibbpfError, LibbpfMissing, explaining
 
-__all__ = ["LoadedProgram", "ProbeUnavailable", "explained", "kernel_btf", "loaded", "net_rx_softirq"]
+__all__ = ["LoadedProgram", "ProbeUnavailable", "attached", "explained", "kernel_btf", "loaded", "net_rx_softirq"]
 
 
 T = TypeVar("T")
@@ -112,6 +112,15 @@ def _loaded(
         program.close()
         raise
     return program, memory
+
+
+def attached(program: BpfObject) -> None:
+    """One that was detached runs again. Raises ProbeUnavailable, and it is detached still."""
+    try:
+        program.attach()
+    except LibbpfError as error:
+        program.detach()
+        raise ProbeUnavailable(refused(error)) from error
 
 
 def kernel_btf() -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bench.probecost import statistics, totals
 from msgspec.structs import replace as but
 
 from napctl import probe
@@ -204,6 +205,34 @@ def test_a_device_that_somebody_else_has_set_is_left_alone_and_named_once(
         return found
 
     until(tried, "it to be set before it was changed")
+
+
+def test_once_nothing_changes_no_program_sees_most_requests(
+    lab: Lab, server: Server, load: LoadStarter, napctl: Napctl, tmp_path: Path
+) -> None:
+    load(2_000)
+    transaction = napctl.attach_quickly(server.pid)
+    goal = LatencyGoal(ways=(INTERRUPTS,), budget_ns=1_000_000_000)
+    said: list[str] = []
+    with statistics(), Adapting(goal, transaction, tmp_path / "kept", said.append, INTERRUPTS) as adapting:
+        latency = adapting._probes._latency
+        assert latency is not None
+        fds = latency.prog_fds().values()
+
+        def saw_requests() -> bool:
+            """From one glance to the next."""
+            before = sum(totals(fd)[1] for fd in fds)
+            time.sleep(adapting.seconds_left(time.monotonic()))
+            after = sum(totals(fd)[1] for fd in fds)
+            adapting.turn()
+            return after > before
+
+        assert saw_requests()
+        for _ in range(2):
+            until(lambda: not saw_requests(), "it to rest")
+            until(saw_requests, "it to look again")
+        assert said == []
+    assert napctl("detach", server.pid).status == 0
 
 
 def test_an_idle_server_is_only_glanced_at(

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from statistics import quantiles
 
 import pytest
+from bench.probecost import statistics, totals
 
 from napctl.model.latency import NOTHING, LatencyHistogram, ProcessLatency
 from napctl.observe.server_latency import LatencyMeter
@@ -206,6 +207,41 @@ def test_of_other_processes_nothing_is_counted_until_they_are_added(probe: Laten
     found = of(probe, child)
     assert found.until_read.samples >= 8
     assert found.until_reply.samples >= 8
+
+
+@pytest.mark.parametrize("kind", [datagrams, connected])
+def test_while_it_pauses_no_program_runs_and_what_was_chosen_before_is_given_up(kind: object) -> None:
+    """Of what is read in the pause nobody knows when: it would seem to have waited until the end of that."""
+    with (
+        statistics(),
+        LatencyProbe.load([os.getpid()], least_gap=1, always=True) as probe,
+        kind() as (client, server),  # type: ignore[operator]
+    ):
+
+        def ask(times: int) -> int:
+            for _ in range(times):
+                client.send(b"x")
+                server.recv(10)
+            return of(probe).until_read.samples
+
+        def runs() -> int:
+            return sum(totals(fd)[1] for fd in probe.prog_fds().values())
+
+        before = ask(20)
+        assert before >= 10
+        client.send(b"x")  # chosen, and not read yet
+        probe.pause()
+        probe.pause()
+        ran = runs()
+        assert ask(20) == before
+        assert runs() == ran
+        time.sleep(PAUSE)
+        probe.resume()
+        probe.resume()
+        after = ask(20)
+        assert after >= before + 10
+        assert longest(of(probe).until_read) < LEAST_NS
+        assert runs() > ran
 
 
 def test_of_a_process_that_is_dropped_nothing_more_is_counted(probe: LatencyProbe) -> None:

@@ -115,6 +115,27 @@ def test_a_saturated_cpu_tries_the_longer_timers_first_and_a_free_one_the_shorte
         assert changed(windows)[0] == ("cure", expected)
 
 
+def test_a_cure_is_not_chosen_for_being_the_only_one_that_another_load_knows() -> None:
+    """What is best by that was taken as the load came, and did not do: the middle of the range tells more."""
+
+    def world(way: Way, load: float, at: float) -> tuple[float, float]:
+        light = world_of(interrupts=(10, 100), t20us=(15, 90))
+        return light(way, load, at) if load < 70_000 else (10e-6, 2_000e3)
+
+    run = course(300, noise=QUIET)
+    assert changed(run.run(world, [(8, 50_000)])) == [("trial", "20us"), ("back", "interrupts")]
+    assert changed(run.run(world, [(4, 100_000)]))[0] == ("cure", "50us")
+
+
+def test_a_cure_that_costs_more_and_helps_nothing_does_not_make_all_ways_alike() -> None:
+    run = course(300, noise=QUIET)
+    world = world_of(interrupts=(10, 900), t20us=(11.5, 900), t50us=(11.5, 900), t100us=(11.5, 200), t200us=(11.5, 900))
+    windows = run.run(world, [(30, 50_000)])
+
+    assert changed(windows)[:2] == [("cure", "50us"), ("back", "interrupts")]
+    assert str(run.state.way) == "100us"
+
+
 def test_latency_is_preferred_among_what_is_affordable() -> None:
     world = world_of(interrupts=(10, 250), t20us=(12, 150), t50us=(14, 60), t100us=(30, 100), t200us=(9, 290))
     ends = []

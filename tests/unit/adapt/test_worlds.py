@@ -21,6 +21,7 @@ from tests.unit.adapt.worlds import (
     World,
     course,
     memcached,
+    memcached_in_quiet,
     most_changes,
     trial_seconds,
 )
@@ -131,6 +132,21 @@ def test_a_load_that_steps_keeps_the_budget_after_the_second_of_a_step(
         assert seconds(wrong) <= 0.03 * seconds(later)  # trials
         assert cpu_seconds(windows) < 0.92 * cpu_seconds_of(WAYS[2], STEPS * 5)  # the only fixed way that keeps it too
         assert_promises(run, run.windows)
+
+
+def test_the_one_way_that_keeps_the_budget_is_found_in_the_first_pass_though_another_helps_nothing(
+    sampled: Callable[[Sequence[int], int], list[int]],
+) -> None:
+    """On a quiet machine the shortest timer has at the heaviest step the p99 of interrupts, and is known of the step
+    before. Tried first, and taken for what every way is like, it kept 50us from being tried in three runs of four."""
+    found: list[bool] = []
+    for seed in sampled(range(40), 4):
+        run = course(180, seed=seed, noise=Noise(p99=0.15))
+        windows = run.run(memcached_in_quiet, [(10, 5_000), (10, 60_000), (10, 100_000), (10, 5_000)] * 3)
+        late = [each for each in windows if each.load == 100_000 and each.seen.at > 1_040 and each.since_step > 2]
+        found += [str(each.seen.way) == "50us" for each in late]
+        assert_promises(run, windows)
+    assert sum(found) >= 0.9 * len(found)
 
 
 def test_a_machine_that_stalls_now_and_then_is_not_taken_for_a_bad_way(

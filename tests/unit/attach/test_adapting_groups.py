@@ -47,16 +47,22 @@ class World:
     ran: dict[int, float] = field(default_factory=dict)
     waits: dict[int, list[float]] = field(default_factory=dict)
     parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]] = ()
+    looking: bool = True
+    """At each request, as LatencyProbe does unless it pauses;"""
+    looked_seconds: float = 0.0
+    """for so long in all."""
 
     def run(self, seconds: float) -> None:
         self.now += seconds
+        self.looked_seconds += seconds if self.looking else 0.0
         for pid, napi_id in FED.items():
             load = self.loads.get(napi_id, 0.0)
             cost, p99_ns = memcached(self.ways.get(napi_id, INTERRUPTS), load, self.now)
             self.counted[napi_id] = self.counted.get(napi_id, 0.0) + load * seconds
             self.ran[pid] = self.ran.get(pid, 0.0) + load * seconds * cost
             counts = self.waits.setdefault(pid, [0.0] * len(BOUNDS_NS))
-            counts[next(place for place, bound in enumerate(BOUNDS_NS) if bound > p99_ns) - 1] += 100 * seconds
+            if self.looking:
+                counts[next(place for place, bound in enumerate(BOUNDS_NS) if bound > p99_ns) - 1] += 100 * seconds
 
     # As CostProbe.
     def __enter__(self) -> "World":
@@ -105,6 +111,12 @@ class Latencies:
             ProcessLatency(pid=pid, until_read=LatencyHistogram(counts=tuple(map(round, counts))))
             for pid, counts in self._world.waits.items()
         )
+
+    def pause(self) -> None:
+        self._world.looking = False
+
+    def resume(self) -> None:
+        self._world.looking = True
 
     def add(self, _pid: int) -> None:
         pass
@@ -301,6 +313,35 @@ def test_groups_that_could_not_be_made_are_made_the_next_time(server: Server, mo
     assert len(server.adapting.ways) == 1
     server.run(DIFFER_SECONDS + 10)
     assert len(server.adapting.ways) == 2
+
+
+@pytest.mark.parametrize("load", [100_000, 3_000])
+def test_once_nothing_changes_requests_are_looked_at_for_a_quarter_of_the_time(server: Server, load: float) -> None:
+    """What is attached to a tracepoint costs each of its events: most where a server has no CPU time to spare."""
+    server.world.loads = {300: load, 301: load}
+    server.adapting.told(FEEDS)
+    server.run(900)
+    before, changes = server.world.looked_seconds, len(server.changes)
+    server.run(120)
+    assert len(server.changes) == changes
+    assert 0.2 * 120 <= server.world.looked_seconds - before <= 0.3 * 120
+    server.world.loads = {300: 20_000, 301: 20_000}
+    before = server.world.looked_seconds
+    server.run(2)
+    assert server.world.looked_seconds - before >= 1, "another load is looked at at once"
+
+
+def test_where_looking_cannot_be_gone_on_with_the_wait_for_a_poll_counts_and_that_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Latencies) -> None:
+        raise ProbeUnavailable("no BPF any more")
+
+    monkeypatch.setattr(Latencies, "resume", refuse)
+    server.run(30)
+    assert server.said == [
+        "server-side latency is no longer measured: no BPF any more; adapting by the wait for a poll"
+    ]
 
 
 def test_windows_of_groups_are_longer_as_the_lightest_has_few_samples(server: Server) -> None:
