@@ -1,5 +1,7 @@
 """The units of the package, and what its scripts do to a system that runs: real systemd, nginx, a NIC's driver."""
 
+import json
+
 import pytest
 
 from tests.debian.guest import Guest
@@ -53,13 +55,14 @@ def test_what_they_may_do_is_all_that_it_takes(guest: Guest) -> None:
     before = settings(guest)
 
     status, attaching, now = confined(
-        guest, "napctl.service", "status e1000e0", "attach nginx.service", "attached --json"
+        guest, "napctl.service", "status e1000e0", "attach nginx.service", "attached --json --interval 10"
     )
     during = settings(guest)
     confined(guest, "napctl-guard.service", "detach --all")
 
     assert "not known" not in status + attaching, "nothing was out of reach"
-    assert "server-side latency" in attaching, "the probes were loaded"
+    (standing,) = json.loads(now)["attachments"]
+    assert standing["latency"], "the probes were loaded"
     assert "nginx" in now
     assert during["irq_suspend_timeout_ns"] == 20_000_000
     assert settings(guest) == before

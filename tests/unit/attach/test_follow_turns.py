@@ -11,6 +11,7 @@ from napctl.attach import follow_sweep
 from napctl.attach.follow import Stay
 from napctl.attach.follow_pace import ATTACHED_SECONDS
 from napctl.attach.target import parse
+from napctl.model.backoff import UNATTENDED
 from napctl.model.change import Guard
 from napctl.model.errors import NapctlError
 from napctl.model.policy import AttachEntry, Origin
@@ -20,20 +21,21 @@ from tests.unit.attach.targets import examination, instance, judged
 
 FOUND = examination(instance(5, {300: 1}))
 GUARD = Guard(pid=0, started_ticks=0, deadline_boot_ns=0)
-MOST_SECONDS = 300.0
 
 
 @pytest.fixture
 def stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stay:
     """Nothing changes about its processes."""
     options = attach_options_of(AttachEntry(origin=Origin(file="", line=1), target="nginx"))
-    stay = Stay(parse("nginx"), options, GUARD, tmp_path, lambda *_: None, most_seconds=MOST_SECONDS)
+    stay = Stay(parse("nginx"), options, GUARD, tmp_path, lambda *_: None, pauses=UNATTENDED)
     monkeypatch.setattr(stay._processes, "check", lambda: False)
     return stay
 
 
 @pytest.mark.parametrize(
-    ("is_attached", "most_seconds"), [(True, ATTACHED_SECONDS), (False, MOST_SECONDS)], ids=["attached", "waiting"]
+    ("is_attached", "most_seconds"),
+    [(True, ATTACHED_SECONDS), (False, UNATTENDED.most_seconds)],
+    ids=["attached", "waiting"],
 )
 def test_after_errors_it_tries_again_within_30_s_where_something_is_attached(
     is_attached: bool, most_seconds: float, stay: Stay, monkeypatch: pytest.MonkeyPatch

@@ -276,7 +276,7 @@ class PollerTally:
         who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
         learned = files.learned(who)
         most = {tid: each for tid, (each, _) in bounds.items()}
-        found, now = estimates(self.spinning, self.counted, most, learned, None if self._loses else self._through)
+        found, now = estimates(self.spinning, self.counted, most, learned, self._through if self._keeps_up else None)
         if now != learned:
             files.learn(who, now)
         return found
