@@ -17,6 +17,8 @@ __all__ = ["Pulse"]
 
 LISTING_SHARE = 0.00025
 """Of one CPU that listing descriptors takes at most: 1 µs for each of them."""
+LISTING_SECONDS = 5.0
+"""Between two lists of all processes while no id was given out: one may have chosen his (newest_pid())."""
 MANY = 1000
 """Descriptors. Of a process with more of them nobody asks which of them are sockets: that takes 10 µs for each."""
 
@@ -50,6 +52,9 @@ class Pulse:
         self._names = {each.name for each in self._members.values()} if by_name else set()
         self.settled = settled
         self._pids = set(processes.pids() if pids is None else pids)
+        self._newest: int | None = None
+        """The newest pid when they were listed last."""
+        self._list_all_at = 0.0
         self._young: set[int] = set()
         """Pids that were new the last time and belonged to nobody: what one is called may come a moment later."""
         self._counts = {pid: _count(pid) for pid in self._members}
@@ -86,6 +91,10 @@ class Pulse:
         return Difference(born, ended, frozenset(connected), frozenset(changed - connected))
 
     def _come(self) -> Iterable[int]:
+        newest, moment = processes.newest_pid(), time.monotonic()
+        if not self._young and newest is not None and newest == self._newest and moment < self._list_all_at:
+            return
+        self._newest, self._list_all_at = newest, moment + LISTING_SECONDS
         now = set(processes.pids())
         new, again, self._pids = now - self._pids, self._young & now, now
         self._young = set(new)

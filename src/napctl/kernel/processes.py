@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +24,7 @@ __all__ = [
     "look",
     "look_at_all",
     "named",
+    "newest_pid",
     "parent",
     "pids",
     "process",
@@ -105,6 +107,20 @@ def parent(pid: int) -> int | None:
 def pids() -> list[int]:
     """Ids of all processes of this PID namespace, in order."""
     return sorted([int(entry) for entry in os.listdir(PROC) if entry.isdigit()])  # noqa: PTH208 - ten times faster
+
+
+def newest_pid() -> int | None:
+    """The id that this PID namespace has given out last, to a process or thread: cheaper than pids() by far. None where
+    /proc shows another one.
+
+    Who came under an id that he chose (set_tid of clone3(2), as CRIU does) is not seen by it.
+    """
+    return int(read_small("/proc/loadavg").split()[4]) if _is_proc_ours() else None
+
+
+@cache
+def _is_proc_ours() -> bool:
+    return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115
 
 
 def processes() -> Iterator[Process]:

@@ -1,7 +1,7 @@
 """Packets per poll: how much each call of a driver's poll function found."""
 
 from collections.abc import Iterable, Mapping
-from operator import add, sub
+from operator import add, mul, sub
 
 from napctl.model.value import Value
 
@@ -51,7 +51,8 @@ class Histogram(Value, frozen=True, kw_only=True):
     @property
     def packets(self) -> int:
         """All packets found."""
-        return sum(n * times for n, times in enumerate(self.counts[: TOP + 1])) + self.packets_above
+        counted: int = sum(map(mul, range(TOP + 1), self.counts))
+        return counted + self.packets_above
 
     @property
     def empty_share(self) -> float | None:

@@ -4,6 +4,7 @@ Counts are totals since the service began. They never fall: what a counter of th
 left out (napctl.model.counters).
 """
 
+from operator import add
 from typing import Literal, get_args
 
 import msgspec
@@ -63,7 +64,7 @@ class SuspensionTotals(Value, frozen=True, kw_only=True):
             suspensions=self.suspensions + other.suspensions,
             rescues=self.rescues + other.rescues,
             suspended_ns=self.suspended_ns + other.suspended_ns,
-            waits=tuple(map(int.__add__, self.waits, other.waits)) if any(other.waits) else self.waits,
+            waits=tuple(map(add, self.waits, other.waits)) if any(other.waits) else self.waits,
         )
 
 

@@ -119,7 +119,7 @@ class BpfObject:
 
     def forget_initial_value(self, name: str) -> None:
         """After load(): give back the memory in which libbpf keeps what that map began with, as large as the map, until
-        close(). Since libbpf 1.6 (commit 137978f42251) that is the map itself, of which the kernel gives nothing back.
+        close(). If it has the map itself there, as skeletons do, the kernel refuses: nothing is lost.
         """
         size = ctypes.c_size_t()
         address = _library().bpf_map__initial_value(self._map(name), ctypes.byref(size))

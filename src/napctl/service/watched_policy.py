@@ -22,6 +22,8 @@ __all__ = ["WatchedPolicy"]
 
 FILE_SECONDS = 2.0
 """Between two looks at the files."""
+LATER_SECONDS = 0.25
+"""So much later it may be, if something else wakes us up meanwhile, as mostly does."""
 KEPT = "policy.json"
 NOWHERE = Origin(file="", line=0)
 
@@ -65,8 +67,8 @@ class WatchedPolicy:
         return hashlib.sha256(to_json(replace(self.now, **bare))).hexdigest()[:16]
 
     def seconds_left(self, now: float) -> float:
-        """Until have_files_changed() is to be asked."""
-        return max(0.0, self._due_at - now)
+        """Until have_files_changed() is to be asked, unless it is before."""
+        return max(0.0, self._due_at + LATER_SECONDS - now)
 
     def have_files_changed(self, now: float) -> bool:
         """Since they were last read. Whoever writes at them has to be done: they are to be the same at two looks."""
