@@ -3,7 +3,7 @@ puts back what is its own."""
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 PORT = 7001
 HARDLY = ("--defer-us", 20, "--irq-suspend-timeout", "30us", "--window", 0)
 """The safety timer ends each suspension before the server has polled again: protection has to act."""
+USUALLY = ("--defer-us", 200, "--window", 0)
+"""It may hold or not beside a thread that goes before all else, and be lost amid a flood."""
 NICE_19 = "overload: nice 19 for the thread of NAPI"
 
 
@@ -85,38 +87,41 @@ def test_killed_amid_a_flood_its_guard_puts_back_the_nice_value_and_the_server_s
 
 
 @pytest.mark.long
-def test_suspension_holds_in_a_flood_once_its_thread_is_nice_and_ten_seconds_after_it_all_is_as_before(
-    bed: FloodBed, server: Server, napctl: Napctl
+@pytest.mark.parametrize("how", [HARDLY, USUALLY])
+def test_an_attached_server_keeps_its_throughput_and_ten_seconds_after_the_flood_all_is_as_before(
+    how: Sequence[object], bed: FloodBed, server: Server, napctl: Napctl
 ) -> None:
-    """Beside a thread that goes before all else it takes hold late and is lost again, but not in each flood."""
-    in_one_of(lambda: suspension_holds(bed, server, napctl), tries=5)
+    in_one_of(lambda: it_keeps_its_throughput(how, bed, server, napctl))
 
 
-def suspension_holds(bed: FloodBed, server: Server, napctl: Napctl) -> None:
-    with attached(napctl, server, "--defer-us", 200, "--window", 0):
+def it_keeps_its_throughput(how: Sequence[object], bed: FloodBed, server: Server, napctl: Napctl) -> None:
+    with attached(napctl, server, *how):
         before, machine = settings(bed, server), machine_of(bed.lab.server)
         with (
             protecting(napctl, bed) as it,
-            started_flood(bed.lab, bed.offered(4, seconds=8, port=PORT)) as running,
+            started_flood(bed.lab, bed.offered(4, seconds=6, port=PORT)) as running,
         ):
             running.wait_until_sending()
             began = time.time()
-            acted = it.told(NICE_19, patience_s=7)
-            assert bed.nice == [19]
-            (made,) = in_force(napctl, "protect")
-            assert [type(each).__name__ for each in made.changes] == ["ThreadChange"]
-            assert settings(bed, server) == before
+            if how is HARDLY:
+                it.told(NICE_19)
+                assert bed.nice == [19]
+                (made,) = in_force(napctl, "protect")
+                assert [type(each).__name__ for each in made.changes] == ["ThreadChange"]
+                assert settings(bed, server) == before
             found = running.result()
             over = time.time()
-            share = found.answered_per_second(acted.seconds - began + 0.5) / bed.peak
-            print(f"nice 19 after {acted.seconds - began:.1f} s; goodput then {share:.0%} of the peak")
-            back = it.told("overload is over: nice put back", since=began)
+            share = found.answered_per_second(2) / bed.peak
+            acted = [each.seconds - began for each in it.events if NICE_19 in each.text]
+            print(f"{' '.join(map(str, how))}: nice 19 after {acted} s, goodput {share:.0%} of the peak from 2 s on")
+            if acted:
+                back = it.told("overload is over: nice put back", since=began)
+                assert 9.5 < back.seconds - over < 12
             assert (bed.nice, machine_of(bed.lab.server)) == ([AS_SOFTIRQ], machine)
             assert settings(bed, server) == before
             assert [each.kind for each in napctl.live()] == ["attach"]
             assert it.end(signal.SIGINT) == 0
         assert it.errors == ""
-        assert 9.5 < back.seconds - over < 12
         assert share >= 0.8
 
 
