@@ -1,4 +1,4 @@
-"""Cost of looking at each request, whatever is done with it: how many fewer a saturated server answers meanwhile."""
+"""Cost of looking at each request, whatever is done with it: CPU time that a saturated server takes for one."""
 
 import random
 import socket
@@ -9,6 +9,7 @@ from math import log, sqrt
 from statistics import fmean, stdev
 
 from bench.probecost import compiled
+from napctl.kernel.cpu_time import clock_seconds
 from napctl.lab.bed import Lab
 from napctl.lab.load import LoadSpec, started
 from napctl.lab.servers import Server, memcached
@@ -43,20 +44,19 @@ def run() -> None:
         answered = stack.enter_context(Answered(lab, server))
         rounds = [_round(ways, answered) for _ in range(ROUNDS)]
         load.stop()
-    print(
-        f"requests/s of a saturated memcached by what is attached to the tracepoints of each request; {ROUNDS} rounds"
-    )
+    print(f"CPU time of a saturated memcached and its NAPI thread for each request, {ROUNDS} rounds")
     for name in ways:
         changes = [100 * log(one[name] / one["nothing"]) for one in rounds]
         error = stdev(changes) / sqrt(ROUNDS)
-        answers = fmean(one[name] for one in rounds)
-        print(f"  {name:<16} {answers:>9,.0f}/s, {fmean(changes):+.1f} % (standard error {error:.1f})", flush=True)
+        took = 1e6 * fmean(one[name] for one in rounds)
+        print(f"  {name:<16} {took:.2f} µs, {fmean(changes):+.1f} % (standard error {error:.1f})", flush=True)
 
 
 class Answered:
-    """How many requests a memcached has answered, by its own count. A context manager."""
+    """How many requests a memcached has answered, by its own count, and what it ran for that. A context manager."""
 
     def __init__(self, lab: Lab, server: Server):
+        self._pids = [server.pid, *(napi.thread_pid for napi in lab.server.napis() if napi.thread_pid)]
         with lab.client.namespace.entered():
             self._socket = socket.create_connection((server.address, server.port))
 
@@ -67,12 +67,12 @@ class Answered:
         self._socket.close()
 
     def now(self) -> tuple[int, float]:
-        """That, and when it was so."""
+        """Until now: requests, and seconds."""
         self._socket.sendall(b"stats\r\n")
         told = b""
         while not told.endswith(b"END\r\n"):
             told += self._socket.recv(65536)
-        return int(told.split(b"STAT cmd_get ")[1].split()[0]), time.monotonic()
+        return int(told.split(b"STAT cmd_get ")[1].split()[0]), sum(map(clock_seconds, self._pids))
 
 
 def _round(ways: dict[str, tuple[Callable[[], None], Callable[[], None]]], answered: Answered) -> dict[str, float]:
@@ -80,9 +80,9 @@ def _round(ways: dict[str, tuple[Callable[[], None], Callable[[], None]]], answe
     for name, (begin, end) in random.sample(sorted(ways.items(), key=lambda each: each[0]), len(ways)):
         begin()
         time.sleep(SETTLE_SECONDS)
-        before, began = answered.now()
+        requests, ran = answered.now()
         time.sleep(SECONDS)
-        after, ended = answered.now()
+        more_requests, ran_on = answered.now()
         end()
-        found[name] = (after - before) / (ended - began)
+        found[name] = (ran_on - ran) / (more_requests - requests)
     return found

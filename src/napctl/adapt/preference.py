@@ -106,10 +106,7 @@ def clear(before: LearnedWay, after: LearnedWay, usual: LearnedWay) -> bool:
 
 
 def alike(before: LearnedWay, after: LearnedWay, usual: LearnedWay) -> bool:
-    """Whether two ways that do not differ clearly look about the same. Costs are told apart sooner than a p99: where
-    they differ, the ways do, though this one is no better for latency."""
-    if change(before.cost, after.cost, usual.cost.spread(COST)).is_there(CERTAIN):
-        return False
+    """Whether the p99 of two ways that do not differ clearly looks about the same."""
     if not (before.p99.weight and after.p99.weight):
         return True
     looks = change(before.p99, after.p99, usual.p99.spread(P99))

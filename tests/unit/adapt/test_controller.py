@@ -127,15 +127,6 @@ def test_a_cure_is_not_chosen_for_being_the_only_one_that_another_load_knows() -
     assert changed(run.run(world, [(4, 100_000)]))[0] == ("cure", "50us")
 
 
-def test_a_cure_that_costs_more_and_helps_nothing_does_not_make_all_ways_alike() -> None:
-    run = course(300, noise=QUIET)
-    world = world_of(interrupts=(10, 900), t20us=(11.5, 900), t50us=(11.5, 900), t100us=(11.5, 200), t200us=(11.5, 900))
-    windows = run.run(world, [(30, 50_000)])
-
-    assert changed(windows)[:2] == [("cure", "50us"), ("back", "interrupts")]
-    assert str(run.state.way) == "100us"
-
-
 def test_latency_is_preferred_among_what_is_affordable() -> None:
     world = world_of(interrupts=(10, 250), t20us=(12, 150), t50us=(14, 60), t100us=(30, 100), t200us=(9, 290))
     ends = []
