@@ -131,6 +131,11 @@ class SpinningThread(Value, frozen=True, kw_only=True):
     """How much of a CPU can have been work at most; None: no bound yet."""
     source: str = ""
     """Where that is from: "DPDK telemetry /eal/lcore/usage", "12 k packets/s of at most 0.3 µs, its busiest window"."""
+    estimated_work_share: float | None = None
+    """The same, estimated from counters of the CPU: where the program gives no account, and that says more than the
+    bound. None: there is no estimate."""
+    estimate_source: str = ""
+    """Where that is from, or why there is none; empty: nobody counted."""
 
 
 class BypassShare(Value, frozen=True, kw_only=True):

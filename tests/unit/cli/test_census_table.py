@@ -112,10 +112,12 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     own = replace(thread, work_share=0.1, source="DPDK telemetry /eal/lcore/usage")
     bound = replace(thread, most_work_share=0.22, source="50,000 packets/s")
     no_bound = replace(thread, source="no bound yet: it was never seen busier than now")
+    estimated = replace(bound, estimated_work_share=0.14, estimate_source="2.00 at rest")
+    no_estimate = replace(bound, estimate_source="no estimate: this machine has no such counters")
     found = poller(
         devices=("veth0",),
         evidence=("librte_eal.so.23 in its maps",),
-        threads=(own, bound, no_bound),
+        threads=(own, bound, no_bound, estimated, no_estimate),
         really=BypassShare(port_packets=9000, kernel_packets=1000, source="telemetry"),
         remedy="--rx-interrupt",
         trouble="its socket does not answer",
@@ -125,7 +127,10 @@ def test_a_program_tells_what_shows_it_what_of_its_100_percent_is_work_and_what_
     assert "librte_eal.so.23 in its maps" in text
     assert "90.0 % of the packets go past the kernel: 9,000/s by its port, 1,000/s by the kernel (telemetry)" in text
     assert "dpdk-worker1 (10) polls at 100.0 % of CPU 1; 10.0 % of a CPU was work (DPDK telemetry" in text
-    assert "at most 22.0 % of a CPU can be work (50,000 packets/s)" in text
+    told = "at most 22.0 % of a CPU can be work (50,000 packets/s)"
+    assert text.count(told) == 3
+    assert text.count("estimate") == 1
+    assert f"{told}; estimated: at most 14.0 % (2.00 at rest)" in text
     assert "of CPU 1; no bound yet: it was never seen busier than now" in text
     assert "remedy --rx-interrupt" in text
     assert "not known its socket does not answer" in text

@@ -1,7 +1,7 @@
 """From what a poller showed at the beginning and at the end of a window to the value that tells of it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from msgspec.structs import replace
@@ -12,6 +12,8 @@ from napctl.census.pollers.busy_alone import Calls
 from napctl.census.pollers.detection import MOST_COUNT, Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins
 from napctl.census.pollers.suspects import Suspect
+from napctl.census.pollers.thread_estimates import estimates
+from napctl.census.pollers.work_estimate import Counts
 from napctl.census.pollers.work_share import MostWork, bound, busier, busy_window, run_seconds, told_share
 from napctl.kernel.links import Link
 from napctl.kernel.xdp_rings import RingLosses
@@ -70,6 +72,9 @@ class PollerTally:
     detected: Detected
     before: Moment
     after: Moment
+    counted: Mapping[int, Counts | str] = field(default_factory=dict)
+    """By thread, what it executed by counters of the CPU, or why that is not known; empty: nobody counted, as it
+    tells of its work itself."""
 
     @property
     def seconds(self) -> float:
@@ -178,15 +183,19 @@ class PollerTally:
     def _threads(self, files: BusiestFiles) -> Iterator[SpinningThread]:
         takes = self.detected.bypass and not self.detected.idle  # else what it does comes with no packet
         bounds = self._bounds(files) if self.spinning and takes else {}
+        estimated = self._estimated(files, bounds) if bounds and self.counted else {}
         for spin in self.spinning:
             found = SpinningThread(tid=spin.tid, name=spin.name, cpu=spin.cpu, run_share=spin.run_share)
             if (told := self._told(spin)) is not None:
                 yield replace(found, work_share=told[0], source=told[1])
-            elif spin.tid in bounds:
+                continue
+            if spin.tid in bounds:
                 most, source = bounds[spin.tid]
-                yield replace(found, most_work_share=most.share if most is not None else None, source=source)
-            else:
-                yield found
+                found = replace(found, most_work_share=most.share if most is not None else None, source=source)
+            if spin.tid in estimated:
+                share, source = estimated[spin.tid]
+                found = replace(found, estimated_work_share=share, estimate_source=source)
+            yield found
 
     def _told(self, spin: Spin) -> tuple[float, str] | None:
         """Its work by the program's own account, and where that is from."""
@@ -236,6 +245,18 @@ class PollerTally:
         found = {each.tid: bound(packets, self.seconds, each.run_share, busiest) for each in self.spinning}
         none = LOSES if loses and busiest is None else NOT_YET
         return {tid: (most, _source(most, packets / self.seconds, none)) for tid, most in found.items()}
+
+    def _estimated(
+        self, files: BusiestFiles, bounds: Mapping[int, tuple[MostWork | None, str]]
+    ) -> dict[int, tuple[float | None, str]]:
+        """As _bounds(), from counters of the CPU."""
+        who = identity(self.suspect.process.pid, self.suspect.process.name, self.devices)
+        learned = files.learned(who)
+        most = {tid: each for tid, (each, _) in bounds.items()}
+        found, now = estimates(self.spinning, self.counted, most, learned, None if self._loses else self._through)
+        if now != learned:
+            files.learn(who, now)
+        return found
 
 
 def _grown(then: int | None, now: int | None) -> int | None:

@@ -32,6 +32,7 @@ from napctl.census.pollers.spinning import busy_processes, cpu_ticks, thread_tim
 from napctl.census.pollers.suspects import Suspect, mapped_signs, suspect, why_refused_here
 from napctl.census.pollers.tally import Moment, PollerTally
 from napctl.census.pollers.telemetry import Unanswered, listener
+from napctl.census.pollers.thread_counters import ThreadCounters
 from napctl.kernel.links import Link
 from napctl.kernel.open_files import has_network_socket
 from napctl.kernel.packet_rings import waiting_share
@@ -86,6 +87,7 @@ class PollerWatch:
         self._netns = netns
         self._files = BusiestFiles(state_directory)
         self._namespaces = Namespaces()
+        self._counters = ThreadCounters()
         self._tracked: list[_Tracked] = []
         self._before: list[Moment] = []
         self._closed: dict[int, str] = {}
@@ -95,6 +97,7 @@ class PollerWatch:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._counters.close()
         self._namespaces.__exit__(*exc)
 
     def begin(self) -> None:
@@ -117,20 +120,30 @@ class PollerWatch:
             found = list(pool.map(self._detect, suspects))
         self._tracked = [_Tracked(one, what) for one, what in zip(suspects, found, strict=True) if what is not None]
         self._before = self._moments()
+        self._counters.begin(self._untold_threads())
         self.missing = (*missing, *self._untold())
 
     def end(self) -> tuple[Poller, ...]:
         """What they did since; without those that have ended. Those that take packets come first, then by pid."""
+        counted = self._counters.end()
         found = []
         for tracked, before, after in zip(self._tracked, self._before, self._moments(), strict=True):
             ours = tracked.suspect.process
             now = process(ours.pid)
             if now is None or now.started_ticks != ours.started_ticks:
                 continue
-            tally = PollerTally(tracked.suspect, tracked.detected, before, after)
+            its = {tid: counted[tid] for tid in after.threads.keys() & counted.keys()}
+            tally = PollerTally(tracked.suspect, tracked.detected, before, after, its)
             if tracked.detected.bypass or any(each.run_share >= WORTH_A_WORD for each in tally.spinning):
                 found.append(tally.poller(self._files))
         return tuple(sorted(found, key=lambda each: (each.kind in NO_BYPASS, each.pid)))
+
+    def _untold_threads(self) -> Iterator[int]:
+        """That may spin, of programs that take packets and do not tell what of their time is work."""
+        for tracked, now in zip(self._tracked, self._before, strict=True):
+            detected = tracked.detected
+            if detected.bypass and not detected.idle and not now.told.cycles and not now.told.shares:
+                yield from (each.tid for each in now.threads.values() if each.ready)
 
     def _is_there(self, pid: int) -> bool:
         """Whether it is in the network namespace that is looked at, as far as may be known."""

@@ -20,7 +20,17 @@ from collections.abc import Mapping
 from napctl.census.pollers.spinning import ThreadTimes
 from napctl.model.value import Value
 
-__all__ = ["Busiest", "MostWork", "bound", "busier", "busy_window", "run_seconds", "told_share"]
+__all__ = [
+    "BETTER",
+    "LEAST_PACKETS",
+    "Busiest",
+    "MostWork",
+    "bound",
+    "busier",
+    "busy_window",
+    "run_seconds",
+    "told_share",
+]
 
 
 DEAREST_NS = 100_000.0

@@ -179,6 +179,14 @@ def _thread(thread: SpinningThread, does: str) -> str:
     source = f" ({thread.source})" if thread.source else ""
     if thread.work_share is not None:
         return f"{polls}; {percent(thread.work_share)} of a CPU was work{source}"
+    estimate = _estimate(thread)
     if thread.most_work_share is not None:
-        return f"{polls}; at most {percent(thread.most_work_share)} of a CPU can be work{source}"
-    return f"{polls}; {thread.source}" if thread.source else polls
+        return f"{polls}; at most {percent(thread.most_work_share)} of a CPU can be work{source}{estimate}"
+    return f"{polls}; {thread.source}{estimate}" if thread.source else f"{polls}{estimate}"
+
+
+def _estimate(thread: SpinningThread) -> str:
+    """Why there is none is no news: most machines that are virtual have no counters (--json tells it)."""
+    if thread.estimated_work_share is None:
+        return ""
+    return f"; estimated: at most {percent(thread.estimated_work_share)} ({thread.estimate_source})"

@@ -3,7 +3,6 @@
 arch/x86/events/rapl.c; perf_event_open(2); Documentation/ABI/testing/sysfs-bus-event_source-devices-events.
 """
 
-import ctypes
 import errno
 import os
 import re
@@ -13,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from napctl.kernel.energy.zones import Found, Unreadable, Zone, number_of, text_of
+from napctl.kernel.perf_counters import PerfEvent, open_event
 from napctl.model.cpus import parse_cpus
 from napctl.model.energy import Kind
 
@@ -27,13 +27,7 @@ EVENTS: dict[str, Kind] = {
     "energy-ram": "dram",
     "energy-psys": "psys",
 }
-NUMBERS = {"x86_64": 298, "aarch64": 241}
-"""perf_event_open: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h."""
-ATTR_SIZE = 64
-"""PERF_ATTR_SIZE_VER0: all that an energy event needs."""
-FLAG_FD_CLOEXEC = 8
 DENIED = "permission denied: counting for a whole CPU needs CAP_PERFMON, or kernel.perf_event_paranoid below 1"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -111,12 +105,8 @@ def _scale(path: Path) -> Fraction | None:
 
 def _opened(pmu: int, config: int, cpu: int) -> tuple[int, str]:
     """Its descriptor and "", or -1 and why not."""
-    number = NUMBERS.get(os.uname().machine)
-    if number is None:
-        return -1, "the number of perf_event_open is not known here for this architecture"
-    attr = struct.pack("=IIQ", pmu, ATTR_SIZE, config).ljust(ATTR_SIZE, b"\0")
-    fd: int = _libc.syscall(number, attr, -1, cpu, -1, ctypes.c_ulong(FLAG_FD_CLOEXEC))
-    if fd >= 0:
-        return fd, ""
-    error = ctypes.get_errno()
-    return -1, DENIED if error in (errno.EACCES, errno.EPERM) else f"opening the event: {os.strerror(error)}"
+    try:
+        return open_event(PerfEvent(pmu, config), -1, cpu), ""
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM)
+        return -1, DENIED if denied else f"opening the event: {error.strerror}"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from napctl.census.pollers import busiest_file
-from napctl.census.pollers.busiest_file import BusiestFiles, identity
+from napctl.census.pollers.busiest_file import MOST_THREADS, BusiestFiles, identity
+from napctl.census.pollers.work_estimate import RestAndWork, Resting, Signature
 from napctl.census.pollers.work_share import Busiest
 
 BUSIEST = Busiest(packets_per_second=1e6, cpu_ns_per_packet=1000.0)
@@ -58,3 +59,20 @@ def test_they_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.Monkey
         files.keep(str(number), BUSIEST)
     assert len(list((tmp_path / "pollers").iterdir())) == 3
     assert files.kept("7") == BUSIEST
+
+
+def test_what_a_thread_executes_is_kept_beside_the_busiest_window(tmp_path: Path) -> None:
+    rates = Signature(instructions_per_cycle=2.8, branches_per_instruction=0.25, misses_per_instruction=1e-5)
+    one, other = (
+        RestAndWork(resting=Resting(least=rates, most=rates)),
+        RestAndWork(busiest=rates, cycles_per_packet=300.0),
+    )
+    files = BusiestFiles(tmp_path)
+    assert files.learned("one") == {}
+    files.learn("one", {"worker 1": one})
+    files.keep("one", BUSIEST)
+    files.learn("one", {"worker 2": other})
+    again = BusiestFiles(tmp_path)
+    assert (again.kept("one"), again.learned("one")) == (BUSIEST, {"worker 1": one, "worker 2": other})
+    files.learn("one", {f"thread {number}": one for number in range(MOST_THREADS)})
+    assert len(again.learned("one")) == 2

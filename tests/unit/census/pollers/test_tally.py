@@ -153,7 +153,7 @@ def test_a_packet_may_have_cost_the_time_of_all_threads(tmp_path: Path) -> None:
     busy = [with_sleeper(moment(at, statement(packets))) for at, packets in ((1, 0), (2, 10**6))]
     rest = [with_sleeper(moment(at, statement(packets))) for at, packets in ((1, 0), (2, 1000))]
     for window in (busy, rest):
-        (thread,) = PollerTally(suspect, DPDK, *window).poller(BusiestFiles(tmp_path)).threads
+        (thread,) = PollerTally(suspect, DPDK, window[0], window[1]).poller(BusiestFiles(tmp_path)).threads
     assert thread.most_work_share == pytest.approx(0.0057)
 
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from napctl.census.pollers import watch
 from napctl.census.pollers.detection import Detected, Statement
 from napctl.census.pollers.spinning import Spin, ThreadTimes, spins, thread_times
 from napctl.census.pollers.suspects import Suspect
+from napctl.census.pollers.thread_counters import ThreadCounters
 from napctl.census.pollers.watch import PollerWatch
 from napctl.kernel.processes import Process
 from napctl.model.census import Poller
@@ -151,3 +152,44 @@ def test_a_program_that_hangs_shifts_no_time_of_another(tmp_path: Path, monkeypa
         looking.begin()
         at = {each.suspect.process.pid: now.at for each, now in zip(looking._tracked, looking._before, strict=True)}
     assert at[pids[0]] - at[pids[1]] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("told", "bypass", "counted"),
+    [
+        (Statement(received=5), True, True),
+        (Statement(cycles={"worker": (1, 2)}), True, False),
+        (Statement(shares={"worker": (0.5, "its mean")}), True, False),
+        (Statement(received=5), False, False),
+    ],
+)
+def test_counters_are_asked_for_only_where_a_program_that_takes_packets_tells_nothing_of_its_time(
+    told: Statement, bypass: bool, counted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Account:
+        source = ""
+
+        def read(self) -> Statement:
+            return told
+
+        def key(self, thread: Spin, pid: int) -> str | None:
+            return None
+
+    asked: list[int] = []
+
+    class Counters(ThreadCounters):
+        def begin(self, tids: Iterable[int]) -> None:
+            asked.extend(tids)
+
+    monkeypatch.setattr(watch, "ThreadCounters", Counters)
+    with running(SPINNER) as (spinner,), PollerWatch(tmp_path) as looking:
+
+        def detect(one: Suspect) -> Detected | None:
+            ours = one.process.pid == spinner.pid
+            return Detected(kind="RDMA", evidence=(), account=Account(), bypass=bypass) if ours else None
+
+        monkeypatch.setattr(watch, "DETECTORS", (detect,))
+        looking.begin()
+        while not looking._tracked:  # others have most of its CPU
+            looking.begin()
+    assert asked == [spinner.pid] * counted
