@@ -11,8 +11,6 @@ from dataclasses import replace as but
 from pathlib import Path
 from typing import Self
 
-from msgspec.structs import replace
-
 from napctl.adapt.controller import SETTLE_SECONDS, WINDOW_SECONDS
 from napctl.adapt.controller_state import State, start
 from napctl.adapt.grouping import Grouping, Groups, regrouped
@@ -225,29 +223,25 @@ class Adapting:
         span = next_span(self._span, now, before.per_second, self._glance.per_second, tries=self.tries)
         self._due_at = now + (WINDOW_SECONDS if span else DOZE_SECONDS)
         if span is None or span != self._span:
-            self._span = self._long_enough(span)
-            self._begin(now)
-        elif self._began is None:
+            self._span, self._began = self._long_enough(span), None
+        if span is None or self._began is None:
             self._begin(now)
         elif has_ended(span, now):
             before_it, self._began = self._began, self._probes.read()
             turn = self._decided(before_it, self._began, span.rested)
             if self._span is not None:  # else another begins, of other groups
                 self._span = self._followed(now)
-                self._begin(now, self._began)
+                self._begin(now)
             return turn
         return None
 
-    def _begin(self, now: float, last: ProbeReading | None = None) -> None:
-        """The window at hand, if it is time: from the reading with which the last one has just ended, or a new one."""
+    def _begin(self, now: float) -> None:
+        """The window at hand, if it is time: with the reading that the last one has ended with, or a new one."""
         if self._span is None or not has_begun(self._span, now):
             self._began = None
             self._probes.rest()
-        elif last is not None:
-            self._began = last
-        else:
-            self._began = self._probes.begin()
-            self._span = but(self._span, began=now)
+        elif self._began is None:
+            self._span, self._began = but(self._span, began=now), self._probes.begin()
 
     def _awaited(self, now: float, until: float) -> Turn | None:
         """What comes of waiting for a look that tells groups apart."""
@@ -278,10 +272,10 @@ class Adapting:
         self._glance = self._glance_anew()
 
     def _decided(self, before: ProbeReading, now: ProbeReading, rested: float) -> Turn:
-        together, windows = self._probes.between(before, now, [(each.part, each.way) for each in self._groups])
+        together, windows = self._probes.between(before, now, [(each.part, each.way) for each in self._groups], rested)
         if not windows:
             return Turn((), ())
-        decisions = decide_each(self._states, [replace(each, rested=rested) for each in windows], self._goal)
+        decisions = decide_each(self._states, windows, self._goal)
         self._states = [each.state for each in decisions]
         several = len(self._groups) > 1
         wanted = tuple(

@@ -107,9 +107,10 @@ class WindowProbes:
         return ProbeReading(self._cost.read(self._all.napis), latency)
 
     def between(
-        self, before: ProbeReading, now: ProbeReading, ways: Sequence[tuple[Part, Way]]
+        self, before: ProbeReading, now: ProbeReading, ways: Sequence[tuple[Part, Way]], rested: float
     ) -> tuple[Cost, tuple[WayWindow, ...]]:
-        """What all of it cost, and a window of each of these parts; none if they are not those that were told apart."""
+        """What all of it cost, and a window of each of these parts, before which nobody looked for so long; none if
+        they are not those that were told apart."""
         together = cost_between(before.cost, now.cost)
         costs = (together,) if len(ways) == 1 else costs_of_parts(before.cost, now.cost)
         if len(costs) != len(ways):
@@ -117,7 +118,7 @@ class WindowProbes:
         if self._latency is not None:
             self._look_for_samples(together, _between(before.latency, now.latency, self._all.servers))
         return together, tuple(
-            self._window(cost, _between(before.latency, now.latency, part.servers), way)
+            replace(self._window(cost, _between(before.latency, now.latency, part.servers), way), rested=rested)
             for cost, (part, way) in zip(costs, ways, strict=True)
         )
 
