@@ -30,7 +30,8 @@ STARVED_SHARE, FEW_RESCUES = 0.1, 3
 """From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
 with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
 56 to 96 %, a server that fits 4 % at most: it is rescued once each time that it pauses. Fewer rescues tell only if they
-are most of the window. Those while it was ready to run and had no CPU do not count: it would read nothing sooner."""
+are most of the window. Where it polls at all, those while it was ready to run and had no CPU do not count: it would
+read nothing sooner."""
 
 
 class Now(Value, frozen=True, kw_only=True):
@@ -126,6 +127,7 @@ def judge(
     polls = total(napi.polls for napi in napis)
     own = [own_polls(napis, pid) for pid in attached_pids(transaction)]
     own_count, own_packets = sum(each.polls for each in own), sum(each.packets for each in own)
+    used = {(napi.netns, napi.napi_id) for napi in napis if _polls_itself(napi, attached_pids(transaction))}
     fruitful, seconds = polls.polls - polls.empty, window.seconds
     interrupts = [napi.interrupts for napi in napis if napi.interrupts is not None]
     if uncounted and any(key not in (suspended or {}) for key in _napis(transaction)):
@@ -134,12 +136,15 @@ def judge(
     if mode != "suspend":  # then nobody suspends, and nothing is claimed of it
         figures = {name: value for name, value in figures.items() if name.startswith("wait_")}
     threads = total(napi.thread for napi in napis if napi.thread)
-    starving = tuple(_starving(transaction, suspended or {}, seconds))
+    rescues = {
+        key: counts.timeouts - (counts.without_cpu if key in used else 0) for key, counts in (suspended or {}).items()
+    }
+    starving = tuple(_starving(transaction, rescues, seconds))
     if lost:
         verdict, why = "not active", lost
     elif starving:
         verdict = "starving"
-        why = _why_starving(starving, suspended or {}, seconds)
+        why = _why_starving([rescues[key] / seconds for key in starving], starving)
     elif transaction.on_interrupts:
         verdict, why = "interrupts", transaction.switches[-1].why if transaction.switches else "it begins with them"
     elif fruitful < FEW_POLLS:
@@ -187,30 +192,27 @@ def _unpolled(transaction: Transaction) -> tuple[str, str]:
     return "not active", "none of its epoll instances is attached yet"
 
 
+def _polls_itself(napi: NapiWindow, pids: Sequence[int]) -> bool:
+    """Whether they poll this instance whenever they have work; a loop that never waits does not, on any machine."""
+    own = sum(own_polls([napi], pid).polls for pid in pids)
+    return own > 0 and own >= OWN_PER_FRUITFUL * (napi.polls.polls - napi.polls.empty)
+
+
 def _starving(
-    transaction: Transaction, suspended: Mapping[tuple[int, int], SuspensionCounts], seconds: float
+    transaction: Transaction, rescues: Mapping[tuple[int, int], int], seconds: float
 ) -> Iterator[tuple[int, int]]:
     for change in transaction.changes:
-        if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in suspended:
-            rescues = _rescues(suspended[key])
-            share = rescues * (change.after.irq_suspend_timeout_ns or 0) / 1e9 / seconds
-            if share >= (STARVED_SHARE if rescues >= FEW_RESCUES else 0.5):
+        if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in rescues:
+            share = rescues[key] * (change.after.irq_suspend_timeout_ns or 0) / 1e9 / seconds
+            if share >= (STARVED_SHARE if rescues[key] >= FEW_RESCUES else 0.5):
                 yield key
 
 
-def _rescues(counts: SuspensionCounts) -> int:
-    """From a suspension to which the application did not come back, although it could have run."""
-    return counts.timeouts - counts.without_cpu
-
-
-def _why_starving(
-    starving: Sequence[tuple[int, int]], suspended: Mapping[tuple[int, int], SuspensionCounts], seconds: float
-) -> str:
-    often = sum(_rescues(suspended[key]) for key in starving) / seconds
+def _why_starving(per_second: Sequence[float], starving: Sequence[tuple[int, int]]) -> str:
     which = ", ".join(str(napi_id) for _, napi_id in starving[:4]) + (" …" if len(starving) > 4 else "")
     return (
-        f"packets of NAPI {which} waited {often:.0f} times a second until the safety timer (irq-suspend-timeout) "
-        "stepped in"
+        f"packets of NAPI {which} waited {sum(per_second):.0f} times a second until the safety timer "
+        "(irq-suspend-timeout) stepped in"
     )
 
 

@@ -1,5 +1,6 @@
 """Loops that suspension does not fit, in the ways in which real ones do not: refused, or taken back as they starve."""
 
+import re
 from contextlib import ExitStack
 from typing import Any
 
@@ -95,7 +96,10 @@ def starving(napctl: Napctl, server: Server, *options: str) -> Ran:
 
     def seen() -> Ran | None:
         done = napctl("attach", server.pid, *PROMPTLY, *options)
-        return done if done.status or napctl("detach", server.pid).status else None
+        return done if re.search('STARVING|"verdict": ?"starving"', done.stdout) or detached() else None
+
+    def detached() -> int:
+        return napctl("detach", server.pid).status
 
     found = until(seen, "a window in which it starves")
     assert found is not None

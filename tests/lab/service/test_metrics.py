@@ -274,11 +274,18 @@ def test_probes_that_are_full_of_what_has_gone_are_loaded_anew_and_totals_go_on(
     load(5_000, seconds=60)
     with SnapshotTaker("test") as taker:
         taker.take(of(lab))
+        full = taker._probes._napi, taker._probes._suspension
         fill(taker._probes._napi)
         fill(taker._probes._suspension)
         wait_for_packets(lab, 3000)
-        taker.take(of(lab))
-        lossy = taker.take(of(lab))  # which ends with fresh ones, if not the one before
+
+        def renewed() -> Snapshot | None:
+            """That at whose end both are fresh: one whose places were all of use since the last is left as it is."""
+            taken = taker.take(of(lab))
+            return taken if not {taker._probes._napi, taker._probes._suspension} & {*full} else None
+
+        lossy = until(renewed, "fresh ones")
+        assert lossy is not None
         found = []
         for _ in range(2):
             wait_for_packets(lab, 600)

@@ -8,11 +8,13 @@ from napctl.attach.attachment import planned
 from napctl.attach.inspect_process import EpollInstance
 from napctl.attach.starving import starved_changes
 from napctl.change.transaction import begun
-from napctl.model.activity import judge
+from napctl.model.activity import Now, judge
 from napctl.model.change import Change, EpollChange, NapiChange, SocketChange, SteeringChange, Transaction
+from napctl.model.counts import PollerCounts
+from napctl.model.histogram import Histogram
 from napctl.model.suspension import Suspension
 from napctl.model.suspension_counts import SuspensionCounts
-from napctl.model.window import Window
+from napctl.model.window import NapiWindow, Window
 from tests.unit.attach.targets import ABLE, examination, instance, judged, plain_socket
 
 NAPIS = st.integers(300, 303)
@@ -23,8 +25,15 @@ def attached(*instances: EpollInstance) -> Transaction:
     return begun("attach", "server", planned(target, Suspension()), pid=42, started_ticks=42)
 
 
-def window(seconds: float) -> Window:
-    return Window(started_unix_ns=0, seconds=seconds, source="bpf", napis=(), cpus=(), devices=(), lacks=())
+def window(seconds: float, *napis: NapiWindow) -> Window:
+    return Window(started_unix_ns=0, seconds=seconds, source="bpf", napis=napis, cpus=(), devices=(), lacks=())
+
+
+def polled_by(own_polls: int) -> NapiWindow:
+    """NAPI 300, whose thread has found packets in a hundred polls."""
+    own = PollerCounts(pid=42, name="server", polls=own_polls, empty=own_polls, packets=0)
+    found, nothing = Histogram.of({1: 100}), Histogram.of({0: own_polls})
+    return NapiWindow(napi_id=300, device="eth0", ifindex=1, netns=1, thread=found, busy_poll=nothing, pollers=(own,))
 
 
 def where(transaction: Transaction, *instances: EpollInstance, starving: set[int]) -> tuple[set[int], set[int]]:
@@ -110,17 +119,27 @@ def test_a_napi_instance_starves_that_is_left_to_its_suspend_timer_for_a_tenth_o
     timeout_ms: int, seconds: float, rescues: int, starves: bool, without_cpu: int
 ) -> None:
     """As the server that pauses now and then does not, nor one that has no CPU."""
+    now = judged_in(window(seconds, polled_by(100)), timeout_ms, rescues + without_cpu, without_cpu)
+
+    assert (now.verdict == "starving", now.starving) == (starves, (300,) if starves else ())
+    assert (f"NAPI 300 waited {rescues / seconds:.0f} times a second" in now.why) == starves
+
+
+@pytest.mark.parametrize("own_polls", [0, 9, 10])
+def test_one_that_hardly_polls_starves_whatever_keeps_it_from_its_cpu(own_polls: int) -> None:
+    """As a loop that never waits: it is always ready to run."""
+    now = judged_in(window(1, polled_by(own_polls)), 20, 40, 40)
+
+    assert (now.verdict == "starving") == (own_polls < 10)
+
+
+def judged_in(seen: Window, timeout_ms: int, timeouts: int, without_cpu: int) -> Now:
+    """Of a server that is fed by NAPI 300, with so many rescues, and by 301."""
     fed = instance(5, {300: 4}), instance(6, {301: 4})
     wanted = Suspension(irq_suspend_timeout_ns=timeout_ms * 10**6)
     transaction = begun("attach", "server", planned(judged(examination(*fed)), wanted), pid=42, started_ticks=42)
     counts = {
-        (1, napi): SuspensionCounts(
-            napi_id=napi, netns=1, timeouts=count + without_cpu, without_cpu=without_cpu, resumes=count + without_cpu
-        )
-        for napi, count in ((300, rescues), (301, 0))
+        (1, 300): SuspensionCounts(napi_id=300, netns=1, timeouts=timeouts, without_cpu=without_cpu, resumes=timeouts),
+        (1, 301): SuspensionCounts(napi_id=301, netns=1),
     }
-
-    now = judge(transaction, window(seconds), counts)
-
-    assert (now.verdict == "starving", now.starving) == (starves, (300,) if starves else ())
-    assert (f"NAPI 300 waited {rescues / seconds:.0f} times a second" in now.why) == starves
+    return judge(transaction, seen, counts)
