@@ -117,7 +117,8 @@ long-figures:
 	    $(addprefix --ignore=,$(LONG_KILLS) $(LONG_SERVERS) $(LONG_FOLLOW) tests/lab/service)
 
 long-vm:
-	$(AS_ROOT) scripts/run-in-vm --timeout 2700 $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
+	$(AS_ROOT) scripts/run-in-vm --timeout 2700 --outside '$(BIN)/python -m tests.vm.outside' \
+	    $(BIN)/pytest --long -m 'trials or long' -rP -p no:cacheprovider tests/vm
 
 # The package: built, installed in a fresh Debian 13, and booted under its systemd.
 long-debian:

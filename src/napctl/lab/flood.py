@@ -7,7 +7,7 @@ import ipaddress
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -29,7 +29,6 @@ __all__ = [
     "dear_rules",
     "flood",
     "make_packets_dear",
-    "peak_of",
     "peak_per_second",
     "started_flood",
     "take_as_softirq",
@@ -228,28 +227,16 @@ def peak_per_second(lab: Lab, port: int = FLOOD_PORT, *, past_stack: bool = Fals
 
     Raises NapctlError if nobody answers.
     """
-
-    def offered(rate: float) -> FloodResult:
+    first = FIRST_CONNECTIONS if connects else FIRST_RATE
+    rate, best, below = first, 0.0, 0
+    while below < 2 and rate < MOST_OFFERED * max(best, first):
         spec = FloodSpec(
             rate_per_second=rate, seconds=STEP_SECONDS, port=port, past_stack=past_stack, connects=connects
         )
-        return flood(lab, spec)
-
-    if not (peak := peak_of(offered, first=FIRST_CONNECTIONS if connects else FIRST_RATE)):
-        raise NapctlError(f"nobody answers at port {port}")
-    return peak
-
-
-def peak_of(offered: Callable[[float], FloodResult], first: float) -> float:
-    """The most that is answered a second, of floods of rates that rise from the first one; 0 if nobody answers that.
-
-    `offered` makes a flood of that rate.
-    """
-    rate, best, below = first, 0.0, 0
-    while below < 2 and rate < MOST_OFFERED * max(best, first):
-        answered = offered(rate).answered_per_second(SETTLING_SECONDS)
+        found = flood(lab, spec)
+        answered = found.answered_per_second(SETTLING_SECONDS)
         if not answered and not best:
-            return 0.0
+            raise NapctlError(f"nobody answers at port {port}")
         below = below + 1 if answered < PAST_PEAK * best else 0
         best = max(best, answered)
         rate *= STEP
