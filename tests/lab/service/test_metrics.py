@@ -274,6 +274,7 @@ def test_probes_that_are_full_of_what_has_gone_are_loaded_anew_and_totals_go_on(
     load(5_000, seconds=60)
     with SnapshotTaker("test") as taker:
         taker.take(of(lab))
+        wait_for_packets(lab, 100)  # by an instance whose place is of no use from then on
         full = taker._probes._napi, taker._probes._suspension
         fill(taker._probes._napi)
         fill(taker._probes._suspension)
