@@ -50,7 +50,6 @@ def server() -> Iterator[None]:
     if not Path(f"/sys/class/net/{DEVICE}").exists():
         pytest.skip("nobody is outside: scripts/run-in-vm was started without --outside")
     with ExitStack() as undo:
-        undo.enter_context(taken_on_its_cpu(Wire(device=DEVICE)))
         run("sysctl", "-qw", f"net.ipv6.conf.{DEVICE}.disable_ipv6=1")
         run("ip", "address", "add", f"{ADDRESS}/24", "dev", DEVICE)
         undo.callback(run, "ip", "address", "flush", "dev", DEVICE)
@@ -59,6 +58,7 @@ def server() -> Iterator[None]:
         until(lambda: Path(f"/sys/class/net/{DEVICE}/carrier").read_text().strip() == "1", "a link")
         run("ping", "-q", "-c", "1", "-W", "10", OUTSIDE_ADDRESS)
         keep_neighbour()
+        undo.enter_context(taken_on_its_cpu(Wire(device=DEVICE)))
         subprocess.run(["nft", "-f", "-"], input=dear_rules(RULES), text=True, check=True)
         undo.callback(run, "nft", "delete", "table", "ip", "dear")
         undo.enter_context(
