@@ -46,7 +46,7 @@ def test_what_is_attached_is_watched_too_and_attached_says_how_far_that_protects
         for what in ([server.pid], ["server0", *at_server(lab)]):
             assert "server0: watched: 1 NAPI instance" in napctl("protect", *what, "--dry-run").stdout
         for nice, words in (
-            (0, "protected against overload while suspended; threads at nice 0 can end that"),
+            (-19, "protected against overload while suspended; threads at nice -19 can end that"),
             (19, "protected against overload: its NAPI threads come last (nice 19)"),
         ):
             os.setpriority(os.PRIO_PROCESS, napi.thread_pid, nice)

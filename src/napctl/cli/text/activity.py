@@ -77,7 +77,7 @@ def protected_line(thread_nice: int | None) -> str:
     if thread_nice == MOST_NICE:
         return f"protected against overload: its NAPI threads come last (nice {MOST_NICE})"
     words = "protected against overload while suspended"
-    return words if thread_nice is None or thread_nice > 0 else f"{words}; threads at nice {thread_nice} can end that"
+    return words if thread_nice is None or thread_nice >= 0 else f"{words}; threads at nice {thread_nice} can end that"
 
 
 def mode_line(changes: Sequence[Change]) -> str:
