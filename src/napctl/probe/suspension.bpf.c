@@ -251,8 +251,13 @@ static __always_inline void resume(struct slot *slot)
 static __always_inline int waits_for_cpu(__u64 address)
 {
 	struct task_struct *task = bpf_rdonly_cast((void *)address, bpf_core_type_id_kernel(struct task_struct));
+	__u64 on_cpu = 0; /* of 4 bytes in Linux 6.18, of one in 7.3: a plain load is of one size */
 
-	return address && bpf_core_field_exists(task->on_cpu) && !task->__state && !task->on_cpu; /* on_cpu: not without SMP */
+	if (!address || !bpf_core_field_exists(task->on_cpu) || task->__state) /* no on_cpu: without SMP */
+		return 0;
+	bpf_probe_read_kernel(&on_cpu, bpf_core_field_size(task->on_cpu),
+			      (void *)address + bpf_core_field_offset(struct task_struct, on_cpu));
+	return !on_cpu;
 }
 
 SEC("tp_btf/hrtimer_expire_entry")
