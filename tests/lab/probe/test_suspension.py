@@ -230,8 +230,8 @@ while time.monotonic() < end:
 
 @contextmanager
 def about_to_hold(cpu: int) -> Iterator["subprocess.Popen[str]"]:
-    """A program that keeps that CPU busy for a while from when it is told to, and tells that it begins."""
-    command = ["taskset", "--cpu-list", str(cpu), sys.executable, "-c", HOLDS_ITS_CPU]
+    """A program that keeps that CPU from all ordinary ones for a while from when it is told to."""
+    command = ["chrt", "--fifo", "1", "taskset", "--cpu-list", str(cpu), sys.executable, "-c", HOLDS_ITS_CPU]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline()  # it has started
@@ -241,28 +241,35 @@ def about_to_hold(cpu: int) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
+@contextmanager
+def held_to(cpu: int) -> Iterator[None]:
+    """This thread, to one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_a_rescue_while_the_program_is_ready_to_run_and_has_no_cpu_is_told_apart(
     lab: Lab, probe: SuspensionProbe
 ) -> None:
     with following(lab, suspending(timeout_ms=200)) as follower:
 
         def attempt() -> None:
-            with about_to_hold(lab.server.cpu) as other:
+            with about_to_hold(lab.server.cpu) as other, held_to(lab.server.cpu):
                 assert other.stdin
                 assert other.stdout
                 before = suspended(probe, lab, follower)
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-                try:
-                    other.stdin.write("\n")
-                    other.stdin.flush()
-                    assert other.stdout.readline()  # which it cannot read before the other one is done
-                finally:
-                    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-            (after,) = counts(probe, lab)
+                other.stdin.write("\n")
+                other.stdin.flush()  # by which the other one takes the CPU
+                assert other.stdout.readline()
+            (after,) = until(partial(resumed, probe, lab, before.resumes), "a rescue")
             follower.rest()
             assert (after.timeouts, after.without_cpu) == (before.timeouts + 1, before.without_cpu + 1)
 
-        in_one_of(attempt, 10)
+        in_one_of(attempt)
 
 
 def start_other_timers() -> None:
