@@ -16,7 +16,7 @@ from napctl.model.settings import DISABLED, ENABLED, ThreadSettings
 from napctl.model.storm_change import StormLimitsChange
 from napctl.protect.ladder import StepKind
 
-__all__ = ["changes_of_step", "has_thread", "threads_held_elsewhere", "of_step", "step_words"]
+__all__ = ["changes_of_step", "has_thread", "of_step", "step_words", "threads_held_elsewhere"]
 
 
 NapiKey = tuple[int, int]

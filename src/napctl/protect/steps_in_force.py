@@ -29,7 +29,7 @@ from napctl.model.storm import StormCounts
 from napctl.model.storm_change import StormChange, StormControlChange, StormLimitsChange
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
-from napctl.protect.steps import changes_of_step, threads_held_elsewhere, of_step
+from napctl.protect.steps import changes_of_step, of_step, threads_held_elsewhere
 from napctl.protect.storm_control import refuse_impossible
 from napctl.protect.storm_step import StormStep
 
