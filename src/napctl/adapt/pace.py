@@ -6,6 +6,7 @@ from itertools import takewhile
 from napctl.adapt.controller import RECENT, WINDOW_SECONDS, limit_ns
 from napctl.adapt.controller_state import State
 from napctl.adapt.preference import LatencyGoal
+from napctl.adapt.ways import WayWindow
 
 __all__ = ["WindowSpan", "followed", "has_begun", "has_ended", "next_span"]
 
@@ -17,6 +18,9 @@ SETTLED_SECONDS = 2.0
 looks: what looks at each request costs a busy server some percent of its CPU time, whatever it does with it."""
 ANOTHER_LOAD = 1.4
 """Ratio of packets a second within a window, from which it is given up: it has seen two loads, which are none."""
+LONGEST_SEEN_NS = 0.1 * WINDOW_SECONDS * 1e9
+"""A p99 up to which a window may have a rest before it. Of what came before the window nobody knows when: longer waits
+are cut off at its begin, and of those as long as a window none is seen."""
 SLACK = 0.1
 """A window that is nearly as long as it should be, is."""
 
@@ -58,10 +62,15 @@ def has_ended(span: WindowSpan, at: float) -> bool:
 
 
 def followed(at: float, state: State, goal: LatencyGoal) -> WindowSpan:
-    """By the next window: at once, or later where there is nothing to hurry for, that is no trial, and a budget that is
-    kept, or has been broken for so long that it is nothing new."""
+    """By the next window: at once, or later where there is nothing to hurry for, that is no trial, waits that are short
+    against a window, and a budget that is kept, or has been broken for so long that it is nothing new."""
     limit = limit_ns(state, goal)
     over = sum(1 for _ in takewhile(lambda each: (each.p99_ns or 0.0) > limit, reversed(state.recent)))
-    hurry = state.trial or len(state.recent) < RECENT or 0 < over < RECENT
+    hurry = state.trial or len(state.recent) < RECENT or 0 < over < RECENT or not all(map(_is_short, state.recent))
     rest = 0.0 if hurry else SETTLED_SECONDS - WINDOW_SECONDS
     return WindowSpan(at + rest, rested=rest)
+
+
+def _is_short(seen: WayWindow) -> bool:
+    """Whether its p99 is as good after a rest. The wait for a poll is counted all the time."""
+    return seen.until_poll_only or (seen.p99_ns is not None and seen.p99_ns <= LONGEST_SEEN_NS)

@@ -133,6 +133,17 @@ static void leave_before(struct connection *c)
 	c->before = -1;
 }
 
+/* The new one is connected, and polls the device for itself from now on. */
+static void connected(struct connection *c)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+	if (c->before < 0)
+		return;
+	leave_before(c);
+	if (epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event))
+		die("epoll_ctl: %s", strerror(errno));
+}
+
 /* Write what is due; what the socket does not take stays until the next pass. */
 static void flush_requests(struct connection *c)
 {
@@ -148,7 +159,7 @@ static void flush_requests(struct connection *c)
 			return;
 		if (n < 0)
 			die("the server closed a connection: %s", strerror(errno));
-		leave_before(c); /* this one is connected */
+		connected(c);
 		c->sent_bytes += n;
 		c->unsent -= c->sent_bytes / request_length;
 		if (opt.reconnect)
@@ -299,7 +310,7 @@ static void open_socket(struct connection *c, int flags)
 
 static void watch(struct connection *c)
 {
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+	struct epoll_event event = {.events = c->before < 0 ? EPOLLIN : EPOLLIN | EPOLLOUT, .data.ptr = c};
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
 		die("epoll_ctl: %s", strerror(errno));
 }
@@ -307,9 +318,10 @@ static void watch(struct connection *c)
 /*
  * All requests of this connection are answered: go on with a new one. It is not waited for: until it is there, sends and
  * receives say EAGAIN, and what is due waits, which its latency shows.
- * The old one stays until then, and polls the device: all may be opened anew at once, and what nobody polls waits for the
- * deferral timer and for a NAPI thread, which has to get the CPU that is kept busy here. (Before commit 58e2330bd455, Linux
- * 7.1, it may have waited for ever: the timer could expire within the last busy poll, and was not started again.)
+ * The old one stays until that is connected, and no longer, as each takes a descriptor, and a place of the server's. It polls
+ * the device: all may be opened anew at once, and what nobody polls waits for the deferral timer and for a NAPI thread, which has
+ * to get the CPU that is kept busy here. (Before commit 58e2330bd455, Linux 7.1, it may have waited for ever: the timer could
+ * expire within the last busy poll, and was not started again.)
  */
 static void reopen(struct connection *c)
 {
@@ -362,6 +374,16 @@ static void prepare_block(void)
 		memcpy(block + i * request_length, request, request_length);
 }
 
+/* A connection that is opened anew has two for a moment, as it may happen to all at once. */
+static void allow_descriptors(void)
+{
+	struct rlimit limit;
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static double cpu_seconds(void)
 {
 	struct rusage u;
@@ -406,8 +428,11 @@ static bool receive_ready(int64_t wait_ns)
 	bool any = !opt.sleeps && receive(&conns[turn++ % opt.connections]);
 	struct timespec wait = {any ? 0 : wait_ns / SECOND, any ? 0 : wait_ns % SECOND};
 	int n = epoll_pwait2(epoll, events, 64, &wait, NULL);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
+		if (events[i].events & EPOLLOUT)
+			connected(events[i].data.ptr);
 		any |= receive(events[i].data.ptr);
+	}
 	return any;
 }
 
@@ -522,6 +547,7 @@ int main(int argc, char **argv)
 	uint64_t seed = opt.seed;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	allow_descriptors();
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	prepare_block();
 	connect_all();

@@ -1,7 +1,7 @@
 """What an attachment does: from the counts of a window and of the suspension probe to a verdict. And what came of
 attaching."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -30,8 +30,11 @@ STARVED_SHARE, FEW_RESCUES = 0.1, 3
 """From this share of the time that a NAPI instance was left to its suspend timer, its packets wait for that. Measured
 with 20 ms on a machine with more to do than CPUs: two queues in one epoll instance 33 to 60 %, a loop that never waits
 56 to 96 %, a server that fits 4 % at most: it is rescued once each time that it pauses. Fewer rescues tell only if they
-are most of the window. Where it polls at all, those while it was ready to run and had no CPU do not count: it would
-read nothing sooner."""
+are most of the window. Where it polls at all, those while it was ready to run and had no CPU do not count, as it would
+read nothing sooner, up to MOST_SHARE."""
+MOST_SHARE = 0.5
+"""Whoever is at fault, from here on its packets starve: those of others, as acknowledgements and ssh, are in the same
+queue and wait as long, though these may have a CPU."""
 
 
 class Now(Value, frozen=True, kw_only=True):
@@ -137,15 +140,12 @@ def judge(
     if mode != "suspend":  # then nobody suspends, and nothing is claimed of it
         figures = {name: value for name, value in figures.items() if name.startswith("wait_")}
     threads = total(napi.thread for napi in napis if napi.thread)
-    rescues = {
-        key: counts.timeouts - (counts.without_cpu if key in used else 0) for key, counts in (suspended or {}).items()
-    }
-    starving = tuple(_starving(transaction, rescues, seconds))
+    starving = dict(_starving(transaction, suspended or {}, used, seconds))
     if lost:
         verdict, why = "not active", lost
     elif starving:
         verdict = "starving"
-        why = _why_starving([rescues[key] / seconds for key in starving], starving)
+        why = _why_starving([each / seconds for each in starving.values()], tuple(starving))
     elif transaction.on_interrupts:
         verdict, why = "interrupts", transaction.switches[-1].why if transaction.switches else "it begins with them"
     elif fruitful < FEW_POLLS:
@@ -200,13 +200,20 @@ def _polls_itself(napi: NapiWindow, pids: Sequence[int]) -> bool:
 
 
 def _starving(
-    transaction: Transaction, rescues: Mapping[tuple[int, int], int], seconds: float
-) -> Iterator[tuple[int, int]]:
+    transaction: Transaction,
+    suspended: Mapping[tuple[int, int], SuspensionCounts],
+    used: Collection[tuple[int, int]],
+    seconds: float,
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Those that starve, and the rescues that show it. Of what is `used`, its tasks poll it."""
     for change in transaction.changes:
-        if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in rescues:
-            share = rescues[key] * (change.after.irq_suspend_timeout_ns or 0) / 1e9 / seconds
-            if share >= (STARVED_SHARE if rescues[key] >= FEW_RESCUES else 0.5):
-                yield key
+        if isinstance(change, NapiChange) and (key := (change.netns, change.napi_id)) in suspended:
+            counts, timeout_ns = suspended[key], change.after.irq_suspend_timeout_ns or 0
+            own = counts.timeouts - (counts.without_cpu if key in used else 0)
+            for rescues, share in ((counts.timeouts, MOST_SHARE), (own, STARVED_SHARE)):
+                if rescues * timeout_ns / 1e9 / seconds >= (share if rescues >= FEW_RESCUES else 0.5):
+                    yield key, rescues
+                    break
 
 
 def _why_starving(per_second: Sequence[float], starving: Sequence[tuple[int, int]]) -> str:

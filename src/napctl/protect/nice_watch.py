@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
@@ -45,8 +46,8 @@ class _Look:
     monotonic: float
     threads: dict[int, ThreadReading]
     served: snmp.Served | None
-    offered: dict[Key, float]
-    """A second, since the look before, by group."""
+    floods: dict[Key, Flood]
+    """Since the look before, by group."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class NiceWatch:
         if not any(told):
             self._looks.clear()
             return list(floods)
-        offered = {group.key: seen.offered_per_second for group, seen in zip(groups, floods, strict=True)}
-        before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids}, offered)
+        by_key = {group.key: seen for group, seen in zip(groups, floods, strict=True)}
+        before, now = self._look({pid for group in told if group is not None for pid in group.thread_pids}, by_key)
         seconds = now.monotonic - before.monotonic
         goodput = goodput_between(before.served, now.served, seconds) if seconds >= OVER_SECONDS else {}
         former, self._before = self._before, {}
@@ -87,42 +88,57 @@ class NiceWatch:
             is_nice = "nice" in group.ladder.made
             last = former.get(group.key, _Before(now.monotonic, {}, 0.0))
             self._before[group.key] = last if is_nice else self._before_nice(group.key, now, goodput) or last
-            why = self._starved(group, seen, before, now, goodput) if is_nice else self._would_be(group, seen)
+            why = self._starved(group, before, now, goodput) if is_nice else self._would_be(group, seen)
             found.append(replace(seen, starved=why))
         return found
 
     def _before_nice(self, key: Key, now: _Look, goodput: Goodput) -> _Before | None:
         """By now; None: nothing is known. A flood is seen after two or three looks, which is less than a window."""
-        known = [each for each in self._looks if key in each.offered]
-        steady = known[steady_since([each.offered[key] for each in known]) :]
+        known = [each for each in self._looks if key in each.floods]
+        steady = known[steady_since([each.floods[key].offered_per_second for each in known]) :]
         seconds = now.monotonic - steady[0].monotonic
         steadily = goodput_between(steady[0].served, now.served, seconds) if seconds else {}
         served = before_nice(goodput, steadily)
-        return _Before(now.monotonic, served, now.offered[key]) if served else None
+        offered = _mean_offered(steady if steadily else known, key)
+        return _Before(now.monotonic, served, offered) if served else None
 
     def _would_be(self, group: Protected, seen: Flood) -> str:
         drops = bool(group.ladder.made) and seen.late_per_second >= LATE_PER_SECOND
         is_next = "nice" in group.steps and (bool(seen.overload) or drops)
         return why_it_would(_cpus_of(group), self._holders.read()) if is_next else ""
 
-    def _starved(self, group: Protected, seen: Flood, before: _Look, now: _Look, goodput: Goodput) -> str:
+    def _starved(self, group: Protected, before: _Look, now: _Look, goodput: Goodput) -> str:
         shares = list(_shares(group.thread_pids, before, now))
         if max((each.waited for each in shares), default=0.0) < WAITS_SHARE:
             return ""
         then = self._before[group.key]
-        offered = seen.offered_per_second if seen.is_whole else then.offered  # which drops that nobody counts may be
+        looks = [each for each in self._looks if group.key in each.floods]
+        offered = _mean_offered(looks, group.key, then.offered)
         served = with_less_offered(then.goodput, then.offered, offered)
         left = kept(served, goodput) if now.monotonic - then.monotonic < BEFORE_SECONDS else None
         return why_starved(shares, _on(_cpus_of(group), self._holders.read()), left)
 
-    def _look(self, pids: Collection[int], offered: dict[Key, float]) -> tuple[_Look, _Look]:
+    def _look(self, pids: Collection[int], floods: dict[Key, Flood]) -> tuple[_Look, _Look]:
         """Now, and the newest one that is old enough, or the oldest."""
         threads = {pid: each for pid in pids if (each := _reading(pid)) is not None}
-        now = _Look(self._clock(), threads, snmp.served(self._netns), offered)
+        now = _Look(self._clock(), threads, snmp.served(self._netns), floods)
         self._looks.append(now)
         while len(self._looks) > 1 and now.monotonic - self._looks[1].monotonic >= OVER_SECONDS:
             self._looks.popleft()
         return self._looks[0], now
+
+
+def _mean_offered(looks: Sequence[_Look], key: Key, not_whole: float | None = None) -> float:
+    """A second, from the first of these looks to the last, as what was served between them. `not_whole`: is taken to be
+    offered at a look with drops that nobody may have counted; None: what was counted is."""
+
+    def offered(look: _Look) -> float:
+        seen = look.floods[key]
+        return seen.offered_per_second if seen.is_whole or not_whole is None else not_whole
+
+    spans = [(now.monotonic - before.monotonic, offered(now)) for before, now in pairwise(looks)]
+    seconds = sum(each for each, _ in spans)
+    return sum(each * rate for each, rate in spans) / seconds if seconds else offered(looks[-1])
 
 
 def _shares(pids: Collection[int], before: _Look, now: _Look) -> list[Share]:

@@ -3,16 +3,18 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from napctl.lab.bed import Lab
 from napctl.lab.compiled import compiled
-from napctl.lab.load import POLLED, LoadSpec, run
+from napctl.lab.load import POLLED, LoadSpec, run, started
 from napctl.lab.servers import Server, connected, memcached, serve
 from napctl.lab.webservers import haproxy, nginx, redis
 from napctl.model.errors import NapctlError
+from tests.lab.helpers import until
 from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
@@ -166,6 +168,30 @@ def test_a_new_connection_does_not_wait_for_its_devices_timer(shared_lab: Lab) -
             assert run(shared_lab, server, spec).achieved_per_second > 1.5e9 / (POLLED.gro_flush_timeout_ns or 1)
 
         in_one_of(attempt, 5)
+        server.process.kill()
+
+
+def test_the_connection_before_goes_once_the_new_one_is_there_and_not_when_that_is_used(shared_lab: Lab) -> None:
+    """Else nearly each would have two, on the server too."""
+    spec = replace(ANEW, rate_per_second=100, seconds=60, warmup_seconds=0, connections=100, requests_per_connection=1)
+    with memcached(shared_lab) as server, started(shared_lab, server, spec) as load:
+        opened = Path(f"/proc/{load.process.pid}/fd")
+
+        def sockets() -> int:
+            return sum(str(each.readlink()).startswith("socket:") for each in opened.iterdir())
+
+        until(lambda: connections_made(shared_lab, server) > 2 * spec.connections, "half of them to be opened anew")
+        until(lambda: sockets() == spec.connections, "one socket for each connection")
+        server.process.kill()
+
+
+def test_it_takes_as_many_descriptors_as_it_may_have(shared_lab: Lab) -> None:
+    with memcached(shared_lab) as server:
+        options = [f"--host={server.address}", f"--port={server.port}", "--sleeps=1", "--connections=100", "--rate=500"]
+        command = ["prlimit", "--nofile=50:500", str(compiled("openloop")), *options, "--seconds=0.2", "--warmup=0"]
+        process = shared_lab.client.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b"measuring\n")
         server.process.kill()
 
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from napctl.adapt.controller import RECENT, WINDOW_SECONDS
-from napctl.adapt.pace import SETTLED_SECONDS, WindowSpan, followed, has_begun, has_ended, next_span
+from napctl.adapt.pace import LONGEST_SEEN_NS, SETTLED_SECONDS, WindowSpan, followed, has_begun, has_ended, next_span
 from tests.unit.adapt.worlds import Course, Noise, World, course
 
 LOAD = 20_000.0
@@ -60,3 +60,23 @@ def test_what_was_not_looked_at_fades_like_the_rest() -> None:
     before = run.state.learned.traffic_seconds
     run.run(constant(100), [(600, LOAD)])
     assert run.state.learned.traffic_seconds - before == pytest.approx(600, rel=0.02)
+
+
+@pytest.mark.parametrize("budget_ns", [100_000, 100_000_000], ids=["a broken budget", "a budget that is kept"])
+def test_where_waits_are_long_or_not_seen_at_all_it_is_looked_at_all_the_time(budget_ns: int) -> None:
+    """What came in a rest is not known: of a queue of more than a window nothing would ever be seen."""
+    run = settled(100)
+    goal = replace(run.goal, budget_ns=budget_ns)
+
+    def rests(p99_ns: float | None, windows: int = RECENT, *, until_poll_only: bool = False) -> bool:
+        spoiled = [
+            replace(each, p99_ns=p99_ns, until_poll_only=until_poll_only) for each in run.state.recent[-windows:]
+        ]
+        state = replace(run.state, recent=(*run.state.recent[:-windows], *spoiled))
+        return not has_begun(followed(1_000.0, state, goal), 1_000.0)
+
+    assert rests(0.9 * LONGEST_SEEN_NS)
+    assert not rests(1.1 * LONGEST_SEEN_NS)
+    assert not rests(None)
+    assert not rests(None, windows=1)
+    assert rests(1.1 * LONGEST_SEEN_NS, until_poll_only=True), "polls are counted all the time"

@@ -114,21 +114,33 @@ def test_no_instance_that_stays_is_fed_by_one_that_goes(fed: list[dict[int, int]
         (1000, 1, 1, True),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("without_cpu", [0, 1000])
+@pytest.mark.parametrize("busy_share", [0, 0.1])
 def test_a_napi_instance_starves_that_is_left_to_its_suspend_timer_for_a_tenth_of_the_time(
-    timeout_ms: int, seconds: float, rescues: int, starves: bool, without_cpu: int
+    timeout_ms: int, seconds: float, rescues: int, starves: bool, busy_share: float
 ) -> None:
     """As the server that pauses now and then does not, nor one that has no CPU."""
+    without_cpu = int(busy_share * seconds * 1000 / timeout_ms) if timeout_ms else 1000
     now = judged_in(window(seconds, polled_by(100)), timeout_ms, rescues + without_cpu, without_cpu)
 
     assert (now.verdict == "starving", now.starving) == (starves, (300,) if starves else ())
     assert (f"NAPI 300 waited {rescues / seconds:.0f} times a second" in now.why) == starves
 
 
+@pytest.mark.parametrize(("rescues", "without_cpu", "starves"), [(25, 25, True), (24, 24, False), (40, 38, True)])
+def test_one_that_is_left_to_it_for_half_of_the_time_starves_whoever_is_at_fault(
+    rescues: int, without_cpu: int, starves: bool
+) -> None:
+    """Acknowledgements and other servers are in the same queue, and have a CPU."""
+    now = judged_in(window(1, polled_by(100)), 20, rescues, without_cpu)
+
+    assert (now.verdict == "starving") == starves
+    assert (f"NAPI 300 waited {rescues} times a second" in now.why) == starves
+
+
 @pytest.mark.parametrize("own_polls", [0, 9, 10])
 def test_one_that_hardly_polls_starves_whatever_keeps_it_from_its_cpu(own_polls: int) -> None:
     """As a loop that never waits: it is always ready to run."""
-    now = judged_in(window(1, polled_by(own_polls)), 20, 40, 40)
+    now = judged_in(window(1, polled_by(own_polls)), 20, 20, 20)
 
     assert (now.verdict == "starving") == (own_polls < 10)
 

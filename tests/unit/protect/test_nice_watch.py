@@ -89,3 +89,21 @@ def test_where_less_is_offered_less_is_forwarded_unless_drops_may_be_uncounted(s
     assert starved(before, [Look(20_000, 19_000, waited=0.98)] * 4) == ""
     why = starved(before, [Look(20_000, 19_000, waited=0.98, whole=False)] * 4)
     assert why.endswith(", 20 % of what was served before still is")
+
+
+@pytest.mark.parametrize("last", [20_000, 100_000])
+def test_of_bursts_what_was_offered_while_it_was_forwarded_counts_and_not_the_last_look_alone(
+    starved: Watched, last: float
+) -> None:
+    before = [Look(100_000, 95_000)] * 5
+    bursts = [20_000, 20_000, 100_000, 20_000, 100_000, last]
+    assert starved(before, [Look(each, 0.95 * each, waited=0.98) for each in bursts]) == ""
+    why = starved(before, [Look(each, 0.7 * each, waited=0.98) for each in bursts])
+    assert why.endswith(", 74 % of what was served before still is")
+
+
+def test_at_a_look_of_which_not_all_is_counted_as_much_may_have_been_offered_as_before(starved: Watched) -> None:
+    before = [Look(100_000, 95_000)] * 5
+    looks = [Look(20_000, 19_000, waited=0.98)] * 2
+    why = starved(before, [*looks, Look(20_000, 19_000, waited=0.98, whole=False), *looks])
+    assert why.endswith(", 43 % of what was served before still is")
