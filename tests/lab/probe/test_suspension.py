@@ -316,8 +316,8 @@ def arms_and_rescues_agree(lab: Lab, probe: SuspensionProbe, apart: bool) -> Non
             {{ @long[args->hrtimer] = args->softexpires; @arms = count(); }}
         tracepoint:timer:hrtimer_start /{watchdog} && args->softexpires < nsecs + 10000000/
             {{ delete(@long[args->hrtimer]); }}
-        tracepoint:timer:hrtimer_expire_entry /{watchdog} && @long[args->hrtimer] && args->now >= @long[args->hrtimer]/
-            {{ @rescues = count(); delete(@long[args->hrtimer]); }}
+        tracepoint:timer:hrtimer_expire_entry /{watchdog} && @long[args->hrtimer]/
+            {{ if (args->now >= @long[args->hrtimer]) {{ @rescues = count(); }} delete(@long[args->hrtimer]); }}
         END {{ clear(@long); }}
     """
     with (
