@@ -1,6 +1,6 @@
 """The devices of an attachment, as the kernel tells of them: threads of their NAPI instances, their drivers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Self
 
@@ -9,11 +9,14 @@ from napctl.attach.learned_file import identity_of
 from napctl.attach.parts import whole
 from napctl.kernel.ethtool_ioctl import EthtoolIoctl
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.napi_threads import scheduled
+from napctl.kernel.napi_threads import device_threaded, scheduled
 from napctl.kernel.netdev import Netdev
+from napctl.kernel.sysfs import DeviceAttributes
 from napctl.model.change import NapiChange, Transaction
+from napctl.model.machine import Napi
+from napctl.model.settings import DISABLED
 
-__all__ = ["AttachedThreads", "server_identity", "thread_nice"]
+__all__ = ["AttachedThreads", "polling_threads", "server_identity", "thread_nice"]
 
 
 class AttachedThreads:
@@ -52,11 +55,31 @@ class AttachedThreads:
 
 
 def thread_nice(transaction: Transaction) -> int | None:
-    """The least nice value of the NAPI threads; None: not each of its NAPI instances has one."""
-    with AttachedThreads(transaction) as threads:
-        told = [scheduled(pid) for pid in threads.read().values()]
-    known = [each[0] for each in told if each is not None]
-    return min(known) if known and len(known) == len(whole(transaction).napis) else None
+    """The least nice value of the threads that poll its NAPI instances; None: not each of these has one.
+
+    Raises NapctlError and OSError.
+    """
+    napis, told = whole(transaction).napis, list[int]()
+    for netns, change in _devices(transaction):
+        with Netdev(netns) as netdev:
+            ours = [each for each in netdev.napis(change.ifindex) if (netns.inode, each.napi_id) in napis]
+        told += [nice for nice, _ in filter(None, map(scheduled, polling_threads(ours, _switch(netns, change, ours))))]
+    return min(told) if told and len(told) == len(napis) else None
+
+
+def polling_threads(napis: Iterable[Napi], of_device: str | None) -> Iterator[int]:
+    """Pids of the threads that poll them: before Linux 6.17 one outlives its being switched off. `of_device`: the
+    switch for all instances of their device, where they have none of their own."""
+    for napi in napis:
+        if napi.thread_pid is not None and (napi.settings.threaded or of_device) != DISABLED:
+            yield napi.thread_pid
+
+
+def _switch(netns: NetworkNamespace, change: NapiChange, napis: Iterable[Napi]) -> str | None:
+    if all(napi.settings.threaded is not None for napi in napis):
+        return None
+    with DeviceAttributes(netns) as attributes:
+        return device_threaded(attributes, change.device)
 
 
 def server_identity(transaction: Transaction) -> str:

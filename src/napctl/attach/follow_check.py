@@ -54,6 +54,8 @@ class Pulse:
         self._pids = set(processes.pids() if pids is None else pids)
         self._newest: int | None = None
         """The newest pid when they were listed last."""
+        self._once_more = False
+        """Whether ids were given out before the last list: who has the newest may not have been in it yet."""
         self._list_all_at = 0.0
         self._young: set[int] = set()
         """Pids that were new the last time and belonged to nobody: what one is called may come a moment later."""
@@ -92,9 +94,10 @@ class Pulse:
 
     def _come(self) -> Iterable[int]:
         newest, moment = processes.newest_pid(), time.monotonic()
-        if not self._young and newest is not None and newest == self._newest and moment < self._list_all_at:
+        given_out = newest is None or newest != self._newest
+        if not (given_out or self._once_more or self._young) and moment < self._list_all_at:
             return
-        self._newest, self._list_all_at = newest, moment + LISTING_SECONDS
+        self._newest, self._once_more, self._list_all_at = newest, given_out, moment + LISTING_SECONDS
         now = set(processes.pids())
         new, again, self._pids = now - self._pids, self._young & now, now
         self._young = set(new)

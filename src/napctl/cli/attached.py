@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import click
 
@@ -18,6 +19,7 @@ from napctl.cli.text.settings import counted
 from napctl.cli.text.table import number, percent, wrapped
 from napctl.model.activity import Now, Standing
 from napctl.model.change import Transaction
+from napctl.model.errors import NapctlError
 from napctl.model.machine import SCHEMA
 from napctl.model.modes import mode_of
 from napctl.model.value import Value
@@ -96,8 +98,15 @@ def _standing(transaction: Transaction, now: Now) -> Standing:
         mode=mode_of(transaction.changes),
         kept_by=transaction.keeper.pid if transaction.keeper else None,
         protects=transaction.suspends and now.verdict in ("active", "quiet", "not measured"),
-        thread_nice=thread_nice(transaction),
+        thread_nice=_thread_nice(transaction),
     )
+
+
+def _thread_nice(transaction: Transaction) -> int | None:
+    """Of one that suspends, whose threads can end that. A device may go while it is asked for."""
+    with suppress(NapctlError, OSError):
+        return thread_nice(transaction) if transaction.suspends else None
+    return None
 
 
 def _print_json(reports: Iterator[Report]) -> int:

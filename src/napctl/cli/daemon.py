@@ -53,7 +53,7 @@ def daemon(path: Path, log_format: str, check: bool, netns: NetworkNamespace) ->
     """Keep a policy true: attach its targets, set its devices, follow both, and say each decision with its reason.
 
     Ends at SIGTERM or Ctrl-C, and puts everything back then unless the policy says `on-stop = "keep"`. SIGHUP reads the
-    policy again and changes only what differs; a changed file is noticed within 4 s too. SIGUSR2 executes napctl anew,
+    policy again and changes only what differs; a changed file is noticed within 5 s too. SIGUSR2 executes napctl anew,
     for an upgrade, and changes nothing. Killed, it is followed by another one, which takes over what is there; if none
     comes within the policy's guard-wait, the guard puts everything back.
     """

@@ -108,7 +108,8 @@ class Standing(Now, frozen=True, kw_only=True):
     """Against overload, while suspension holds: its tasks take packets when they have time, and the ring drops the
     rest."""
     thread_nice: int | None = None
-    """The least nice value of the NAPI threads of its instances; None: not all of these have one."""
+    """The least nice value of the NAPI threads of its instances; None: not all of these have one, or it does not
+    suspend."""
 
 
 def judge(

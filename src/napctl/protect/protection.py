@@ -77,7 +77,7 @@ class Protection:
         self._said: dict[tuple[str, str], None] = {}
         """Errors and obstacles, by device: each is said once, until a step is made."""
         self._look_at = self._window_at = self._journal_at = 0.0
-        """Since storm control was last minded."""
+        """When each is due, of the clock."""
         self._reset: set[int] = set()
         """Interface indexes of devices that were reset since the last look."""
         self._foreign: frozenset[int] = frozenset()

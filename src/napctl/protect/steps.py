@@ -16,7 +16,7 @@ from napctl.model.settings import DISABLED, ENABLED, ThreadSettings
 from napctl.model.storm_change import StormLimitsChange
 from napctl.protect.ladder import StepKind
 
-__all__ = ["changes_of_step", "has_thread", "held_elsewhere", "of_step", "step_words"]
+__all__ = ["changes_of_step", "has_thread", "of_step", "step_words", "threads_held_elsewhere"]
 
 
 NapiKey = tuple[int, int]
@@ -89,7 +89,7 @@ def _upon(change: ThreadChange, now: ThreadSettings) -> ThreadChange:
     return replace(change, before=ThreadSettings(**asked))
 
 
-def held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
+def threads_held_elsewhere(live: Sequence[Transaction], own: int) -> frozenset[NapiKey]:
     """Instances of which others hold the thread: a plan, or who is attached by it. Suspension and deferral of who is
     attached otherwise are other settings, which a thread leaves as they are."""
     return frozenset(

@@ -29,7 +29,7 @@ from napctl.model.storm import StormCounts
 from napctl.model.storm_change import StormChange, StormControlChange, StormLimitsChange
 from napctl.protect.groups import Protected
 from napctl.protect.ladder import KINDS, StepKind
-from napctl.protect.steps import changes_of_step, held_elsewhere, of_step
+from napctl.protect.steps import changes_of_step, of_step, threads_held_elsewhere
 from napctl.protect.storm_control import refuse_impossible
 from napctl.protect.storm_step import StormStep
 
@@ -118,7 +118,7 @@ class StepsInForce:
             self._refuse_rolled_back(live)
             if step == "storm control":
                 return self._limit(journal, groups[0])
-            held = held_elsewhere(live, self.transaction.number if self.transaction is not None else 0)
+            held = threads_held_elsewhere(live, self.transaction.number if self.transaction is not None else 0)
             napis = [napi for each in groups for napi in each.napis]
             changes = changes_of_step(step, self._netns.inode, device, napis, held)
             if changes and self.transaction is None:

@@ -233,7 +233,8 @@ class DeviceKeeper:
             back = [each for each in past.put_back if device_of(each) not in unsettled]
             before = self._changes
             refused = self._make(journal, more, back, past) if more or back or past.gone else {}
-        self._resets.set_now((getattr(each, "ifindex", 0) for each in (*more, *back)), self._clock())
+        if more or back:
+            self._resets.set_now(self._clock())
         self._refusals.settle(more, refused, now)
         self._end_what_is_empty()
         for change, line in lines_of(more, (each for each in self._changes if object_of(each) not in refused)):
@@ -346,6 +347,7 @@ class DeviceKeeper:
         return found
 
     def _close_monitor(self) -> None:
+        self._resets.forget_links()
         if self._monitor is not None:
             with suppress(OSError):
                 self._monitor.__exit__()

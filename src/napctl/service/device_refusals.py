@@ -83,6 +83,8 @@ class DeviceRefusals:
         self._refused.discard(key)
 
     def _try_again(self, key: str, device: str, why: str, now: float) -> None:
+        if not self._backoff.is_due(key, now):
+            return  # it was not tried: that is told already
         pause = self._backoff.failed(key, now)
         self._tell(device, f"{why}; tried again in {duration_text(int(pause * 1e9))}", "retry")
 

@@ -17,7 +17,8 @@ LOOK_SECONDS = 60.0
 SHARE = 0.0005
 """Of one CPU that looking takes at most: of all processes the names are read."""
 UNIT_SECONDS = 10.0
-"""A look is not put off for that where one of their units has come or gone, which takes a few calls to see."""
+"""A look is not put off for that where one of their units has come or gone, which takes a few calls to see: but for
+the next LOOK_SECONDS after such a look, as a unit may be one that is restarted again and again."""
 MOST_NAMED = 3
 """Files, of one manager."""
 
@@ -29,7 +30,11 @@ class ManagerWatch:
         self._netns, self._tell = netns, tell
         self._due_at = self._units_due_at = 0.0
         self._groups = hierarchy()
-        self._units, self._units_changed = running_units(self._groups), False
+        self._units = running_units(self._groups)
+        self._just_changed = self._changed = False
+        """Whether one had come or gone the last time they were read; and whether one had before that, since the last
+        look: by now its program runs under its own name."""
+        self._unit_look_from = 0.0
         self.now: tuple[OtherManager, ...] = ()
         """By the last look."""
 
@@ -42,8 +47,13 @@ class ManagerWatch:
         now = time.monotonic()
         if self.seconds_left(now):
             return
-        if not self._unit_has_changed(now) and now < self._due_at:
+        self._read_units(now)
+        by_unit = self._changed and now >= self._unit_look_from
+        if not by_unit and now < self._due_at:
             return
+        if by_unit:
+            self._unit_look_from = now + LOOK_SECONDS
+        self._changed = False
         began, before = time.process_time(), self.now
         try:
             with in_background():
@@ -54,14 +64,13 @@ class ManagerWatch:
         for line in changes_in_words(before, self.now):
             self._tell(line)
 
-    def _unit_has_changed(self, now: float) -> bool:
-        """Whether one had come or gone the last time: by now its program runs under its own name."""
+    def _read_units(self, now: float) -> None:
         if now < self._units_due_at:
-            return False
-        units, self._units_due_at = running_units(self._groups), now + UNIT_SECONDS
-        changed, self._units_changed = self._units_changed, units != self._units
-        self._units = units
-        return changed
+            return
+        before, self._units = self._units, running_units(self._groups)
+        self._units_due_at = now + UNIT_SECONDS
+        self._changed |= self._just_changed
+        self._just_changed = self._units != before
 
 
 def running_units(groups: Hierarchy | None) -> frozenset[str]:

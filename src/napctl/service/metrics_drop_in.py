@@ -28,7 +28,11 @@ BY_HAND = (
     "the unit lets this machine alone reach {}; IPAddressAllow by `systemctl edit napctl`, and a restart, let others"
 )
 """Where the policy is not the one that the generator reads."""
-ALLOW, DENY = "IPAddressAllow", "IPAddressDeny"
+ALLOW, DENY, DROP_INS = "IPAddressAllow", "IPAddressDeny", "DropInPaths"
+HANDED_ON = "NAPCTL_REACH"
+"""The variable of the environment for the program that this process executes itself anew as: its pid, and what it has
+found out."""
+CLOSED, OPEN = "closed", "open"
 
 
 def drop_in_of(policy: Policy) -> str | None:
@@ -48,11 +52,15 @@ def write_drop_in(directory: Path, policy: Path = POLICY_PATH) -> None:
         path.write_text(text)
 
 
-def lets_others_in() -> bool:
-    """Whether systemd lets other machines reach the unit, as it has loaded it: by that drop-in or an administrator's.
-    So it does where nothing is known of it, as no systemd runs."""
-    told = unit_properties(UNIT, ALLOW, DENY)
-    return told is None or not told[DENY] or not all(map(_is_loopback, told[ALLOW].split()))
+def lets_others_in(*, by_hand: bool = False) -> bool:
+    """Whether systemd lets other machines reach the unit, as it has loaded it: by that drop-in or (`by_hand`: only) an
+    administrator's. So it does where nothing is known of it, as no systemd runs."""
+    told = unit_properties(UNIT, ALLOW, DENY, DROP_INS)
+    if told is None or not told[DENY]:
+        return True
+    if by_hand and any(each.endswith(f"/{NAME}") for each in told[DROP_INS].split()):
+        return False
+    return not all(map(_is_loopback, told[ALLOW].split()))
 
 
 def _is_loopback(text: str) -> bool:
@@ -63,25 +71,38 @@ def _is_loopback(text: str) -> bool:
 
 
 class MetricsReach:
-    """Whom systemd lets reach this process. Found out as it starts: a unit that runs is given nothing else.
+    """Whom systemd lets reach this process: a unit that runs is given nothing else.
 
-    `path`: of its policy.
+    systemd tells what it has loaded, which may have come later. It is asked when it first matters, as a busy one may
+    take seconds to answer. `path`: of the policy of this process.
     """
 
     def __init__(self, path: Path):
         self._is_followed = path == POLICY_PATH
         """By the generator."""
-        in_the_unit = (group_of(os.getpid()) or "").endswith(f"/{UNIT}")
-        self._is_closed = in_the_unit and not lets_others_in()
+        self._in_the_unit = (group_of(os.getpid()) or "").endswith(f"/{UNIT}")
+        pid, _, self._told = os.environ.get(HANDED_ON, "").partition(" ")
+        self._just_started = pid != str(os.getpid())
+        if self._just_started:
+            self._hand_on("")
 
     def reminder(self, place: MetricsPlace | None) -> str:
         """What is to be done where the policy serves metrics to other machines and systemd keeps them from this
         process. Empty: nothing."""
-        if place is None or not place.is_beyond_loopback or not self._is_closed:
+        just_started, self._just_started = self._just_started, False
+        if place is None or not place.is_beyond_loopback or not self._in_the_unit:
+            return ""
+        if not self._told:  # the drop-in of a policy that has asked for it since is not for this process
+            self._hand_on(OPEN if lets_others_in(by_hand=not just_started) else CLOSED)
+        if self._told == OPEN:
             return ""
         if not self._is_followed:
             return f"metrics: {BY_HAND.format(place.address)}"
         return f"metrics: {DAEMON_RELOAD} {place.address}; until then this one alone does"
+
+    def _hand_on(self, told: str) -> None:
+        self._told = told
+        os.environ[HANDED_ON] = f"{os.getpid()} {told}"
 
 
 if __name__ == "__main__":

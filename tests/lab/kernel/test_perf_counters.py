@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from napctl.census.pollers.thread_counters import ThreadCounters
+from napctl.census.pollers.thread_counters import DID_NOT_RUN, ThreadCounters
 from napctl.census.pollers.work_estimate import Counts
 from napctl.kernel.perf_counters import HARDWARE, CounterGroup, PerfEvent, counted
+from napctl.kernel.processes import look
 from napctl.kernel.schedstat import ran_and_waited_ns
 from tests.lab.helpers import free_pid, open_files, until
 
@@ -73,6 +75,31 @@ def test_the_census_counts_them_by_the_same_call() -> None:
     assert isinstance(counts, Counts)
     assert counts.cycles > ENOUGH_NS / 2
     assert counts.instructions == 0  # page faults
+
+
+def test_of_a_thread_that_slept_all_the_time_it_is_said_that_it_did_not_run() -> None:
+    counters = ThreadCounters(SOFTWARE)
+    with subprocess.Popen(["sleep", "60"]) as sleeping:
+        try:
+            until(lambda: (seen := look(sleeping.pid)) is not None and seen.state == "S", "it to sleep")
+            counters.begin([sleeping.pid])
+            assert counters.end() == {sleeping.pid: DID_NOT_RUN}
+        finally:
+            sleeping.kill()
+
+
+def test_whoever_begins_anew_counts_those_threads_alone_and_holds_no_more_descriptors() -> None:
+    before, counters = open_now(), ThreadCounters(SOFTWARE)
+    with spinner() as spinning:
+        counters.begin([spinning.pid, free_pid()])
+        counters.begin([os.getpid()])
+        assert open_now() == before + len(SOFTWARE)
+        assert counters.end().keys() == {os.getpid()}
+    assert open_now() == before
+
+
+def open_now() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_of_a_thread_that_has_ended_the_last_is_read_and_none_is_begun() -> None:

@@ -65,7 +65,9 @@ def oldest_scraped(port: int, seconds: float) -> float:
     while (left := began + seconds - time.monotonic()) > 0:
         time.sleep(min(left, SCRAPE_SECONDS))
         seen = scraped(port)
-        looked = looked or "napctl_findings_age_seconds" in seen
+        has_looked = "napctl_findings_age_seconds" in seen
+        assert has_looked or not looked, "what was found stays until the next look"
+        looked = has_looked
         age = max(age, seen["napctl_snapshot_age_seconds"])
     assert looked, "for findings, as often as it does"
     return age

@@ -10,6 +10,7 @@ import pytest
 from napctl.attach import follow_check
 from napctl.attach.follow_check import Pulse
 from napctl.kernel import processes
+from tests.lab.helpers import until
 
 
 @pytest.fixture
@@ -52,8 +53,12 @@ def quiet(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> Pulse:
     """While no id is given out, and it is never time to list all."""
     monkeypatch.setattr(follow_check, "LISTING_SECONDS", 1e9)
     monkeypatch.setattr(processes, "newest_pid", lambda: 7)
-    while pulse._young or pulse._newest != 7:
+
+    def lists_no_more() -> bool:
         pulse.take()
+        return not (pulse._young or pulse._once_more) and pulse._newest == 7
+
+    until(lists_no_more, "a moment in which nobody comes")
     return pulse
 
 
@@ -69,6 +74,19 @@ def test_who_has_chosen_his_id_is_seen_when_it_is_time_to_list_all(quiet: Pulse)
     with child() as pid:
         assert not quiet.take().born
         quiet._list_all_at = 0
+        assert pid in quiet.take().born
+
+
+def test_who_has_the_newest_id_and_is_not_listed_yet_is_seen_at_the_next_check(
+    quiet: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives out an id before its process can be found."""
+    before = processes.pids()
+    with child() as pid, monkeypatch.context() as patched:
+        monkeypatch.setattr(processes, "newest_pid", lambda: pid)
+        patched.setattr(processes, "pids", lambda: before)
+        assert not quiet.take().born
+        patched.undo()
         assert pid in quiet.take().born
 
 

@@ -15,7 +15,7 @@ from napctl.model.settings import NapiSettings, ThreadSettings
 from napctl.protect.groups import groups_of, matching, obstacle
 from napctl.protect.ladder import Ladder
 from napctl.protect.protect_options import ProtectOptions
-from napctl.protect.steps import changes_of_step, held_elsewhere
+from napctl.protect.steps import changes_of_step, threads_held_elsewhere
 
 OF_ETH0 = ProtectOptions(devices=("eth0",))
 
@@ -109,7 +109,7 @@ def test_left_to_others_is_what_they_hold_the_thread_of_and_not_what_they_suspen
     ]
     others = [each for transaction in live[1:] for each in transaction.changes]
     held = {(each.netns, each.napi_id) for each in others if isinstance(each, ThreadChange)}
-    assert held_elsewhere(live, own) == held
+    assert threads_held_elsewhere(live, own) == held
 
 
 def test_devices_are_meant_by_name_or_as_hardware_that_is_up() -> None:

@@ -46,3 +46,14 @@ def test_after_what_nobody_can_name_all_of_it_is_tried() -> None:
     refusals.try_anew()
     assert refusals.due([ONE, OTHER], 0.5) == [ONE, OTHER]
     assert refusals.may_look(0.5)
+
+
+def test_what_is_not_due_is_not_told_again() -> None:
+    told: list[str] = []
+    refusals = DeviceRefusals(lambda _device, line, *_: told.append(line))
+    refused(refusals, 0)
+    assert len(told) == 3
+    refused(refusals, 0.5)
+    assert len(told) == 3, "the seconds that are left are no news"
+    refused(refusals, 1)
+    assert len(told) == 6

@@ -1,15 +1,21 @@
 """Other managers in words: each once, when it comes, goes, or touches something else."""
 
+from collections.abc import Callable
+from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from msgspec.structs import replace
 
 from napctl.kernel.cgroups import Hierarchy
+from napctl.kernel.namespaces import NetworkNamespace
 from napctl.model.change import CoalescingChange, RingsChange
 from napctl.model.machine import Coalescing
 from napctl.model.other_manager import Held, OtherManager, Touch, held_by, touched
 from napctl.model.plan import RingSizes
-from napctl.service.manager_watch import changes_in_words, running_units
+from napctl.service import manager_watch
+from napctl.service.manager_watch import LOOK_SECONDS, ManagerWatch, changes_in_words, running_units
 
 BALANCE = OtherManager(
     name="irqbalance", pid=7, how="as the load of the CPUs changes", touches=(Touch(what="interrupt affinity"),)
@@ -75,3 +81,46 @@ def test_what_both_set_is_found_by_kind_and_name() -> None:
     assert touched(BALANCE, held) == ()
     unknown = replace(TUNED, touches=(Touch(what="rings"),))
     assert len(touched(unknown, held)) == 3, "which devices it means is not known: any may be"
+
+
+ONE, NONE = frozenset({"tuned.service"}), frozenset[str]()
+
+
+def looks(
+    monkeypatch: pytest.MonkeyPatch, units: Callable[[int], frozenset[str]], seconds: int, *, cost_s: float = 0
+) -> list[int]:
+    """When all processes are looked at, where `units` tells those that run at each second."""
+    clock, found, used = [0], list[int](), count(0.0, cost_s)
+    its_time = SimpleNamespace(monotonic=lambda: float(clock[0]), process_time=lambda: next(used))
+
+    def look(_netns: NetworkNamespace) -> tuple[OtherManager, ...]:
+        found.append(clock[0])
+        return ()
+
+    monkeypatch.setattr(manager_watch, "time", its_time)
+    monkeypatch.setattr(manager_watch, "running_units", lambda _groups: units(clock[0]))
+    monkeypatch.setattr(manager_watch, "other_managers", look)
+    with NetworkNamespace.current() as netns:
+        watch = ManagerWatch(netns, lambda _line: None)
+        for clock[0] in range(seconds):
+            watch.look_if_due()
+    return found
+
+
+def test_a_unit_that_comes_brings_a_look_once_its_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert looks(monkeypatch, lambda now: ONE if now >= 25 else NONE, 130) == [0, 40, 100]
+
+
+def test_a_unit_that_is_restarted_again_and_again_brings_no_more_looks_than_time_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = looks(monkeypatch, lambda now: ONE if now // 10 % 2 else NONE, 3600)
+    assert min(then - now for now, then in pairwise(at[1:])) >= LOOK_SECONDS
+
+
+def test_what_changes_soon_after_such_a_look_is_seen_when_there_may_be_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though looking at all takes so long that time alone brings none for an hour."""
+    at = looks(monkeypatch, lambda now: ONE if 25 <= now < 45 else NONE, 600, cost_s=2)
+    assert at == [0, 40, 100]

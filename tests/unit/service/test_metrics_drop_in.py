@@ -12,7 +12,9 @@ from napctl.model.policy import MetricsPlace, Policy, ServiceEntry
 from napctl.service import metrics_drop_in
 from napctl.service.metrics_drop_in import (
     DAEMON_RELOAD,
+    HANDED_ON,
     NAME,
+    UNIT,
     MetricsReach,
     drop_in_of,
     lets_others_in,
@@ -29,13 +31,21 @@ def serving(**place: Any) -> Policy:
 
 
 CLOSED, OPEN = "127.0.0.0/8 ::1/128", "0.0.0.0/0 ::/0"
+GENERATED = f"/run/systemd/generator/{NAME}"
 
 
-def knowing(monkeypatch: pytest.MonkeyPatch, directory: Path, allow: str, deny: str = OPEN) -> None:
-    """A systemd that has loaded the unit with these; this process belongs to the unit."""
+def systemctl(directory: Path, allow: str, deny: str = OPEN, drop_ins: str = "") -> None:
+    """What a systemd answers that has loaded the unit with these."""
     answers = directory / "systemctl"
-    answers.write_text(f"#!/bin/sh\necho IPAddressAllow={allow}\necho IPAddressDeny={deny}\n")
+    answers.write_text(f"#!/bin/sh\ntouch {directory}/asked\necho IPAddressAllow={allow}\necho IPAddressDeny={deny}\n"
+                       f"echo DropInPaths={drop_ins}\n")  # fmt: skip
     answers.chmod(0o755)
+
+
+def knowing(monkeypatch: pytest.MonkeyPatch, directory: Path, allow: str, deny: str = OPEN, drop_ins: str = "") -> None:
+    """This process belongs to the unit, and has just started."""
+    systemctl(directory, allow, deny, drop_ins)
+    monkeypatch.setenv(HANDED_ON, "")
     monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
     monkeypatch.setattr(metrics_drop_in, "group_of", lambda _pid: "/system.slice/napctl.service")
 
@@ -142,8 +152,76 @@ def test_a_unit_that_runs_is_given_nothing_else(monkeypatch: pytest.MonkeyPatch,
     """After a daemon-reload systemd lets others in, and this process is still reached by nobody."""
     closed(monkeypatch, tmp_path)
     reach = MetricsReach(POLICY_PATH)
-    knowing(monkeypatch, tmp_path, OPEN)
     assert DAEMON_RELOAD in reach.reminder(BEYOND_IT)
+    systemctl(tmp_path, OPEN, drop_ins=GENERATED)
+    assert DAEMON_RELOAD in reach.reminder(BEYOND_IT)
+
+
+BY_HAND = f"/etc/systemd/system/{UNIT}.d/override.conf"
+
+
+@pytest.mark.parametrize(("by", "reminded"), [(GENERATED, True), (BY_HAND, False)])
+def test_a_policy_that_asks_for_it_later_has_its_drop_in_too_late_for_the_unit_that_runs(
+    by: str, reminded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever reloads systemd at once is reminded of the restart as well."""
+    knowing(monkeypatch, tmp_path, OPEN, drop_ins=by)
+    reach = MetricsReach(POLICY_PATH)
+    assert reach.reminder(HERE) == ""
+    assert (DAEMON_RELOAD in reach.reminder(BEYOND_IT)) is reminded
+
+
+def test_systemd_is_asked_only_where_a_policy_serves_metrics_to_other_machines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed(monkeypatch, tmp_path)
+    reach = MetricsReach(POLICY_PATH)
+    assert [reach.reminder(each) for each in (None, HERE)] == ["", ""]
+    assert not (tmp_path / "asked").exists()
+    assert DAEMON_RELOAD in reach.reminder(BEYOND_IT)
+    assert (tmp_path / "asked").exists()
+    (tmp_path / "asked").unlink()
+    assert DAEMON_RELOAD in reach.reminder(BEYOND_IT)
+    assert not (tmp_path / "asked").exists(), "it is given nothing else"
+
+
+EXECUTED_ANEW = """
+import os, sys
+from napctl.model.policy import MetricsPlace
+from napctl.service import metrics_drop_in
+metrics_drop_in.group_of = lambda pid: f"/system.slice/{metrics_drop_in.UNIT}"
+reach = metrics_drop_in.MetricsReach(metrics_drop_in.POLICY_PATH)
+for address in sys.argv[1].split():
+    print(bool(reach.reminder(MetricsPlace(address=address, port=9811))), flush=True)
+if len(sys.argv) > 2:
+    os.replace(sys.argv[3], sys.argv[4])
+    os.execv(sys.executable, [*sys.orig_argv[:-4], sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "since", "reminded"),
+    [
+        ("192.0.2.1", "192.0.2.1", ["True", "True"]),
+        ("127.0.0.1", "192.0.2.1", ["False", "True"]),
+        ("127.0.0.1", "127.0.0.1 192.0.2.1", ["False", "False", "True"]),
+    ],
+    ids=["asked before", "asked for since", "asked for later"],
+)
+def test_a_daemon_that_executes_itself_anew_knows_how_it_was_started(
+    before: str, since: str, reminded: list[str], tmp_path: Path
+) -> None:
+    """As for an upgrade; systemd has been reloaded meanwhile, and this is still the process that nobody reaches."""
+    systemctl(tmp_path, OPEN, drop_ins=GENERATED)
+    now, later = tmp_path / "systemctl", tmp_path / "later"
+    now.rename(later)
+    systemctl(tmp_path, CLOSED)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        [sys.executable, "-c", EXECUTED_ANEW, before, since, later, now],
+        env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == reminded
 
 
 def test_of_a_policy_that_the_generator_does_not_read_something_else_is_true(

@@ -17,6 +17,7 @@ MOST_THREADS = 32
 OF_EACH = (errno.ESRCH, errno.EACCES, errno.EPERM)
 """Refusals that say nothing of the next thread."""
 NEVER_RAN = "its counters never ran: others have them, or it is on a CPU of another kind"
+DID_NOT_RUN = "it did not run meanwhile"
 
 
 class ThreadCounters:
@@ -29,7 +30,9 @@ class ThreadCounters:
         self._refused: dict[int, str] = {}
 
     def begin(self, tids: Iterable[int]) -> None:
-        """Count these threads from now on."""
+        """Count these threads from now on, and no others."""
+        self.close()
+        self._refused.clear()
         wanted = list(tids)[:MOST_THREADS]
         for number, tid in enumerate(wanted):
             try:
@@ -49,11 +52,13 @@ class ThreadCounters:
         for tid, (group, then) in self._groups.items():
             now = group.read()
             grown = counted(then, now) if then is not None and now is not None else None
-            if grown is None:
-                found[tid] = NEVER_RAN
-            else:
+            if grown is not None:
                 cycles, instructions, branches, misses = grown
                 found[tid] = Counts(cycles=cycles, instructions=instructions, branches=branches, branch_misses=misses)
+            elif then is not None and now is not None and then.enabled_ns == now.enabled_ns:
+                found[tid] = DID_NOT_RUN
+            else:
+                found[tid] = NEVER_RAN
         self.close()
         return found
 

@@ -20,6 +20,7 @@ from napctl.census.pollers.watch import PollerWatch
 from napctl.kernel.packet_rings import PacketRing
 from napctl.kernel.processes import Process
 from napctl.model.census import Poller
+from tests.lab.helpers import until
 
 SPINNER = """
 import os, threading
@@ -209,7 +210,10 @@ def test_counters_are_asked_for_only_where_a_program_that_takes_packets_tells_no
             return Detected(kind="RDMA", evidence=(), account=Account(), bypass=bypass) if ours else None
 
         monkeypatch.setattr(watch, "DETECTORS", (detect,))
-        looking.begin()
-        while not looking._tracked:  # others have most of its CPU
+
+        def begun() -> bool:
             looking.begin()
+            return bool(looking._tracked)
+
+        until(begun, "it to have the most of its CPU")
     assert asked == [spinner.pid] * counted
