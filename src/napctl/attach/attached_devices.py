@@ -1,7 +1,8 @@
 """The devices of an attachment, as the kernel tells of them: threads of their NAPI instances, their drivers."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import Self
 
 from napctl.attach.follow_step import NapiKey
 from napctl.attach.learned_file import identity_of
@@ -15,18 +16,42 @@ from napctl.model.change import NapiChange, Transaction
 from napctl.model.machine import Napi
 from napctl.model.settings import DISABLED
 
-__all__ = ["napi_threads", "polling_threads", "server_identity", "thread_nice"]
+__all__ = ["AttachedThreads", "polling_threads", "server_identity", "thread_nice"]
 
 
-def napi_threads(transaction: Transaction) -> dict[NapiKey, int]:
-    """Pids of the NAPI threads, where there are such."""
-    found: dict[NapiKey, int] = {}
-    napis = whole(transaction).napis
-    for netns, change in _devices(transaction):
-        with suppress(OSError), Netdev(netns) as netdev:
-            keys = ((netns.inode, each.napi_id, each.thread_pid) for each in netdev.napis(change.ifindex))
-            found |= {(inode, napi_id): pid for inode, napi_id, pid in keys if pid and (inode, napi_id) in napis}
-    return found
+class AttachedThreads:
+    """Of an attachment's devices, again and again. The sockets by which they are asked for stay open: to find a network
+    namespace means to go through all processes. A context manager."""
+
+    def __init__(self, transaction: Transaction):
+        self._open = ExitStack()
+        self.follow(transaction)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def follow(self, transaction: Transaction) -> None:
+        """Of these devices from now on."""
+        self._open.close()
+        self._napis = whole(transaction).napis
+        self._devices: list[tuple[NapiKey, Netdev]] = []
+        """By network namespace and interface index."""
+        self._told: dict[NapiKey, dict[NapiKey, int]] = {}
+        for netns, change in _devices(transaction):
+            with suppress(OSError):
+                netdev = self._open.enter_context(Netdev(netns))
+                self._devices.append(((netns.inode, change.ifindex), netdev))
+
+    def read(self) -> dict[NapiKey, int]:
+        """Pids, where there are threads; what was told last of a device that cannot be asked."""
+        for (inode, ifindex), netdev in self._devices:
+            with suppress(OSError):
+                threads = {(inode, each.napi_id): each.thread_pid for each in netdev.napis(ifindex)}
+                self._told[inode, ifindex] = {key: pid for key, pid in threads.items() if pid and key in self._napis}
+        return {key: pid for each in self._told.values() for key, pid in each.items()}
 
 
 def thread_nice(transaction: Transaction) -> int | None:

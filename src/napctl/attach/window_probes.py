@@ -9,7 +9,8 @@ from operator import sub
 from msgspec.structs import replace
 
 from napctl.adapt.ways import Way, WayWindow
-from napctl.attach.attached_devices import napi_threads
+from napctl.attach.attached_devices import AttachedThreads
+from napctl.attach.follow_step import NapiKey
 from napctl.attach.packet_cost import Cost, CostProbe, CostReading, cost_between, costs_of_parts
 from napctl.attach.parts import Part, whole
 from napctl.model.change import Transaction
@@ -22,6 +23,12 @@ __all__ = ["RENEW_SECONDS", "ProbeReading", "WindowProbes"]
 
 UNSEEN_PACKETS, UNSEEN_WINDOWS = 1_000, 6
 """So many packets in so many windows without a single sample: the server does not read by recv."""
+PENDING_WINDOWS = 60
+"""The same while some of the requests that were looked at are not read yet: half a minute, looking all the time. They
+may wait in a queue as long as several windows; those that were read by other means than recv stay so for ever."""
+MOST_REFUSALS = 10
+"""So often in a row, 5 s, and looking, which cannot be gone on with, is given up. Fewer are a moment without memory or
+descriptors."""
 RENEW_SECONDS = 600.0
 """Between two looks whether a probe is full: to load it anew takes most of a second of CPU time."""
 
@@ -33,6 +40,8 @@ class ProbeReading:
     cost: CostReading
     latency: Mapping[int, LatencyHistogram] | None
     """By process; None: it cannot be measured."""
+    threads: Mapping[NapiKey, int]
+    """NAPI threads of which the cost is."""
 
 
 class WindowProbes:
@@ -43,11 +52,17 @@ class WindowProbes:
 
     def __init__(self, transaction: Transaction, say: Callable[[str], None]):
         self._say = say
-        self._all, self._threads = whole(transaction), napi_threads(transaction)
+        self._all = whole(transaction)
+        self._parts: Sequence[Part] = ()
+        """As of tell_apart()."""
         with ExitStack() as undo:
+            self._napi_threads = undo.enter_context(AttachedThreads(transaction))
+            self._threads = self._napi_threads.read()
             self._cost = undo.enter_context(CostProbe(self._all.servers | set(self._threads.values())))
             self._latency = self._loaded_latency()
             self._open = undo.pop_all()
+        self._refusals = 0
+        """Times in a row that looking could not be gone on with."""
         self._unseen = 0
         """Busy windows without a sample, one after the other;"""
         self._blind = False
@@ -56,13 +71,15 @@ class WindowProbes:
 
     def close(self) -> None:
         """The end of them."""
-        if self._latency is not None:
-            self._latency.close()
-        self._open.close()
+        with self._open:
+            if self._latency is not None:
+                self._latency.close()
 
     def follow(self, transaction: Transaction) -> None:
         """It has other parts now: packets() and read() cannot be compared with what they gave before."""
-        before, self._all, self._threads = self._all, whole(transaction), napi_threads(transaction)
+        before, self._all = self._all, whole(transaction)
+        self._napi_threads.follow(transaction)
+        self._threads = self._napi_threads.read()
         self._cost.follow(self._all.servers | set(self._threads.values()))
         if self._latency is not None:
             for pid in self._all.servers:
@@ -72,6 +89,7 @@ class WindowProbes:
 
     def tell_apart(self, parts: Sequence[Part]) -> None:
         """What each of these costs; of one alone: that of all. Raises ProbeUnavailable: it tells nothing apart then."""
+        self._parts = parts
         self._cost.divide(
             [
                 (part.napis, part.servers | {pid for key, pid in self._threads.items() if key in part.napis})
@@ -85,16 +103,27 @@ class WindowProbes:
         """Until now: that alone is quick."""
         return self._cost.packets(self._all.napis)
 
-    def begin(self) -> ProbeReading:
-        """A window: what there was until now, and from now on latency is looked at."""
-        if self._latency is not None:
-            try:
-                self._latency.resume()
-            except ProbeUnavailable as error:
-                self._say(f"server-side latency is no longer measured: {error.reason}; adapting by the wait for a poll")
-                self._latency.close()
-                self._latency = None
-        return self.read()
+    def begin(self) -> ProbeReading | None:
+        """A window: what there was until now, and from now on latency is looked at. None: that cannot be at the moment,
+        and is to be tried again."""
+        if self._latency is not None and not self._resumed(self._latency):
+            return None
+        return self._read()
+
+    def _resumed(self, latency: LatencyProbe) -> bool:
+        try:
+            latency.resume()
+        except ProbeUnavailable as error:
+            self._refusals, why = self._refusals + 1, error.reason
+        else:
+            self._refusals = 0
+            return True
+        if self._refusals < MOST_REFUSALS:
+            return False
+        self._say(f"server-side latency is no longer measured: {why}; adapting by the wait for a poll")
+        self._latency = None
+        latency.close()
+        return True
 
     def rest(self) -> None:
         """Until the next one nobody looks at each request: that costs it some percent, whatever is done with it."""
@@ -102,18 +131,27 @@ class WindowProbes:
             self._latency.pause()
 
     def read(self) -> ProbeReading:
-        """What there was until now."""
+        """The end of a window: what there was until now. Somebody, as `napctl protect`, may have given its devices NAPI
+        threads in it, or taken them: what these cost is counted from now on."""
+        threads = self._napi_threads.read()
+        if threads != self._threads:
+            self._threads = threads
+            self._cost.follow(self._all.servers | set(threads.values()))
+            self.tell_apart(self._parts)
+        return self._read()
+
+    def _read(self) -> ProbeReading:
         latency = {each.pid: each.until_read for each in self._latency.read()} if self._latency else None
-        return ProbeReading(self._cost.read(self._all.napis), latency)
+        return ProbeReading(self._cost.read(self._all.napis), latency, self._threads)
 
     def between(
         self, before: ProbeReading, now: ProbeReading, ways: Sequence[tuple[Part, Way]], rested: float
     ) -> tuple[Cost, tuple[WayWindow, ...]]:
         """What all of it cost, and a window of each of these parts, before which nobody looked for so long; none if
-        they are not those that were told apart."""
+        they are not those that were told apart, or NAPI threads are not those from before."""
         together = cost_between(before.cost, now.cost)
         costs = (together,) if len(ways) == 1 else costs_of_parts(before.cost, now.cost)
-        if len(costs) != len(ways):
+        if len(costs) != len(ways) or before.threads != now.threads:
             return together, ()
         if self._latency is not None:
             self._look_for_samples(together, _between(before.latency, now.latency, self._all.servers))
@@ -148,7 +186,8 @@ class WindowProbes:
             self._unseen, self._seen_again = 0, self._seen_again + 1
         elif cost.packets >= UNSEEN_PACKETS:
             self._unseen, self._seen_again = self._unseen + 1, 0
-        if self._unseen >= UNSEEN_WINDOWS:
+        is_pending = self._latency is not None and self._latency.has_pending
+        if self._unseen >= (PENDING_WINDOWS if is_pending else UNSEEN_WINDOWS):
             self._blind = True
             self._say("the server is not seen to read by recv; adapting by the wait for a poll until it does")
         elif self._seen_again >= UNSEEN_WINDOWS:

@@ -184,14 +184,18 @@ class LatencyProbe(LoadedProgram):
         called again. Raises ProbeUnavailable; it is paused still, then."""
         if not self._paused:
             return
+        self._give_up_chosen()
+        attached(self._program)
+        self._paused, self._read_at = False, time.monotonic()
+
+    def _give_up_chosen(self) -> None:
+        """Apart from resume(), whose frame what it raises keeps: close() fails while a view of the memory is in one."""
         keys, sockets = self._latency.keys, self._latency.sockets
         used = (place for place, key in enumerate(memoryview(bytes(keys)).cast("Q").tolist()) if key)  # 0.1 ms
         for place in used:
             sockets[place].raw = bytes(ctypes.sizeof(sockets[place]))
             keys[place] = 0
         self._latency.pending = 0
-        attached(self._program)
-        self._paused, self._read_at = False, time.monotonic()
 
     def drop(self, pid: int) -> None:
         """Count that process's requests no more: when it has ended its pid may be another's."""
@@ -225,6 +229,11 @@ class LatencyProbe(LoadedProgram):
     def gap(self) -> int:
         """One request in so many of those in a slice is looked at now, on average."""
         return int(self._latency.gap)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether some that were chosen are not read, or not answered, yet; or were read by other means than recv."""
+        return bool(self._latency.pending)
 
     @property
     def losses(self) -> Losses:

@@ -42,10 +42,9 @@ class LoadedProgram:
     def close(self) -> None:
         """Detach and free; may be called again. Nothing else can be called any more."""
         self._program.close()
-        if not self._memory.closed:
-            for name in self.VIEWS:
-                delattr(self, name)
-            self._memory.close()
+        for name in self.VIEWS:
+            vars(self).pop(name, None)
+        self._memory.close()
 
     def __enter__(self) -> Self:
         return self

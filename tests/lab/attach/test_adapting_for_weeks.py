@@ -1,5 +1,6 @@
 """What adapting meets in weeks: probes that are full, a server that reads in another way. In its own loop."""
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -12,12 +13,21 @@ from napctl.adapt.preference import LatencyGoal
 from napctl.adapt.ways import INTERRUPTS, ways_between
 from napctl.attach.adapting import Adapting
 from napctl.attach.packet_cost import Cost
-from napctl.attach.window_probes import RENEW_SECONDS, UNSEEN_PACKETS, UNSEEN_WINDOWS
+from napctl.attach.window_probes import (
+    MOST_REFUSALS,
+    PENDING_WINDOWS,
+    RENEW_SECONDS,
+    UNSEEN_PACKETS,
+    UNSEEN_WINDOWS,
+)
+from napctl.kernel.netdev import Netdev
 from napctl.lab.bed import Lab
 from napctl.lab.servers import Server
 from napctl.model.latency import LatencyHistogram
+from napctl.model.settings import NapiSettings
 from napctl.model.suspension_counts import SuspensionCounts
 from napctl.probe.latency import LatencyProbe
+from napctl.probe.libbpf import BpfObject, LibbpfError
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import Napctl, until
@@ -71,6 +81,13 @@ def measures(adapting: Adapting) -> bool:
         return adapting.turn() is not None
 
     return until(decided, "a decision")
+
+
+def busy() -> Cost:
+    """A window of a server that is."""
+    counts = SuspensionCounts(napi_id=300, netns=1)
+    waits = (UNSEEN_PACKETS, *counts.waits[1:])
+    return Cost(seconds=1.0, at=1.0, cpu_seconds=0.1, napis={(1, 300): replace(counts, waits=waits)})
 
 
 def test_a_probe_that_is_full_of_what_has_gone_is_loaded_anew_and_goes_on_measuring(
@@ -127,13 +144,10 @@ def test_a_server_that_is_seen_to_read_by_recv_again_is_judged_by_that_again(
     adapting: Adapting, said: list[str]
 ) -> None:
     none = LatencyHistogram()
-    counts = SuspensionCounts(napi_id=300, netns=1)
-    waits = (UNSEEN_PACKETS, *counts.waits[1:])
-    busy = Cost(seconds=1.0, at=1.0, cpu_seconds=0.1, napis={(1, 300): replace(counts, waits=waits)})
 
     def by_the_wait_for_a_poll(latency: LatencyHistogram) -> bool:
-        adapting._probes._look_for_samples(busy, latency)
-        return adapting._probes._window(busy, latency, INTERRUPTS).until_poll_only
+        adapting._probes._look_for_samples(busy(), latency)
+        return adapting._probes._window(busy(), latency, INTERRUPTS).until_poll_only
 
     assert [by_the_wait_for_a_poll(none) for _ in range(UNSEEN_WINDOWS)] == [*[False] * (UNSEEN_WINDOWS - 1), True]
     (line,) = said
@@ -141,3 +155,72 @@ def test_a_server_that_is_seen_to_read_by_recv_again_is_judged_by_that_again(
     read = replace(none, counts=(5, *none.counts[1:]))
     assert [by_the_wait_for_a_poll(read) for _ in range(UNSEEN_WINDOWS)] == [*[True] * (UNSEEN_WINDOWS - 1), False]
     assert not by_the_wait_for_a_poll(none), "one window without a sample says nothing"
+
+
+def test_while_requests_wait_to_be_read_it_is_not_taken_to_read_by_other_means_for_long(
+    adapting: Adapting, said: list[str]
+) -> None:
+    """As behind a queue of seconds; but those that are read by other means wait for ever."""
+    probes = adapting._probes
+    assert probes._latency is not None
+    probes._latency._latency.pending = 1
+
+    def is_blind() -> bool:
+        probes._look_for_samples(busy(), LatencyHistogram())
+        return probes._blind
+
+    assert [is_blind() for _ in range(PENDING_WINDOWS)] == [*[False] * (PENDING_WINDOWS - 1), True]
+    (line,) = said
+    assert "not seen to read by recv" in line
+
+
+def test_where_looking_cannot_be_gone_on_with_it_is_tried_again_and_then_given_up_and_all_is_closed(
+    adapting: Adapting, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without a free descriptor at that moment."""
+
+    def refuse(_program: BpfObject) -> None:
+        raise LibbpfError("attach", errno.EMFILE)
+
+    probes = adapting._probes
+    probes.rest()
+    with monkeypatch.context() as patched:
+        patched.setattr(BpfObject, "attach", refuse)
+        assert [probes.begin() for _ in range(MOST_REFUSALS - 1)] == [None] * (MOST_REFUSALS - 1)
+    reading = probes.begin()
+    assert reading is not None
+    assert reading.latency is not None
+    assert said == []
+    probes.rest()
+    with monkeypatch.context() as patched:
+        patched.setattr(BpfObject, "attach", refuse)
+        readings = [probes.begin() for _ in range(MOST_REFUSALS)]
+    assert readings[:-1] == [None] * (MOST_REFUSALS - 1)
+    assert readings[-1] is not None
+    assert readings[-1].latency is None
+    (line,) = said
+    assert line.startswith("server-side latency is no longer measured: ")
+    probes.close()
+    probes.close()
+
+
+def test_threads_that_somebody_else_makes_are_counted_from_the_next_window_on(adapting: Adapting, lab: Lab) -> None:
+    probes = adapting._probes
+    napis = {each.napi_id for each in lab.server.napis()}
+    ours = [(adapting._all, INTERRUPTS)]
+    with Netdev(lab.server.namespace) as netdev:
+
+        def threads(threaded: str) -> set[int | None]:
+            for each in napis:
+                netdev.set_napi(each, NapiSettings(threaded=threaded))
+            return {each.thread_pid for each in lab.server.napis()} - {None}
+
+        threads("disabled")
+        before = probes.read()
+        made = threads("enabled")
+        now, later = probes.read(), probes.read()
+    assert before.threads == {}
+    assert set(now.threads.values()) == made
+    assert made <= now.cost.ran.keys()
+    assert probes.between(before, now, ours, 0.0)[1] == ()
+    assert len(probes.between(now, later, ours, 0.0)[1]) == 1

@@ -3,6 +3,7 @@
 The test is the server itself, over loopback: it knows how long it lets data wait.
 """
 
+import errno
 import os
 import socket
 import threading
@@ -17,6 +18,8 @@ from bench.probecost import statistics, totals
 from napctl.model.latency import NOTHING, LatencyHistogram, ProcessLatency
 from napctl.observe.server_latency import LatencyMeter
 from napctl.probe.latency import MOST_PORTS, LatencyProbe
+from napctl.probe.libbpf import BpfObject, LibbpfError
+from napctl.probe.loading import ProbeUnavailable
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -242,6 +245,42 @@ def test_while_it_pauses_no_program_runs_and_what_was_chosen_before_is_given_up(
         assert after >= before + 10
         assert longest(of(probe).until_read) < LEAST_NS
         assert runs() > ran
+
+
+def test_one_that_cannot_go_on_is_paused_still_goes_on_later_and_can_be_closed_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As without a free descriptor. What was attached until then is detached."""
+    attach = BpfObject.attach
+
+    def refuse(program: BpfObject) -> None:
+        attach(program)
+        raise LibbpfError("attach", errno.EMFILE)
+
+    with LatencyProbe.load([os.getpid()], least_gap=1, always=True) as probe, connected() as (client, server):
+
+        def ask(times: int) -> int:
+            for _ in range(times):
+                client.send(b"x")
+                server.recv(10)
+            return of(probe).until_read.samples
+
+        before = ask(20)
+        probe.pause()
+        with monkeypatch.context() as patched:
+            patched.setattr(BpfObject, "attach", refuse)
+            with pytest.raises(ProbeUnavailable):
+                probe.resume()
+        assert ask(20) == before
+        probe.resume()
+        assert ask(20) > before
+        probe.pause()
+        monkeypatch.setattr(BpfObject, "attach", refuse)
+        with pytest.raises(ProbeUnavailable) as refused:
+            probe.resume()
+        probe.close()  # while the error holds the frames that it came through
+        probe.close()
+        assert refused.tb
 
 
 def test_of_a_process_that_is_dropped_nothing_more_is_counted(probe: LatencyProbe) -> None:

@@ -47,6 +47,10 @@ class World:
     ran: dict[int, float] = field(default_factory=dict)
     waits: dict[int, list[float]] = field(default_factory=dict)
     parts: Sequence[tuple[frozenset[NapiKey], frozenset[int]]] = ()
+    threads: dict[NapiKey, int] = field(default_factory=dict)
+    """NAPI threads, each of which has half of the CPU time of its packets."""
+    pids: Collection[int] = ()
+    """Whose CPU time is counted."""
     looking: bool = True
     """At each request, as LatencyProbe does unless it pauses;"""
     looked_seconds: float = 0.0
@@ -59,7 +63,8 @@ class World:
             load = self.loads.get(napi_id, 0.0)
             cost, p99_ns = memcached(self.ways.get(napi_id, INTERRUPTS), load, self.now)
             self.counted[napi_id] = self.counted.get(napi_id, 0.0) + load * seconds
-            self.ran[pid] = self.ran.get(pid, 0.0) + load * seconds * cost
+            for who in (pid, self.threads.get((NETNS, napi_id), pid)):
+                self.ran[who] = self.ran.get(who, 0.0) + load * seconds * cost / 2
             counts = self.waits.setdefault(pid, [0.0] * len(BOUNDS_NS))
             if self.looking:
                 counts[next(place for place, bound in enumerate(BOUNDS_NS) if bound > p99_ns) - 1] += 100 * seconds
@@ -73,8 +78,8 @@ class World:
 
     is_full = False
 
-    def follow(self, _pids: Collection[int]) -> None:
-        pass
+    def follow(self, pids: Collection[int]) -> None:
+        self.pids = pids
 
     freed = 0
 
@@ -92,7 +97,8 @@ class World:
             for netns, napi_id in sorted(napis)
         )
         parts = tuple(PartReading(of, pids, 0.0) for of, pids in self.parts)
-        return CostReading(self.now, dict(self.ran), 0.0, waits, parts)
+        ran = {pid: self.ran.get(pid, 0.0) for pid in self.pids}
+        return CostReading(self.now, ran, 0.0, waits, parts)
 
     def packets(self, napis: Collection[NapiKey]) -> int:
         return round(sum(self.counted.get(napi_id, 0.0) for _, napi_id in napis))
@@ -101,7 +107,7 @@ class World:
 class Latencies:
     """As LatencyProbe."""
 
-    is_full = False
+    is_full = has_pending = False
 
     def __init__(self, world: World):
         self._world = world
@@ -128,6 +134,25 @@ class Latencies:
         pass
 
 
+class Threads:
+    """As AttachedThreads."""
+
+    def __init__(self, world: World):
+        self._world = world
+
+    def __enter__(self) -> "Threads":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def follow(self, _transaction: Transaction) -> None:
+        pass
+
+    def read(self) -> dict[NapiKey, int]:
+        return dict(self._world.threads)
+
+
 class Server:
     """An attachment that is adapted, as a follower does it."""
 
@@ -138,9 +163,13 @@ class Server:
         self.divisions: list[tuple[float, int]] = []
         self.changes: list[tuple[float, str, str]] = []
 
-        monkeypatch.setattr(window_probes, "CostProbe", lambda _pids: world)
+        def cost_probe(pids: Collection[int]) -> World:
+            world.follow(pids)
+            return world
+
+        monkeypatch.setattr(window_probes, "CostProbe", cost_probe)
         monkeypatch.setattr(window_probes, "LatencyProbe", SimpleNamespace(load=lambda _pids: Latencies(world)))
-        monkeypatch.setattr(window_probes, "napi_threads", lambda _transaction: {})
+        monkeypatch.setattr(window_probes, "AttachedThreads", lambda _transaction: Threads(world))
         monkeypatch.setattr(module, "server_identity", lambda _transaction: "a world")
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: world.now))
         self.adapting = Adapting(GOAL, attachment(), tmp_path, self.said.append, INTERRUPTS)
@@ -342,6 +371,46 @@ def test_where_looking_cannot_be_gone_on_with_the_wait_for_a_poll_counts_and_tha
     assert server.said == [
         "server-side latency is no longer measured: no BPF any more; adapting by the wait for a poll"
     ]
+
+
+def test_a_moment_in_which_looking_cannot_be_gone_on_with_teaches_nothing_and_nothing_is_forgotten(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, resume = [ProbeUnavailable("no descriptors")] * (window_probes.MOST_REFUSALS - 1), Latencies.resume
+
+    def resume_at_last(self: Latencies) -> None:
+        if refusals:
+            raise refusals.pop()
+        resume(self)
+
+    server.world.loads = {300: 20_000, 301: 20_000}
+    server.run(300)
+    known = {(each.octave, each.way) for each in server.adapting._states[0].learned.cells if each.p99.weight}
+    monkeypatch.setattr(Latencies, "resume", resume_at_last)
+    before = server.adapting._states[0].learned.traffic_seconds
+    server.run(30)
+    learned = server.adapting._states[0].learned
+    assert not refusals
+    assert server.said == []
+    assert not learned.until_poll_only
+    assert known <= {(each.octave, each.way) for each in learned.cells if each.p99.weight}
+    assert learned.traffic_seconds - before <= 30 - 4
+
+
+def test_of_a_window_in_which_threads_came_or_went_nothing_is_learned_and_then_they_are_counted(
+    server: Server,
+) -> None:
+    """As `napctl protect` gives them to a device, and takes them back."""
+    server.world.loads = {300: 20_000, 301: 20_000}
+    server.run(300)
+    before = server.adapting._states[0].learned.traffic_seconds
+    for threads in ({(NETNS, 300): 900, (NETNS, 301): 901}, {}):
+        server.world.threads = threads
+        server.run(30.25)
+    state = server.adapting._states[0]
+    assert server.world.pids == {10, 11}
+    assert 50 < state.learned.traffic_seconds - before < 60
+    assert all(each.cost.variance < 1e-4 for each in state.learned.cells)
 
 
 def test_windows_of_groups_are_longer_as_the_lightest_has_few_samples(server: Server) -> None:
