@@ -14,6 +14,7 @@ from tests.lab.helpers import Napctl, at_server, machine_of, until
 from tests.lab.plans import states
 from tests.lab.tap import Tap, written_to
 from tests.lab.verify.test_verify import plan as tap_plan
+from tests.tries import in_one_of
 
 pytestmark = pytest.mark.lab
 
@@ -90,12 +91,18 @@ def test_a_verification_that_is_killed_is_put_back_by_its_guard(tap: Tap, napctl
 
 
 def test_what_somebody_sets_during_a_verification_ends_it_and_stays(tap: Tap, napctl: Napctl) -> None:
-    with verifying(napctl, "tap0", *tap.here) as running:
-        tap.frames = 7
-        _, words = running.communicate(timeout=60)
+    """But for what comes between a write and reading it back: nobody can tell that from a driver that rounds."""
 
-    assert running.returncode == 5
-    assert "rx-max-frames" in words.splitlines()[-1]
-    assert "somebody else has changed it" in words.splitlines()[-1]
-    assert tap.frames == 7
-    assert napctl.live() == []
+    def attempt() -> None:
+        tap.frames = 16
+        with verifying(napctl, "tap0", *tap.here) as running:
+            tap.frames = 7
+            _, words = running.communicate(timeout=60)
+
+        assert running.returncode == 5
+        assert "rx-max-frames" in words.splitlines()[-1]
+        assert "somebody else has changed it" in words.splitlines()[-1]
+        assert tap.frames == 7
+        assert napctl.live() == []
+
+    in_one_of(attempt)
