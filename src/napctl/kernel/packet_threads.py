@@ -2,7 +2,7 @@
 
 from napctl.kernel.napi_threads import THREAD_NAME
 from napctl.kernel.processes import PROC, last_cpu, look, pids
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 from napctl.model.overload import PacketThread
 
 __all__ = ["NapiThreads"]
@@ -37,11 +37,11 @@ class NapiThreads:
         return tuple(self._last.values())
 
     def _thread(self, pid: int, name: str) -> PacketThread | None:
-        times = ran_and_waited_ns(pid)
+        times = turns(pid)
         if times is None:
             return None
         before = self._last.get(pid)
-        ran = times[0] - before.ran_ns if before is not None else RAN_NS
+        ran = times.ran_ns - before.ran_ns if before is not None else RAN_NS
         cpu = before.cpu if before is not None and 0 <= ran < RAN_NS else last_cpu(pid, pid)
         return PacketThread(pid=pid, name=name, cpu=cpu, ran_ns=times[0], waited_ns=times[1])
 

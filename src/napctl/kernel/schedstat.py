@@ -5,7 +5,7 @@ from typing import NamedTuple
 from napctl.kernel.processes import PROC
 from napctl.kernel.small_files import read_small
 
-__all__ = ["ran_and_waited_ns", "run_delays_ns", "turns"]
+__all__ = ["run_delays_ns", "turns"]
 
 
 class Turns(NamedTuple):
@@ -37,12 +37,6 @@ def run_delays_ns() -> dict[int, int] | None:
 def turns(pid: int) -> Turns | None:
     """None if it is gone, or on kernels without CONFIG_SCHED_INFO."""
     try:
-        return Turns(*map(int, read_small(f"/proc/{pid}/schedstat").split()))
+        return Turns(*map(int, read_small(f"{PROC}/{pid}/schedstat").split()))
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-def ran_and_waited_ns(pid: int) -> tuple[int, int] | None:
-    """The two of turns() that most are asked for."""
-    found = turns(pid)
-    return found[:2] if found is not None else None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from napctl.kernel.processes import PROC
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 
 __all__ = ["GeneratorWatch"]
 
@@ -79,9 +79,9 @@ class GeneratorWatch:
 
 
 def _seen(thread: int) -> _Seen | None:
-    if (times := ran_and_waited_ns(thread)) is None:
+    if (times := turns(thread)) is None:
         return None
-    ran, waited = times[0] / 1e9, times[1] / 1e9
+    ran, waited = times.ran_ns / 1e9, times.waited_ns / 1e9
     return _Seen(time.monotonic(), ran, ran + waited)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from napctl.kernel.processes import last_cpu
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 from napctl.model.overload import LATE_PER_SECOND, OverloadedCpu
 from napctl.protect.groups import Protected
 
@@ -79,5 +79,5 @@ def _between(before: Ran | None, now: Ran) -> frozenset[int]:
 
 
 def _ran(pid: int) -> Ran | None:
-    cpu, times = last_cpu(pid, pid), ran_and_waited_ns(pid)
-    return None if cpu is None or times is None else (cpu, times[0])
+    cpu, times = last_cpu(pid, pid), turns(pid)
+    return None if cpu is None or times is None else (cpu, times.ran_ns)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from napctl.kernel import processes
 from napctl.kernel.machine_stat import TICKS_PER_SECOND
 from napctl.kernel.open_files import has_network_socket
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 from napctl.kernel.sleeps import sleeps
 from napctl.model.limits import MOST_NICE
 from napctl.protect.starved import HELD_SHARE, CpuHolder
@@ -79,9 +79,9 @@ class CpuHolders:
 def _running(pid: int) -> Iterator[tuple[int, _Running]]:
     with suppress(OSError):
         for tid in processes.threads(pid):
-            seen, times, slept = processes.look(tid), ran_and_waited_ns(tid), sleeps(tid)
+            seen, times, slept = processes.look(tid), turns(tid), sleeps(tid)
             if seen is not None and seen.state == "R" and times is not None and slept is not None:
-                yield tid, _Running(pid, times[0], slept.times)
+                yield tid, _Running(pid, times.ran_ns, slept.times)
 
 
 def _holder(tid: int, seen: processes.Seen, before: _Running, now: _Running, seconds: float) -> CpuHolder | None:

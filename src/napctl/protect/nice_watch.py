@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from napctl.kernel import snmp
 from napctl.kernel.namespaces import NetworkNamespace
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 from napctl.kernel.sleeps import sleeps
 from napctl.model.overload import LATE_PER_SECOND
 from napctl.protect.cpu_holders import CpuHolders
@@ -150,8 +150,8 @@ def _shares(pids: Collection[int], before: _Look, now: _Look) -> list[Share]:
 
 
 def _reading(pid: int) -> ThreadReading | None:
-    times = ran_and_waited_ns(pid)
-    return None if times is None else ThreadReading(*times, sleeps(pid))
+    times = turns(pid)
+    return None if times is None else ThreadReading(times.ran_ns, times.waited_ns, sleeps(pid))
 
 
 def _cpus_of(group: Protected) -> frozenset[int] | None:

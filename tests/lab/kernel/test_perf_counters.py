@@ -15,7 +15,7 @@ from napctl.census.pollers.thread_counters import DID_NOT_RUN, ThreadCounters
 from napctl.census.pollers.work_estimate import Counts
 from napctl.kernel.perf_counters import HARDWARE, CounterGroup, PerfEvent, counted
 from napctl.kernel.processes import look
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
 from tests.lab.helpers import free_pid, open_files, until
 
 pytestmark = pytest.mark.lab
@@ -38,8 +38,8 @@ def spinner() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def ran_ns(tid: int) -> int:
-    found = ran_and_waited_ns(tid)
-    return 0 if found is None else found[0]
+    found = turns(tid)
+    return 0 if found is None else found.ran_ns
 
 
 def test_of_a_foreign_thread_that_spins_its_time_is_counted() -> None:

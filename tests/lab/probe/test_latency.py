@@ -3,77 +3,28 @@
 The test is the server itself, over loopback: it knows how long it lets data wait.
 """
 
-import errno
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from statistics import quantiles
 
 import pytest
-from bench.probecost import statistics, totals
 
-from napctl.model.latency import NOTHING, LatencyHistogram, ProcessLatency
+from napctl.model.latency import NOTHING
 from napctl.observe.server_latency import LatencyMeter
 from napctl.probe.latency import MOST_PORTS, LatencyProbe
-from napctl.probe.libbpf import BpfObject, LibbpfError
-from napctl.probe.loading import ProbeUnavailable
+from tests.lab.probe.served_here import LEAST_NS, PAUSE, connected, connection, datagrams, least, longest, of
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
-
-PAUSE = 0.004
-LEAST_NS = PAUSE * 1e9 * 0.93
-"""What a histogram tells of a pause, at least: a bucket is an eighth wide, and samples count as spread over it."""
 
 
 @pytest.fixture
 def probe() -> Iterator[LatencyProbe]:
     with LatencyProbe.load([os.getpid()], least_gap=2, always=True) as probe:
         yield probe
-
-
-def of(probe: LatencyProbe, pid: int = 0) -> ProcessLatency:
-    wanted = pid or os.getpid()
-    return next((each for each in probe.read() if each.pid == wanted), ProcessLatency(pid=wanted))
-
-
-def longest(histogram: LatencyHistogram) -> float:
-    return histogram.percentile_ns(1.0) or 0.0
-
-
-def least(histogram: LatencyHistogram) -> float:
-    return histogram.percentile_ns(0.0) or 0.0
-
-
-@contextmanager
-def datagrams() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client and a server that has read from it once."""
-    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
-        server.bind(("127.0.0.1", 0))
-        client.connect(server.getsockname())
-        client.send(b"first")
-        server.recv(10)
-        yield client, server
-
-
-@contextmanager
-def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The same over TCP."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, connection(listener) as (client, server):
-        client.send(b"first")
-        server.recv(10)
-        yield client, server
-
-
-@contextmanager
-def connection(listener: socket.socket) -> Iterator[tuple[socket.socket, socket.socket]]:
-    with socket.create_connection(listener.getsockname()) as client:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server, _ = listener.accept()
-        with server:
-            yield client, server
 
 
 @pytest.mark.parametrize("kind", [datagrams, connected])
@@ -210,77 +161,6 @@ def test_of_other_processes_nothing_is_counted_until_they_are_added(probe: Laten
     found = of(probe, child)
     assert found.until_read.samples >= 8
     assert found.until_reply.samples >= 8
-
-
-@pytest.mark.parametrize("kind", [datagrams, connected])
-def test_while_it_pauses_no_program_runs_and_what_was_chosen_before_is_given_up(kind: object) -> None:
-    """Of what is read in the pause nobody knows when: it would seem to have waited until the end of that."""
-    with (
-        statistics(),
-        LatencyProbe.load([os.getpid()], least_gap=1, always=True) as probe,
-        kind() as (client, server),  # type: ignore[operator]
-    ):
-
-        def ask(times: int) -> int:
-            for _ in range(times):
-                client.send(b"x")
-                server.recv(10)
-            return of(probe).until_read.samples
-
-        def runs() -> int:
-            return sum(totals(fd)[1] for fd in probe.prog_fds().values())
-
-        before = ask(20)
-        assert before >= 10
-        client.send(b"x")  # chosen, and not read yet
-        probe.pause()
-        probe.pause()
-        ran = runs()
-        assert ask(20) == before
-        assert runs() == ran
-        time.sleep(PAUSE)
-        probe.resume()
-        probe.resume()
-        after = ask(20)
-        assert after >= before + 10
-        assert longest(of(probe).until_read) < LEAST_NS
-        assert runs() > ran
-
-
-def test_one_that_cannot_go_on_is_paused_still_goes_on_later_and_can_be_closed_again_and_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As without a free descriptor. What was attached until then is detached."""
-    attach = BpfObject.attach
-
-    def refuse(program: BpfObject) -> None:
-        attach(program)
-        raise LibbpfError("attach", errno.EMFILE)
-
-    with LatencyProbe.load([os.getpid()], least_gap=1, always=True) as probe, connected() as (client, server):
-
-        def ask(times: int) -> int:
-            for _ in range(times):
-                client.send(b"x")
-                server.recv(10)
-            return of(probe).until_read.samples
-
-        before = ask(20)
-        probe.pause()
-        with monkeypatch.context() as patched:
-            patched.setattr(BpfObject, "attach", refuse)
-            with pytest.raises(ProbeUnavailable):
-                probe.resume()
-        assert ask(20) == before
-        probe.resume()
-        assert ask(20) > before
-        probe.pause()
-        monkeypatch.setattr(BpfObject, "attach", refuse)
-        with pytest.raises(ProbeUnavailable) as refused:
-            probe.resume()
-        probe.close()  # while the error holds the frames that it came through
-        probe.close()
-        assert refused.tb
 
 
 def test_of_a_process_that_is_dropped_nothing_more_is_counted(probe: LatencyProbe) -> None:

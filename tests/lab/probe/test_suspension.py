@@ -4,10 +4,8 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +20,7 @@ from napctl.model.suspension_counts import WAIT_BOUNDS_US, SuspensionCounts
 from napctl.probe.suspension import SuspensionProbe
 from tests.lab.conftest import LoadStarter
 from tests.lab.helpers import PREFERS, Napctl, bpftrace_command, ending, in_mounts, set_napi, set_params, until
+from tests.lab.probe.held_cpu import about_to_hold, held_to
 from tests.lab.probe.loading import load_in
 from tests.lab.probe.suspending_follower import SUSPEND_MS, Follower, counts, following, suspending, window
 from tests.tries import in_one_of
@@ -216,41 +215,6 @@ def test_the_timer_that_rescues_a_suspended_instance_is_told(lab: Lab, probe: Su
     # One packet of each row waits for the timer.
     assert sum(found.waits[bucket] for bucket, us in enumerate(WAIT_BOUNDS_US) if us >= timeout_ms * 1000) >= rows
     assert (found.wait_percentile_us(0.3) or 0) < 0.9 * timeout_ms * 1000
-
-
-HOLDS_ITS_CPU = """
-import sys, time
-print(flush=True)
-sys.stdin.readline()
-end = time.monotonic() + 0.6
-print(flush=True)
-while time.monotonic() < end:
-    pass
-"""
-
-
-@contextmanager
-def about_to_hold(cpu: int) -> Iterator["subprocess.Popen[str]"]:
-    """A program that keeps that CPU from all ordinary ones for a while from when it is told to."""
-    command = ["chrt", "--fifo", "1", "taskset", "--cpu-list", str(cpu), sys.executable, "-c", HOLDS_ITS_CPU]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline()  # it has started
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
-def held_to(cpu: int) -> Iterator[None]:
-    """This thread, to one CPU."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def test_a_rescue_while_the_program_is_ready_to_run_and_has_no_cpu_is_told_apart(

@@ -19,8 +19,8 @@ from napctl.attach.switch_way import in_way
 from napctl.model.change import EpollChange, NapiChange, Transaction
 from napctl.model.suspension import Suspension
 from napctl.probe import ProbeUnavailable
+from tests.unit.attach.adapted_server import FED, FEEDS, GOAL, Server, attachment
 from tests.unit.attach.targets import NETNS, examination, instance, judged
-from tests.unit.attach.test_adapting_groups import FED, FEEDS, GOAL, Server, attachment
 
 TIMER = Way(gro_flush_timeout_ns=200_000)
 LEFT = {300: TIMER, 301: INTERRUPTS}

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from napctl.kernel.processes import PROC, last_cpu, threads
-from napctl.kernel.schedstat import ran_and_waited_ns
+from napctl.kernel.schedstat import turns
+from napctl.kernel.small_files import read_small
 from napctl.model.cpus import parse_cpus
 
 __all__ = ["Spin", "ThreadTimes", "busy_processes", "cpu_ticks", "spins", "thread_times"]
@@ -59,8 +60,7 @@ def cpu_ticks(pids: Iterable[int]) -> dict[int, int]:
     found = {}
     for pid in pids:
         try:
-            with open(f"{PROC}/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time, for hundreds
-                fields = file.read().rpartition(b")")[2].split()
+            fields = read_small(f"{PROC}/{pid}/stat").rpartition(b")")[2].split()
         except OSError:
             continue
         found[pid] = int(fields[11]) + int(fields[12])
@@ -81,7 +81,7 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
         return {}
     for tid in tids:
         try:
-            times = ran_and_waited_ns(tid)
+            times = turns(tid)
             status = dict(FIELDS.findall((PROC / str(pid) / "task" / str(tid) / "status").read_bytes()))
         except OSError:  # it has ended
             continue
@@ -90,8 +90,8 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
         found[tid] = ThreadTimes(
             tid=tid,
             name=status.get(b"Name", b"").decode(errors="backslashreplace"),
-            ran_ns=times[0],
-            waited_ns=times[1],
+            ran_ns=times.ran_ns,
+            waited_ns=times.waited_ns,
             sleeps=int(status.get(b"voluntary_ctxt_switches", b"0")),
             cpus=status.get(b"Cpus_allowed_list", b"").decode(),
             ready=status.get(b"State", b"").startswith(b"R"),
